@@ -1,0 +1,19 @@
+//! Names, sources and errors: what every connector implements and every protocol is served from.
+//!
+//! This crate knows no product and no protocol. A connector implements [`Source`]; the server resolves the tables that a
+//! statement names through [`Catalogs`]; both report trouble as one [`Error`].
+
+pub mod catalog;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod error;
+pub mod information_schema;
+pub mod source;
+pub mod virtual_table;
+
+pub use catalog::{Catalogs, TableName, Tables};
+pub use error::{Error, Kind, Place, Result};
+pub use source::{
+    Capabilities, Context, ForeignKey, Keys, Opt, OptType, Options, Principal, Proof, Resolved, Source, Spec, TableEntry,
+    TableKind, Version,
+};

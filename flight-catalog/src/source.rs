@@ -1,0 +1,358 @@
+//! What a connector is: the one trait, and the data that a connector declares about itself.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::catalog::TableName;
+use crate::error::{Error, Result, list, nearest};
+
+/// A registered source: what a catalog name maps to.
+///
+/// Only listing and reading are required. The other calls come with a capability; their default is the refusal that the
+/// conformance suite expects of a source that does not declare it.
+#[async_trait]
+pub trait Source: Debug + Send + Sync {
+    /// What this connector declares about itself.
+    fn spec(&self) -> &'static Spec;
+
+    /// Whether the source answers now. Errors: [`Kind::Unavailable`](crate::Kind), [`Kind::Unauthenticated`](crate::Kind).
+    async fn ping(&self, cx: &Context) -> Result<()>;
+
+    /// The names of its schemas, sorted.
+    async fn schemas(&self, cx: &Context) -> Result<Vec<String>>;
+
+    /// The tables of a schema, sorted by name, without opening any. Errors: `NotFound` for a schema that is not there.
+    async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>>;
+
+    /// One table, pinned to the version it names. Errors: `NotFound` for a schema or table that is not there.
+    async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved>;
+
+    /// The schema of a statement in the source's own SQL. Requires [`Capabilities::native`].
+    async fn native_describe(&self, _cx: &Context, _sql: &str) -> Result<SchemaRef> {
+        Err(self.spec().refusal("native statements"))
+    }
+
+    /// The rows of a statement in the source's own SQL. Requires [`Capabilities::native`].
+    async fn native_query(&self, _cx: &Context, _sql: &str) -> Result<SendableRecordBatchStream> {
+        Err(self.spec().refusal("native statements"))
+    }
+
+    /// Appends rows to a table and returns how many. Requires [`Capabilities::ingest`].
+    async fn ingest(&self, _cx: &Context, _target: &TableName, _rows: SendableRecordBatchStream) -> Result<u64> {
+        Err(self.spec().refusal("ingest"))
+    }
+}
+
+/// Who asks, for what statement, until when. A connector sees this and nothing else of the server.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Who asks.
+    pub principal: Principal,
+    /// The statement that this work is for.
+    pub query: Uuid,
+    /// When the work is no longer wanted.
+    pub deadline: Option<Instant>,
+    /// Fires when the caller gives up.
+    pub cancel: CancellationToken,
+}
+
+impl Context {
+    /// A context for a principal, with a new query id and no deadline.
+    pub fn new(principal: Principal) -> Self {
+        Self { principal, query: Uuid::now_v7(), deadline: None, cancel: CancellationToken::new() }
+    }
+
+    /// Ends with `Cancelled` or `Timeout` as soon as the work is no longer wanted, else with what the work gives.
+    pub async fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let deadline = async {
+            match self.deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::cancelled()),
+            () = deadline => Err(Error::new(crate::Kind::Timeout, "the time allowed for this statement ran out")),
+            result = work => result,
+        }
+    }
+}
+
+/// The name under which a client is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Principal(pub Arc<str>);
+
+impl Principal {
+    /// Everybody, where `auth` is `none`.
+    pub fn anonymous() -> Self {
+        Self("anonymous".into())
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A table that a statement names: how to read it, which version that reads, and its keys.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Reads the rows. It is pinned to `version`, so a table and its version cannot race.
+    pub provider: Arc<dyn TableProvider>,
+    /// What a later resolution is compared with.
+    pub version: Version,
+    /// Primary and foreign keys, as far as the source knows them.
+    pub keys: Keys,
+}
+
+/// The state of a table that a [`Resolved`] is pinned to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// A snapshot, commit, listing digest or counter: equal tokens mean equal rows.
+    Pinned(String),
+    /// The source cannot tell one state from another.
+    Unknown,
+}
+
+/// The keys of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// The columns of the primary key, in key order; empty where there is none.
+    pub primary: Vec<String>,
+    /// The foreign keys.
+    pub foreign: Vec<ForeignKey>,
+}
+
+/// A foreign key, within one catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// The columns here.
+    pub columns: Vec<String>,
+    /// The schema of the table referred to.
+    pub schema: String,
+    /// The table referred to.
+    pub table: String,
+    /// The columns there, in the same order.
+    pub referenced: Vec<String>,
+}
+
+/// A table in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Its name, as it is written in SQL between quotes.
+    pub name: String,
+    /// Table or view.
+    pub kind: TableKind,
+    /// A comment for people.
+    pub comment: Option<String>,
+}
+
+impl TableEntry {
+    /// An ordinary table without a comment.
+    pub fn table(name: impl Into<String>) -> Self {
+        Self { name: name.into(), kind: TableKind::Table, comment: None }
+    }
+}
+
+/// The kind of a table, in the words of JDBC's `getTableTypes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableKind {
+    /// Rows that somebody stored.
+    Table,
+    /// Rows that a statement makes.
+    View,
+    /// Rows that the server makes about itself.
+    System,
+}
+
+impl TableKind {
+    /// All kinds, in the order of their names.
+    pub const ALL: [TableKind; 3] = [TableKind::System, TableKind::Table, TableKind::View];
+
+    /// The name that clients see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TableKind::Table => "TABLE",
+            TableKind::View => "VIEW",
+            TableKind::System => "SYSTEM TABLE",
+        }
+    }
+}
+
+/// What a connector declares about itself: the source of its documentation, its configuration check and its tests.
+#[derive(Debug)]
+pub struct Spec {
+    /// What `kind = "…"` in the configuration says.
+    pub kind: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// The options it takes.
+    pub options: &'static [Opt],
+    /// What it can do. The conformance suite checks both directions.
+    pub capabilities: Capabilities,
+    /// How it is known to work.
+    pub proof: Proof,
+    /// Its page, in Markdown.
+    pub docs: &'static str,
+    /// Makes the source from its options without touching anything outside the process.
+    pub open: fn(&Options) -> Result<Arc<dyn Source>>,
+}
+
+impl Spec {
+    /// The documented refusal of what is not declared.
+    pub fn refusal(&self, what: &str) -> Error {
+        Error::unsupported(format!("a catalog of kind \"{}\" does not offer {what}", self.kind))
+            .with_hint("the table of capabilities in the connector reference says what each kind offers")
+    }
+}
+
+/// An option of a connector.
+#[derive(Debug, Clone, Copy)]
+pub struct Opt {
+    /// The key in the configuration.
+    pub name: &'static str,
+    /// What values it takes.
+    pub value: OptType,
+    /// Whether the source cannot be opened without it.
+    pub required: bool,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    /// What it does, for people; ends without a stop.
+    pub help: &'static str,
+}
+
+/// The type of an option's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptType {
+    /// Text.
+    String,
+    /// true or false.
+    Boolean,
+    /// A whole number.
+    Integer,
+    /// A list of texts.
+    Strings,
+    /// A table whose keys are names that the user gives and whose values are tables.
+    Tables,
+}
+
+/// What a source can do beyond being listed and read with projection. Data, so that documents and tests can read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It applies at least simple comparisons itself.
+    pub filters: bool,
+    /// It stops early when a statement wants few rows.
+    pub limit: bool,
+    /// It pins versions that change when the rows do.
+    pub versions: bool,
+    /// It knows primary or foreign keys.
+    pub keys: bool,
+    /// It takes statements in its own SQL.
+    pub native: bool,
+    /// It takes rows.
+    pub ingest: bool,
+}
+
+impl Capabilities {
+    /// Each capability with its name and whether it is declared, in the order of the documentation.
+    pub const fn entries(&self) -> [(&'static str, bool); 6] {
+        [
+            ("filters", self.filters),
+            ("limit", self.limit),
+            ("versions", self.versions),
+            ("keys", self.keys),
+            ("native", self.native),
+            ("ingest", self.ingest),
+        ]
+    }
+}
+
+/// How a connector is known to work. The generated documentation prints it, and nothing may claim more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Tested here against the real system.
+    Real,
+    /// Tested against another real server that speaks the same protocol.
+    SameWire,
+    /// Tested against an emulator.
+    Emulated,
+    /// Not tested.
+    Untested,
+}
+
+impl Proof {
+    /// The words of the documentation.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Proof::Real => "tested against the real system",
+            Proof::SameWire => "tested against another server of the same protocol",
+            Proof::Emulated => "tested against an emulator",
+            Proof::Untested => "not tested",
+        }
+    }
+}
+
+/// The options of one catalog as they were configured, with references to secrets already replaced.
+///
+/// Its `Debug` shows the keys only, since a value may be a secret.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The catalog's name, for messages.
+    pub catalog: String,
+    /// Where relative paths start: the folder of the configuration file.
+    pub base: std::path::PathBuf,
+    /// The values by key.
+    pub values: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("catalog", &self.catalog).field("keys", &self.values.keys().collect::<Vec<_>>()).finish()
+    }
+}
+
+impl Options {
+    /// The options as the connector's own type, after the keys were checked against what it declares.
+    /// Errors: `Invalid` with the key as its place.
+    pub fn parse<T: DeserializeOwned>(&self, spec: &Spec) -> Result<T> {
+        let known: Vec<&str> = spec.options.iter().map(|opt| opt.name).collect();
+        for key in self.values.keys() {
+            if !known.contains(&key.as_str()) {
+                let error = Error::invalid(format!("unknown key \"{key}\" for a catalog of kind \"{}\"", spec.kind));
+                let error = match nearest(key, known.iter().copied()) {
+                    Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
+                    None if known.is_empty() => error.with_hint("this kind takes no options"),
+                    None => error.with_hint(format!("the keys are {}", list(&known))),
+                };
+                return Err(error.at(self.key(key)));
+            }
+        }
+        for opt in spec.options.iter().filter(|opt| opt.required) {
+            if !self.values.contains_key(opt.name) {
+                return Err(Error::invalid(format!("the key \"{}\" is missing: {}", opt.name, opt.help))
+                    .with_hint(format!("add it under [catalogs.{}]", self.catalog))
+                    .at(crate::Place::Key(format!("catalogs.{}", self.catalog))));
+            }
+        }
+        T::deserialize(serde_json::Value::Object(self.values.clone())).map_err(|cause| {
+            // serde_json names the offending field but not where; the connector's own checks are more exact.
+            Error::invalid(cause.to_string()).at(crate::Place::Key(format!("catalogs.{}", self.catalog)))
+        })
+    }
+
+    /// The place of a key of this catalog, for an error.
+    pub fn key(&self, key: &str) -> crate::Place {
+        crate::Place::Key(format!("catalogs.{}.{key}", self.catalog))
+    }
+}
