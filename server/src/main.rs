@@ -1,2 +1,2 @@
-//! Placeholder.
+//! The command line of the gateway.
 fn main() {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nexus_flight_catalog::{Catalogs, Result};
+use nexus_flight_catalog::Result;
 
 use crate::config::Config;
 use crate::layers::audit::{Audit, History};
@@ -31,9 +31,9 @@ pub struct Stack {
 }
 
 /// Puts the layers on one another.
-pub fn build(config: &Config, catalogs: &Arc<Catalogs>, planner: Arc<Planner>) -> Stack {
+pub fn build(config: &Config, planner: Arc<Planner>) -> Stack {
     let history = Arc::new(History::default());
-    let kept = Arc::new(Kept::new(config, catalogs));
+    let kept = Arc::new(Kept::new(config));
     // Runs what comes down to it.
     let run = Route;
     // Beneath the cache: an answer that is kept needs no permit.

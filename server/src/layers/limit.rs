@@ -27,8 +27,8 @@ pub struct Limit<R> {
 impl<R> Limit<R> {
     /// A limit as configured.
     pub fn new(inner: R, limits: &Limits) -> Self {
-        let permits = Arc::new(Semaphore::new(limits.concurrency));
-        Self { inner, permits, waiting: AtomicUsize::new(0), queue: limits.queue, patience: limits.queue_wait }
+        let permits = Arc::new(Semaphore::new(limits.concurrency as usize));
+        Self { inner, permits, waiting: AtomicUsize::new(0), queue: limits.queue as usize, patience: limits.queue_wait.0 }
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit> {
