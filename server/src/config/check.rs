@@ -105,12 +105,10 @@ fn limits(config: &Config) -> Result<()> {
         }
     }
     if cache.size.0 > 0 && cache.entry > cache.size {
-        // Whichever of the two was written is the one to look at.
-        let key = if config.places.has("cache.entry") { "cache.entry" } else { "cache.size" };
         let message = format!("one result of {} does not fit into a cache of {}", cache.entry, cache.size);
         return Err(config
             .places
-            .error(key, message)
+            .error("cache.entry", message)
             .with_hint("keep cache.entry at or below cache.size; cache.size = 0 turns the cache off"));
     }
     Ok(())
@@ -127,7 +125,7 @@ fn log(config: &Config) -> Result<()> {
                 Some(name) => format!("did you mean \"{name}\"?"),
                 None => format!("the levels are {}; directives look like \"info,h2=warn\"", list(&LEVELS)),
             };
-            return wrong(format!("unknown level {}", places.quote("log.level", word)))
+            return wrong(format!("{} is not a level", places.quote("log.level", word)))
                 .map_err(|error: Error| error.with_hint(hint));
         }
     }
@@ -157,7 +155,7 @@ fn catalogs(config: &Config) -> Result<()> {
     let Some(name) = &config.defaults.catalog else { return Ok(()) };
     if RESERVED[0] != name && !config.catalogs.contains_key(name) {
         let known: Vec<&str> = config.catalogs.keys().map(String::as_str).collect();
-        let error = places.error("defaults.catalog", format!("there is no catalog {}", places.quote("defaults.catalog", name)));
+        let error = places.error("defaults.catalog", format!("{} is not a catalog here", places.quote("defaults.catalog", name)));
         return Err(match nearest(name, known.iter().copied()) {
             Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
             None if known.is_empty() => error.with_hint("add [catalogs.NAME]"),

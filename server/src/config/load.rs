@@ -198,7 +198,8 @@ impl Reader<'_> {
 pub(super) fn reason(cause: &std::io::Error) -> String {
     let text = cause.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
-    text.to_lowercase()
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// serde's messages as a message and a hint. None of them is given on with a value that has the wrong type in it: a password
@@ -218,7 +219,7 @@ fn reword(message: &str) -> (String, Option<String>) {
         return (format!("unknown value \"{first}\""), Some(suggestion("values")));
     }
     if message.starts_with("missing field") {
-        return (format!("the key \"{first}\" is missing"), Some(format!("add {first} = … to it")));
+        return (format!("the key \"{first}\" is missing"), Some(format!("add {first} = …")));
     }
     if message.starts_with("wanted ") {
         return ("a string is needed here".to_owned(), None);

@@ -174,7 +174,7 @@ impl Default for Limits {
 pub struct Cache {
     /// Memory for all results; 0 turns the cache off.
     pub size: Size,
-    /// The largest result that is kept.
+    /// The largest result that is kept; at most `size`, and `size` where the default would be more.
     pub entry: Size,
 }
 
@@ -294,7 +294,11 @@ impl Config {
             _ => PathBuf::from("."),
         };
         let (config, places) = load::parse::<Config>(text, path, &base, env)?;
-        let config = Config { base, places, ..config };
+        let mut config = Config { base, places, ..config };
+        if !config.places.has("cache.entry") {
+            // Who makes the cache smaller need not know about the other key.
+            config.cache.entry = config.cache.entry.min(config.cache.size);
+        }
         check::check(&config)?;
         Ok(config)
     }

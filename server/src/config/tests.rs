@@ -98,6 +98,8 @@ fn an_empty_configuration_is_the_default() {
     assert_eq!(config.flight.listen.to_string(), "127.0.0.1:31337");
     assert_eq!((config.auth.mode, config.base.as_path()), (AuthMode::None, Path::new(".")));
     assert!(config.resolved_settings(&[]).iter().all(|setting| setting.default));
+    let small = Config::parse("cache.size = '8MiB'", Path::new("nexus.toml"), &env).unwrap();
+    assert_eq!(small.cache.entry, Size(8 << 20));
 }
 
 #[test]
@@ -124,7 +126,7 @@ fn files_that_cannot_be_read_say_why() {
     let path = folder.path().join("nexus.toml");
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
     let binary = Config::load(&path).unwrap_err();
-    assert_eq!(binary.message(), "the configuration cannot be read: stream did not contain valid utf-8");
+    assert_eq!(binary.message(), "the configuration cannot be read: stream did not contain valid UTF-8");
 }
 
 #[test]
@@ -144,15 +146,39 @@ fn settings_are_flat_and_say_what_is_set() {
         .filter(|setting| !setting.default || setting.key.starts_with("limits.q"))
         .map(|setting| format!("{}={}{}", setting.key, setting.value, if setting.default { " (default)" } else { "" }))
         .collect();
-    insta::assert_snapshot!(shown.join("\n"), @"");
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    auth.mode=basic
+    auth.users.ann.password_hash=***
+    cache.size=0
+    catalogs.lake.kind=files
+    catalogs.lake.path=***
+    catalogs.lake.secret_key=***
+    catalogs.lake.tables.orders.header=true
+    catalogs.lake.tables.orders.path=orders/*.csv
+    catalogs.lake.ttl=5s
+    catalogs.odd.kind=unheard-of
+    catalogs.odd.password=***
+    defaults.catalog=lake
+    defaults.schema=sales
+    flight.listen=0.0.0.0:31337
+    http.listen=[::]:8080
+    limits.memory=2GiB
+    limits.queue=64 (default)
+    limits.queue_wait=30s (default)
+    limits.statement=64KiB
+    log.format=json
+    log.level=info,h2=warn
+    tickets.keys=***
+    tickets.ttl=10m
+    ");
 }
 
 #[test]
 fn the_error_of_a_connector_gets_its_line() {
     let error = Error::invalid("unknown key").with_hint("did you mean \"path\"?").at(Place::Key("catalogs.odd.password".into()));
-    insta::assert_snapshot!(whole().locate(error), @"");
+    insta::assert_snapshot!(whole().locate(error), @r#"etc/nexus.toml:34: catalogs.odd.password: unknown key; did you mean "path"?"#);
     let elsewhere = Error::invalid("no such folder").at(Place::Key("catalogs.odd.missing".into()));
-    insta::assert_snapshot!(whole().locate(elsewhere), @"");
+    insta::assert_snapshot!(whole().locate(elsewhere), @"etc/nexus.toml:32: catalogs.odd.missing: no such folder");
     assert_eq!(whole().locate(Error::invalid("as it is")).to_string(), "as it is");
 }
 
