@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::PasswordHash;
-use argon2::{Argon2, PasswordVerifier};
+use argon2::password_hash::{PasswordHash, SaltString};
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
@@ -107,6 +107,13 @@ impl Authenticator {
         }
         Ok(Principal(name.into()))
     }
+}
+
+/// The argon2id hash of a password, for the configuration.
+pub fn hash_password(password: SecretString) -> Result<String> {
+    let salt = SaltString::encode_b64(uuid::Uuid::new_v4().as_bytes());
+    let hash = salt.and_then(|salt| Ok(Argon2::default().hash_password(password.expose_secret().as_bytes(), &salt)?.to_string()));
+    hash.map_err(|error| Error::internal(format!("the password cannot be hashed: {error}")))
 }
 
 fn refused(message: &str) -> Error {
