@@ -121,20 +121,39 @@ impl Catalogs {
         }
     }
 
-    /// All the tables that a statement names, side by side, each once.
-    pub async fn resolve(self: &Arc<Self>, cx: &Context, names: impl IntoIterator<Item = TableName>) -> Result<Tables> {
-        let mut names: Vec<TableName> = names.into_iter().collect();
-        names.sort();
-        names.dedup();
+    /// All the tables that a statement names, side by side. Each name as it was written may have a second reading, which
+    /// counts where the first is not there.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        cx: &Context,
+        names: impl IntoIterator<Item = (TableName, Option<TableName>)>,
+    ) -> Result<Tables> {
+        let names: Vec<_> = names.into_iter().collect();
         let resolved = stream::iter(names)
-            .map(|name| async move {
-                let table = self.table(cx, &name).await?;
-                Ok::<_, Error>((name, table))
+            .map(|(written, fallback)| async move {
+                let table = self.resolve_one(cx, &written, fallback).await?;
+                Ok::<_, Error>((written, table))
             })
             .buffered(RESOLVED_AT_ONCE)
             .try_collect()
             .await?;
         Ok(Tables { tables: Arc::new(resolved) })
+    }
+
+    async fn resolve_one(
+        self: &Arc<Self>,
+        cx: &Context,
+        written: &TableName,
+        fallback: Option<TableName>,
+    ) -> Result<(TableName, Resolved)> {
+        let fallback = fallback.filter(|name| self.source(&name.catalog).is_ok());
+        match self.table(cx, written).await {
+            Err(error) if error.kind() == Kind::NotFound => match fallback {
+                Some(name) => Ok((name.clone(), self.table(cx, &name).await?)),
+                None => Err(error),
+            },
+            table => Ok((written.clone(), table?)),
+        }
     }
 }
 
@@ -163,32 +182,28 @@ fn missing(what: &str, name: &str, known: &[&str]) -> Error {
 /// The tables that one statement names, resolved: the catalog list that its planning sees, and nothing else.
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
-    tables: Arc<BTreeMap<TableName, Resolved>>,
+    /// By the name as it was written, made full: the true name and the table.
+    tables: Arc<BTreeMap<TableName, (TableName, Resolved)>>,
 }
 
 impl Tables {
-    /// Each table with its full name, sorted.
+    /// Each table with its true name.
     pub fn iter(&self) -> impl Iterator<Item = (&TableName, &Resolved)> {
-        self.tables.iter()
+        self.tables.values().map(|(name, table)| (name, table))
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.tables.len()
-    }
-
-    /// Whether the statement names no table.
-    pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+    /// The table behind a full name as it was written.
+    pub fn get(&self, written: &TableName) -> Option<(&TableName, &Resolved)> {
+        self.tables.get(written).map(|(name, table)| (name, table))
     }
 
     /// The same tables as DataFusion looks them up.
     pub fn catalog_list(&self) -> Arc<dyn CatalogProviderList> {
         let mut catalogs: HashMap<String, Resolution> = HashMap::new();
-        for (name, resolved) in self.iter() {
-            let schemas = &mut catalogs.entry(name.catalog.clone()).or_default().schemas;
-            let tables = &mut schemas.entry(name.schema.clone()).or_default().tables;
-            tables.insert(name.table.clone(), Arc::clone(&resolved.provider));
+        for (written, (_, resolved)) in self.tables.iter() {
+            let schemas = &mut catalogs.entry(written.catalog.clone()).or_default().schemas;
+            let tables = &mut schemas.entry(written.schema.clone()).or_default().tables;
+            tables.insert(written.table.clone(), Arc::clone(&resolved.provider));
         }
         let catalogs = catalogs.into_iter().map(|(name, catalog)| (name, Arc::new(catalog))).collect();
         Arc::new(ResolvedCatalogs { catalogs })

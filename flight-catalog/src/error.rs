@@ -3,8 +3,8 @@
 use std::fmt;
 
 use arrow::error::ArrowError;
-use datafusion::common::Location;
-use datafusion::error::{DataFusionError, SchemaError};
+use datafusion::common::{Location, SchemaError};
+use datafusion::error::DataFusionError;
 
 /// The result of everything in this project that can fail for a user to see.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -64,9 +64,19 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A position in the statement, both counted from 1.
-    Statement { line: u64, column: u64 },
+    Statement {
+        /// The line.
+        line: u64,
+        /// The column in it, in characters.
+        column: u64,
+    },
     /// A file or object, and the line in it where one is known.
-    File { path: String, line: Option<u64> },
+    File {
+        /// Its path or address.
+        path: String,
+        /// The line in it.
+        line: Option<u64>,
+    },
     /// A key of the configuration, dotted: `catalogs.lake.path`.
     Key(String),
 }

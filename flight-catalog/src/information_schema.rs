@@ -29,6 +29,11 @@ pub fn tables() -> Vec<TableEntry> {
         .collect()
 }
 
+/// Whether there is a view of that name.
+pub fn has(name: &str) -> bool {
+    View::ALL.iter().any(|view| view.name() == name)
+}
+
 /// One of the views for a catalog, or none of that name.
 pub fn table(catalogs: &Arc<Catalogs>, cx: &Context, catalog: &str, name: &str) -> Option<Resolved> {
     let view = *View::ALL.iter().find(|view| view.name() == name)?;

@@ -1,2 +1,201 @@
-//! Placeholder.
-fn main() {}
+//! The command line of the gateway.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use nexus_flight_catalog::{Error, Result};
+use nexus_server::config::{Config, Log, LogFormat, json_schema};
+use nexus_server::gateway::Gateway;
+use nexus_server::serve::{self, Listeners};
+use nexus_server::{demo, shell, tpch};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Plans are walked by recursion, so every thread that may plan has room for the deepest statement that the caps let in.
+/// Only what is used of it takes memory.
+const STACK: usize = 64 << 20;
+
+/// One Arrow Flight SQL endpoint for every source.
+#[derive(Debug, Parser)]
+#[command(name = "nexus", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the configured catalogs.
+    Serve(ServeArgs),
+    /// Run statements, or a prompt for them, against any Flight SQL server.
+    Sql(shell::Args),
+    /// Look at configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Read a password from standard input and print its argon2id hash for [auth.users].
+    HashPassword,
+    /// Write the TPC-H tables as Parquet files.
+    Tpch {
+        /// The size: 1 is about 1 GB of text.
+        #[arg(long, default_value_t = 0.01)]
+        scale_factor: f64,
+        /// The folder to write into.
+        #[arg(long)]
+        output: PathBuf,
+    },
+    /// Print a page of the reference that is made from the code.
+    #[command(subcommand, hide = true)]
+    Docs(DocsCommand),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(id = "what", required = true, multiple = false)]
+struct What {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Serve TPC-H data made on the spot.
+    #[arg(long)]
+    demo: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    what: What,
+    /// The size of the demo's data.
+    #[arg(long, default_value_t = 0.01, requires = "demo")]
+    scale_factor: f64,
+    /// The Flight SQL address of the demo.
+    #[arg(long, default_value = "127.0.0.1:31337", requires = "demo")]
+    flight_listen: String,
+    /// The HTTP address of the demo.
+    #[arg(long, default_value = "127.0.0.1:8080", requires = "demo")]
+    http_listen: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration without serving it.
+    Check {
+        /// The configuration file.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of configurations.
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum DocsCommand {
+    /// The connectors.
+    Connectors,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(async { tokio::spawn(run(cli.command)).await });
+            // A thread that still works on something nobody waits for must not hold the end up.
+            runtime.shutdown_background();
+            result.unwrap_or_else(|error| Err(Error::internal("the main task ended early").caused_by(error)))
+        }
+        Err(error) => Err(Error::internal(format!("no threads can be started: {error}"))),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve(args).await?,
+        Command::Sql(args) => return shell::run(args).await,
+        Command::Config(ConfigCommand::Check { file }) => {
+            Gateway::new(&Config::load(&file)?)?;
+            println!("{}: the configuration is good", file.display());
+        }
+        Command::Config(ConfigCommand::Schema) => println!("{:#}", json_schema(nexus_sources::SPECS)),
+        Command::HashPassword => println!("{}", nexus_server::wire::auth::hash_password(read_password()?)?),
+        Command::Tpch { scale_factor, output } => {
+            let shown = std::io::stderr().is_terminal();
+            tpch::write(&output, scale_factor, |table, rows| {
+                if shown {
+                    eprint!("\r{table}: {rows} rows   ");
+                }
+            })?;
+        }
+        Command::Docs(DocsCommand::Connectors) => print!("{}", nexus_server::docs::connectors()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: ServeArgs) -> Result<()> {
+    let config = match &args.what.config {
+        Some(file) => Config::load(file)?,
+        None => demo::config(&demo::folder(), args.scale_factor, &args.flight_listen, &args.http_listen)?,
+    };
+    log(&config.log)?;
+    let metrics = serve::metrics()?;
+    let gateway = Gateway::new(&config)?;
+    if args.what.demo {
+        demo::register(&gateway.catalogs)?;
+    }
+    let listeners = Listeners::bind(&config).await.map_err(|error| config.locate(error))?;
+    let (flight, http) = listeners.addresses()?;
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    println!("ready flight={flight} http={http}");
+    serve::serve(&config, gateway, listeners, metrics, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The first signal stops accepting and lets streams end; the second one ends at once.
+async fn stop_on_signal(stop: CancellationToken) {
+    signal().await;
+    tracing::info!("stopping: running streams may end; a second signal ends at once");
+    stop.cancel();
+    signal().await;
+    std::process::exit(130);
+}
+
+async fn signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}
+
+fn log(log: &Log) -> Result<()> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|error| Error::invalid(format!("log.level: {error}")))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn read_password() -> Result<secrecy::SecretString> {
+    let mut password = String::new();
+    std::io::stdin().read_line(&mut password).map_err(|error| Error::invalid(format!("no password could be read: {error}")))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Error::invalid("the password is empty").with_hint("give it on standard input"));
+    }
+    Ok(password.into())
+}

@@ -1,0 +1,166 @@
+//! What the types of the configuration cannot say: values that must fit each other or the world.
+
+use std::time::Duration;
+
+use argon2::password_hash::PasswordHash;
+use nexus_flight_catalog::error::{list, nearest};
+use nexus_flight_catalog::{Error, Result};
+use secrecy::ExposeSecret;
+use tracing_subscriber::EnvFilter;
+
+use super::{AuthMode, Config, Period, Size};
+
+/// Names that the gateway serves itself.
+const RESERVED: [&str; 2] = ["system", "information_schema"];
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The first thing that does not fit.
+pub(super) fn check(config: &Config) -> Result<()> {
+    listen(config)?;
+    auth(config)?;
+    tickets(config)?;
+    limits(config)?;
+    log(config)?;
+    catalogs(config)
+}
+
+fn listen(config: &Config) -> Result<()> {
+    let (flight, http) = (config.flight.listen.0, config.http.listen.0);
+    if flight == http && flight.port() != 0 {
+        let key = if config.places.has("http.listen") { "http.listen" } else { "flight.listen" };
+        let message = format!("flight and http cannot both listen at {}", config.places.quote(key, &flight.to_string()));
+        return Err(config.places.error(key, message).with_hint("give each its own port"));
+    }
+    Ok(())
+}
+
+fn auth(config: &Config) -> Result<()> {
+    let places = &config.places;
+    match config.auth.mode {
+        AuthMode::None => {
+            for (key, listen) in [("flight.listen", config.flight.listen), ("http.listen", config.http.listen)] {
+                if !listen.0.ip().is_loopback() {
+                    let message =
+                        format!("{} is open to others while auth.mode is \"none\"", places.quote(key, &listen.to_string()));
+                    return Err(places
+                        .error(key, message)
+                        .with_hint("listen at 127.0.0.1, or set auth.mode = \"basic\" and add [auth.users.NAME]"));
+                }
+            }
+            if !config.auth.users.is_empty() {
+                let message = "nobody is asked for a password while auth.mode is \"none\"";
+                return Err(places.error("auth.users", message).with_hint("set auth.mode = \"basic\", or remove the users"));
+            }
+        }
+        AuthMode::Basic if config.auth.users.is_empty() => {
+            return Err(places.error("auth.mode", "\"basic\" lets nobody in without users").with_hint("add [auth.users.NAME]"));
+        }
+        AuthMode::Basic => {}
+    }
+    for (name, user) in &config.auth.users {
+        if name.is_empty() || name.contains(':') || name.chars().any(char::is_control) {
+            let message = format!("{name:?} cannot be the name of a user");
+            return Err(places
+                .error("auth.users", message)
+                .with_hint("clients send name:password, so a name is not empty and has no \":\""));
+        }
+        let hash = PasswordHash::new(user.password_hash.expose_secret());
+        let whole = hash.is_ok_and(|hash| hash.algorithm.as_str() == "argon2id" && hash.hash.is_some() && hash.salt.is_some());
+        if !whole {
+            return Err(places
+                .error(&format!("auth.users.{name}.password_hash"), "this is not an argon2id hash")
+                .with_hint("the form is $argon2id$v=19$m=…,t=…,p=…$SALT$HASH; never write the password itself"));
+        }
+    }
+    Ok(())
+}
+
+fn tickets(config: &Config) -> Result<()> {
+    for (key, period) in [("tickets.ttl", config.tickets.ttl), ("tickets.session_ttl", config.tickets.session_ttl)] {
+        if period < Period(Duration::from_secs(1)) {
+            return Err(config
+                .places
+                .error(key, format!("{period} is over before a client comes back"))
+                .with_hint("give it a second at least"));
+        }
+    }
+    Ok(())
+}
+
+fn limits(config: &Config) -> Result<()> {
+    let (limits, cache) = (&config.limits, &config.cache);
+    for (key, value) in
+        [("limits.concurrency", limits.concurrency), ("limits.tokens", limits.tokens), ("limits.nesting", limits.nesting)]
+    {
+        if value == 0 {
+            return Err(config.places.error(key, "0 lets no statement through").with_hint("write 1 or more"));
+        }
+    }
+    let least = [("limits.memory", limits.memory, Size(16 << 20)), ("limits.statement", limits.statement, Size(1 << 10))];
+    for (key, size, least) in least {
+        if size < least {
+            let message = format!("{size} is too little for any statement");
+            return Err(config.places.error(key, message).with_hint(format!("write {least} or more")));
+        }
+    }
+    if cache.size.0 > 0 && cache.entry > cache.size {
+        let message = format!("one result of {} does not fit into a cache of {}", cache.entry, cache.size);
+        return Err(config
+            .places
+            .error("cache.entry", message)
+            .with_hint("keep cache.entry at or below cache.size; cache.size = 0 turns the cache off"));
+    }
+    Ok(())
+}
+
+fn log(config: &Config) -> Result<()> {
+    let (places, level) = (&config.places, &config.log.level);
+    let wrong = |what: String| Err(places.error("log.level", what));
+    for word in level.split(',').map(str::trim) {
+        // A word alone may be the name of a module, which would silence everything else: a mistyped level is more likely.
+        let named = !word.contains(['=', '[', ':']);
+        if named && !LEVELS.contains(&word.to_lowercase().as_str()) {
+            let hint = match nearest(word, LEVELS) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!("the levels are {}; directives look like \"info,h2=warn\"", list(&LEVELS)),
+            };
+            return wrong(format!("{} is not a level", places.quote("log.level", word)))
+                .map_err(|error: Error| error.with_hint(hint));
+        }
+    }
+    if EnvFilter::try_new(level).is_err() {
+        let hint = "directives look like \"info,h2=warn\"";
+        return wrong(format!("{} cannot be understood", places.quote("log.level", level)))
+            .map_err(|error: Error| error.with_hint(hint));
+    }
+    Ok(())
+}
+
+fn catalogs(config: &Config) -> Result<()> {
+    let places = &config.places;
+    for name in config.catalogs.keys() {
+        let key = format!("catalogs.{name}");
+        if RESERVED.contains(&name.as_str()) {
+            return Err(places
+                .error(&key, "the gateway serves this name itself")
+                .with_hint("choose another name for the catalog"));
+        }
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err(places
+                .error("catalogs", format!("{name:?} cannot be the name of a catalog"))
+                .with_hint("write [catalogs.NAME]"));
+        }
+    }
+    let Some(name) = &config.defaults.catalog else { return Ok(()) };
+    if RESERVED[0] != name && !config.catalogs.contains_key(name) {
+        let known: Vec<&str> = config.catalogs.keys().map(String::as_str).collect();
+        let error = places.error("defaults.catalog", format!("{} is not a catalog here", places.quote("defaults.catalog", name)));
+        return Err(match nearest(name, known.iter().copied()) {
+            Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
+            None if known.is_empty() => error.with_hint("add [catalogs.NAME]"),
+            None => error.with_hint(format!("there are {}", list(&known))),
+        });
+    }
+    Ok(())
+}

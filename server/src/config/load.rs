@@ -1,0 +1,251 @@
+//! From the text of the configuration file to typed values: references replaced, every trouble with its line and key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+
+use nexus_flight_catalog::error::{list, nearest};
+use nexus_flight_catalog::{Error, Place, Result};
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer};
+
+/// The most that is read of the configuration, and of a file that it refers to: more is a mistake.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Where the keys stand in the file, and which of them took their value from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places {
+    file: String,
+    lines: BTreeMap<String, u64>,
+    referenced: BTreeSet<String>,
+}
+
+impl Places {
+    /// The line of a key, or of the nearest table around it that is in the file.
+    pub(super) fn of(&self, key: &str) -> Place {
+        let mut at = key;
+        let line = loop {
+            match (self.lines.get(at), at.rsplit_once('.')) {
+                (Some(line), _) => break Some(*line),
+                (None, Some((outer, _))) => at = outer,
+                (None, None) => break None,
+            }
+        };
+        Place::File { path: self.file.clone(), line }
+    }
+
+    /// Whether the file has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.lines.contains_key(key)
+    }
+
+    /// Whether the value of a key, or a part of it, came out of a reference, and so must not be shown.
+    pub(super) fn referenced(&self, key: &str) -> bool {
+        self.referenced.iter().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    }
+
+    /// A value between quotes for a message, unless it came out of a reference.
+    pub(super) fn quote(&self, key: &str, value: &str) -> String {
+        if self.referenced(key) { "the value of its reference".to_owned() } else { format!("\"{value}\"") }
+    }
+
+    /// What is wrong with a key.
+    pub(super) fn error(&self, key: &str, message: impl AsRef<str>) -> Error {
+        let message = message.as_ref();
+        let message = if key.is_empty() { message.to_owned() } else { format!("{key}: {message}") };
+        Error::invalid(message).at(self.of(key))
+    }
+}
+
+/// Reads a small text file. Errors: the reason as `std` gives it.
+pub(super) fn read(path: &Path) -> std::io::Result<String> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    let mut text = String::new();
+    if file.take(LARGEST_FILE + 1).read_to_string(&mut text)? as u64 > LARGEST_FILE {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// The values of a configuration text, and where its keys stand.
+///
+/// `path` is the name in messages, `base` the folder that `${file:…}` starts at, `env` looks environment variables up.
+pub(super) fn parse<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(T, Places)> {
+    let places = Places { file: path.display().to_string(), ..Places::default() };
+    let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let mut reader = Reader { base, env, starts, places, spans: Vec::new() };
+    let mut table = DeTable::parse(text).map_err(|error| {
+        let line = error.span().map(|span| reader.line(span.start));
+        Error::invalid(format!("not valid TOML: {}", error.message())).at(Place::File { path: reader.places.file.clone(), line })
+    })?;
+    reader.table("", table.get_mut())?;
+    match T::deserialize(Deserializer::from(table)) {
+        Ok(value) => Ok((value, reader.places)),
+        Err(error) => Err(reader.explain(&error)),
+    }
+}
+
+/// One pass over the parsed text that replaces references and notes where everything stands.
+struct Reader<'a> {
+    base: &'a Path,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    starts: Vec<usize>,
+    places: Places,
+    spans: Vec<(Range<usize>, String)>,
+}
+
+impl Reader<'_> {
+    fn line(&self, offset: usize) -> u64 {
+        self.starts.partition_point(|start| *start <= offset) as u64
+    }
+
+    fn table(&mut self, outer: &str, table: &mut DeTable<'_>) -> Result<()> {
+        for (key, value) in table.iter_mut() {
+            let path = if outer.is_empty() { key.get_ref().to_string() } else { format!("{outer}.{}", key.get_ref()) };
+            self.places.lines.insert(path.clone(), self.line(key.span().start));
+            self.spans.push((key.span(), path.clone()));
+            self.value(&path, value)?;
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, path: &str, value: &mut Spanned<DeValue<'_>>) -> Result<()> {
+        self.spans.push((value.span(), path.to_owned()));
+        match value.get_mut() {
+            DeValue::Table(inner) => self.table(path, inner),
+            DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.value(path, item)),
+            DeValue::String(text) => {
+                if let Some(replaced) =
+                    self.replace(text).map_err(|(what, hint)| self.places.error(path, what).with_hint(hint))?
+                {
+                    *text = replaced.into();
+                    self.places.referenced.insert(path.to_owned());
+                }
+                Ok(())
+            }
+            // No key takes a date, and a connector that does takes it as text.
+            DeValue::Datetime(_) => {
+                Err(self.places.error(path, "a bare date is no value here").with_hint("put it between quotes"))
+            }
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => Ok(()),
+        }
+    }
+
+    /// The text with its references replaced, once: what they give is taken as it is. `None` where there are none.
+    /// The error is a message and a hint, which show nothing of the text, since it may be a secret itself.
+    fn replace(&self, text: &str) -> Result<Option<String>, (String, String)> {
+        let mut rest = text;
+        let mut replaced = String::new();
+        while let Some((before, after)) = rest.split_once("${") {
+            let forms = || "a reference is ${env:NAME} or ${file:PATH}".to_owned();
+            let (reference, after) = after.split_once('}').ok_or_else(|| ("\"${\" without its \"}\"".to_owned(), forms()))?;
+            replaced.push_str(before);
+            replaced.push_str(&match reference.split_once(':') {
+                Some(("env", name)) => (self.env)(name).ok_or_else(|| {
+                    (format!("the environment variable {name} is not set"), "set it where the gateway starts".to_owned())
+                })?,
+                Some(("file", path)) => self.file(path)?,
+                _ => return Err(("an unknown kind of reference".to_owned(), forms())),
+            });
+            rest = after;
+        }
+        if rest.len() == text.len() {
+            return Ok(None);
+        }
+        replaced.push_str(rest);
+        Ok(Some(replaced))
+    }
+
+    /// The text of a file without the line ends that editors add.
+    fn file(&self, path: &str) -> Result<String, (String, String)> {
+        let path = self.base.join(path);
+        match read(&path) {
+            Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(cause) => Err((
+                format!("the file {} cannot be read: {}", path.display(), reason(&cause)),
+                "the path starts at the folder of the configuration file".to_owned(),
+            )),
+        }
+    }
+
+    /// The error of a value that does not fit, in our words.
+    fn explain(&self, error: &toml::de::Error) -> Error {
+        let span = error.span().unwrap_or_default();
+        let key = self.spans.iter().find(|(known, _)| *known == span).map_or("", |(_, path)| path.as_str());
+        let (message, hint) = reword(error.message());
+        // Some of these messages quote the value.
+        let message = if self.places.referenced(key) { "the value of its reference is not valid".to_owned() } else { message };
+        let error = self.places.error(key, message);
+        match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// The reason alone, without the number that `std` adds to it.
+pub(super) fn reason(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// serde's messages as a message and a hint. None of them is given on with a value that has the wrong type in it: a password
+/// in the wrong place would be shown. Our own types write `message; hint`.
+fn reword(message: &str) -> (String, Option<String>) {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let first = quoted.next().unwrap_or_default();
+    let known: Vec<&str> = quoted.collect();
+    let suggestion = |what: &str| match nearest(first, known.iter().copied()) {
+        Some(name) => format!("did you mean \"{name}\"?"),
+        None => format!("the {what} are {}", list(&known)),
+    };
+    if message.starts_with("unknown field") {
+        return ("unknown key".to_owned(), Some(suggestion("keys here")));
+    }
+    if message.starts_with("unknown variant") {
+        return (format!("unknown value \"{first}\""), Some(suggestion("values")));
+    }
+    if message.starts_with("missing field") {
+        return (format!("the key \"{first}\" is missing"), Some(format!("add {first} = …")));
+    }
+    if message.starts_with("wanted ") {
+        return ("a string is needed here".to_owned(), None);
+    }
+    if message.starts_with("invalid value") || message.contains("overflowed") {
+        return ("the number is out of range".to_owned(), Some("write a whole number that is not negative".to_owned()));
+    }
+    if let Some((found, expected)) = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
+        let expected = match expected {
+            "usize" | "u64" | "u32" => "a whole number",
+            "a sequence" => "an array",
+            other if other.starts_with("struct ") || other == "a map" => "a table",
+            other => other,
+        };
+        let found = match found.split([' ', ',']).next().unwrap_or_default() {
+            "sequence" => "an array",
+            "map" => "a table",
+            "integer" => "an integer",
+            "floating" => "a fraction",
+            "boolean" => "true or false",
+            _ => "a string",
+        };
+        return (format!("{expected} is needed here, not {found}"), None);
+    }
+    match message.split_once("; ") {
+        Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+        None => (message.to_owned(), None),
+    }
+}

@@ -1,0 +1,330 @@
+//! The configuration: one TOML file, read once at the start; a mistake in it names file, line, key, reason and fix.
+
+#[cfg(test)]
+mod broken;
+mod check;
+mod load;
+mod schema;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nexus_flight_catalog::{Error, Options, Place, Result};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use schema::json_schema;
+pub use settings::Setting;
+pub use values::{Listen, Period, Size, TicketKey};
+
+/// The configuration of the gateway.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "nexus-gateway configuration")]
+pub struct Config {
+    /// The Flight SQL endpoint.
+    pub flight: Flight,
+    /// The HTTP endpoint: statements, health, metrics.
+    pub http: Http,
+    /// Who may come in.
+    pub auth: Auth,
+    /// The sealed values that clients carry between calls.
+    pub tickets: Tickets,
+    /// Bounds that hold for everybody.
+    pub limits: Limits,
+    /// The cache of results.
+    pub cache: Cache,
+    /// What is written to standard error.
+    pub log: Log,
+    /// Where a session starts.
+    pub defaults: Defaults,
+    /// The sources, each under the name of its catalog.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub catalogs: BTreeMap<String, Catalog>,
+    /// The folder of the file, where relative paths start.
+    #[serde(skip)]
+    pub base: PathBuf,
+    #[serde(skip)]
+    places: load::Places,
+}
+
+/// `[flight]`: the Flight SQL endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flight {
+    /// The address of the gRPC server.
+    pub listen: Listen,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self { listen: Listen(([127, 0, 0, 1], 31337).into()) }
+    }
+}
+
+/// `[http]`: the HTTP endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// The address of the HTTP server.
+    pub listen: Listen,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: Listen(([127, 0, 0, 1], 8080).into()) }
+    }
+}
+
+/// `[auth]`: who may come in.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// How clients say who they are.
+    pub mode: AuthMode,
+    /// The users of mode "basic", by name.
+    pub users: BTreeMap<String, User>,
+}
+
+/// How clients say who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Everybody is "anonymous"; only on loopback addresses.
+    #[default]
+    None,
+    /// With a name and a password from `auth.users`.
+    Basic,
+}
+
+/// `[auth.users.NAME]`: one user.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The argon2id hash of the password: "$argon2id$v=19$m=…".
+    #[serde(serialize_with = "masked")]
+    #[schemars(with = "String")]
+    pub password_hash: SecretString,
+}
+
+/// `[tickets]`: the sealed values that clients carry between calls.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tickets {
+    /// 32 bytes each, in base64. The first seals, all open. Without any, each process makes its own, so that tickets and
+    /// sessions end with it and no other replica takes them.
+    pub keys: Vec<TicketKey>,
+    /// How long a ticket is good for.
+    pub ttl: Period,
+    /// How long a session and its token are good for.
+    pub session_ttl: Period,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Self { keys: Vec::new(), ttl: Period(Duration::from_secs(300)), session_ttl: Period(Duration::from_secs(86_400)) }
+    }
+}
+
+/// `[limits]`: bounds that hold for everybody.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Memory for the operators of all statements together.
+    pub memory: Size,
+    /// Statements that run at once.
+    pub concurrency: u32,
+    /// Statements that wait for their turn; the next one is refused.
+    pub queue: u32,
+    /// The longest wait for a turn.
+    pub queue_wait: Period,
+    /// Tokens in one statement.
+    pub tokens: u32,
+    /// Depth of nesting in one statement.
+    pub nesting: u32,
+    /// Length of one statement.
+    pub statement: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: Size(1 << 30),
+            concurrency: 16,
+            queue: 64,
+            queue_wait: Period(Duration::from_secs(30)),
+            tokens: 100_000,
+            nesting: 400,
+            statement: Size(1 << 20),
+        }
+    }
+}
+
+/// `[cache]`: the cache of results.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Memory for all results; 0 turns the cache off.
+    pub size: Size,
+    /// The largest result that is kept; at most `size`, and `size` where the default would be more.
+    pub entry: Size,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { size: Size(256 << 20), entry: Size(32 << 20) }
+    }
+}
+
+/// `[log]`: what is written to standard error.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// "error", "warn", "info", "debug", "trace", "off", or directives such as "info,h2=warn".
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), level: "info".to_owned() }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[defaults]`: where a session starts.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Defaults {
+    /// The catalog of names that say none. Without it the only catalog, where there is just one.
+    pub catalog: Option<String>,
+    /// The schema of names that say none.
+    pub schema: String,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { catalog: None, schema: "main".to_owned() }
+    }
+}
+
+/// `[catalogs.NAME]`: a source. Every key but `kind` and `ttl` is an option of its kind.
+#[derive(Clone)]
+pub struct Catalog {
+    /// Which connector.
+    pub kind: String,
+    /// How old a cached result may be where the source cannot say whether its tables changed; 0 = nothing is cached.
+    pub ttl: Period,
+    options: serde_json::Map<String, serde_json::Value>,
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.options.keys().collect();
+        f.debug_struct("Catalog").field("kind", &self.kind).field("ttl", &self.ttl).field("options", &keys).finish()
+    }
+}
+
+/// By hand, since serde's `flatten` would lose where the keys stand.
+impl<'de> Deserialize<'de> for Catalog {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Catalog;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Catalog, A::Error> {
+                let (mut kind, mut ttl, mut options) = (None, Period::default(), serde_json::Map::new());
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "kind" => kind = Some(map.next_value()?),
+                        "ttl" => ttl = map.next_value()?,
+                        _ => {
+                            let value = map.next_value()?;
+                            options.insert(key, value);
+                        }
+                    }
+                }
+                Ok(Catalog { kind: kind.ok_or_else(|| de::Error::missing_field("kind"))?, ttl, options })
+            }
+        }
+
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+impl Config {
+    /// Reads a file. Errors: `Invalid` with the file and line as its place and the key first in its message.
+    pub fn load(path: &Path) -> Result<Config> {
+        let text = load::read(path).map_err(|cause| {
+            Error::invalid(format!("the configuration cannot be read: {}", load::reason(&cause)))
+                .with_hint("give its path with --config")
+                .at(Place::File { path: path.display().to_string(), line: None })
+        })?;
+        Config::parse(&text, path, &|name| std::env::var(name).ok())
+    }
+
+    /// Reads a text that stands in a file at `path`, with the environment that `env` looks up.
+    pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+        let base = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let (config, places) = load::parse::<Config>(text, path, &base, env)?;
+        let mut config = Config { base, places, ..config };
+        if !config.places.has("cache.entry") {
+            // Who makes the cache smaller need not know about the other key.
+            config.cache.entry = config.cache.entry.min(config.cache.size);
+        }
+        check::check(&config)?;
+        Ok(config)
+    }
+
+    /// The options of a catalog, as its connector takes them.
+    pub fn options(&self, name: &str, catalog: &Catalog) -> Options {
+        Options { catalog: name.to_owned(), base: self.base.clone(), values: catalog.options.clone() }
+    }
+
+    /// Where a key stands: `catalogs.lake.path`.
+    pub fn place(&self, key: &str) -> Place {
+        self.places.of(key)
+    }
+
+    /// An error whose place is a key, with the file and line of that key instead. Other errors stay as they are.
+    pub fn locate(&self, error: Error) -> Error {
+        let Some(Place::Key(key)) = error.place() else { return error };
+        let located = Error::new(error.kind(), format!("{key}: {}", error.message())).at(self.place(key));
+        let located = located.with_retryable(error.retryable());
+        match error.hint() {
+            Some(hint) => located.with_hint(hint),
+            None => located,
+        }
+    }
+}
+
+fn masked<S: Serializer>(_: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str("***")
+}

@@ -1,0 +1,63 @@
+//! The JSON Schema of the configuration, for editors: the fixed part from the types, catalogs from what connectors declare.
+
+use nexus_flight_catalog::{Opt, OptType, Spec};
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::{Config, Period};
+
+/// The JSON Schema (draft 2020-12) of the whole configuration, with the catalog kinds that `specs` declare.
+pub fn json_schema(specs: &[&Spec]) -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<Config>().to_value();
+    if let Some(catalogs) = schema.pointer_mut("/properties/catalogs").and_then(Value::as_object_mut) {
+        catalogs
+            .insert("propertyNames".to_owned(), json!({ "minLength": 1, "not": { "enum": ["system", "information_schema"] } }));
+        let kinds: Vec<Value> = specs.iter().map(|spec| catalog(spec)).collect();
+        catalogs.insert("additionalProperties".to_owned(), json!({ "oneOf": kinds }));
+        catalogs.remove("default");
+    }
+    schema
+}
+
+fn catalog(spec: &Spec) -> Value {
+    let mut properties = Map::new();
+    properties.insert("kind".to_owned(), json!({ "const": spec.kind }));
+    let mut ttl = schemars::schema_for!(Period).to_value();
+    if let Some(ttl) = ttl.as_object_mut() {
+        ttl.retain(|key, _| key != "$schema" && key != "title");
+        ttl.insert(
+            "description".to_owned(),
+            json!("How old a cached result may be where the source cannot say whether its tables changed"),
+        );
+        ttl.insert("default".to_owned(), json!("0s"));
+    }
+    properties.insert("ttl".to_owned(), ttl);
+    properties.extend(spec.options.iter().map(|opt| (opt.name.to_owned(), option(opt))));
+    let required = spec.options.iter().filter(|opt| opt.required).map(|opt| opt.name);
+    json!({
+        "title": format!("catalog of kind {}", spec.kind),
+        "description": spec.summary,
+        "type": "object",
+        "properties": properties,
+        "required": std::iter::once("kind").chain(required).collect::<Vec<_>>(),
+        "additionalProperties": false,
+    })
+}
+
+fn option(opt: &Opt) -> Value {
+    let mut schema = match opt.value {
+        OptType::String => json!({ "type": "string" }),
+        OptType::Boolean => json!({ "type": "boolean" }),
+        OptType::Integer => json!({ "type": "integer" }),
+        OptType::Strings => json!({ "type": "array", "items": { "type": "string" } }),
+        OptType::Tables => json!({ "type": "object", "additionalProperties": { "type": "object" } }),
+    };
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("description".to_owned(), json!(opt.help));
+        if opt.secret {
+            schema.insert("writeOnly".to_owned(), json!(true));
+        }
+    }
+    schema
+}

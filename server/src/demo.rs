@@ -1,0 +1,56 @@
+//! `nexus serve --demo`: TPC-H made on the spot, and a table with a column of each Arrow type.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use nexus_flight_catalog::{Error, Result};
+
+use crate::config::Config;
+use crate::tpch;
+
+/// The configuration of the demo, over data that is made if it is not there yet.
+pub fn config(folder: &Path, scale_factor: f64, flight: &str, http: &str) -> Result<Config> {
+    let data = folder.join(format!("tpch-sf{scale_factor}"));
+    if !data.join("region.parquet").exists() {
+        eprintln!("making TPC-H data at scale factor {scale_factor} in {}", data.display());
+        tpch::write(&data, scale_factor, |_, _| {})?;
+    }
+    Config::parse(&text(&data, flight, http)?, &folder.join("demo.toml"), &|_| None)
+}
+
+/// Where demo data is kept: in the user's cache folder.
+pub fn folder() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("NEXUS_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("nexus-gateway")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache/nexus-gateway")));
+    cache.unwrap_or_else(|| std::env::temp_dir().join("nexus-gateway")).join("demo")
+}
+
+fn text(data: &Path, flight: &str, http: &str) -> Result<String> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let location = data.to_str().ok_or_else(|| Error::invalid("the path of the demo data is not UTF-8"))?;
+    let mut text = format!(
+        "flight.listen = {}\nhttp.listen = {}\ndefaults.catalog = \"tpch\"\n\n[catalogs.demo]\nkind = \"memory\"\n\n\
+         [catalogs.tpch]\nkind = \"files\"\nlocation = {}\n",
+        quoted(flight),
+        quoted(http),
+        quoted(location),
+    );
+    for table in &tpch::TABLES {
+        let foreign: Vec<String> = table
+            .foreign
+            .iter()
+            .map(|key| format!("{{ columns = {:?}, table = {:?}, referenced = {:?} }}", key.columns, key.table, key.referenced))
+            .collect();
+        write!(
+            text,
+            "\n[catalogs.tpch.tables.{name}]\npath = \"{name}.parquet\"\nprimary_key = {:?}\nforeign_keys = [{}]\n",
+            table.primary,
+            foreign.join(", "),
+            name = table.name,
+        )
+        .map_err(|error| Error::internal("the demo's configuration cannot be written").caused_by(error))?;
+    }
+    Ok(text)
+}

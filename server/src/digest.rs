@@ -1,0 +1,378 @@
+//! The digest of a plan: equal for statements that ask the same, whatever they call their tables.
+//!
+//! The encoding is our own: each node and expression as a tag, its own values and its inputs, every text and list with its
+//! length before it. The rewrites by which equal questions meet are these: letter case, white space and comments (gone when
+//! parsed), table aliases and qualifiers (a column is its position in its input), aliases inside of the plan (only the names
+//! of the answer's own columns are kept). A node, expression or value that is not listed here has no digest, and what has no
+//! digest is not cached. So has whatever does not give the same answer each time.
+
+use std::hash::{Hash, Hasher};
+
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::logical_expr::expr::{Sort, WindowFunction};
+use datafusion::logical_expr::{
+    Distinct, Expr, Join, LogicalPlan, Signature, Subquery, TableScan, Volatility, WindowFunctionDefinition,
+};
+use nexus_flight_catalog::{TableName, Version};
+use ring::digest::{Context, SHA256};
+
+use crate::plan::Planned;
+
+/// Changes when the encoding does.
+const ENCODING: &[u8] = b"plan/1";
+
+/// What an answer is kept under.
+pub type Digest = [u8; 32];
+
+/// Why a statement has no digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoDigest {
+    /// A part of the plan that the encoding does not know.
+    Unlisted,
+    /// A function that may answer differently each time.
+    Volatile,
+    /// A table whose state cannot be told from another.
+    UnknownVersion,
+}
+
+/// The digest of an analysed, unoptimised plan over its tables' versions. `unversioned` says of a table of unknown version
+/// whether it may be taken as unchanged for a time.
+pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Result<Digest, NoDigest> {
+    let mut encoder = Encoder { planned, out: Sink(Context::new(&SHA256)), unversioned: &unversioned };
+    encoder.out.write(ENCODING);
+    encoder.list(planned.schema.fields().iter(), |encoder, field| {
+        encoder.text(field.name());
+        Ok(())
+    })?;
+    encoder.plan(&planned.plan)?;
+    let mut digest = [0; 32];
+    digest.copy_from_slice(encoder.out.0.finish().as_ref());
+    Ok(digest)
+}
+
+type Done = Result<(), NoDigest>;
+
+struct Sink(Context);
+
+impl Hasher for Sink {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+struct Encoder<'a> {
+    planned: &'a Planned,
+    out: Sink,
+    unversioned: &'a dyn Fn(&TableName) -> bool,
+}
+
+impl Encoder<'_> {
+    fn tag(&mut self, tag: &str) {
+        self.text(tag);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.out.write(text.as_bytes());
+    }
+
+    fn number(&mut self, number: usize) {
+        self.out.write(&(number as u64).to_le_bytes());
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.out.write(&[u8::from(flag)]);
+    }
+
+    /// A value of a small type whose `Debug` says all there is of it.
+    fn shown(&mut self, value: &impl std::fmt::Debug) {
+        self.text(&format!("{value:?}"));
+    }
+
+    fn list<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut each: impl FnMut(&mut Self, T) -> Done) -> Done {
+        self.number(items.len());
+        for item in items {
+            each(self, item)?;
+        }
+        Ok(())
+    }
+
+    fn option<T>(&mut self, item: Option<T>, each: impl FnOnce(&mut Self, T) -> Done) -> Done {
+        self.flag(item.is_some());
+        item.map_or(Ok(()), |item| each(self, item))
+    }
+
+    fn plan(&mut self, plan: &LogicalPlan) -> Done {
+        match plan {
+            // Only renames what is inside.
+            LogicalPlan::SubqueryAlias(alias) => return self.plan(&alias.input),
+            LogicalPlan::TableScan(scan) => return self.scan(scan),
+            _ => {}
+        }
+        let inputs = plan.inputs();
+        let columns = Columns(inputs.iter().map(|input| input.schema().as_ref()).collect());
+        match plan {
+            LogicalPlan::Projection(node) => {
+                self.tag("projection");
+                self.exprs(&node.expr, &columns)?;
+            }
+            LogicalPlan::Filter(node) => {
+                self.tag("filter");
+                self.expr(&node.predicate, &columns)?;
+            }
+            LogicalPlan::Window(node) => {
+                self.tag("window");
+                self.exprs(&node.window_expr, &columns)?;
+            }
+            LogicalPlan::Aggregate(node) => {
+                self.tag("aggregate");
+                self.exprs(&node.group_expr, &columns)?;
+                self.exprs(&node.aggr_expr, &columns)?;
+            }
+            LogicalPlan::Sort(node) => {
+                self.tag("sort");
+                self.sorts(&node.expr, &columns)?;
+                self.shown(&node.fetch);
+            }
+            LogicalPlan::Join(node) => self.join(node, &columns)?,
+            LogicalPlan::Union(_) => self.tag("union"),
+            LogicalPlan::EmptyRelation(node) => {
+                self.tag("empty");
+                self.flag(node.produce_one_row);
+                self.number(node.schema.fields().len());
+            }
+            LogicalPlan::Limit(node) => {
+                self.tag("limit");
+                self.option(node.skip.as_deref(), |encoder, skip| encoder.expr(skip, &columns))?;
+                self.option(node.fetch.as_deref(), |encoder, fetch| encoder.expr(fetch, &columns))?;
+            }
+            LogicalPlan::Values(node) => {
+                self.tag("values");
+                self.list(node.values.iter(), |encoder, row| encoder.exprs(row, &columns))?;
+            }
+            LogicalPlan::Distinct(Distinct::All(_)) => self.tag("distinct"),
+            _ => return Err(NoDigest::Unlisted),
+        }
+        self.list(inputs.into_iter(), |encoder, input| encoder.plan(input))
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Done {
+        let session = &self.planned.query.session;
+        let written = TableName::resolve(&scan.table_name, &session.catalog, &session.schema);
+        let (name, table) = self.planned.tables.get(&written).ok_or(NoDigest::Unlisted)?;
+        self.tag("scan");
+        for part in [&name.catalog, &name.schema, &name.table] {
+            self.text(part);
+        }
+        match &table.version {
+            Version::Pinned(version) => self.text(version),
+            Version::Unknown if (self.unversioned)(name) => self.text(""),
+            Version::Unknown => return Err(NoDigest::UnknownVersion),
+        }
+        // A source may infer another schema from the same files.
+        self.list(scan.projected_schema.fields().iter(), |encoder, field| {
+            encoder.text(field.name());
+            encoder.shown(field.data_type());
+            Ok(())
+        })?;
+        self.exprs(&scan.filters, &Columns(vec![&scan.projected_schema]))?;
+        self.shown(&scan.fetch);
+        Ok(())
+    }
+
+    fn join(&mut self, join: &Join, columns: &Columns<'_>) -> Done {
+        self.tag("join");
+        self.shown(&join.join_type);
+        self.shown(&join.null_equality);
+        self.list(join.on.iter(), |encoder, (left, right)| {
+            encoder.expr(left, columns)?;
+            encoder.expr(right, columns)
+        })?;
+        self.option(join.filter.as_ref(), |encoder, filter| encoder.expr(filter, columns))
+    }
+
+    fn exprs(&mut self, exprs: &[Expr], columns: &Columns<'_>) -> Done {
+        self.list(exprs.iter(), |encoder, expr| encoder.expr(expr, columns))
+    }
+
+    fn sorts(&mut self, sorts: &[Sort], columns: &Columns<'_>) -> Done {
+        self.list(sorts.iter(), |encoder, sort| {
+            encoder.expr(&sort.expr, columns)?;
+            encoder.flag(sort.asc);
+            encoder.flag(sort.nulls_first);
+            Ok(())
+        })
+    }
+
+    fn expr(&mut self, expr: &Expr, columns: &Columns<'_>) -> Done {
+        match expr {
+            Expr::Alias(alias) => self.expr(&alias.expr, columns),
+            Expr::Column(column) => {
+                self.tag("column");
+                match columns.position(column) {
+                    Some(position) => self.number(position),
+                    None => self.text(&column.flat_name()),
+                }
+                Ok(())
+            }
+            Expr::OuterReferenceColumn(field, column) => {
+                self.tag("outer");
+                self.text(&column.flat_name());
+                self.shown(field.data_type());
+                Ok(())
+            }
+            Expr::Literal(value, _) => self.literal(value),
+            Expr::BinaryExpr(binary) => {
+                self.tag("binary");
+                self.shown(&binary.op);
+                self.expr(&binary.left, columns)?;
+                self.expr(&binary.right, columns)
+            }
+            Expr::Like(like) | Expr::SimilarTo(like) => {
+                self.tag(if matches!(expr, Expr::Like(_)) { "like" } else { "similar" });
+                self.flag(like.negated);
+                self.flag(like.case_insensitive);
+                self.shown(&like.escape_char);
+                self.expr(&like.expr, columns)?;
+                self.expr(&like.pattern, columns)
+            }
+            Expr::Not(inner) => self.unary("not", inner, columns),
+            Expr::IsNotNull(inner) => self.unary("is not null", inner, columns),
+            Expr::IsNull(inner) => self.unary("is null", inner, columns),
+            Expr::IsTrue(inner) => self.unary("is true", inner, columns),
+            Expr::IsFalse(inner) => self.unary("is false", inner, columns),
+            Expr::IsUnknown(inner) => self.unary("is unknown", inner, columns),
+            Expr::IsNotTrue(inner) => self.unary("is not true", inner, columns),
+            Expr::IsNotFalse(inner) => self.unary("is not false", inner, columns),
+            Expr::IsNotUnknown(inner) => self.unary("is not unknown", inner, columns),
+            Expr::Negative(inner) => self.unary("negative", inner, columns),
+            Expr::Between(between) => {
+                self.tag("between");
+                self.flag(between.negated);
+                [&between.expr, &between.low, &between.high].into_iter().try_for_each(|expr| self.expr(expr, columns))
+            }
+            Expr::Case(case) => {
+                self.tag("case");
+                self.option(case.expr.as_deref(), |encoder, expr| encoder.expr(expr, columns))?;
+                self.list(case.when_then_expr.iter(), |encoder, (when, then)| {
+                    encoder.expr(when, columns)?;
+                    encoder.expr(then, columns)
+                })?;
+                self.option(case.else_expr.as_deref(), |encoder, expr| encoder.expr(expr, columns))
+            }
+            Expr::Cast(cast) => {
+                self.shown(&cast.data_type);
+                self.unary("cast", &cast.expr, columns)
+            }
+            Expr::TryCast(cast) => {
+                self.shown(&cast.data_type);
+                self.unary("try cast", &cast.expr, columns)
+            }
+            Expr::ScalarFunction(call) => {
+                self.function("scalar", call.func.name(), call.func.signature())?;
+                self.exprs(&call.args, columns)
+            }
+            Expr::AggregateFunction(call) => {
+                self.function("aggregate", call.func.name(), call.func.signature())?;
+                self.exprs(&call.params.args, columns)?;
+                self.flag(call.params.distinct);
+                self.option(call.params.filter.as_deref(), |encoder, filter| encoder.expr(filter, columns))?;
+                self.sorts(&call.params.order_by, columns)?;
+                self.shown(&call.params.null_treatment);
+                Ok(())
+            }
+            Expr::WindowFunction(call) => self.window(call, columns),
+            Expr::InList(list) => {
+                self.tag("in");
+                self.flag(list.negated);
+                self.expr(&list.expr, columns)?;
+                self.exprs(&list.list, columns)
+            }
+            Expr::Exists(exists) => {
+                self.tag("exists");
+                self.flag(exists.negated);
+                self.subquery(&exists.subquery, columns)
+            }
+            Expr::InSubquery(inner) => {
+                self.tag("in subquery");
+                self.flag(inner.negated);
+                self.expr(&inner.expr, columns)?;
+                self.subquery(&inner.subquery, columns)
+            }
+            Expr::ScalarSubquery(subquery) => {
+                self.tag("subquery");
+                self.subquery(subquery, columns)
+            }
+            _ => Err(NoDigest::Unlisted),
+        }
+    }
+
+    fn unary(&mut self, tag: &str, inner: &Expr, columns: &Columns<'_>) -> Done {
+        self.tag(tag);
+        self.expr(inner, columns)
+    }
+
+    fn function(&mut self, tag: &str, name: &str, signature: &Signature) -> Done {
+        if signature.volatility != Volatility::Immutable {
+            return Err(NoDigest::Volatile);
+        }
+        self.tag(tag);
+        self.text(name);
+        Ok(())
+    }
+
+    fn window(&mut self, call: &WindowFunction, columns: &Columns<'_>) -> Done {
+        match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => {
+                self.function("window aggregate", function.name(), function.signature())?;
+            }
+            WindowFunctionDefinition::WindowUDF(function) => self.function("window", function.name(), function.signature())?,
+        }
+        let params = &call.params;
+        self.exprs(&params.args, columns)?;
+        self.exprs(&params.partition_by, columns)?;
+        self.sorts(&params.order_by, columns)?;
+        self.shown(&params.window_frame);
+        self.option(params.filter.as_deref(), |encoder, filter| encoder.expr(filter, columns))?;
+        self.shown(&params.null_treatment);
+        self.flag(params.distinct);
+        Ok(())
+    }
+
+    fn subquery(&mut self, subquery: &Subquery, columns: &Columns<'_>) -> Done {
+        self.exprs(&subquery.outer_ref_columns, columns)?;
+        self.plan(&subquery.subquery)
+    }
+
+    fn literal(&mut self, value: &ScalarValue) -> Done {
+        let data_type = value.data_type();
+        // A nested value hashes to 64 bits only, which is too few to tell answers apart.
+        if data_type.is_nested() {
+            return Err(NoDigest::Unlisted);
+        }
+        self.tag("literal");
+        self.shown(&data_type);
+        value.hash(&mut self.out);
+        Ok(())
+    }
+}
+
+/// The columns that an expression can name: those of all its inputs, side by side.
+struct Columns<'a>(Vec<&'a DFSchema>);
+
+impl Columns<'_> {
+    fn position(&self, column: &Column) -> Option<usize> {
+        let mut before = 0;
+        for schema in &self.0 {
+            if let Some(position) = schema.maybe_index_of_column(column) {
+                return Some(before + position);
+            }
+            before += schema.fields().len();
+        }
+        None
+    }
+}

@@ -1,0 +1,182 @@
+//! The actions: prepared statements and sessions.
+
+use arrow::array::RecordBatch;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::{
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
+    ProstMessageExt,
+};
+use arrow_flight::{Action, ActionType, FlightData};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use nexus_flight_catalog::{Error, Result};
+use prost::Message;
+use tonic::{Response, Status};
+
+use crate::flight::caller::Caller;
+use crate::flight::encode::schema_bytes;
+use crate::flight::options::{
+    CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue,
+    SessionOptionValue, SetSessionOptionsRequest, SetSessionOptionsResult,
+};
+use crate::flight::service::{Service, broken};
+use crate::flight::ticket::{Prepared, Statement};
+use crate::seal::Purpose;
+
+const CREATE_PREPARED: &str = "CreatePreparedStatement";
+const CLOSE_PREPARED: &str = "ClosePreparedStatement";
+const SET_OPTIONS: &str = "SetSessionOptions";
+const GET_OPTIONS: &str = "GetSessionOptions";
+const CLOSE_SESSION: &str = "CloseSession";
+
+type Results = BoxStream<'static, Result<arrow_flight::Result, Status>>;
+
+/// The actions that [`run`] knows.
+pub fn list() -> Vec<ActionType> {
+    let action = |name: &str, description: &str| ActionType { r#type: name.to_owned(), description: description.to_owned() };
+    vec![
+        action(CREATE_PREPARED, "Prepares a statement: its columns and parameters, and a handle."),
+        action(CLOSE_PREPARED, "Gives a handle back. Handles hold nothing here, so nothing is left to do."),
+        action(SET_OPTIONS, "Sets options of the session: catalog, schema."),
+        action(GET_OPTIONS, "The options of the session."),
+        action(CLOSE_SESSION, "Ends the session."),
+    ]
+}
+
+/// Runs an action for a caller.
+pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Result<Response<Results>> {
+    match action.r#type.as_str() {
+        CREATE_PREPARED => {
+            let request: ActionCreatePreparedStatementRequest = unpack(&action.body)?;
+            let result = prepare(service, &caller, request).await?;
+            caller.greet(respond(Some(result.as_any().encode_to_vec())))
+        }
+        CLOSE_PREPARED => {
+            let _: ActionClosePreparedStatementRequest = unpack(&action.body)?;
+            caller.greet(respond(None))
+        }
+        SET_OPTIONS => {
+            let request = SetSessionOptionsRequest::decode(&*action.body).map_err(|_| undecodable(SET_OPTIONS))?;
+            let errors = set_options(service, &mut caller, request).await?;
+            caller.carry(respond(Some(SetSessionOptionsResult { errors }.encode_to_vec())))
+        }
+        GET_OPTIONS => {
+            let session = &caller.session;
+            let options = [("catalog", &session.catalog), ("schema", &session.schema)];
+            let session_options =
+                options.into_iter().map(|(name, value)| (name.to_owned(), SessionOptionValue::from(value.as_str()))).collect();
+            caller.greet(respond(Some(GetSessionOptionsResult { session_options }.encode_to_vec())))
+        }
+        CLOSE_SESSION => {
+            if caller.has_session {
+                service.sessions.close(&caller.session).await;
+            }
+            Ok(respond(Some(CloseSessionResult { status: CloseStatus::Closed.into() }.encode_to_vec())))
+        }
+        other => Err(Error::unsupported(format!("the action {other} is not offered")).with_hint("ListActions lists those that are")),
+    }
+}
+
+fn respond(body: Option<Vec<u8>>) -> Response<Results> {
+    let results = body.map(|body| Ok(arrow_flight::Result { body: body.into() }));
+    Response::new(stream::iter(results).boxed())
+}
+
+fn unpack<M: ProstMessageExt + Default>(body: &Bytes) -> Result<M> {
+    let any = Any::decode(&**body).map_err(|_| undecodable("action"))?;
+    any.unpack()?.ok_or_else(|| undecodable(&any.type_url))
+}
+
+fn undecodable(what: &str) -> Error {
+    Error::invalid(format!("the body of {what} is not of the form that Flight SQL gives it"))
+}
+
+async fn prepare(
+    service: &Service,
+    caller: &Caller,
+    request: ActionCreatePreparedStatementRequest,
+) -> Result<ActionCreatePreparedStatementResult> {
+    if request.transaction_id.is_some_and(|id| !id.is_empty()) {
+        return Err(Error::unsupported("transactions are not offered").with_hint("turn auto-commit on"));
+    }
+    let statement = Statement::new(&request.query);
+    let description = service.execute.describe(&caller.query(statement.text.clone(), None)).await?;
+    let prepared = Prepared { principal: caller.principal.to_string(), statement };
+    Ok(ActionCreatePreparedStatementResult {
+        prepared_statement_handle: service.seal.seal(Purpose::Prepared, &prepared, service.session_ttl)?.into(),
+        dataset_schema: schema_bytes(&caller.profile.schema(&description.schema))?,
+        parameter_schema: schema_bytes(&caller.profile.columns(&description.parameters))?,
+    })
+}
+
+async fn set_options(
+    service: &Service,
+    caller: &mut Caller,
+    request: SetSessionOptionsRequest,
+) -> Result<std::collections::HashMap<String, OptionError>> {
+    if !caller.keeps_cookies {
+        return Err(Error::precondition("this client keeps no cookies, so its session cannot be carried").with_hint(
+            "turn them on: adbc.flight.sql.rpc.with_cookie_middleware=true for ADBC, withCookieMiddleware for other clients",
+        ));
+    }
+    let mut errors = std::collections::HashMap::new();
+    for (name, value) in request.session_options {
+        let set = match name.as_str() {
+            "catalog" => set_catalog(service, caller, value),
+            "schema" => text(value).map(|schema| caller.session.schema = schema),
+            _ => Err(OptionErrorValue::InvalidName),
+        };
+        if let Err(error) = set {
+            errors.insert(name, OptionError { value: error.into() });
+        }
+    }
+    Ok(errors)
+}
+
+fn set_catalog(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
+    let catalog = text(value)?;
+    service.catalogs.source(&catalog).map_err(|_| OptionErrorValue::InvalidValue)?;
+    caller.session.catalog = catalog;
+    Ok(())
+}
+
+fn text(value: SessionOptionValue) -> Result<String, OptionErrorValue> {
+    match value.option_value {
+        Some(OptionValue::Text(text)) => Ok(text),
+        _ => Err(OptionErrorValue::InvalidValue),
+    }
+}
+
+/// The one row of parameters in a stream of messages; none where there is no batch. Errors: `Unsupported` for more rows.
+pub async fn one_row(
+    first: FlightData,
+    rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+) -> Result<Option<RecordBatch>> {
+    let messages = stream::iter([Ok(first)]).chain(rest).map_err(|status| FlightError::ExternalError(Box::new(broken(status))));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
+    let mut row: Option<RecordBatch> = None;
+    while let Some(batch) = batches.try_next().await.map_err(decoded)? {
+        let rows = row.as_ref().map_or(0, RecordBatch::num_rows) + batch.num_rows();
+        if rows > 1 {
+            return Err(Error::unsupported("more than one row of parameters for a query")
+                .with_hint("bind one row and execute again for the next"));
+        }
+        if batch.num_rows() == 1 {
+            row = Some(batch);
+        }
+    }
+    Ok(row)
+}
+
+fn decoded(error: FlightError) -> Error {
+    match error {
+        FlightError::Arrow(error) => Error::invalid(format!("the parameters cannot be read: {error}")),
+        FlightError::ExternalError(cause) => match cause.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(cause) => Error::invalid(format!("the parameters cannot be read: {cause}")),
+        },
+        other => Error::invalid(format!("the parameters cannot be read: {other}")),
+    }
+}

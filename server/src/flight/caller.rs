@@ -1,0 +1,87 @@
+//! Who makes a Flight call, in which session, and what its client can read.
+
+use std::sync::Arc;
+
+use nexus_flight_catalog::{Context, Error, Principal, Result};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Response};
+
+use crate::flight::profile::TypeProfile;
+use crate::query::{Protocol, Query};
+use crate::session::{Session, Sessions};
+
+/// The cookie that carries the sealed session.
+const COOKIE: &str = "nexus-session";
+/// The header that chooses a type profile.
+const PROFILE: &str = "x-nexus-type-profile";
+
+/// One Flight call's client.
+#[derive(Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub principal: Principal,
+    /// Its session: its own, or a new one with the defaults.
+    pub session: Session,
+    /// The types it can read.
+    pub profile: TypeProfile,
+    /// Whether it sent a session.
+    pub has_session: bool,
+    /// Whether it is known to keep cookies from its first call on.
+    pub keeps_cookies: bool,
+    sessions: Arc<Sessions>,
+}
+
+impl Caller {
+    /// Reads the headers of a call. The principal was put there when the credentials were checked.
+    pub async fn new(headers: &MetadataMap, extensions: &Extensions, sessions: &Arc<Sessions>) -> Result<Self> {
+        let principal = extensions.get::<Principal>().cloned().ok_or_else(|| Error::internal("a call passed unchecked"))?;
+        let agent = headers.get("user-agent").and_then(|value| value.to_str().ok());
+        let profile = match headers.get(PROFILE).map(|value| value.to_str()) {
+            Some(Ok(name)) => name.parse()?,
+            Some(Err(_)) => return Err(Error::invalid(format!("the header {PROFILE} is not text"))),
+            None => TypeProfile::of_user_agent(agent),
+        };
+        let sent = cookie(headers);
+        let session = match sent {
+            Some(sealed) => sessions.open(&principal, sealed).await?,
+            None => sessions.start(),
+        };
+        if sent.is_some() {
+            sessions.note(&principal, &session, agent).await;
+        }
+        let keeps_cookies = sent.is_some() || agent.is_some_and(|agent| agent.contains("grpc-java"));
+        Ok(Self { principal, session, profile, has_session: sent.is_some(), keeps_cookies, sessions: Arc::clone(sessions) })
+    }
+
+    /// A query of this caller.
+    pub fn query(&self, statement: Arc<str>, parameters: Option<arrow::array::RecordBatch>) -> Query {
+        let cx = Context::new(self.principal.clone());
+        Query { cx, statement, parameters, session: self.session.clone(), protocol: Protocol::Flight }
+    }
+
+    /// The response with a session for a client that has none yet.
+    pub fn greet<T>(&self, response: Response<T>) -> Result<Response<T>> {
+        if self.has_session { Ok(response) } else { self.carry(response) }
+    }
+
+    /// The response with the session as it is now.
+    pub fn carry<T>(&self, mut response: Response<T>) -> Result<Response<T>> {
+        let sealed = self.sessions.seal(&self.principal, &self.session)?;
+        let cookie = format!("{COOKIE}={sealed}; Path=/; HttpOnly; SameSite=Strict");
+        let cookie = cookie.parse().map_err(|_| Error::internal("a session makes no header"))?;
+        response.metadata_mut().append("set-cookie", cookie);
+        Ok(response)
+    }
+}
+
+/// The session in the `cookie` headers. Some clients send each cookie in a header of its own, some quote the value.
+fn cookie(headers: &MetadataMap) -> Option<&str> {
+    headers
+        .get_all("cookie")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, value)| value.trim_matches('"'))
+}

@@ -1,0 +1,175 @@
+//! Record batches → Flight messages, none above the size that every gRPC client takes.
+
+use std::collections::VecDeque;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
+use arrow_ipc::writer::{CompressionContext, DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream, Stream};
+use nexus_flight_catalog::{Error, Result};
+use prost::Message;
+
+use crate::flight::profile::{TypeProfile, shed_dictionaries};
+
+mod size;
+
+/// The largest message, with its framing. Clients refuse more than 4 MiB unless told otherwise.
+pub const LARGEST_MESSAGE: usize = 3_500_000;
+
+/// What a message is aimed at: a little below the largest, so that rows of about one length need one attempt.
+const AIM: usize = LARGEST_MESSAGE / 16 * 15;
+
+/// gRPC puts a flag and the length before each message.
+const PREFIX: usize = 5;
+
+/// The messages of a result: its schema as `profile` has it, then its rows, each message made when it is asked for.
+///
+/// No message is above [`LARGEST_MESSAGE`] unless one row alone is. `schema` is that of `batches`, before the profile.
+pub fn encode(
+    schema: &Schema,
+    profile: TypeProfile,
+    batches: BoxStream<'static, Result<RecordBatch>>,
+) -> impl Stream<Item = Result<FlightData>> + Send + use<> {
+    let encoder = Encoder::new(profile.schema(schema), profile, batches);
+    stream::try_unfold(encoder, |mut encoder| async move { Ok(encoder.next().await?.map(|message| (message, encoder))) })
+}
+
+/// A schema as an encapsulated message, the form that `FlightInfo`, `SchemaResult` and prepared statements carry.
+pub fn schema_bytes(schema: &Schema) -> Result<Bytes> {
+    let IpcMessage(bytes) = SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into()?;
+    Ok(bytes)
+}
+
+struct Encoder {
+    profile: TypeProfile,
+    schema: SchemaRef,
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    /// What is left of the last batch, first things first.
+    pieces: VecDeque<Piece>,
+    /// Messages made and not yet sent: the rows of one piece and the dictionaries they need.
+    ready: VecDeque<FlightData>,
+    tracker: DictionaryTracker,
+    generator: IpcDataGenerator,
+    options: IpcWriteOptions,
+    compression: CompressionContext,
+}
+
+/// Rows not yet encoded, and how many of them to try in one message.
+struct Piece {
+    rows: RecordBatch,
+    at_once: usize,
+}
+
+impl Encoder {
+    fn new(schema: SchemaRef, profile: TypeProfile, batches: BoxStream<'static, Result<RecordBatch>>) -> Self {
+        let mut encoder = Self {
+            profile,
+            schema,
+            batches,
+            pieces: VecDeque::new(),
+            ready: VecDeque::new(),
+            tracker: DictionaryTracker::new(false),
+            generator: IpcDataGenerator::default(),
+            options: IpcWriteOptions::default(),
+            compression: CompressionContext::default(),
+        };
+        let schema = encoder.encode_schema();
+        encoder.ready.push_back(schema);
+        encoder
+    }
+
+    async fn next(&mut self) -> Result<Option<FlightData>> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(Some(message));
+            }
+            if let Some(piece) = self.pieces.pop_front() {
+                self.encode_piece(piece)?;
+                continue;
+            }
+            match self.batches.next().await {
+                Some(batch) => {
+                    let rows = batch?;
+                    let size: usize = rows.columns().iter().map(|column| size::encoded(column, self.profile)).sum();
+                    let at_once = rows.num_rows().div_ceil(size.div_ceil(AIM).max(1));
+                    self.push(rows, at_once);
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Puts rows before all others that wait.
+    fn push(&mut self, rows: RecordBatch, at_once: usize) {
+        if rows.num_rows() > 0 {
+            self.pieces.push_front(Piece { rows, at_once });
+        }
+    }
+
+    fn encode_piece(&mut self, Piece { rows, at_once }: Piece) -> Result<()> {
+        let at_once = at_once.clamp(1, rows.num_rows());
+        self.push(rows.slice(at_once, rows.num_rows() - at_once), at_once);
+        let rows = rows.slice(0, at_once);
+
+        let mut batch = self.profile.batch(&rows, &self.schema)?;
+        let (mut dictionaries, mut message) = self.encode_batch(&batch)?;
+        if dictionaries.iter().any(too_large) {
+            // A dictionary may hold values that these rows do not use: once without those, and only then fewer rows.
+            self.forget_dictionaries();
+            batch = shed_dictionaries(&batch)?;
+            (dictionaries, message) = self.encode_batch(&batch)?;
+            if at_once > 1 && dictionaries.iter().any(too_large) {
+                self.forget_dictionaries();
+                self.halve(batch);
+                return Ok(());
+            }
+        }
+        // The tracker takes these for sent, so they are, even where the rows go in two messages.
+        self.ready.extend(dictionaries);
+        if at_once > 1 && too_large(&message) {
+            self.halve(batch);
+        } else {
+            self.ready.push_back(message);
+        }
+        Ok(())
+    }
+
+    /// A batch that has been through the profile may go through it again: it stays as it is.
+    fn halve(&mut self, batch: RecordBatch) {
+        let half = batch.num_rows().div_ceil(2);
+        self.push(batch, half);
+    }
+
+    fn encode_batch(&mut self, batch: &RecordBatch) -> Result<(Vec<FlightData>, FlightData)> {
+        let (dictionaries, rows) = self
+            .generator
+            .encode(batch, &mut self.tracker, &self.options, &mut self.compression)
+            .map_err(|cause| Error::internal("the result has a type that cannot be sent").caused_by(cause))?;
+        Ok((dictionaries.into_iter().map(message).collect(), message(rows)))
+    }
+
+    fn encode_schema(&mut self) -> FlightData {
+        message(self.generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut self.tracker, &self.options))
+    }
+
+    /// Dictionaries that were encoded and then not sent must not count as known to the client.
+    fn forget_dictionaries(&mut self) {
+        self.tracker.clear();
+        // Numbers the dictionaries again as the schema message that was sent did.
+        self.encode_schema();
+    }
+}
+
+fn message(data: EncodedData) -> FlightData {
+    FlightData::new().with_data_header(data.ipc_message).with_data_body(data.arrow_data)
+}
+
+fn too_large(message: &FlightData) -> bool {
+    PREFIX + message.encoded_len() > LARGEST_MESSAGE
+}
+
+#[cfg(test)]
+mod tests;

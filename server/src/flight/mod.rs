@@ -1,0 +1,11 @@
+//! Flight SQL: the main way in.
+
+pub mod actions;
+pub mod caller;
+pub mod encode;
+pub mod metadata;
+pub mod options;
+pub mod profile;
+pub mod service;
+pub mod status;
+pub mod ticket;

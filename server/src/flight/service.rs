@@ -1,0 +1,310 @@
+//! The Flight service: it decodes what Flight SQL puts into Flight messages and hands it on.
+//!
+//! It implements `FlightService` itself: arrow-flight's Flight SQL trait fixes `GetSchema` and `PollFlightInfo` to
+//! unimplemented.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::{Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket as FlightTicket,
+};
+use arrow_flight::flight_descriptor::DescriptorType;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use nexus_flight_catalog::{Catalogs, Context, Error, Result};
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::flight::caller::Caller;
+use crate::flight::encode::{encode, schema_bytes};
+use crate::flight::metadata::Metadata;
+use crate::flight::status::status;
+use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
+use crate::flight::{actions, metadata};
+use crate::query::Execute;
+use crate::seal::{Purpose, Seal};
+use crate::session::Sessions;
+use crate::wire::auth::Authenticator;
+
+/// The Flight SQL service.
+pub struct Service {
+    /// The one query path.
+    pub execute: Arc<dyn Execute>,
+    /// What the metadata commands list.
+    pub catalogs: Arc<Catalogs>,
+    /// What `GetSqlInfo` and the like answer.
+    pub metadata: Metadata,
+    /// Seals tickets and handles.
+    pub seal: Arc<Seal>,
+    /// Opens sessions.
+    pub sessions: Arc<Sessions>,
+    /// Makes tokens.
+    pub authenticator: Arc<Authenticator>,
+    /// How long a ticket is good for.
+    pub ticket_ttl: Duration,
+    /// How long a prepared handle is good for.
+    pub session_ttl: Duration,
+}
+
+/// A stream of messages to a client.
+type Messages<T> = BoxStream<'static, Result<T, Status>>;
+
+impl Service {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller> {
+        Caller::new(request.metadata(), request.extensions(), &self.sessions).await
+    }
+
+    /// The statement behind a command, or none where the command is about metadata.
+    fn statement(&self, caller: &Caller, command: &Command) -> Result<Option<Statement>> {
+        match command {
+            Command::CommandStatementQuery(CommandStatementQuery { query, transaction_id }) => {
+                refuse_transaction(transaction_id.as_deref())?;
+                Ok(Some(Statement::new(query)))
+            }
+            Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
+                let prepared: Prepared = self.seal.open(Purpose::Prepared, prepared_statement_handle)?;
+                check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
+                Ok(Some(prepared.statement))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn flight_info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+        let command = command(&descriptor)?;
+        let (schema, ticket) = match self.statement(caller, &command)? {
+            Some(statement) => {
+                let query = caller.query(Arc::clone(&statement.text), statement.parameters()?);
+                let schema = self.execute.describe(&query).await?.schema;
+                let ticket = Ticket {
+                    principal: caller.principal.to_string(),
+                    statement,
+                    session: caller.session.clone(),
+                    profile: caller.profile,
+                    fingerprint: fingerprint(&schema)?,
+                };
+                let sealed = self.seal.seal(Purpose::Ticket, &ticket, self.ticket_ttl)?;
+                let ticket = TicketStatementQuery { statement_handle: sealed.into() }.as_any();
+                (caller.profile.schema(&schema), ticket)
+            }
+            None => {
+                let schema = metadata::schema(&command).ok_or_else(|| unknown_command(command.type_url()))?;
+                (schema, command.into_any())
+            }
+        };
+        let ticket = FlightTicket { ticket: ticket.encode_to_vec().into() };
+        // No location: the client stays on the connection it has, which is the only one known to reach this server.
+        let endpoint = FlightEndpoint { ticket: Some(ticket), location: vec![], expiration_time: None, app_metadata: Bytes::new() };
+        Ok(FlightInfo {
+            schema: schema_bytes(&schema)?,
+            flight_descriptor: Some(descriptor),
+            endpoint: vec![endpoint],
+            total_records: -1,
+            total_bytes: -1,
+            ordered: false,
+            app_metadata: Bytes::new(),
+        })
+    }
+
+    async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<Arc<Schema>> {
+        let command = command(descriptor)?;
+        match self.statement(caller, &command)? {
+            Some(statement) => {
+                let query = caller.query(Arc::clone(&statement.text), statement.parameters()?);
+                Ok(caller.profile.schema(&self.execute.describe(&query).await?.schema))
+            }
+            None => metadata::schema(&command).ok_or_else(|| unknown_command(command.type_url())),
+        }
+    }
+
+    async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<FlightData>> {
+        let any = Any::decode(ticket).map_err(|_| Error::invalid("the ticket is not one of Flight SQL").with_hint("ask GetFlightInfo for one"))?;
+        let command = Command::try_from(any)?;
+        let messages = match command {
+            Command::TicketStatementQuery(TicketStatementQuery { statement_handle }) => {
+                let ticket: Ticket = self.seal.open(Purpose::Ticket, &statement_handle)?;
+                self.run(caller, ticket).await?
+            }
+            command => {
+                let cx = Context::new(caller.principal.clone());
+                let batch = cx.run(self.metadata.read(&self.catalogs, &cx, caller.profile, &command)).await?;
+                let batch = batch.ok_or_else(|| unknown_command(command.type_url()))?;
+                let schema = batch.schema();
+                // The schemas of metadata are fixed by the protocol, so nothing in them is lowered.
+                encode(&schema, crate::flight::profile::TypeProfile::Native, stream::iter([Ok(batch)]).boxed()).boxed()
+            }
+        };
+        Ok(messages.map_err(|error| status(&error)).boxed())
+    }
+
+    async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<FlightData>>> {
+        check_owner(&ticket.principal, &caller.principal, "ticket")?;
+        let mut query = caller.query(Arc::clone(&ticket.statement.text), ticket.statement.parameters()?);
+        query.session = ticket.session;
+        let answer = self.execute.execute(query).await?;
+        if fingerprint(&answer.schema)? != ticket.fingerprint {
+            return Err(Error::precondition("a table of the statement has other columns than when it was described")
+                .with_hint("send the statement again"));
+        }
+        Ok(encode(&answer.schema, ticket.profile, answer.batches).boxed())
+    }
+
+    async fn put(&self, caller: &Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
+        let none = || Error::invalid("the stream has no descriptor").with_hint("put the command into the first message");
+        let first = messages.try_next().await.map_err(broken)?.ok_or_else(none)?;
+        let command = command(first.flight_descriptor.as_ref().ok_or_else(none)?)?;
+        let Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) = command
+        else {
+            return Err(match command {
+                Command::Unknown(any) => unknown_command(&any.type_url),
+                _ => Error::unsupported("writing is not offered: this endpoint reads").with_hint("send a query"),
+            });
+        };
+        let prepared: Prepared = self.seal.open(Purpose::Prepared, &handle)?;
+        check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
+        let row = actions::one_row(first, messages).await?;
+        let statement = prepared.statement.bound(row.as_ref())?;
+        let handle = self.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, self.session_ttl)?;
+        let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
+        Ok(PutResult { app_metadata: result.encode_to_vec().into() })
+    }
+}
+
+fn refuse_transaction(id: Option<&[u8]>) -> Result<()> {
+    match id {
+        None | Some([]) => Ok(()),
+        Some(_) => Err(Error::unsupported("transactions are not offered").with_hint("turn auto-commit on")),
+    }
+}
+
+fn command(descriptor: &FlightDescriptor) -> Result<Command> {
+    if descriptor.r#type() != DescriptorType::Cmd {
+        return Err(Error::unsupported("a path is not offered: this is a Flight SQL endpoint").with_hint("send a Flight SQL command"));
+    }
+    let any = Any::decode(&*descriptor.cmd).map_err(|_| Error::invalid("the command is not one of Flight SQL"))?;
+    Ok(Command::try_from(any)?)
+}
+
+fn unknown_command(type_url: &str) -> Error {
+    let name = type_url.rsplit('.').next().unwrap_or(type_url);
+    Error::unsupported(format!("the command {name} is not offered"))
+}
+
+/// A stream that the client broke off.
+pub(super) fn broken(status: Status) -> Error {
+    Error::invalid(format!("the stream of the client broke off: {}", status.message()))
+}
+
+/// Every answer of the service, with its error as a status.
+fn respond<T>(result: Result<Response<T>>) -> Result<Response<T>, Status> {
+    result.map_err(|error| status(&error))
+}
+
+fn unimplemented<T>(what: &str) -> Result<T, Status> {
+    Err(status(&Error::unsupported(format!("{what} is not offered: this is a Flight SQL endpoint"))))
+}
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = Messages<HandshakeResponse>;
+    type ListFlightsStream = Messages<FlightInfo>;
+    type DoGetStream = Messages<FlightData>;
+    type DoPutStream = Messages<PutResult>;
+    type DoActionStream = Messages<arrow_flight::Result>;
+    type ListActionsStream = Messages<ActionType>;
+    type DoExchangeStream = Messages<FlightData>;
+
+    async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        respond(
+            async {
+                // The credentials came in the header and were checked before this.
+                let caller = self.caller(&request).await?;
+                let token = self.authenticator.token(&caller.principal)?;
+                let bearer = format!("Bearer {token}").parse().map_err(|_| Error::internal("a token makes no header"))?;
+                let response = HandshakeResponse { protocol_version: 0, payload: token.into_bytes().into() };
+                let mut response = caller.greet(Response::new(stream::iter([Ok(response)]).boxed()))?;
+                response.metadata_mut().insert("authorization", bearer);
+                Ok(response)
+            }
+            .await,
+        )
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                let info = self.flight_info(&caller, request.into_inner()).await?;
+                caller.greet(Response::new(info))
+            }
+            .await,
+        )
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                let schema = schema_bytes(&*self.schema(&caller, request.get_ref()).await?)?;
+                caller.greet(Response::new(SchemaResult { schema }))
+            }
+            .await,
+        )
+    }
+
+    async fn do_get(&self, request: Request<FlightTicket>) -> Result<Response<Self::DoGetStream>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                caller.greet(Response::new(self.rows(&caller, &request.get_ref().ticket).await?))
+            }
+            .await,
+        )
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                let result = self.put(&caller, request.into_inner()).await?;
+                caller.greet(Response::new(stream::iter([Ok(result)]).boxed()))
+            }
+            .await,
+        )
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                actions::run(self, caller, request.into_inner()).await
+            }
+            .await,
+        )
+    }
+
+    async fn list_actions(&self, _request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        Ok(Response::new(stream::iter(actions::list()).map(Ok).boxed()))
+    }
+
+    async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        unimplemented("ListFlights")
+    }
+
+    async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        unimplemented("PollFlightInfo")
+    }
+
+    async fn do_exchange(&self, _request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        unimplemented("DoExchange")
+    }
+}

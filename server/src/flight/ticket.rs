@@ -1,0 +1,99 @@
+//! What tickets and prepared handles hold. All of it travels with the client, sealed.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use nexus_flight_catalog::{Error, Principal, Result};
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::flight::encode::schema_bytes;
+use crate::flight::profile::TypeProfile;
+use crate::session::Session;
+
+/// The most that bound parameters may take in a handle: handles come back in every call about them.
+const PARAMETERS: usize = 256 << 10;
+
+/// A statement that was described, to be run by whoever it was described for.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ticket {
+    /// For whom.
+    pub principal: String,
+    /// What to run.
+    pub statement: Statement,
+    /// The current catalog and schema when it was described.
+    pub session: Session,
+    /// The types that were promised.
+    pub profile: TypeProfile,
+    /// Of the schema that was promised.
+    pub fingerprint: [u8; 16],
+}
+
+/// A prepared statement.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prepared {
+    /// For whom.
+    pub principal: String,
+    /// What to run.
+    pub statement: Statement,
+}
+
+/// A statement and the values bound to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Statement {
+    /// The text.
+    pub text: Arc<str>,
+    /// One row of parameters as an Arrow IPC stream.
+    parameters: Option<Vec<u8>>,
+}
+
+impl Statement {
+    /// A statement without parameters.
+    pub fn new(text: &str) -> Self {
+        Self { text: text.into(), parameters: None }
+    }
+
+    /// The same statement with other parameters. Errors: `Exhausted` where they are too large to travel.
+    pub fn bound(&self, row: Option<&RecordBatch>) -> Result<Self> {
+        let parameters = row.map(to_ipc).transpose()?;
+        if let Some(bytes) = parameters.as_ref().filter(|bytes| bytes.len() > PARAMETERS) {
+            return Err(Error::exhausted(format!("the parameters have {} bytes, the limit is {PARAMETERS}", bytes.len()))
+                .with_hint("bind smaller values")
+                .with_retryable(false));
+        }
+        Ok(Self { text: Arc::clone(&self.text), parameters })
+    }
+
+    /// The bound row.
+    pub fn parameters(&self) -> Result<Option<RecordBatch>> {
+        let Some(bytes) = &self.parameters else { return Ok(None) };
+        Ok(StreamReader::try_new(bytes.as_slice(), None)?.next().transpose()?)
+    }
+}
+
+fn to_ipc(row: &RecordBatch) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, row.schema_ref())?;
+    writer.write(row)?;
+    writer.finish()?;
+    drop(writer);
+    Ok(bytes)
+}
+
+/// Refuses what was made for somebody else.
+pub fn check_owner(owner: &str, principal: &Principal, what: &str) -> Result<()> {
+    if owner == &*principal.0 {
+        return Ok(());
+    }
+    Err(Error::denied(format!("the {what} was made for another user")).with_hint("ask for one of your own"))
+}
+
+/// Tells one schema from another.
+pub fn fingerprint(schema: &Schema) -> Result<[u8; 16]> {
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest(&SHA256, &schema_bytes(schema)?).as_ref()[..16]);
+    Ok(short)
+}

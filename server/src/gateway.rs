@@ -1,0 +1,76 @@
+//! The running gateway: what all protocols share, put together from the configuration.
+
+use std::sync::Arc;
+
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use nexus_flight_catalog::{Catalogs, Result};
+
+use crate::config::Config;
+use crate::plan::Planner;
+use crate::query::Execute;
+use crate::seal::Seal;
+use crate::session::Sessions;
+use crate::stack;
+use crate::statement::Caps;
+use crate::system::{CATALOG, System, SystemSource};
+use crate::wire::auth::Authenticator;
+
+/// How many of the largest users of memory an error about memory names.
+const NAMED_CONSUMERS: usize = 3;
+
+/// What the protocols are served from.
+pub struct Gateway {
+    /// The one query path.
+    pub execute: Arc<dyn Execute>,
+    /// All registered sources.
+    pub catalogs: Arc<Catalogs>,
+    /// The sessions of clients.
+    pub sessions: Arc<Sessions>,
+    /// Who may come in.
+    pub authenticator: Arc<Authenticator>,
+    /// Seals what clients carry.
+    pub seal: Arc<Seal>,
+    /// Knows the functions that statements can call.
+    pub planner: Arc<Planner>,
+}
+
+impl Gateway {
+    /// Opens the configured sources, without asking anything of them, and builds the stack over them.
+    /// Errors: `Invalid` with the file and line of the option that is wrong.
+    pub fn new(config: &Config) -> Result<Arc<Self>> {
+        let catalogs = Arc::new(Catalogs::default());
+        for (name, catalog) in &config.catalogs {
+            let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
+            catalogs.register(name, source.map_err(|error| config.locate(error))?);
+        }
+        let pool = GreedyMemoryPool::new(config.limits.memory.bytes());
+        let pool = TrackConsumersPool::new(pool, NAMED_CONSUMERS.try_into().unwrap_or(std::num::NonZeroUsize::MIN));
+        // Footers are not kept: DataFusion keeps them by path alone, and two stores may hold different files of one path.
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_metadata_cache_limit(0).build_arc()?;
+        let limits = &config.limits;
+        let caps = Caps {
+            bytes: limits.statement.bytes(),
+            tokens: limits.tokens as usize,
+            nesting: limits.nesting as usize,
+        };
+        let schema = config.defaults.schema.clone();
+        let planner = Arc::new(Planner::new(Arc::clone(&catalogs), schema.clone(), runtime, caps));
+        let stack = stack::build(config, Arc::clone(&planner));
+        let seal = Arc::new(Seal::new(&config.tickets)?);
+        let lives = config.tickets.session_ttl.0;
+        let sessions = Arc::new(Sessions::new(Arc::clone(&seal), default_catalog(config), schema.clone(), lives));
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&seal), lives));
+        let settings = config.resolved_settings(nexus_sources::SPECS);
+        let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
+        catalogs.register(CATALOG, Arc::new(SystemSource(system)));
+        Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner }))
+    }
+}
+
+/// Where names without a catalog are looked up when the configuration does not say: in the only one there is. With several,
+/// a guess would change its meaning with the next one that is added.
+fn default_catalog(config: &Config) -> String {
+    let only = || config.catalogs.keys().next().filter(|_| config.catalogs.len() == 1);
+    config.defaults.catalog.as_ref().or_else(only).map_or_else(|| CATALOG.to_owned(), Clone::clone)
+}

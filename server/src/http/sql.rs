@@ -1,0 +1,218 @@
+//! `POST /v1/sql`: a statement in, its rows out as Arrow IPC, newline JSON or CSV, as they are made.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::RecordBatch;
+use arrow::csv;
+use arrow::datatypes::SchemaRef;
+use arrow::json::writer::{JsonFormat, LineDelimited};
+use arrow::json::{Writer as JsonWriter, WriterBuilder};
+use arrow_ipc::writer::StreamWriter;
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use futures::{StreamExt, stream};
+use nexus_flight_catalog::{Context, Error, Principal, Result};
+use serde::Deserialize;
+
+use crate::flight::profile::TypeProfile;
+use crate::gateway::Gateway;
+use crate::http::problem;
+use crate::query::{Answer, Protocol, Query};
+
+/// The header that says what the cache had to do with an answer.
+const CACHE: &str = "x-nexus-cache";
+
+/// A request as JSON; a body of plain text is the statement alone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Statement {
+    statement: String,
+    catalog: Option<String>,
+    schema: Option<String>,
+}
+
+/// Runs a statement. An error before the first row is an answer in JSON; a later one breaks the body off, so that no client
+/// can take a part for the whole.
+pub async fn run(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match answer(&gateway, principal, &headers, &body).await {
+        Ok(response) => response,
+        Err(error) => problem(&error),
+    }
+}
+
+async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+    let format = Format::accepted(headers.get(ACCEPT))?;
+    let request = parse(headers, body)?;
+    let mut session = gateway.sessions.start();
+    session.catalog = request.catalog.unwrap_or(session.catalog);
+    session.schema = request.schema.unwrap_or(session.schema);
+    let cx = Context::new(principal);
+    let id = cx.query;
+    let query = Query { cx, statement: request.statement.into(), parameters: None, session, protocol: Protocol::Http };
+    let answer = gateway.execute.execute(query).await?;
+    let cache = HeaderValue::from_static(answer.cache.name());
+    let mut response = Response::new(Body::from_stream(encoded(format, answer)?));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    headers.insert(CACHE, cache);
+    if let Ok(id) = id.to_string().parse() {
+        headers.insert("x-nexus-query", id);
+    }
+    Ok(response)
+}
+
+fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Statement> {
+    let text = std::str::from_utf8(body).map_err(|_| Error::invalid("the body is not UTF-8"))?;
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        return Ok(Statement { statement: text.to_owned(), catalog: None, schema: None });
+    }
+    serde_json::from_str(text).map_err(|error| {
+        Error::invalid(format!("the body is not as expected: {error}"))
+            .with_hint("send {\"statement\": \"SELECT …\"}, with \"catalog\" and \"schema\" if wanted")
+    })
+}
+
+/// The forms in which rows are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Arrow,
+    Json,
+    Csv,
+}
+
+impl Format {
+    const ALL: [Format; 3] = [Format::Arrow, Format::Json, Format::Csv];
+
+    const fn media_type(self) -> &'static str {
+        match self {
+            Format::Arrow => "application/vnd.apache.arrow.stream",
+            Format::Json => "application/x-ndjson",
+            Format::Csv => "text/csv",
+        }
+    }
+
+    /// The first form that the client takes; newline JSON where it takes any.
+    fn accepted(header: Option<&HeaderValue>) -> Result<Self> {
+        let Some(header) = header else { return Ok(Format::Json) };
+        let header = header.to_str().map_err(|_| Error::invalid("the accept header is not text"))?;
+        for wanted in header.split(',').filter_map(|part| part.split(';').next()).map(str::trim) {
+            if matches!(wanted, "*/*" | "application/*") {
+                return Ok(Format::Json);
+            }
+            if let Some(format) = Format::ALL.into_iter().find(|format| format.media_type() == wanted) {
+                return Ok(format);
+            }
+        }
+        let known: Vec<&str> = Format::ALL.iter().map(|format| format.media_type()).collect();
+        Err(Error::invalid(format!("no rows can be sent as {header}")).with_hint(format!("accept one of {}", known.join(", "))))
+    }
+}
+
+/// The rows as bytes, a chunk for each batch.
+fn encoded(format: Format, answer: Answer) -> Result<impl futures::Stream<Item = Result<Bytes>> + Send + 'static> {
+    let Answer { schema, batches, .. } = answer;
+    // Views are compacted and nothing else changes.
+    let profile = TypeProfile::Native;
+    let schema = profile.schema(&schema);
+    let writer = Writer::new(format, &schema)?;
+    let state = Some((batches, writer));
+    Ok(stream::unfold(state, move |state| {
+        let schema = Arc::clone(&schema);
+        async move {
+            let (mut batches, mut writer) = state?;
+            match batches.next().await {
+                Some(Ok(batch)) => {
+                    let written = profile.batch(&batch, &schema).and_then(|batch| writer.write(&batch));
+                    let state = written.is_ok().then_some((batches, writer));
+                    Some((written, state))
+                }
+                Some(Err(error)) => Some((Err(error), None)),
+                None => Some((writer.finish(), None)),
+            }
+        }
+    }))
+}
+
+/// A writer that gives away what it has written.
+enum Writer {
+    Arrow(Shared, StreamWriter<Shared>),
+    Json(Shared, JsonWriter<Shared, LineDelimited>),
+    Csv(Shared, csv::Writer<Shared>),
+}
+
+impl Writer {
+    fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
+        let out = Shared::default();
+        Ok(match format {
+            Format::Arrow => Writer::Arrow(out.clone(), StreamWriter::try_new(out, schema)?),
+            Format::Json => Writer::Json(out.clone(), json_writer(out)),
+            Format::Csv => {
+                let mut writer = csv::WriterBuilder::new().with_header(true).build(out.clone());
+                // The header stands there even where there are no rows.
+                writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
+                Writer::Csv(out, writer)
+            }
+        })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<Bytes> {
+        match self {
+            Writer::Arrow(_, writer) => writer.write(batch)?,
+            Writer::Json(_, writer) => writer.write(batch)?,
+            Writer::Csv(_, writer) => writer.write(batch)?,
+        }
+        Ok(self.take())
+    }
+
+    fn finish(mut self) -> Result<Bytes> {
+        match &mut self {
+            Writer::Arrow(_, writer) => writer.finish()?,
+            Writer::Json(_, writer) => writer.finish()?,
+            Writer::Csv(..) => {}
+        }
+        Ok(self.take())
+    }
+
+    fn take(&self) -> Bytes {
+        match self {
+            Writer::Arrow(out, _) | Writer::Json(out, _) | Writer::Csv(out, _) => out.take(),
+        }
+    }
+}
+
+/// NULL is written out, so that every line has every key.
+fn json_writer<F: JsonFormat>(out: Shared) -> JsonWriter<Shared, F> {
+    WriterBuilder::new().with_explicit_nulls(true).build(out)
+}
+
+/// A buffer that a writer owns and this module empties.
+#[derive(Debug, Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    fn take(&self) -> Bytes {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())).into()
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! A record of every statement: opened when it comes, closed when its stream ends, refusals and cache hits included.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use nexus_flight_catalog::{Error, Kind, Result};
+use uuid::Uuid;
+
+use crate::query::{Answer, CacheUse, Description, Execute, Query};
+
+/// How many statements that ran are remembered.
+const REMEMBERED: usize = 1_000;
+
+/// How much of a statement's text a record keeps, in characters.
+const TEXT: usize = 4_096;
+
+/// The statements that run now and the latest of those that ran.
+#[derive(Debug, Default)]
+pub struct History {
+    statements: Mutex<Statements>,
+}
+
+#[derive(Debug, Default)]
+struct Statements {
+    running: BTreeMap<Uuid, Record>,
+    recent: VecDeque<Record>,
+}
+
+/// What is known of one statement.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its id: in logs, answers and tables the same.
+    pub id: Uuid,
+    /// Who sent it.
+    pub principal: String,
+    /// The session that it belongs to.
+    pub session: Uuid,
+    /// The protocol that it came in by.
+    pub protocol: &'static str,
+    /// Its text, cut to a length.
+    pub statement: String,
+    /// When it came.
+    pub started: SystemTime,
+    /// `running`, `finished`, or the kind of its error.
+    pub state: &'static str,
+    /// The error, as the client got it.
+    pub error: Option<String>,
+    /// How long it took, or takes so far.
+    pub elapsed: Duration,
+    /// The rows sent.
+    pub rows: u64,
+    /// The bytes of those rows in memory.
+    pub bytes: u64,
+    /// What the cache had to do with it.
+    pub cache: Option<&'static str>,
+}
+
+impl History {
+    /// The running statements and then the recent ones, the latest first.
+    pub fn records(&self) -> Vec<Record> {
+        let statements = self.lock();
+        let running = statements.running.values().rev().map(|record| {
+            let elapsed = record.started.elapsed().unwrap_or_default();
+            Record { elapsed, ..record.clone() }
+        });
+        running.chain(statements.recent.iter().rev().cloned()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Statements> {
+        self.statements.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn open(&self, record: Record) {
+        metrics::gauge!("nexus_statements_running").increment(1);
+        self.lock().running.insert(record.id, record);
+    }
+
+    fn progress(&self, id: Uuid, rows: u64, bytes: u64) {
+        if let Some(record) = self.lock().running.get_mut(&id) {
+            (record.rows, record.bytes) = (rows, bytes);
+        }
+    }
+
+    fn close(&self, record: Record) {
+        metrics::gauge!("nexus_statements_running").decrement(1);
+        let mut statements = self.lock();
+        statements.running.remove(&record.id);
+        if statements.recent.len() >= REMEMBERED {
+            statements.recent.pop_front();
+        }
+        statements.recent.push_back(record);
+    }
+}
+
+/// The outermost layer.
+pub struct Audit<E> {
+    inner: E,
+    history: Arc<History>,
+}
+
+impl<E> Audit<E> {
+    /// Records into a history.
+    pub fn new(inner: E, history: Arc<History>) -> Self {
+        Self { inner, history }
+    }
+}
+
+#[async_trait]
+impl<E: Execute> Execute for Audit<E> {
+    async fn describe(&self, query: &Query) -> Result<Description> {
+        let described = self.inner.describe(query).await;
+        // A statement that is described runs next and is recorded then; one that is refused here never comes back.
+        if let Err(error) = &described {
+            Open::new(&self.history, query).close(Err(error));
+        }
+        described
+    }
+
+    async fn execute(&self, query: Query) -> Result<Answer> {
+        let mut open = Open::new(&self.history, &query);
+        match self.inner.execute(query).await {
+            Ok(answer) => {
+                open.record.cache = Some(answer.cache.name());
+                Ok(watched(answer, open))
+            }
+            Err(error) => {
+                open.close(Err(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The same answer, with the record closed at its end.
+fn watched(answer: Answer, open: Open) -> Answer {
+    let Answer { schema, batches, cache } = answer;
+    if cache == CacheUse::Hit {
+        metrics::counter!("nexus_cache_hits_total").increment(1);
+    }
+    let batches = stream::unfold(Some((batches, open)), |state| async move {
+        let (mut batches, mut open) = state?;
+        match batches.next().await {
+            Some(Ok(batch)) => {
+                open.count(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+                Some((Ok(batch), Some((batches, open))))
+            }
+            Some(Err(error)) => {
+                open.close(Err(&error));
+                Some((Err(error), None))
+            }
+            None => {
+                open.close(Ok(()));
+                None
+            }
+        }
+    });
+    Answer { schema, batches: batches.boxed(), cache }
+}
+
+/// An open record. Dropped before its end, it is closed as cancelled: the client went away.
+struct Open {
+    history: Arc<History>,
+    record: Record,
+    began: Instant,
+    closed: bool,
+}
+
+impl Open {
+    fn new(history: &Arc<History>, query: &Query) -> Self {
+        let record = Record {
+            id: query.cx.query,
+            principal: query.cx.principal.to_string(),
+            session: query.session.id,
+            protocol: query.protocol.name(),
+            statement: query.statement.chars().take(TEXT).collect(),
+            started: SystemTime::now(),
+            state: "running",
+            error: None,
+            elapsed: Duration::ZERO,
+            rows: 0,
+            bytes: 0,
+            cache: None,
+        };
+        history.open(record.clone());
+        Self { history: Arc::clone(history), record, began: Instant::now(), closed: false }
+    }
+
+    fn count(&mut self, rows: u64, bytes: u64) {
+        self.record.rows += rows;
+        self.record.bytes += bytes;
+        self.history.progress(self.record.id, self.record.rows, self.record.bytes);
+    }
+
+    fn close(mut self, outcome: Result<(), &Error>) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Result<(), &Error>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let record = &mut self.record;
+        record.elapsed = self.began.elapsed();
+        record.state = outcome.map_or_else(|error| error.kind().name(), |()| "finished");
+        record.error = outcome.err().map(ToString::to_string);
+        metrics::counter!("nexus_statements_total", "protocol" => record.protocol, "outcome" => record.state).increment(1);
+        metrics::counter!("nexus_rows_sent_total", "protocol" => record.protocol).increment(record.rows);
+        metrics::histogram!("nexus_statement_seconds", "protocol" => record.protocol).record(record.elapsed.as_secs_f64());
+        if let Err(error) = outcome
+            && error.kind() == Kind::Internal
+        {
+            tracing::error!(query = %record.id, error = ?error, "a statement met a defect");
+        }
+        tracing::info!(
+            target: "nexus::audit",
+            query = %record.id,
+            principal = %record.principal,
+            session = %record.session,
+            protocol = record.protocol,
+            outcome = record.state,
+            rows = record.rows,
+            bytes = record.bytes,
+            milliseconds = record.elapsed.as_millis() as u64,
+            cache = record.cache.unwrap_or("none"),
+            error = record.error.as_deref().unwrap_or(""),
+            statement = %record.statement,
+            "statement"
+        );
+        self.history.close(self.record.clone());
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.end(Err(&Error::cancelled()));
+    }
+}

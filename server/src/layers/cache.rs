@@ -1,0 +1,168 @@
+//! Answers that are kept: bounded, keyed by what was asked of which versions, and only when complete.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use moka::Expiry;
+use moka::future::Cache as Store;
+use nexus_flight_catalog::{Result, TableName, Version, information_schema};
+
+use crate::config::Config;
+use crate::digest::{Digest, digest};
+use crate::plan::Planned;
+use crate::query::{Answer, Batches, CacheUse};
+use crate::stack::Run;
+
+/// The answers that are kept.
+#[derive(Debug)]
+pub struct Kept {
+    answers: Store<Digest, Arc<Entry>>,
+    capacity: u64,
+    largest: u64,
+    /// For how long a table of unknown version may be taken as unchanged, by catalog; absent means never.
+    patience: HashMap<String, Duration>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    bytes: u64,
+    lives: Option<Duration>,
+}
+
+/// The cache in numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Answers.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The most bytes that there may be.
+    pub capacity: u64,
+}
+
+struct Lives;
+
+impl Expiry<Digest, Arc<Entry>> for Lives {
+    fn expire_after_create(&self, _key: &Digest, entry: &Arc<Entry>, _at: Instant) -> Option<Duration> {
+        entry.lives
+    }
+}
+
+impl Kept {
+    /// An empty cache of the configured size.
+    pub fn new(config: &Config) -> Self {
+        let capacity = config.cache.size.0;
+        let answers = Store::builder()
+            .max_capacity(capacity)
+            .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.bytes).unwrap_or(u32::MAX))
+            .expire_after(Lives)
+            .build();
+        let patience = config.catalogs.iter().map(|(name, catalog)| (name.clone(), catalog.ttl.0));
+        let patience = patience.filter(|(_, ttl)| !ttl.is_zero()).collect();
+        Self { answers, capacity, largest: config.cache.entry.0.min(capacity), patience }
+    }
+
+    /// How full it is.
+    pub async fn usage(&self) -> Usage {
+        self.answers.run_pending_tasks().await;
+        Usage { entries: self.answers.entry_count(), bytes: self.answers.weighted_size(), capacity: self.capacity }
+    }
+
+    /// The key of a statement, and how long an answer to it lives; none where it must not be kept.
+    fn key(&self, planned: &Planned) -> Option<(Digest, Option<Duration>)> {
+        if self.capacity == 0 {
+            return None;
+        }
+        let tables = || planned.tables.iter();
+        if tables().any(|(name, _)| name.schema == information_schema::NAME) {
+            return None;
+        }
+        let key = digest(planned, |name: &TableName| self.patience.contains_key(&name.catalog)).ok()?;
+        let unversioned = tables().filter(|(_, table)| table.version == Version::Unknown);
+        let lives = unversioned.filter_map(|(name, _)| self.patience.get(&name.catalog)).min().copied();
+        Some((key, lives))
+    }
+}
+
+/// The layer that answers from what is kept.
+pub struct Cache<R> {
+    inner: R,
+    kept: Arc<Kept>,
+}
+
+impl<R> Cache<R> {
+    /// A layer over a store.
+    pub fn new(inner: R, kept: Arc<Kept>) -> Self {
+        Self { inner, kept }
+    }
+}
+
+#[async_trait]
+impl<R: Run> Run for Cache<R> {
+    async fn run(&self, planned: Planned) -> Result<Answer> {
+        let Some((key, lives)) = self.kept.key(&planned) else {
+            return self.inner.run(planned).await;
+        };
+        if let Some(entry) = self.kept.answers.get(&key).await {
+            let batches = entry.batches.clone();
+            let schema = Arc::clone(&entry.schema);
+            return Ok(Answer { schema, batches: stream::iter(batches).map(Ok).boxed(), cache: CacheUse::Hit });
+        }
+        let Answer { schema, batches, .. } = self.inner.run(planned).await?;
+        let filling = Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0 };
+        let batches = filled(batches, filling, Arc::clone(&self.kept));
+        Ok(Answer { schema, batches, cache: CacheUse::Miss })
+    }
+}
+
+/// An answer on its way, copied until it is too large.
+struct Filling {
+    key: Digest,
+    lives: Option<Duration>,
+    schema: SchemaRef,
+    batches: Option<Vec<RecordBatch>>,
+    bytes: u64,
+}
+
+impl Filling {
+    fn add(&mut self, batch: &RecordBatch, largest: u64) {
+        let Some(batches) = &mut self.batches else { return };
+        self.bytes += batch.get_array_memory_size() as u64;
+        if self.bytes > largest {
+            self.batches = None;
+        } else {
+            batches.push(batch.clone());
+        }
+    }
+}
+
+/// The same batches; what failed or was left early is not kept, since it never gets to the end.
+fn filled(batches: Batches, filling: Filling, kept: Arc<Kept>) -> Batches {
+    stream::unfold((batches, Some(filling)), move |(mut batches, mut filling)| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let next = batches.next().await;
+            match (&next, &mut filling) {
+                (Some(Ok(batch)), Some(filling)) => filling.add(batch, kept.largest),
+                (Some(Err(_)), _) => filling = None,
+                (None, _) => {
+                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes }) = filling.take() {
+                        // The key and the entry's own parts weigh too.
+                        let bytes = bytes + 1_024;
+                        kept.answers.insert(key, Arc::new(Entry { schema, batches, bytes, lives })).await;
+                    }
+                }
+                _ => {}
+            }
+            next.map(|batch| (batch, (batches, filling)))
+        }
+    })
+    .boxed()
+}

@@ -1,0 +1,22 @@
+//! The nexus gateway: protocols over one query path.
+
+pub mod config;
+pub mod demo;
+pub mod digest;
+pub mod flight;
+pub mod gateway;
+pub mod http;
+pub mod layers;
+pub mod plan;
+pub mod query;
+pub mod route;
+pub mod seal;
+pub mod serve;
+pub mod session;
+pub mod shell;
+pub mod stack;
+pub mod statement;
+pub mod stores;
+pub mod system;
+pub mod tpch;
+pub mod wire;

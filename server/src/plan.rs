@@ -1,0 +1,225 @@
+//! Statement → plan: parse, resolve the tables it names, plan, bind, analyse.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement;
+use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Result, TableName, Tables, information_schema};
+
+use crate::query::{Description, Query};
+use crate::session::Session;
+use crate::statement::{self, Caps};
+
+/// Plans statements. It keeps nothing of them.
+#[derive(Debug)]
+pub struct Planner {
+    catalogs: Arc<Catalogs>,
+    default_schema: String,
+    base: SessionState,
+    caps: Caps,
+}
+
+/// A statement ready to run.
+#[derive(Debug)]
+pub struct Planned {
+    /// What was asked.
+    pub query: Query,
+    /// The columns of the answer: every route conforms to them.
+    pub schema: SchemaRef,
+    /// The analysed plan, not yet optimised.
+    pub plan: LogicalPlan,
+    /// The tables it reads, pinned.
+    pub tables: Tables,
+    /// The functions, settings and stores of this statement alone.
+    pub state: SessionState,
+}
+
+impl Planner {
+    /// A planner over catalogs, whose statements share the memory and disk of one runtime.
+    pub fn new(catalogs: Arc<Catalogs>, default_schema: String, runtime: Arc<RuntimeEnv>, caps: Caps) -> Self {
+        let base =
+            SessionStateBuilder::new().with_config(settings()).with_runtime_env(runtime).with_default_features().build();
+        Self { catalogs, default_schema, base, caps }
+    }
+
+    /// The functions that statements can call.
+    pub fn functions(&self) -> &SessionState {
+        &self.base
+    }
+
+    /// The shape of the answer and of the parameters. Nothing runs.
+    pub async fn describe(&self, query: &Query) -> Result<Description> {
+        let (plan, _, state) = self.plan_unbound(query).await?;
+        let parameters = parameters(&plan)?;
+        let bound = match &query.parameters {
+            Some(values) => bind(plan, parameters.len(), values)?,
+            None => bind_nulls(plan, &parameters)?,
+        };
+        let analysed = analyse(bound, &state)?;
+        let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
+        Ok(Description { schema: schema_of(&analysed), parameters: Arc::new(Schema::new(fields)) })
+    }
+
+    /// The plan of a statement with its parameters bound. Errors: `Invalid` where parameters are missing or too many.
+    pub async fn plan(&self, query: Query) -> Result<Planned> {
+        let (plan, tables, state) = self.plan_unbound(&query).await?;
+        let parameters = parameters(&plan)?;
+        let bound = match &query.parameters {
+            Some(values) => bind(plan, parameters.len(), values)?,
+            None if parameters.is_empty() => plan,
+            None => {
+                return Err(Error::invalid(format!("the statement has {} parameters and none was given", parameters.len()))
+                    .with_hint("bind a value to each of them"));
+            }
+        };
+        let plan = analyse(bound, &state)?;
+        Ok(Planned { query, schema: schema_of(&plan), plan, tables, state })
+    }
+
+    async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, SessionState)> {
+        let parsed = statement::parse(&query.statement, &self.caps)?;
+        let mut state = self.state(&query.session)?;
+        let tables = self.resolve(&query.cx, &query.session, &state, &parsed.statement, parsed.is_show).await?;
+        state.register_catalog_list(tables.catalog_list());
+        let plan = state.statement_to_plan(parsed.statement).await?;
+        refuse_writes(&plan)?;
+        Ok((plan, tables, state))
+    }
+
+    /// A state of the statement's own: a store that a source registers for it goes when it goes.
+    fn state(&self, session: &Session) -> Result<SessionState> {
+        let shared = self.base.runtime_env();
+        let runtime = RuntimeEnv { object_store_registry: Arc::new(crate::stores::StatementStores::default()), ..(**shared).clone() };
+        let mut config = self.base.config().clone();
+        let names = &mut config.options_mut().catalog;
+        names.default_catalog.clone_from(&session.catalog);
+        names.default_schema.clone_from(&session.schema);
+        let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
+            .with_config(config)
+            .with_runtime_env(Arc::new(runtime))
+            .build();
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    async fn resolve(
+        &self,
+        cx: &Context,
+        session: &Session,
+        state: &SessionState,
+        statement: &Statement,
+        is_show: bool,
+    ) -> Result<Tables> {
+        let mut wanted = BTreeMap::new();
+        for reference in state.resolve_table_references(statement)? {
+            let written = TableName::resolve(&reference, &session.catalog, &session.schema);
+            // `SHOW` names every view that information_schema could have; it reads only those that there are.
+            let is_guess = is_show && written.schema == information_schema::NAME && !information_schema::has(&written.table);
+            let is_function = matches!(&reference, TableReference::Bare { table } if state.table_functions().contains_key(&**table));
+            if !is_guess && !is_function {
+                // Of `a.b`, `a` is a schema of the current catalog, or else a catalog with the usual schema.
+                let fallback = match &reference {
+                    TableReference::Partial { schema, table } => Some(TableName::new(&**schema, &self.default_schema, &**table)),
+                    _ => None,
+                };
+                wanted.insert(written, fallback);
+            }
+        }
+        self.catalogs.resolve(cx, wanted).await
+    }
+}
+
+/// The settings that all statements share.
+fn settings() -> SessionConfig {
+    let mut config = SessionConfig::new().with_information_schema(false).with_create_default_catalog_and_schema(false);
+    let options = config.options_mut();
+    // 0.06 + 0.01 is 0.07 and nothing else: an exact literal is a decimal, as in the standard.
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.collect_spans = true;
+    // Plain strings go to the wire as they are; views would be compacted there by another copy.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.parquet.schema_force_view_types = false;
+    config
+}
+
+fn schema_of(plan: &LogicalPlan) -> SchemaRef {
+    Arc::new(plan.schema().as_arrow().clone())
+}
+
+fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+    if matches!(plan, LogicalPlan::Explain(_)) {
+        // Its analysis is part of its answer.
+        return Ok(plan);
+    }
+    Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
+}
+
+/// The parameters of a plan in order, with the types it implies. Errors: `Invalid` for a gap in the numbers.
+fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
+    let mut fields = plan.get_parameter_fields()?;
+    let count = fields.len();
+    (1..=count)
+        .map(|number| {
+            let name = format!("${number}");
+            let field = fields.remove(&name).ok_or_else(|| {
+                Error::invalid(format!("the statement has {count} parameters and none is {name}")).with_hint("number them from $1 without gaps")
+            })?;
+            let data_type = field.map_or(DataType::Utf8, |field| field.data_type().clone());
+            Ok((name, data_type))
+        })
+        .collect()
+}
+
+fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<LogicalPlan> {
+    if values.num_columns() != wanted {
+        let message = format!("the statement has {wanted} parameters and {} were given", values.num_columns());
+        return Err(Error::invalid(message).with_hint("bind a value to each of them"));
+    }
+    if values.num_rows() != 1 {
+        return Err(Error::unsupported(format!("{} rows of parameters for a query", values.num_rows()))
+            .with_hint("bind one row and execute again for the next"));
+    }
+    let values: Vec<ScalarValue> =
+        values.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, DataFusionError>>()?;
+    Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
+}
+
+/// A statement is described with NULLs of the implied types, so that its answer has the types that it will have.
+fn bind_nulls(plan: LogicalPlan, parameters: &[(String, DataType)]) -> Result<LogicalPlan> {
+    if parameters.is_empty() {
+        return Ok(plan);
+    }
+    let values: Vec<ScalarValue> =
+        parameters.iter().map(|(_, data_type)| ScalarValue::try_new_null(data_type)).collect::<Result<_, DataFusionError>>()?;
+    Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
+}
+
+/// Only reading is offered, at any depth of the plan: `EXPLAIN ANALYZE` runs what it explains.
+fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
+    let mut refused = None;
+    plan.apply_with_subqueries(|node| {
+        refused = match node {
+            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
+            LogicalPlan::Dml(dml) => Some(dml.op.name().to_owned()),
+            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
+            LogicalPlan::Statement(statement) => Some(statement.name().to_owned()),
+            _ => None,
+        };
+        Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    match refused {
+        Some(what) => Err(Error::new(Kind::Unsupported, format!("{what} is not offered: this endpoint reads"))
+            .with_hint("send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN")),
+        None => Ok(()),
+    }
+}

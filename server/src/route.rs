@@ -1,0 +1,76 @@
+//! Where a planned statement runs. Today there is one place: DataFusion, here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{StreamExt, TryStreamExt};
+use nexus_flight_catalog::{Context, Error, Result};
+
+use crate::plan::Planned;
+use crate::query::{Answer, Batches, CacheUse};
+use crate::stack::Run;
+
+/// Runs a statement where it belongs.
+#[derive(Debug)]
+pub struct Route;
+
+#[async_trait]
+impl Run for Route {
+    async fn run(&self, planned: Planned) -> Result<Answer> {
+        let Planned { query, schema, plan, tables: _, state } = planned;
+        let plan = physical(plan, &state).await?;
+        let stream = execute_stream(plan, Arc::new(task(&state)))?;
+        let shape = Arc::clone(&schema);
+        let batches = stream.map_err(Error::from).map(move |batch| conform(batch?, &shape)).boxed();
+        Ok(Answer { schema, batches: until_unwanted(batches, query.cx), cache: CacheUse::Bypass })
+    }
+}
+
+async fn physical(plan: LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    let optimized = match plan {
+        // The optimizer shows its work for this one.
+        explain @ LogicalPlan::Explain(_) => state.optimize(&explain)?,
+        plan => state.optimizer().optimize(plan, state, |_, _| {})?,
+    };
+    Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
+}
+
+/// The task needs no function registry: the plan holds its functions.
+fn task(state: &SessionState) -> TaskContext {
+    TaskContext::new(
+        None,
+        state.session_id().to_owned(),
+        state.config().clone(),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        Arc::clone(state.runtime_env()),
+    )
+}
+
+/// The plan's schema is what the client was told; an optimised plan may differ from it in nullability and metadata, and in
+/// nothing else.
+fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch);
+    }
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
+        .map_err(|error| Error::internal("the answer does not have the columns that its plan promised").caused_by(error))
+}
+
+/// Ends a stream with an error as soon as nobody wants it any more.
+fn until_unwanted(batches: Batches, cx: Context) -> Batches {
+    futures::stream::try_unfold((batches, cx), |(mut batches, cx)| async move {
+        let next = cx.run(async { batches.try_next().await }).await?;
+        Ok(next.map(|batch| (batch, (batches, cx))))
+    })
+    .boxed()
+}

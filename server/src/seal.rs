@@ -1,0 +1,196 @@
+//! Sealed values: what a client carries for us, so that nothing is kept here. Any replica with the key opens them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nexus_flight_catalog::{Error, Result};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::Tickets;
+
+/// Changes when the form of what is sealed does.
+const FORM: u8 = 1;
+/// The form, a hint at the key, and the nonce.
+const HEADER: usize = 1 + KEY_ID + NONCE_LEN;
+const KEY_ID: usize = 4;
+
+/// What a sealed value is for. One kind never opens as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A statement that was described, to be run.
+    Ticket,
+    /// A prepared statement.
+    Prepared,
+    /// Who the client is.
+    Token,
+    /// What the client has set.
+    Session,
+}
+
+impl Purpose {
+    const fn name(self) -> &'static str {
+        match self {
+            Purpose::Ticket => "ticket",
+            Purpose::Prepared => "prepared statement",
+            Purpose::Token => "token",
+            Purpose::Session => "session",
+        }
+    }
+
+    /// Bound into the seal, so that it is checked and need not be carried.
+    const fn label(self) -> Aad<&'static [u8]> {
+        Aad::from(self.name().as_bytes())
+    }
+}
+
+/// Seals and opens. The first key seals, all open, so keys can be rotated.
+pub struct Seal {
+    keys: Vec<Key>,
+    random: SystemRandom,
+}
+
+struct Key {
+    id: [u8; KEY_ID],
+    key: LessSafeKey,
+}
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seal").field("keys", &self.keys.len()).finish()
+    }
+}
+
+impl Seal {
+    /// With the configured keys, or with one of this process alone.
+    pub fn new(tickets: &Tickets) -> Result<Self> {
+        let random = SystemRandom::new();
+        let mut keys = tickets.keys.iter().map(|key| Key::new(key.expose())).collect::<Result<Vec<_>>>()?;
+        if keys.is_empty() {
+            let mut key = [0; 32];
+            random.fill(&mut key).map_err(|_| Error::internal("the system gives no random numbers"))?;
+            keys.push(Key::new(&key)?);
+        }
+        Ok(Self { keys, random })
+    }
+
+    /// A value that only [`Seal::open`] of the same purpose can read, for so long.
+    pub fn seal(&self, purpose: Purpose, value: &impl Serialize, lives: Duration) -> Result<Vec<u8>> {
+        let expires = now().saturating_add(lives.as_secs());
+        let mut plain = postcard::to_stdvec(&(expires, value)).map_err(|error| Error::internal("a value cannot be sealed").caused_by(error))?;
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).map_err(|_| Error::internal("the system gives no random numbers"))?;
+        let Some(key) = self.keys.first() else { return Err(Error::internal("there is no key to seal with")) };
+        let nonce_value = Nonce::assume_unique_for_key(nonce);
+        key.key
+            .seal_in_place_append_tag(nonce_value, purpose.label(), &mut plain)
+            .map_err(|_| Error::internal("a value cannot be sealed"))?;
+        let mut sealed = Vec::with_capacity(HEADER + plain.len());
+        sealed.push(FORM);
+        sealed.extend_from_slice(&key.id);
+        sealed.extend_from_slice(&nonce);
+        sealed.append(&mut plain);
+        Ok(sealed)
+    }
+
+    /// The value again. Errors: `Invalid` where it is not one of ours, `Precondition` where its time is over.
+    pub fn open<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &[u8]) -> Result<T> {
+        let plain = self.plain(purpose, sealed).ok_or_else(|| {
+            Error::invalid(format!("the {} was not made by this server, or was changed", purpose.name()))
+                .with_hint("ask for a new one; replicas must share tickets.keys, and without keys none outlives a restart")
+        })?;
+        let (expires, rest) = postcard::take_from_bytes::<u64>(&plain)
+            .map_err(|error| Error::internal("a sealed value cannot be read").caused_by(error))?;
+        if expires < now() {
+            return Err(Error::precondition(format!("the {} has expired", purpose.name())).with_hint("ask for a new one"));
+        }
+        postcard::from_bytes(rest).map_err(|error| {
+            // Sealed by another release.
+            Error::precondition(format!("the {} has another form than this server's", purpose.name()))
+                .with_hint("ask for a new one")
+                .caused_by(error)
+        })
+    }
+
+    fn plain(&self, purpose: Purpose, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (header, body) = sealed.split_at_checked(HEADER)?;
+        let (form, rest) = header.split_first()?;
+        let (id, nonce) = rest.split_at_checked(KEY_ID)?;
+        let key = self.keys.iter().find(|key| *form == FORM && key.id == id)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut body = body.to_vec();
+        let length = key.key.open_in_place(nonce, purpose.label(), &mut body).ok()?.len();
+        body.truncate(length);
+        Some(body)
+    }
+
+    /// The same as text, for a header or a cookie.
+    pub fn seal_text(&self, purpose: Purpose, value: &impl Serialize, lives: Duration) -> Result<String> {
+        Ok(URL_SAFE_NO_PAD.encode(self.seal(purpose, value, lives)?))
+    }
+
+    /// The value behind such a text.
+    pub fn open_text<T: DeserializeOwned>(&self, purpose: Purpose, text: &str) -> Result<T> {
+        // What is no base64 is not ours either.
+        self.open(purpose, &URL_SAFE_NO_PAD.decode(text).unwrap_or_default())
+    }
+}
+
+impl Key {
+    fn new(bytes: &[u8; 32]) -> Result<Self> {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, bytes).map_err(|_| Error::internal("a key has the wrong length"))?;
+        let mut id = [0; KEY_ID];
+        id.copy_from_slice(&digest(&SHA256, bytes).as_ref()[..KEY_ID]);
+        Ok(Self { id, key: LessSafeKey::new(key) })
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seal() -> Seal {
+        Seal::new(&Tickets::default()).unwrap()
+    }
+
+    #[test]
+    fn a_value_opens_with_its_key_and_purpose_only() {
+        let ours = seal();
+        let sealed = ours.seal(Purpose::Ticket, &"SELECT 1", Duration::from_secs(60)).unwrap();
+        assert_eq!(ours.open::<String>(Purpose::Ticket, &sealed).unwrap(), "SELECT 1");
+        assert!(ours.open::<String>(Purpose::Token, &sealed).is_err());
+        assert!(seal().open::<String>(Purpose::Ticket, &sealed).is_err());
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_is_noticed() {
+        let ours = seal();
+        let sealed = ours.seal(Purpose::Ticket, &"SELECT 1", Duration::from_secs(60)).unwrap();
+        for position in 0..sealed.len() {
+            let mut forged = sealed.clone();
+            forged[position] ^= 1;
+            assert!(ours.open::<String>(Purpose::Ticket, &forged).is_err(), "byte {position}");
+            assert!(ours.open::<String>(Purpose::Ticket, &sealed[..position]).is_err(), "cut at {position}");
+        }
+    }
+
+    #[test]
+    fn an_expired_value_says_so() {
+        let key = Key::new(&[7; 32]).unwrap();
+        let ours = Seal { keys: vec![key], random: SystemRandom::new() };
+        let mut plain = postcard::to_stdvec(&(now() - 1, "SELECT 1")).unwrap();
+        let nonce = [0; NONCE_LEN];
+        let key = &ours.keys[0];
+        key.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Purpose::Ticket.label(), &mut plain).unwrap();
+        let sealed = [&[FORM][..], &key.id, &nonce, &plain].concat();
+        insta::assert_snapshot!(ours.open::<String>(Purpose::Ticket, &sealed).unwrap_err(), @"the ticket has expired; ask for a new one");
+    }
+}

@@ -1,0 +1,138 @@
+//! `nexus serve`: listens, serves, and ends when it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use axum::middleware::from_fn_with_state;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use nexus_flight_catalog::{Error, Result};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::Config;
+use crate::flight::metadata::Metadata;
+use crate::flight::service::Service;
+use crate::gateway::Gateway;
+use crate::http;
+use crate::wire::auth;
+
+/// How long running streams may go on after the first Ctrl-C.
+const GRACE: Duration = Duration::from_secs(10);
+/// Calls at once on one connection; tonic sets no bound of its own.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// The largest message of a client, parameters included.
+const LARGEST_REQUEST: usize = 16 << 20;
+/// Upper bounds of the duration histogram, in seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
+
+/// Both ports, bound.
+pub struct Listeners {
+    flight: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the configured addresses. Errors: `Unavailable` with the address, and what may hold it.
+    pub async fn bind(config: &Config) -> Result<Self> {
+        let flight = bind("flight.listen", config.flight.listen.0).await?;
+        let http = bind("http.listen", config.http.listen.0).await?;
+        Ok(Self { flight, http })
+    }
+
+    /// The addresses in use: Flight, HTTP.
+    pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr)> {
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|error| Error::internal("a bound port has no address").caused_by(error))
+        };
+        Ok((address(&self.flight)?, address(&self.http)?))
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program listens there".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "the system does not permit it".to_owned(),
+            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::unavailable(format!("{key}: cannot listen on {address}: {reason}"))
+            .with_hint(format!("stop the other program or set another {key}"))
+            .caused_by(error)
+    })
+}
+
+/// Collects metrics for the whole process; to be called once.
+pub fn metrics() -> Result<PrometheusHandle> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| Error::internal("metrics cannot be collected").caused_by(error))
+}
+
+/// Serves until `stop` fires, then for as long as streams run, within the grace time.
+pub async fn serve(config: &Config, gateway: Arc<Gateway>, listeners: Listeners, metrics: PrometheusHandle, stop: CancellationToken) -> Result<()> {
+    let flight = flight(config, &gateway, listeners.flight, stop.clone()).await;
+    let http = axum::serve(listeners.http, http::router(gateway, metrics)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let both = async {
+        let (flight, http) = tokio::join!(flight, http.into_future());
+        flight.and(http.map_err(|error| Error::unavailable("the HTTP port failed").caused_by(error)))
+    };
+    let out_of_time = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = both => served,
+        () = out_of_time => {
+            tracing::warn!(seconds = GRACE.as_secs(), "streams were still running after the grace time and were cut off");
+            Ok(())
+        }
+    }
+}
+
+async fn flight(
+    config: &Config,
+    gateway: &Arc<Gateway>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> impl Future<Output = Result<()>> + use<> {
+    let service = Service {
+        execute: Arc::clone(&gateway.execute),
+        catalogs: Arc::clone(&gateway.catalogs),
+        metadata: Metadata::new(gateway.planner.functions()),
+        seal: Arc::clone(&gateway.seal),
+        sessions: Arc::clone(&gateway.sessions),
+        authenticator: Arc::clone(&gateway.authenticator),
+        ticket_ttl: config.tickets.ttl.0,
+        session_ttl: config.tickets.session_ttl.0,
+    };
+    let service = FlightServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(usize::MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<FlightServiceServer<Service>>().await;
+    // Health is asked for by machines without credentials; all else needs them.
+    let guarded = Routes::new(service)
+        .into_axum_router()
+        .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
+        .merge(Routes::new(health_service).into_axum_router());
+    let server = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .add_routes(Routes::from(guarded));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    async move {
+        let closing = async move {
+            stop.cancelled().await;
+            health.set_not_serving::<FlightServiceServer<Service>>().await;
+        };
+        server
+            .serve_with_incoming_shutdown(incoming, closing)
+            .await
+            .map_err(|error| Error::unavailable("the Flight port failed").caused_by(error))
+    }
+}

@@ -1,0 +1,108 @@
+//! Sessions: the current catalog and schema of a client, carried by the client itself as a sealed value.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use moka::future::Cache;
+use nexus_flight_catalog::{Error, Principal, Result};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::seal::{Purpose, Seal};
+
+/// How many sessions are remembered as seen, and how many as closed.
+const REMEMBERED: u64 = 10_000;
+
+/// What a client has set. Any replica that can open the sealed value can go on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Tells sessions apart in logs and tables.
+    pub id: Uuid,
+    /// Where names without a catalog are looked up.
+    pub catalog: String,
+    /// Where names without a schema are looked up.
+    pub schema: String,
+    /// When it began.
+    pub started: SystemTime,
+}
+
+/// A session as this process saw it last.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Whose it is.
+    pub principal: Principal,
+    /// What it has set.
+    pub session: Session,
+    /// The program that calls itself so.
+    pub client: Option<String>,
+    /// When it was last heard of.
+    pub last: SystemTime,
+}
+
+/// Opens and seals sessions, and remembers those seen lately.
+#[derive(Debug)]
+pub struct Sessions {
+    seal: Arc<Seal>,
+    catalog: String,
+    schema: String,
+    lives: Duration,
+    seen: Cache<Uuid, Seen>,
+    closed: Cache<Uuid, ()>,
+}
+
+impl Sessions {
+    /// Sessions that start in a catalog and schema.
+    pub fn new(seal: Arc<Seal>, catalog: String, schema: String, lives: Duration) -> Self {
+        let seen = Cache::builder().max_capacity(REMEMBERED).time_to_idle(lives).build();
+        // What is closed is denied for as long as its seal would hold.
+        let closed = Cache::builder().max_capacity(REMEMBERED).time_to_live(lives).build();
+        Self { seal, catalog, schema, lives, seen, closed }
+    }
+
+    /// A new session.
+    pub fn start(&self) -> Session {
+        let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
+        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now() }
+    }
+
+    /// The session of a principal as a value for a cookie.
+    pub fn seal(&self, principal: &Principal, session: &Session) -> Result<String> {
+        self.seal.seal_text(Purpose::Session, &(&*principal.0, session), self.lives)
+    }
+
+    /// The session behind such a value. Errors: it is not ours, expired, closed, or another principal's.
+    pub async fn open(&self, principal: &Principal, sealed: &str) -> Result<Session> {
+        let (owner, session): (String, Session) = self.seal.open_text(Purpose::Session, sealed)?;
+        if owner != *principal.0 {
+            return Err(Error::denied("the session belongs to another user").with_hint("connect again"));
+        }
+        if self.closed.contains_key(&session.id) {
+            return Err(Error::precondition("the session was closed").with_hint("connect again"));
+        }
+        Ok(session)
+    }
+
+    /// Remembers that a session was heard of.
+    pub async fn note(&self, principal: &Principal, session: &Session, client: Option<&str>) {
+        let seen = Seen {
+            principal: principal.clone(),
+            session: session.clone(),
+            client: client.map(|client| client.chars().take(200).collect()),
+            last: SystemTime::now(),
+        };
+        self.seen.insert(session.id, seen).await;
+    }
+
+    /// Denies a session from now on.
+    pub async fn close(&self, session: &Session) {
+        self.closed.insert(session.id, ()).await;
+        self.seen.invalidate(&session.id).await;
+    }
+
+    /// The sessions seen lately, the latest first.
+    pub fn recent(&self) -> Vec<Seen> {
+        let mut recent: Vec<Seen> = self.seen.iter().map(|(_, seen)| seen).collect();
+        recent.sort_by_key(|seen| std::cmp::Reverse(seen.last));
+        recent
+    }
+}

@@ -1,0 +1,255 @@
+//! `nexus sql`: statements from the command line, a pipe or a prompt, sent to any Flight SQL server.
+
+mod client;
+mod output;
+mod repl;
+mod split;
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
+use clap::Args as Arguments;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use nexus_flight_catalog::{Error, Result};
+use secrecy::SecretString;
+
+use client::{Client, Rows};
+pub use output::Format;
+use output::Output;
+
+/// The exit code of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// The most that is read from a pipe.
+const LARGEST_SCRIPT: u64 = 64 << 20;
+
+/// The arguments of `nexus sql`.
+#[derive(Debug, Clone, Arguments)]
+pub struct Args {
+    /// Server to ask: grpc://HOST:PORT, or grpc+tls://HOST:PORT
+    #[arg(long, default_value = "grpc://127.0.0.1:31337")]
+    pub url: String,
+    /// User to sign in as; the password comes from NEXUS_PASSWORD or a prompt
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Catalog of names that say none
+    #[arg(long)]
+    pub catalog: Option<String>,
+    /// Schema of names that say none
+    #[arg(long)]
+    pub schema: Option<String>,
+    /// Statement to run, instead of asking for some; may be given again
+    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    pub command: Vec<String>,
+    /// Form of the rows
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// File to write the rows to, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Runs statements and writes their rows. Gives 0, or 130 where Ctrl-C ended a statement. Errors: what the server said of
+/// the first statement that failed; the caller writes it to standard error and exits with 1.
+pub async fn run(args: Args) -> Result<ExitCode> {
+    let asks = args.command.is_empty() && io::stdin().is_terminal();
+    let script = if asks { None } else { Some(script(&args)?) };
+    check(&args, script.as_deref())?;
+    let password = match &args.user {
+        Some(user) => Some(password(user)?),
+        None => None,
+    };
+    let user = args.user.as_deref().zip(password.as_ref());
+    let mut client = Client::connect(&args.url, user, args.catalog.as_deref(), args.schema.as_deref()).await?;
+    let Some(statements) = script else { return repl::run(&mut client, args.format).await };
+    let mut to = destination(&args)?;
+    for statement in &statements {
+        let done = run_statement(&mut client, Ask::Statement(statement), args.format, &mut to).await;
+        match done {
+            Ok(Done::Whole(_)) => {}
+            Ok(Done::ReaderGone) => return Ok(ExitCode::SUCCESS),
+            Ok(Done::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The statements of `-c`, or else of standard input.
+fn script(args: &Args) -> Result<Vec<String>> {
+    let mut text = args.command.join(";\n");
+    if args.command.is_empty() {
+        let read = io::stdin().lock().take(LARGEST_SCRIPT).read_to_string(&mut text);
+        read.map_err(|cause| Error::invalid(format!("standard input cannot be read: {cause}")))?;
+    }
+    let (mut statements, rest) = split::statements(&text);
+    statements.extend(split::last(rest));
+    Ok(statements.into_iter().map(str::to_owned).collect())
+}
+
+/// What clap cannot say: forms and destinations that do not go together.
+fn check(args: &Args, script: Option<&[String]>) -> Result<()> {
+    let form = format!("{:?}", args.format).to_lowercase();
+    match script {
+        None if args.output.is_some() => Err(Error::invalid("--output needs a statement").with_hint("give it with -c")),
+        Some([]) => Err(Error::invalid("there is no statement to run").with_hint("give one with -c or on standard input")),
+        Some(statements) if statements.len() > 1 && !args.format.is_text() => {
+            Err(Error::invalid(format!("{form} holds the rows of one statement, not of {}", statements.len()))
+                .with_hint("run them one at a time, each with its own --output"))
+        }
+        _ if args.output.is_none() && !args.format.is_text() && io::stdout().is_terminal() => {
+            Err(Error::invalid(format!("{form} is nothing for a terminal"))
+                .with_hint("add --output FILE, or send it to a program with |"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn password(user: &str) -> Result<SecretString> {
+    if let Ok(password) = std::env::var("NEXUS_PASSWORD") {
+        return Ok(password.into());
+    }
+    if io::stdin().is_terminal() {
+        return repl::password(user);
+    }
+    Err(Error::unauthenticated(format!("there is no password for user \"{user}\""))
+        .with_hint("set the environment variable NEXUS_PASSWORD"))
+}
+
+type Destination = Box<dyn Write + Send>;
+
+fn destination(args: &Args) -> Result<Destination> {
+    let Some(path) = &args.output else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
+    let file = File::create(path)
+        .map_err(|cause| Error::invalid(format!("{} cannot be written: {cause}", path.display())).with_hint("check --output"))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+/// What the server is asked for.
+#[derive(Clone, Copy)]
+enum Ask<'a> {
+    Statement(&'a str),
+    Tables(Option<&'a str>),
+}
+
+/// How a statement came to its end.
+enum Done {
+    Whole(Total),
+    Interrupted,
+    /// Whoever reads our rows wants no more of them.
+    ReaderGone,
+}
+
+/// What a statement gave.
+struct Total {
+    rows: u64,
+    bytes: u64,
+    took: Duration,
+}
+
+/// Runs one statement and writes its rows as they come. Ctrl-C drops the stream, which tells the server to stop.
+async fn run_statement(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut Destination) -> Result<Done> {
+    // `biased`: an interrupt that is there together with the next batch goes first.
+    let done = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => Ok(Done::Interrupted),
+        done = transfer(client, ask, format, to) => done.map(Done::Whole),
+    };
+    match done {
+        Err(error) if output::reader_is_gone(&error) => Ok(Done::ReaderGone),
+        done => done,
+    }
+}
+
+async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut Destination) -> Result<Total> {
+    let start = Instant::now();
+    let progress = progress();
+    let mut total = Total { rows: 0, bytes: 0, took: Duration::ZERO };
+    let mut rows = match ask {
+        Ask::Statement(statement) => client.query(statement).await?,
+        Ask::Tables(pattern) => client.tables(pattern).await?,
+    };
+    let first = rows.next().await?;
+    let schema = schema(&rows);
+    let mut output = Output::new(format, &schema, to)?;
+    let mut next = first;
+    while let Some(batch) = next {
+        total.rows += batch.num_rows() as u64;
+        total.bytes += size(&batch);
+        // The line of progress must not stand between the rows.
+        progress.suspend(|| output.write(&batch))?;
+        progress.set_message(format!("{} rows, {}", HumanCount(total.rows), HumanBytes(total.bytes)));
+        next = rows.next().await?;
+    }
+    progress.finish_and_clear();
+    output.finish(&schema)?;
+    total.took = start.elapsed();
+    Ok(total)
+}
+
+fn schema(rows: &Rows<'_>) -> SchemaRef {
+    rows.schema().cloned().unwrap_or_else(|| Schema::empty().into())
+}
+
+/// The bytes of the rows themselves: their buffers may be shared with other columns and batches.
+fn size(batch: &RecordBatch) -> u64 {
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+    sizes.map(|size| size as u64).sum()
+}
+
+/// A line on standard error with time, rows and bytes; nothing where that is not a terminal.
+fn progress() -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        progress.set_style(style);
+    }
+    progress.enable_steady_tick(Duration::from_millis(200));
+    progress
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(arguments: &[&str]) -> Args {
+        Command::parse_from([&["sql"], arguments].concat()).args
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        let args = args(arguments);
+        check(&args, Some(&script(&args).unwrap())).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn commands_are_split_into_statements() {
+        let args = args(&["-c", "SELECT 1; SELECT ';'", "-c", "SELECT 2"]);
+        assert_eq!(script(&args).unwrap(), ["SELECT 1", "SELECT ';'", "SELECT 2"]);
+        assert_eq!((args.url.as_str(), args.format), ("grpc://127.0.0.1:31337", Format::Table));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        insta::assert_snapshot!(refused(&["-c", "SELECT 1; SELECT 2", "--format", "arrow"]), @"arrow holds the rows of one statement, not of 2; run them one at a time, each with its own --output");
+        insta::assert_snapshot!(refused(&["-c", " ; -- nothing"]), @"there is no statement to run; give one with -c or on standard input");
+        insta::assert_snapshot!(check(&args(&["--output", "rows"]), None).unwrap_err(), @"--output needs a statement; give it with -c");
+    }
+
+    #[test]
+    fn a_slice_counts_its_own_bytes_only() {
+        let column = arrow::array::Int64Array::from_iter_values(0..1000);
+        let batch = RecordBatch::try_from_iter([("a", std::sync::Arc::new(column) as _)]).unwrap();
+        assert_eq!(size(&batch.slice(0, 10)), 80);
+    }
+}

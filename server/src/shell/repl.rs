@@ -1,0 +1,149 @@
+//! The prompt of `nexus sql`: lines until a semicolon, a history, and the few commands that begin with a backslash.
+
+use std::borrow::Cow;
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use indicatif::{HumanBytes, HumanCount};
+use nexus_flight_catalog::{Error, Result};
+use rustyline::completion::Completer;
+use rustyline::config::Configurer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{ColorMode, DefaultEditor, Editor, Helper};
+use secrecy::SecretString;
+
+use super::client::Client;
+use super::output::Format;
+use super::{Ask, Destination, Done, run_statement, split};
+
+const HELP: &str = "\
+Statements end with a semicolon and may take several lines.
+  \\d [PATTERN]   list the tables, or those whose name is like PATTERN
+  \\q             leave, as Ctrl-D does
+  \\?             this help
+Ctrl-C drops what is typed, or cancels the statement that runs.";
+
+/// Asks for statements and runs them until the user leaves. A statement that fails is told and the prompt comes back.
+pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode> {
+    let mut editor = DefaultEditor::new().map_err(unusable)?;
+    let history = history();
+    if let Some(path) = &history {
+        // There is none the first time.
+        let _ = editor.load_history(path);
+    }
+    eprintln!("nexus sql; \\? for help");
+    let mut typed = String::new();
+    loop {
+        // Nothing else of this program waits for this thread while it waits for a line.
+        match editor.readline(if typed.is_empty() { "nexus> " } else { "    -> " }) {
+            Ok(line) if typed.is_empty() && line.trim_start().starts_with('\\') => {
+                remember(&mut editor, line.trim());
+                let mut words = line.split_whitespace();
+                match (words.next(), words.next()) {
+                    (Some("\\q"), _) => break,
+                    (Some("\\d"), pattern) => show(client, Ask::Tables(pattern), Format::Table).await,
+                    (Some("\\?"), _) => eprintln!("{HELP}"),
+                    (command, _) => eprintln!("error: there is no command {}; \\? lists them", command.unwrap_or_default()),
+                }
+            }
+            Ok(line) => {
+                if !typed.is_empty() {
+                    typed.push('\n');
+                }
+                typed.push_str(&line);
+                let (statements, rest) = split::statements(&typed);
+                if !statements.is_empty() {
+                    remember(&mut editor, typed.trim());
+                }
+                for statement in &statements {
+                    show(client, Ask::Statement(statement), format).await;
+                }
+                // A comment or blank line alone does not begin a statement.
+                typed = split::last(rest).map(|_| rest.trim_start().to_owned()).unwrap_or_default();
+            }
+            Err(ReadlineError::Interrupted) => typed.clear(),
+            Err(ReadlineError::Eof) => break,
+            Err(cause) => return Err(unusable(cause)),
+        }
+    }
+    if let Some(path) = &history {
+        // A history that cannot be kept is not worth an error at the end of the work.
+        let _ = path.parent().map(std::fs::create_dir_all);
+        let _ = editor.save_history(path);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a statement and tells how it went.
+async fn show(client: &mut Client, ask: Ask<'_>, format: Format) {
+    let mut to: Destination = Box::new(BufWriter::new(io::stdout()));
+    match run_statement(client, ask, format, &mut to).await {
+        Ok(Done::Whole(total)) => {
+            let took = total.took.as_secs_f64();
+            eprintln!("{} rows, {}, {took:.3} s", HumanCount(total.rows), HumanBytes(total.bytes));
+        }
+        Ok(Done::Interrupted) => eprintln!("cancelled"),
+        Ok(Done::ReaderGone) => {}
+        Err(error) => eprintln!("error: {error}"),
+    }
+}
+
+fn remember(editor: &mut DefaultEditor, entry: &str) {
+    // Only a history that is full of secrets or on a broken disk refuses, and neither concerns the statement.
+    let _ = editor.add_history_entry(entry);
+}
+
+/// Where the history is kept, by the XDG rules.
+fn history() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("nexus/sql_history"))
+}
+
+/// Asks for a password without showing it.
+pub(super) fn password(user: &str) -> Result<SecretString> {
+    let mut editor: Editor<Masked, DefaultHistory> = Editor::new().map_err(unusable)?;
+    editor.set_helper(Some(Masked));
+    // Without colours the editor would not ask the helper what to show.
+    editor.set_color_mode(ColorMode::Forced);
+    editor.set_auto_add_history(false);
+    match editor.readline(&format!("Password of {user}: ")) {
+        Ok(password) => Ok(password.into()),
+        Err(ReadlineError::Interrupted | ReadlineError::Eof) => Err(Error::cancelled()),
+        Err(cause) => Err(unusable(cause)),
+    }
+}
+
+fn unusable(cause: ReadlineError) -> Error {
+    Error::invalid(format!("the terminal cannot be used: {cause}")).with_hint("give statements with -c").caused_by(cause)
+}
+
+/// Shows nothing of what is typed.
+struct Masked;
+
+impl Highlighter for Masked {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        " ".repeat(line.chars().count()).into()
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
+        kind != CmdKind::MoveCursor
+    }
+}
+
+impl Completer for Masked {
+    type Candidate = String;
+}
+
+impl Hinter for Masked {
+    type Hint = String;
+}
+
+impl Validator for Masked {}
+
+impl Helper for Masked {}

@@ -1,0 +1,238 @@
+//! Text → one parsed statement, within caps that keep every later recursion on the stack.
+
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use nexus_flight_catalog::{Error, Place, Result};
+
+/// How large a statement may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Caps {
+    /// Bytes of text.
+    pub bytes: usize,
+    /// Tokens, without white space.
+    pub tokens: usize,
+    /// Operators, parentheses, joins and sub-queries that stand within one another.
+    pub nesting: usize,
+}
+
+/// A statement that is within the caps.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The one statement of the text. Every `?` has become `$1`, `$2`, … in order.
+    pub statement: Statement,
+    /// Whether it is a `SHOW …`, which DataFusion answers from `information_schema`.
+    pub is_show: bool,
+}
+
+/// Parses one statement. Errors: `Exhausted` over a cap, `Invalid` with the position for a syntax error, `Unsupported` for
+/// more than one statement.
+pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
+    if text.len() > caps.bytes {
+        let message = format!("the statement has {} bytes, the limit is {}", text.len(), caps.bytes);
+        return Err(Error::exhausted(message).with_hint("shorten it, or raise limits.statement").with_retryable(false));
+    }
+    let dialect = GenericDialect {};
+    let tokens = Tokenizer::new(&dialect, text)
+        .tokenize_with_location()
+        .map_err(|error| datafusion::error::DataFusionError::from(ParserError::from(error)))?;
+    let mut tokens: Vec<TokenWithSpan> =
+        tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    check(&tokens, caps)?;
+    number_placeholders(&mut tokens)?;
+    let is_show = matches!(tokens.first().map(|token| &token.token), Some(Token::Word(word)) if word.keyword == Keyword::SHOW);
+    // The caps hold already; the parser's own limit counts its own calls, several for each level.
+    let recursion_limit = caps.nesting.saturating_mul(4);
+    let mut parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(recursion_limit).build()?;
+    let mut statements = parser.parse_statements()?;
+    match (statements.pop_front(), statements.is_empty()) {
+        (None, _) => Err(Error::invalid("there is no statement in the text")),
+        (Some(_), false) => Err(Error::unsupported("more than one statement in one text").with_hint("send them one by one")),
+        (Some(statement), true) => Ok(Parsed { statement, is_show }),
+    }
+}
+
+/// DataFusion takes every `?` for the same parameter, so each gets its number here, where text in quotes is told apart.
+fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<()> {
+    let mut count = 0;
+    let mut numbered = false;
+    for TokenWithSpan { token, span } in tokens {
+        let Token::Placeholder(name) = token else { continue };
+        match name.as_str() {
+            "?" => {
+                count += 1;
+                *name = format!("${count}");
+            }
+            other if other.strip_prefix('$').is_some_and(|digits| digits.parse::<u16>().is_ok_and(|n| n > 0)) => numbered = true,
+            other => {
+                return Err(Error::invalid(format!("unknown parameter \"{other}\""))
+                    .with_hint("write parameters as ? or as $1, $2, …")
+                    .at(place(span.start)));
+            }
+        }
+        if count > 0 && numbered {
+            let message = "parameters are written both as ? and as $1";
+            return Err(Error::invalid(message).with_hint("use one of the two").at(place(span.start)));
+        }
+    }
+    Ok(())
+}
+
+fn place(location: Location) -> Place {
+    Place::Statement { line: location.line, column: location.column }
+}
+
+/// Counts what becomes depth in the syntax tree or in the plan: both are walked and dropped by recursion.
+fn check(tokens: &[TokenWithSpan], caps: &Caps) -> Result<()> {
+    if tokens.len() > caps.tokens {
+        let message = format!("the statement has {} tokens, the limit is {}", tokens.len(), caps.tokens);
+        return Err(Error::exhausted(message).with_hint("shorten it, or raise limits.tokens").with_retryable(false));
+    }
+    let mut depth = Depth::default();
+    for TokenWithSpan { token, span } in tokens {
+        if depth.add(token) > caps.nesting {
+            let message = format!("the statement nests more than {} operators, joins or sub-queries", caps.nesting);
+            return Err(Error::exhausted(message)
+                .with_hint("use IN or VALUES for long lists, or raise limits.nesting")
+                .with_retryable(false)
+                .at(place(span.start)));
+        }
+    }
+    Ok(())
+}
+
+/// An upper bound of the depth at the current token.
+#[derive(Debug)]
+struct Depth {
+    /// Sub-queries, joins and set operations so far: each can stand on all those before it.
+    relations: usize,
+    /// Operators of the expressions that enclose the current one.
+    enclosing: usize,
+    /// Operators of the current expression, and whether commas here part relations, for each open parenthesis.
+    levels: Vec<Level>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Level {
+    operators: usize,
+    in_from: bool,
+}
+
+impl Default for Depth {
+    fn default() -> Self {
+        Self { relations: 0, enclosing: 0, levels: vec![Level::default()] }
+    }
+}
+
+impl Depth {
+    fn add(&mut self, token: &Token) -> usize {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                self.enclosing += self.level().operators + 1;
+                self.levels.push(Level::default());
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                if self.levels.len() > 1 {
+                    self.levels.pop();
+                    self.enclosing = self.enclosing.saturating_sub(self.level().operators + 1);
+                    // What was in the parentheses is an operand of what comes after: a[1][1][1].
+                    self.level().operators += 1;
+                }
+            }
+            Token::Comma => {
+                self.relations += usize::from(self.level().in_from);
+                self.level().operators = 0;
+            }
+            Token::Word(word) => self.add_keyword(word.keyword),
+            Token::Number(..) | Token::SingleQuotedString(_) | Token::Period | Token::SemiColon | Token::Placeholder(_) => {}
+            Token::DoubleQuotedString(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) => {}
+            _ => self.level().operators += 1,
+        }
+        self.relations + self.enclosing + self.level().operators
+    }
+
+    fn add_keyword(&mut self, keyword: Keyword) {
+        use Keyword::*;
+        match keyword {
+            SELECT | JOIN | APPLY | UNION | EXCEPT | INTERSECT | MINUS => {
+                self.relations += 1;
+                *self.level() = Level::default();
+            }
+            FROM => *self.level() = Level { operators: 0, in_from: true },
+            WHERE | GROUP | HAVING | ORDER | LIMIT | WINDOW | QUALIFY => *self.level() = Level::default(),
+            AND | OR | NOT | IS | LIKE | ILIKE | BETWEEN | IN | CASE | INTERVAL | COLLATE | XOR | DIV | AT | CAST | EXISTS => {
+                self.level().operators += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn level(&mut self) -> &mut Level {
+        if self.levels.is_empty() {
+            self.levels.push(Level::default());
+        }
+        let last = self.levels.len() - 1;
+        &mut self.levels[last]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: Caps = Caps { bytes: 1 << 20, tokens: 100_000, nesting: 1_000 };
+
+    fn refusal(text: &str) -> String {
+        parse(text, &CAPS).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn long_chains_are_refused_and_long_lists_are_not() {
+        let chains = [
+            format!("SELECT {}1", "1+".repeat(1_200)),
+            format!("SELECT {}1", "1 OR ".repeat(1_200)),
+            format!("SELECT {}1{}", "(".repeat(1_200), ")".repeat(1_200)),
+            format!("SELECT {}1", "NOT ".repeat(1_200)),
+            format!("SELECT 1{}", "::int".repeat(1_200)),
+            format!("SELECT a{}", "[1]".repeat(1_200)),
+            format!("SELECT 1{}", " UNION SELECT 1".repeat(1_200)),
+            format!("SELECT * FROM a{}", ", a".repeat(1_200)),
+            format!("SELECT * FROM a{}", " JOIN a ON true".repeat(1_200)),
+            format!("WITH a AS (SELECT 1) {} SELECT 1", ", a AS (SELECT * FROM a)".repeat(1_200)),
+            format!("SELECT {}1{}", "f(1+".repeat(600), ")".repeat(600)),
+        ];
+        for chain in chains {
+            let error = parse(&chain, &CAPS).unwrap_err();
+            assert!(error.message().contains("nests more than 1000"), "{error}");
+        }
+        let list = vec!["1"; 20_000].join(", ");
+        assert!(parse(&format!("SELECT * FROM t WHERE a IN ({list})"), &CAPS).is_ok());
+        assert!(parse(&format!("SELECT {list}"), &CAPS).is_ok());
+        assert!(parse(&format!("VALUES {}", vec!["(1, 2)"; 10_000].join(", ")), &CAPS).is_ok());
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_position() {
+        insta::assert_snapshot!(refusal("SELECT 1\nFROM WHERE"), @"line 2, column 6: syntax error: Expected: identifier, found: WHERE");
+        insta::assert_snapshot!(refusal("SELECT 'a"), @"line 1, column 8: syntax error: unterminated string literal");
+        insta::assert_snapshot!(refusal(""), @"there is no statement in the text");
+        insta::assert_snapshot!(refusal("SELECT 1; SELECT 2"), @"more than one statement in one text; send them one by one");
+    }
+
+    #[test]
+    fn question_marks_are_numbered_outside_of_quotes() {
+        let parsed = parse("SELECT ?, '?', \"?\" FROM t WHERE a = ?", &CAPS).unwrap();
+        assert_eq!(parsed.statement.to_string(), "SELECT $1, '?', \"?\" FROM t WHERE a = $2");
+        insta::assert_snapshot!(refusal("SELECT ?, $1"), @"line 1, column 11: parameters are written both as ? and as $1; use one of the two");
+        insta::assert_snapshot!(refusal("SELECT $a"), @r#"line 1, column 8: unknown parameter "$a"; write parameters as ? or as $1, $2, …"#);
+    }
+
+    #[test]
+    fn the_caps_on_bytes_and_tokens_hold() {
+        let caps = Caps { bytes: 30, tokens: 5, nesting: 10 };
+        insta::assert_snapshot!(parse(&" ".repeat(31), &caps).unwrap_err(), @"the statement has 31 bytes, the limit is 30; shorten it, or raise limits.statement");
+        insta::assert_snapshot!(parse("SELECT 1, 2, 3", &caps).unwrap_err(), @"the statement has 6 tokens, the limit is 5; shorten it, or raise limits.tokens");
+    }
+}

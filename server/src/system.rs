@@ -1,0 +1,260 @@
+//! The catalog `system`: what the gateway knows of itself, as tables.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use nexus_flight_catalog::virtual_table::VirtualTable;
+use nexus_flight_catalog::{
+    Capabilities, Catalogs, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, TableKind,
+    Version,
+};
+
+use crate::config::Setting;
+use crate::layers::audit::History;
+use crate::layers::cache::Kept;
+use crate::session::Sessions;
+
+/// The catalog's name.
+pub const CATALOG: &str = "system";
+
+static SPEC: Spec = Spec {
+    kind: CATALOG,
+    summary: "the gateway itself: sources, statements, sessions, cache and settings",
+    options: &[],
+    capabilities: Capabilities { filters: false, limit: false, versions: false, keys: false, native: false, ingest: false },
+    proof: Proof::Real,
+    docs: "",
+    open: |_: &Options| Err(Error::invalid("the catalog \"system\" is always there and is not configured")),
+};
+
+/// What the tables are read from.
+#[derive(Debug)]
+pub struct System {
+    schema: String,
+    catalogs: std::sync::Weak<Catalogs>,
+    history: Arc<History>,
+    kept: Arc<Kept>,
+    sessions: Arc<Sessions>,
+    settings: Vec<Setting>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Cache,
+    Queries,
+    Sessions,
+    Settings,
+    Sources,
+}
+
+impl Table {
+    const ALL: [Table; 5] = [Table::Cache, Table::Queries, Table::Sessions, Table::Settings, Table::Sources];
+
+    fn name(self) -> &'static str {
+        match self {
+            Table::Cache => "cache",
+            Table::Queries => "queries",
+            Table::Sessions => "sessions",
+            Table::Settings => "settings",
+            Table::Sources => "sources",
+        }
+    }
+
+    fn comment(self) -> &'static str {
+        match self {
+            Table::Cache => "how full the result cache is",
+            Table::Queries => "the statements that run and the latest of those that ran",
+            Table::Sessions => "the sessions heard of lately",
+            Table::Settings => "the settings in force",
+            Table::Sources => "the registered sources",
+        }
+    }
+
+    fn schema(self) -> SchemaRef {
+        let text = |name: &str| Field::new(name, DataType::Utf8, false);
+        let optional = |name: &str| Field::new(name, DataType::Utf8, true);
+        let count = |name: &str| Field::new(name, DataType::UInt64, false);
+        let time = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false);
+        Arc::new(Schema::new(match self {
+            Table::Cache => vec![count("entries"), count("bytes"), count("capacity_bytes")],
+            Table::Queries => vec![
+                text("query_id"),
+                text("state"),
+                text("principal"),
+                text("session_id"),
+                text("protocol"),
+                time("started"),
+                Field::new("elapsed_seconds", DataType::Float64, false),
+                count("rows"),
+                count("bytes"),
+                optional("cache"),
+                optional("error"),
+                text("statement"),
+            ],
+            Table::Sessions => vec![
+                text("session_id"),
+                text("principal"),
+                text("catalog"),
+                text("schema"),
+                optional("client"),
+                time("started"),
+                time("last_seen"),
+            ],
+            Table::Settings => vec![text("key"), text("value"), Field::new("is_default", DataType::Boolean, false)],
+            Table::Sources => vec![text("catalog"), text("kind"), text("summary"), text("capabilities"), text("proof")],
+        }))
+    }
+}
+
+impl System {
+    /// The catalog over the parts of the running gateway. `schema` is the one that holds the tables.
+    pub fn new(
+        schema: String,
+        catalogs: &Arc<Catalogs>,
+        history: Arc<History>,
+        kept: Arc<Kept>,
+        sessions: Arc<Sessions>,
+        settings: Vec<Setting>,
+    ) -> Arc<Self> {
+        // The registry holds this catalog, so holding the registry here would keep both for ever.
+        Arc::new(Self { schema, catalogs: Arc::downgrade(catalogs), history, kept, sessions, settings })
+    }
+
+    async fn rows(&self, table: Table) -> Result<RecordBatch> {
+        let columns = match table {
+            Table::Cache => self.cache().await,
+            Table::Queries => self.queries(),
+            Table::Sessions => self.sessions(),
+            Table::Settings => self.settings(),
+            Table::Sources => self.sources(),
+        };
+        Ok(RecordBatch::try_new(table.schema(), columns)?)
+    }
+
+    async fn cache(&self) -> Vec<ArrayRef> {
+        let usage = self.kept.usage().await;
+        [usage.entries, usage.bytes, usage.capacity].map(|value| Arc::new(UInt64Array::from(vec![value])) as ArrayRef).to_vec()
+    }
+
+    fn queries(&self) -> Vec<ArrayRef> {
+        let records = self.history.records();
+        vec![
+            texts(records.iter().map(|record| record.id.to_string())),
+            texts(records.iter().map(|record| record.state)),
+            texts(records.iter().map(|record| &record.principal)),
+            texts(records.iter().map(|record| record.session.to_string())),
+            texts(records.iter().map(|record| record.protocol)),
+            times(records.iter().map(|record| record.started)),
+            Arc::new(Float64Array::from_iter_values(records.iter().map(|record| record.elapsed.as_secs_f64()))),
+            Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.rows))),
+            Arc::new(UInt64Array::from_iter_values(records.iter().map(|record| record.bytes))),
+            Arc::new(records.iter().map(|record| record.cache).collect::<StringArray>()),
+            Arc::new(records.iter().map(|record| record.error.as_deref()).collect::<StringArray>()),
+            texts(records.iter().map(|record| &record.statement)),
+        ]
+    }
+
+    fn sessions(&self) -> Vec<ArrayRef> {
+        let seen = self.sessions.recent();
+        vec![
+            texts(seen.iter().map(|seen| seen.session.id.to_string())),
+            texts(seen.iter().map(|seen| &seen.principal.0)),
+            texts(seen.iter().map(|seen| &seen.session.catalog)),
+            texts(seen.iter().map(|seen| &seen.session.schema)),
+            Arc::new(seen.iter().map(|seen| seen.client.as_deref()).collect::<StringArray>()),
+            times(seen.iter().map(|seen| seen.session.started)),
+            times(seen.iter().map(|seen| seen.last)),
+        ]
+    }
+
+    fn settings(&self) -> Vec<ArrayRef> {
+        vec![
+            texts(self.settings.iter().map(|setting| &setting.key)),
+            texts(self.settings.iter().map(|setting| &setting.value)),
+            Arc::new(self.settings.iter().map(|setting| Some(setting.default)).collect::<BooleanArray>()),
+        ]
+    }
+
+    fn sources(&self) -> Vec<ArrayRef> {
+        let sources = self.catalogs.upgrade().map(|catalogs| catalogs.all()).unwrap_or_default();
+        let capabilities = |source: &Arc<dyn Source>| {
+            let entries = source.spec().capabilities.entries();
+            entries.into_iter().filter(|(_, declared)| *declared).map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+        };
+        vec![
+            texts(sources.iter().map(|(name, _)| name)),
+            texts(sources.iter().map(|(_, source)| source.spec().kind)),
+            texts(sources.iter().map(|(_, source)| source.spec().summary)),
+            texts(sources.iter().map(|(_, source)| capabilities(source))),
+            texts(sources.iter().map(|(_, source)| source.spec().proof.describe())),
+        ]
+    }
+
+    fn check(&self, schema: &str) -> Result<()> {
+        if schema == self.schema {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("schema \"{schema}\" does not exist")))
+    }
+}
+
+fn texts(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn times(values: impl Iterator<Item = SystemTime>) -> ArrayRef {
+    let micros = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    };
+    Arc::new(TimestampMicrosecondArray::from_iter_values(values.map(micros)).with_timezone("UTC"))
+}
+
+/// The tables belong to the running gateway; a statement that reads one holds it for that long.
+#[derive(Debug)]
+pub struct SystemSource(pub Arc<System>);
+
+#[async_trait]
+impl Source for SystemSource {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    async fn ping(&self, _cx: &Context) -> Result<()> {
+        Ok(())
+    }
+
+    async fn schemas(&self, _cx: &Context) -> Result<Vec<String>> {
+        Ok(vec![self.0.schema.clone()])
+    }
+
+    async fn tables(&self, _cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
+        self.0.check(schema)?;
+        let entry = |table: &Table| TableEntry {
+            name: table.name().to_owned(),
+            kind: TableKind::System,
+            comment: Some(table.comment().to_owned()),
+        };
+        Ok(Table::ALL.iter().map(entry).collect())
+    }
+
+    async fn table(&self, _cx: &Context, schema: &str, name: &str) -> Result<Resolved> {
+        self.0.check(schema)?;
+        let table = *Table::ALL
+            .iter()
+            .find(|table| table.name() == name)
+            .ok_or_else(|| Error::not_found(format!("table \"{name}\" does not exist")))?;
+        let system = Arc::clone(&self.0);
+        let provider = VirtualTable::new(table.schema(), move |_filters| {
+            let system = Arc::clone(&system);
+            stream::once(async move { system.rows(table).await }).boxed()
+        });
+        Ok(Resolved { provider: Arc::new(provider), version: Version::Unknown, keys: Keys::default() })
+    }
+}

@@ -1,0 +1,142 @@
+//! Credentials → principal, for gRPC and HTTP alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::{PasswordHash, SaltString};
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::DecodePaddingMode;
+use nexus_flight_catalog::{Error, Kind, Principal, Result};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+
+use crate::config::{Auth, AuthMode};
+use crate::flight::status::status;
+use crate::http::problem;
+use crate::seal::{Purpose, Seal};
+
+/// Some clients pad their base64 and some do not.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+/// A hash is made slow on purpose: no more than this many are checked at once.
+const CHECKED_AT_ONCE: usize = 2;
+
+/// A hash of nobody's password, checked for names that are not known, so that the time taken does not tell them.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1ub2JvZHktc2FsdA$UWnNCRQ+PD1FZdaQBm0Vva2dYK8CEWeZvbZVWA2nQ6A";
+
+/// Knows who may come in.
+#[derive(Debug)]
+pub struct Authenticator {
+    mode: AuthMode,
+    users: BTreeMap<String, SecretString>,
+    seal: Arc<Seal>,
+    lives: Duration,
+    checks: Semaphore,
+}
+
+impl Authenticator {
+    /// As configured. Tokens live for `lives`.
+    pub fn new(auth: &Auth, seal: Arc<Seal>, lives: Duration) -> Self {
+        let users = auth.users.iter().map(|(name, user)| (name.clone(), user.password_hash.clone())).collect();
+        Self { mode: auth.mode, users, seal, lives, checks: Semaphore::new(CHECKED_AT_ONCE) }
+    }
+
+    /// A token that stands for a principal until it expires.
+    pub fn token(&self, principal: &Principal) -> Result<String> {
+        self.seal.seal_text(Purpose::Token, &*principal.0, self.lives)
+    }
+
+    /// Who is calling. Errors: `Unauthenticated`, always with the same words for a wrong name and a wrong password.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal> {
+        if self.mode == AuthMode::None {
+            return Ok(Principal::anonymous());
+        }
+        let Some(header) = headers.get(AUTHORIZATION) else {
+            return Err(refused("a user name and password, or a token, is needed"));
+        };
+        let header = header.to_str().map_err(|_| refused("the authorization header is not text"))?;
+        match header.split_once(' ') {
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => self.check_basic(value).await,
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("bearer") => self.check_token(value),
+            _ => Err(refused("the authorization header is neither Basic nor Bearer")),
+        }
+    }
+
+    fn check_token(&self, token: &str) -> Result<Principal> {
+        let name: String = self
+            .seal
+            .open_text(Purpose::Token, token)
+            .map_err(|error| Error::new(Kind::Unauthenticated, error.message()).with_hint("connect again"))?;
+        if !self.users.contains_key(&name) {
+            return Err(refused("the token is of a user who is no longer known"));
+        }
+        Ok(Principal(name.into()))
+    }
+
+    async fn check_basic(&self, value: &str) -> Result<Principal> {
+        let wrong = || refused("the user name or the password is wrong");
+        let decoded = BASE64.decode(value.trim()).map_err(|_| refused("the Basic credentials are not base64"))?;
+        let decoded = String::from_utf8(decoded).map_err(|_| wrong())?;
+        let (name, password) = decoded.split_once(':').ok_or_else(|| refused("the Basic credentials have no \":\""))?;
+        if name.is_empty() || password.is_empty() {
+            return Err(wrong());
+        }
+        let known = self.users.get(name);
+        let hash = known.cloned().unwrap_or_else(|| SecretString::from(NOBODY));
+        let password = SecretString::from(password);
+        let _turn = self.checks.acquire().await.map_err(|_| Error::unavailable("the server is closing"))?;
+        // Off the threads that serve others: this is tens of milliseconds of work.
+        let matches = tokio::task::spawn_blocking(move || {
+            let hash = PasswordHash::new(hash.expose_secret()).ok()?;
+            Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).ok()
+        })
+        .await
+        .map_err(|error| Error::internal("a password could not be checked").caused_by(error))?;
+        if known.is_none() || matches.is_none() {
+            return Err(wrong());
+        }
+        Ok(Principal(name.into()))
+    }
+}
+
+/// The argon2id hash of a password, for the configuration.
+pub fn hash_password(password: SecretString) -> Result<String> {
+    let salt = SaltString::encode_b64(uuid::Uuid::new_v4().as_bytes());
+    let hash = salt.and_then(|salt| Ok(Argon2::default().hash_password(password.expose_secret().as_bytes(), &salt)?.to_string()));
+    hash.map_err(|error| Error::internal(format!("the password cannot be hashed: {error}")))
+}
+
+fn refused(message: &str) -> Error {
+    Error::unauthenticated(message).with_hint("give the name and password of a user in [auth.users]")
+}
+
+/// Lets a request pass with its principal, or answers with the refusal in the request's own protocol.
+pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
+    match authenticator.authenticate(request.headers()).await {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(error) => {
+            metrics::counter!("nexus_refused_credentials_total").increment(1);
+            tracing::warn!(target: "nexus::audit", error = %error, "credentials refused");
+            let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+            if request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
+                return status(&error).into_http();
+            }
+            let mut response = problem(&error);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"nexus\""));
+            response
+        }
+    }
+}

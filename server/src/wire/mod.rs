@@ -1,0 +1,3 @@
+//! What gRPC and HTTP share below the protocols: who is calling.
+
+pub mod auth;
