@@ -1,8 +1,6 @@
 """Fixtures for every test: the demo, the TPC-H files with DuckDB over them, and a gateway over the same files."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,24 +8,17 @@ import adbc_driver_flightsql.dbapi as flightsql
 import duckdb
 import pyarrow.flight as flight
 import pytest
-from fetch import CACHE
-from gateway import Gateway, configured, demo, nexus
+
+from data import TABLES, tpch_files
+from gateway import Gateway, configured, demo
 
 SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
-TABLES = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"]
 
 
 @pytest.fixture(scope="session")
 def tpch() -> Path:
     """A folder with the eight tables of TPC-H as Parquet, made once for a scale."""
-    folder = CACHE / "tpch" / f"sf{SCALE}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            done = nexus("tpch", "--scale-factor", SCALE, "--output", Path(made) / "data", wait=600)
-            assert done.returncode == 0, done.stderr
-            shutil.move(Path(made) / "data", folder)
-    return folder
+    return tpch_files(SCALE)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +40,6 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture(scope="session")
 def warehouse(tpch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A configured gateway over the TPC-H files, cache off."""
-    tables = "\n".join(f'tables.{name} = {{ path = "{name}.parquet" }}' for name in TABLES)
     text = f"""
 [defaults]
 catalog = "tpch"
@@ -61,7 +51,6 @@ size = "0"
 [catalogs.tpch]
 kind = "files"
 location = "{tpch}"
-{tables}
 """
     with configured(tmp_path_factory.mktemp("warehouse"), text) as gateway:
         yield gateway

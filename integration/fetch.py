@@ -109,7 +109,8 @@ def retried(*command: object, **environment: object) -> None:
     """Runs a command that downloads, up to three times."""
     for left in (2, 1, 0):
         try:
-            return run(*command, **environment)
+            run(*command, **environment)
+            break
         except subprocess.CalledProcessError as error:
             if not left:
                 sys.exit(f"{' '.join(map(str, command))} failed with {error.returncode}, three times")

@@ -35,11 +35,15 @@ def classes() -> Path:
     """The compiled probe."""
     folder = Path(tempfile.mkdtemp(prefix="nexus-jdbc-"))
     sources = sorted((HERE / "jdbc").glob("*.java"))
-    subprocess.run([homes()["17"] / "bin" / "javac", "--release", "17", "-Xlint:all", "-Werror", "-d", folder, *sources], check=True)
+    subprocess.run(
+        [homes()["17"] / "bin" / "javac", "--release", "17", "-Xlint:all", "-Werror", "-d", folder, *sources], check=True
+    )
     return folder
 
 
-def probe(command: str, address: str, *arguments: object, jdk: str = "17", zone: str = "UTC", query: str = "", **login: str) -> list[dict]:
+def probe(
+    command: str, address: str, *arguments: object, jdk: str = "17", zone: str = "UTC", query: str = "", **login: str
+) -> list[dict]:
     """Runs one command of the probe: its lines, each a JSON value. `query` is added to the URL; `login` has user and password."""
     done = run_probe(command, address, *arguments, jdk=jdk, zone=zone, query=query, **login)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -52,7 +56,16 @@ def run_probe(
     """The same, for connections that may fail: the finished process."""
     options = ["--add-opens=java.base/java.nio=ALL-UNNAMED", f"-Duser.timezone={zone}", "-Xmx512m", "-XX:TieredStopAtLevel=1"]
     path = os.pathsep.join(map(str, [jdbc_jar(), classes()]))
-    words = [homes()[jdk] / "bin" / "java", *options, "-cp", path, "Probe", command, URL.format(address=address) + query, *arguments]
+    words = [
+        homes()[jdk] / "bin" / "java",
+        *options,
+        "-cp",
+        path,
+        "Probe",
+        command,
+        URL.format(address=address) + query,
+        *arguments,
+    ]
     environment = {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}
     return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, timeout=240)
 

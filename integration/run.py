@@ -34,16 +34,20 @@ class Part:
 def main() -> int:
     """Runs the parts, up to the first that the others need; returns 0 where all went well and in time."""
     parts = [
-        Part("fetch", 8, lambda part: command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py")),
+        Part(
+            "fetch",
+            8,
+            lambda part: command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py"),
+        ),
         Part("build", 32, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
         Part("rust tests", 12, lambda part: command(part, *CARGO, "--workspace")),
         Part("s3 conformance", 2, s3_conformance),
-        Part("clients", 13, lambda part: pytest(part, "--ignore", HERE / "test_docs.py")),
+        Part("clients", 13, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
         Part("commands in docs", 3, lambda part: pytest(part, HERE / "test_docs.py")),
     ]
     wanted = sys.argv[1:]
     for unknown in set(wanted) - {part.name for part in parts}:
-        sys.exit(f"there is no part \"{unknown}\"; the parts are {', '.join(part.name for part in parts)}")
+        sys.exit(f'there is no part "{unknown}"; the parts are {", ".join(part.name for part in parts)}')
     for part in parts:
         if wanted and part.name not in wanted:
             continue
@@ -81,10 +85,10 @@ def report(parts: list[Part]) -> int:
 
 def command(part: Part, *words: object, **environment: str) -> bool:
     """Runs a command, shows its output as it comes, counts the tests it reports. What hangs is ended at twice the budget."""
-    process = subprocess.Popen(
-        ["timeout", "--kill-after=10", f"{part.budget * 120:.0f}", *map(str, words)],
-        cwd=REPOSITORY, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
+    limited = ["timeout", "--kill-after=10", f"{part.budget * 120:.0f}", *map(str, words)]
+    values = {**os.environ, **environment}
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    process = subprocess.Popen(limited, cwd=REPOSITORY, env=values, **both)
     assert process.stdout is not None
     for line in process.stdout:
         print(line, end="", flush=True)
@@ -94,8 +98,13 @@ def command(part: Part, *words: object, **environment: str) -> bool:
     return process.wait() == 0
 
 
+def fetch(part: Part) -> bool:
+    return command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py")
+
+
 def pytest(part: Part, *words: object) -> bool:
-    return command(part, venv() / "bin" / "python", "-m", "pytest", "--color=no", "-m", "not soak", "-c", HERE / "pyproject.toml", HERE, *words)
+    options = ["--color=no", "-m", "not soak", "-c", HERE / "pyproject.toml"]
+    return command(part, venv() / "bin" / "python", "-m", "pytest", *options, *words)
 
 
 def s3_conformance(part: Part) -> bool:

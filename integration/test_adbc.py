@@ -9,7 +9,8 @@ import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import pyarrow as pa
 import pytest
-from conftest import TABLES
+
+from data import TABLES
 from gateway import Gateway, configured, nexus
 
 PASSWORD = "correct horse"
@@ -124,7 +125,12 @@ def arrow(connection: flightsql.Connection, sql: str) -> pa.Table:
         ("float32", "arrow_cast(1.5, 'Float32')", pa.float32(), 1.5),
         ("float64", "arrow_cast('1e308', 'Float64')", pa.float64(), 1e308),
         ("decimal32", "arrow_cast('-1234567.89', 'Decimal32(9, 2)')", pa.decimal32(9, 2), Decimal("-1234567.89")),
-        ("decimal64", "arrow_cast('1234567890123456.78', 'Decimal64(18, 2)')", pa.decimal64(18, 2), Decimal("1234567890123456.78")),
+        (
+            "decimal64",
+            "arrow_cast('1234567890123456.78', 'Decimal64(18, 2)')",
+            pa.decimal64(18, 2),
+            Decimal("1234567890123456.78"),
+        ),
         ("decimal128", "arrow_cast('0.05', 'Decimal128(38, 2)')", pa.decimal128(38, 2), Decimal("0.05")),
         ("decimal256", "arrow_cast('0.05', 'Decimal256(76, 2)')", pa.decimal256(76, 2), Decimal("0.05")),
         ("utf8", "arrow_cast('é中😀', 'Utf8')", pa.string(), "é中😀"),
@@ -135,7 +141,12 @@ def arrow(connection: flightsql.Connection, sql: str) -> pa.Table:
         ("binary view", "arrow_cast('ab', 'BinaryView')", pa.binary_view(), b"ab"),
         ("date32", "date '0001-01-01'", pa.date32(), date(1, 1, 1)),
         ("time64", "arrow_cast('23:59:59.999999', 'Time64(µs)')", pa.time64("us"), time(23, 59, 59, 999999)),
-        ("timestamp", "arrow_cast('2026-02-28T23:59:59.123456', 'Timestamp(µs)')", pa.timestamp("us"), datetime(2026, 2, 28, 23, 59, 59, 123456)),
+        (
+            "timestamp",
+            "arrow_cast('2026-02-28T23:59:59.123456', 'Timestamp(µs)')",
+            pa.timestamp("us"),
+            datetime(2026, 2, 28, 23, 59, 59, 123456),
+        ),
         ("duration", "arrow_cast(90, 'Duration(s)')", pa.duration("s"), timedelta(seconds=90)),
         ("list", "make_array(1, null, 3)", None, [1, None, 3]),
         ("struct", "named_struct('a', 1, 'b', 'x')", None, {"a": 1, "b": "x"}),
@@ -144,7 +155,9 @@ def arrow(connection: flightsql.Connection, sql: str) -> pa.Table:
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 13 else "",
 )
-def test_every_type_as_it_is(kind: str, expression: str, data_type: pa.DataType | None, value: object, adbc: flightsql.Connection) -> None:
+def test_every_type_as_it_is(
+    kind: str, expression: str, data_type: pa.DataType | None, value: object, adbc: flightsql.Connection
+) -> None:
     table = arrow(adbc, f"select {expression} as v")
     if data_type is not None:
         assert table.schema.field("v").type == data_type
@@ -193,7 +206,12 @@ def test_the_right_password_opens(guarded: Gateway) -> None:
 
 @pytest.mark.parametrize(
     "login",
-    [{"username": "ann", "password": "wrong"}, {"username": "bob", "password": PASSWORD}, {"username": "ann", "password": ""}, {}],
+    [
+        {"username": "ann", "password": "wrong"},
+        {"username": "bob", "password": PASSWORD},
+        {"username": "ann", "password": ""},
+        {},
+    ],
     ids=["wrong password", "unknown user", "empty password", "no credentials"],
 )
 def test_the_wrong_password_does_not(login: dict, guarded: Gateway) -> None:

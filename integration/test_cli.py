@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
+
 from gateway import BINARY, Gateway, configured, demo, nexus
 
 QUERY = "select n_nationkey, n_name from nation where n_nationkey < 2 order by 1"
@@ -158,7 +158,9 @@ def test_the_written_schema_and_help() -> None:
 
 def test_ctrl_c_ends_a_gateway_that_is_busy(tmp_path: Path) -> None:
     with demo(tmp_path / "gateway.log") as gateway:
-        busy = subprocess.Popen([BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        busy = subprocess.Popen(
+            [BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         running = "select count(*) as n from system.runtime.queries where state = 'running'"
         until(lambda: embedded_count(gateway, running) >= 1)
         gateway.process.send_signal(signal.SIGINT)

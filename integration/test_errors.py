@@ -10,6 +10,7 @@ import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from gateway import Gateway, configured, nexus
 from wire import Client, statement
 

@@ -1,4 +1,4 @@
-"""Files as tables: seen without a restart, partitions, patterns, declared schemas, a bucket with the right key and a wrong one."""
+"""Files as tables: seen without a restart, partitions, patterns, declared schemas, buckets with right and wrong keys."""
 
 import gzip
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+
 import s3
 from gateway import Gateway, configured
 from wire import Client
@@ -91,7 +92,9 @@ def test_a_pattern_takes_the_files_that_match(lake: tuple[Client, Path]) -> None
 
 def test_declared_columns(lake: tuple[Client, Path]) -> None:
     client, _ = lake
-    rows = client.rows("select cast(id as varchar) as id, cast(price as varchar) as price, day is null as none from declared order by 1")
+    rows = client.rows(
+        "select cast(id as varchar) as id, cast(price as varchar) as price, day is null as none from declared order by 1"
+    )
     assert rows == [{"id": "1", "price": "10.50", "none": False}, {"id": "2", "price": None, "none": True}]
 
 

@@ -9,10 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import requests
+
 from gateway import Gateway, configured, nexus
 
 QUERY = "select n_nationkey, n_name from nation where n_nationkey < 3 order by 1"
-ROWS = [{"n_nationkey": 0, "n_name": "ALGERIA"}, {"n_nationkey": 1, "n_name": "ARGENTINA"}, {"n_nationkey": 2, "n_name": "BRAZIL"}]
+ROWS = [
+    {"n_nationkey": 0, "n_name": "ALGERIA"},
+    {"n_nationkey": 1, "n_name": "ARGENTINA"},
+    {"n_nationkey": 2, "n_name": "BRAZIL"},
+]
 
 
 def post(gateway: Gateway, statement: str, accept: str = "application/x-ndjson", **options: object) -> requests.Response:
@@ -42,7 +47,9 @@ def test_arrow(embedded: Gateway) -> None:
 def test_a_statement_in_json(embedded: Gateway) -> None:
     answer = requests.post(f"{embedded.url}/v1/sql", json={"statement": QUERY}, timeout=60)
     assert [json.loads(line) for line in answer.text.splitlines()] == ROWS
-    answer = requests.post(f"{embedded.url}/v1/sql", json={"statement": "select count(*) > 0 as v from types", "catalog": "demo"}, timeout=60)
+    answer = requests.post(
+        f"{embedded.url}/v1/sql", json={"statement": "select count(*) > 0 as v from types", "catalog": "demo"}, timeout=60
+    )
     assert answer.json() == {"v": True}
     assert requests.post(f"{embedded.url}/v1/sql", json={"statment": QUERY}, timeout=60).status_code == 400
 

@@ -1,8 +1,9 @@
 """The JDBC driver beside its queries: metadata, prepared statements, the connection's options, cancellation."""
 
-import jdbc
 import pytest
-from conftest import TABLES
+
+import jdbc
+from data import TABLES
 from gateway import Gateway
 
 KEYS = {"partsupp": ["ps_partkey", "ps_suppkey"], "lineitem": ["l_orderkey", "l_linenumber"], "orders": ["o_orderkey"]}

@@ -4,8 +4,9 @@ from datetime import date
 from decimal import Decimal
 
 import duckdb
-import jdbc
 import pytest
+
+import jdbc
 from answers import QUERIES, assert_same
 from gateway import Gateway
 
@@ -22,7 +23,9 @@ def test_jdbc_gives_the_answer_of_duckdb(query, answers: dict, judge: duckdb.Duc
     expected = judge.execute(query.read_text()).fetchall()
     answer = answers[query.name]
     read = [READERS[column["typeName"]] for column in answer["columns"]]
-    got = [tuple(value if value is None else parse(value) for parse, value in zip(read, row, strict=True)) for row in answer["rows"]]
+    got = [
+        tuple(value if value is None else parse(value) for parse, value in zip(read, row, strict=True)) for row in answer["rows"]
+    ]
     assert_same(got, expected)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+
 from gateway import Gateway, configured
 from wire import Client, statement
 

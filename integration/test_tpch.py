@@ -5,8 +5,10 @@ from pathlib import Path
 import adbc_driver_flightsql.dbapi as flightsql
 import duckdb
 import pytest
+
 from answers import QUERIES, assert_same
-from conftest import SCALE, TABLES
+from conftest import SCALE
+from data import TABLES
 from gateway import Gateway
 
 # Rows per table at scale 1; the two small ones have a fixed size, and lineitem is within a percent of six million.
