@@ -130,7 +130,7 @@ async fn table_schemas(
     names: impl Iterator<Item = &TableName>,
 ) -> Result<ArrayRef> {
     let mut held = 0;
-    let schemas: Vec<Bytes> = stream::iter(names.cloned())
+    let schemas: Vec<Bytes> = stream::iter(names.cloned().collect::<Vec<_>>())
         .map(|name| async move {
             let schema = match catalogs.table(cx, &name).await {
                 Ok(table) => column_metadata(&table.provider.schema(), Some(&name)),
