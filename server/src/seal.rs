@@ -43,7 +43,7 @@ impl Purpose {
     }
 
     /// Bound into the seal, so that it is checked and need not be carried.
-    const fn label(self) -> Aad<&'static [u8]> {
+    fn label(self) -> Aad<&'static [u8]> {
         Aad::from(self.name().as_bytes())
     }
 }
@@ -79,7 +79,7 @@ impl Seal {
     }
 
     /// A value that only [`Seal::open`] of the same purpose can read, for so long.
-    pub fn seal(&self, purpose: Purpose, value: &impl Serialize, lives: Duration) -> Result<Vec<u8>> {
+    pub fn seal(&self, purpose: Purpose, value: &(impl Serialize + ?Sized), lives: Duration) -> Result<Vec<u8>> {
         let expires = now().saturating_add(lives.as_secs());
         let mut plain = postcard::to_stdvec(&(expires, value)).map_err(|error| Error::internal("a value cannot be sealed").caused_by(error))?;
         let mut nonce = [0; NONCE_LEN];
@@ -129,7 +129,7 @@ impl Seal {
     }
 
     /// The same as text, for a header or a cookie.
-    pub fn seal_text(&self, purpose: Purpose, value: &impl Serialize, lives: Duration) -> Result<String> {
+    pub fn seal_text(&self, purpose: Purpose, value: &(impl Serialize + ?Sized), lives: Duration) -> Result<String> {
         Ok(URL_SAFE_NO_PAD.encode(self.seal(purpose, value, lives)?))
     }
 

@@ -15,7 +15,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
-use crate::flight::metadata::Metadata;
+use crate::flight::commands::Metadata;
 use crate::flight::service::Service;
 use crate::gateway::Gateway;
 use crate::http;
@@ -77,7 +77,7 @@ pub fn metrics() -> Result<PrometheusHandle> {
 
 /// Serves until `stop` fires, then for as long as streams run, within the grace time.
 pub async fn serve(config: &Config, gateway: Arc<Gateway>, listeners: Listeners, metrics: PrometheusHandle, stop: CancellationToken) -> Result<()> {
-    let flight = flight(config, &gateway, listeners.flight, stop.clone()).await;
+    let flight = flight(config, &gateway, listeners.flight, stop.clone()).await?;
     let http = axum::serve(listeners.http, http::router(gateway, metrics)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let both = async {
         let (flight, http) = tokio::join!(flight, http.into_future());
@@ -101,11 +101,11 @@ async fn flight(
     gateway: &Arc<Gateway>,
     listener: TcpListener,
     stop: CancellationToken,
-) -> impl Future<Output = Result<()>> + use<> {
+) -> Result<impl Future<Output = Result<()>> + use<>> {
     let service = Service {
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
-        metadata: Metadata::new(gateway.planner.functions()),
+        metadata: Metadata::new(Arc::clone(&gateway.catalogs), gateway.planner.functions(), config.tickets.session_ttl.0)?,
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),
@@ -125,7 +125,7 @@ async fn flight(
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_routes(Routes::from(guarded));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    async move {
+    Ok(async move {
         let closing = async move {
             stop.cancelled().await;
             health.set_not_serving::<FlightServiceServer<Service>>().await;
@@ -134,5 +134,5 @@ async fn flight(
             .serve_with_incoming_shutdown(incoming, closing)
             .await
             .map_err(|error| Error::unavailable("the Flight port failed").caused_by(error))
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
 use arrow_ipc::writer::{CompressionContext, DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions};
@@ -93,13 +93,23 @@ impl Encoder {
             match self.batches.next().await {
                 Some(batch) => {
                     let rows = batch?;
-                    let size: usize = rows.columns().iter().map(|column| size::encoded(column, self.profile)).sum();
-                    let at_once = rows.num_rows().div_ceil(size.div_ceil(AIM).max(1));
+                    let at_once = self.rows_at_once(&rows);
                     self.push(rows, at_once);
                 }
                 None => return Ok(None),
             }
         }
+    }
+
+    /// How many rows of a batch to try in one message.
+    fn rows_at_once(&self, rows: &RecordBatch) -> usize {
+        // Most batches fit with all the memory that they hold on to, and then there is nothing to look at.
+        let held = || rows.columns().iter().map(|column| column.get_buffer_memory_size()).sum::<usize>();
+        if self.profile == TypeProfile::Native && held() <= AIM {
+            return rows.num_rows();
+        }
+        let size: usize = rows.columns().iter().map(|column| size::encoded(column, self.profile)).sum();
+        rows.num_rows().div_ceil(size.div_ceil(AIM).max(1))
     }
 
     /// Puts rows before all others that wait.
@@ -111,9 +121,12 @@ impl Encoder {
 
     fn encode_piece(&mut self, Piece { rows, at_once }: Piece) -> Result<()> {
         let at_once = at_once.clamp(1, rows.num_rows());
-        self.push(rows.slice(at_once, rows.num_rows() - at_once), at_once);
-        let rows = rows.slice(0, at_once);
-
+        let rows = if at_once < rows.num_rows() {
+            self.push(rows.slice(at_once, rows.num_rows() - at_once), at_once);
+            rows.slice(0, at_once)
+        } else {
+            rows
+        };
         let mut batch = self.profile.batch(&rows, &self.schema)?;
         let (mut dictionaries, mut message) = self.encode_batch(&batch)?;
         if dictionaries.iter().any(too_large) {

@@ -1,6 +1,5 @@
 //! The metadata commands of Flight SQL: what is there, as record batches of the schemas that clients compare exactly.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
@@ -130,7 +129,7 @@ async fn table_schemas(
     names: impl Iterator<Item = &TableName>,
 ) -> Result<ArrayRef> {
     let mut held = 0;
-    let schemas: Vec<Bytes> = stream::iter(names.cloned())
+    let schemas: Vec<Bytes> = stream::iter(names.cloned().collect::<Vec<_>>())
         .map(|name| async move {
             let schema = match catalogs.table(cx, &name).await {
                 Ok(table) => column_metadata(&table.provider.schema(), Some(&name)),
@@ -195,11 +194,6 @@ fn matching<T>(items: Vec<T>, name: fn(&T) -> &str, pattern: Option<&str>) -> Re
     let names = StringArray::from_iter_values(items.iter().map(name));
     let verdicts = like(&names, &StringArray::new_scalar(pattern))?;
     Ok(items.into_iter().zip(&verdicts).filter(|(_, matches)| *matches == Some(true)).map(|(item, _)| item).collect())
-}
-
-/// The values of an answer that may be asked for by number: all where none is named, each once.
-fn asked_for<T: Copy + Ord>(asked: &[T]) -> Option<BTreeSet<T>> {
-    (!asked.is_empty()).then(|| asked.iter().copied().collect())
 }
 
 fn own_fault(cause: arrow_flight::error::FlightError) -> Error {

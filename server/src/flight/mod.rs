@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod caller;
+pub mod commands;
 pub mod encode;
 pub mod metadata;
 pub mod options;

@@ -23,10 +23,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::flight::caller::Caller;
 use crate::flight::encode::{encode, schema_bytes};
-use crate::flight::metadata::Metadata;
 use crate::flight::status::status;
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
-use crate::flight::{actions, metadata};
+use crate::flight::commands::{self, Metadata};
+use crate::flight::actions;
 use crate::query::Execute;
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
@@ -94,7 +94,7 @@ impl Service {
                 (caller.profile.schema(&schema), ticket)
             }
             None => {
-                let schema = metadata::schema(&command).ok_or_else(|| unknown_command(command.type_url()))?;
+                let schema = commands::schema(&command).ok_or_else(|| unknown_command(command.type_url()))?;
                 (schema, command.into_any())
             }
         };
@@ -119,7 +119,7 @@ impl Service {
                 let query = caller.query(Arc::clone(&statement.text), statement.parameters()?);
                 Ok(caller.profile.schema(&self.execute.describe(&query).await?.schema))
             }
-            None => metadata::schema(&command).ok_or_else(|| unknown_command(command.type_url())),
+            None => commands::schema(&command).ok_or_else(|| unknown_command(command.type_url())),
         }
     }
 
@@ -133,7 +133,7 @@ impl Service {
             }
             command => {
                 let cx = Context::new(caller.principal.clone());
-                let batch = cx.run(self.metadata.read(&self.catalogs, &cx, caller.profile, &command)).await?;
+                let batch = cx.run(self.metadata.answer(&cx, caller.profile, &command)).await?;
                 let batch = batch.ok_or_else(|| unknown_command(command.type_url()))?;
                 let schema = batch.schema();
                 // The schemas of metadata are fixed by the protocol, so nothing in them is lowered.

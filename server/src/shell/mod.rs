@@ -69,12 +69,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let Some(statements) = script else { return repl::run(&mut client, args.format).await };
     let mut to = destination(&args)?;
     for statement in &statements {
-        let done = run_statement(&mut client, Ask::Statement(statement), args.format, &mut to).await;
-        match done {
-            Ok(Done::Whole(_)) => {}
-            Ok(Done::ReaderGone) => return Ok(ExitCode::SUCCESS),
-            Ok(Done::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
-            Err(error) => return Err(error),
+        match run_statement(&mut client, Ask::Statement(statement), args.format, &mut to).await? {
+            Done::Whole(_) => {}
+            Done::ReaderGone => return Ok(ExitCode::SUCCESS),
+            Done::Interrupted => return Ok(ExitCode::from(INTERRUPTED)),
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -155,18 +153,14 @@ struct Total {
 /// Runs one statement and writes its rows as they come. Ctrl-C drops the stream, which tells the server to stop.
 async fn run_statement(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut Destination) -> Result<Done> {
     // `biased`: an interrupt that is there together with the next batch goes first.
-    let done = tokio::select! {
+    tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => Ok(Done::Interrupted),
-        done = transfer(client, ask, format, to) => done.map(Done::Whole),
-    };
-    match done {
-        Err(error) if output::reader_is_gone(&error) => Ok(Done::ReaderGone),
-        done => done,
+        done = transfer(client, ask, format, to) => done,
     }
 }
 
-async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut Destination) -> Result<Total> {
+async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut Destination) -> Result<Done> {
     let start = Instant::now();
     let progress = progress();
     let mut total = Total { rows: 0, bytes: 0, took: Duration::ZERO };
@@ -174,22 +168,33 @@ async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut De
         Ask::Statement(statement) => client.query(statement).await?,
         Ask::Tables(pattern) => client.tables(pattern).await?,
     };
-    let first = rows.next().await?;
+    let mut next = rows.next().await?;
     let schema = schema(&rows);
-    let mut output = Output::new(format, &schema, to)?;
-    let mut next = first;
+    // Only what goes wrong with writing is asked for its reason here: a server's connection breaks in the same words.
+    let written = |result: Result<()>| match result {
+        Err(error) if output::reader_is_gone(&error) => Ok(false),
+        result => result.map(|()| true),
+    };
+    let mut output = match Output::new(format, &schema, to) {
+        Ok(output) => output,
+        Err(error) => return written(Err(error)).map(|_| Done::ReaderGone),
+    };
     while let Some(batch) = next {
         total.rows += batch.num_rows() as u64;
         total.bytes += size(&batch);
         // The line of progress must not stand between the rows.
-        progress.suspend(|| output.write(&batch))?;
+        if !written(progress.suspend(|| output.write(&batch)))? {
+            return Ok(Done::ReaderGone);
+        }
         progress.set_message(format!("{} rows, {}", HumanCount(total.rows), HumanBytes(total.bytes)));
         next = rows.next().await?;
     }
     progress.finish_and_clear();
-    output.finish(&schema)?;
+    if !written(output.finish(&schema))? {
+        return Ok(Done::ReaderGone);
+    }
     total.took = start.elapsed();
-    Ok(total)
+    Ok(Done::Whole(total))
 }
 
 fn schema(rows: &Rows<'_>) -> SchemaRef {
@@ -244,6 +249,15 @@ mod tests {
         insta::assert_snapshot!(refused(&["-c", "SELECT 1; SELECT 2", "--format", "arrow"]), @"arrow holds the rows of one statement, not of 2; run them one at a time, each with its own --output");
         insta::assert_snapshot!(refused(&["-c", " ; -- nothing"]), @"there is no statement to run; give one with -c or on standard input");
         insta::assert_snapshot!(check(&args(&["--output", "rows"]), None).unwrap_err(), @"--output needs a statement; give it with -c");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_is_an_error() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("grpc://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        let said = run(args(&["--url", &url, "-c", "SELECT 1"])).await.unwrap_err().to_string();
+        assert!(said.starts_with("no connection to 127.0.0.1:") && said.contains("grpc+tls://"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `GetSqlInfo`: what this server is and what its SQL can do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use arrow_flight::sql::{
 use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
 use nexus_flight_catalog::Result;
 
-use super::{asked_for, own_fault};
+use super::own_fault;
 
 /// What the answers depend on.
 #[derive(Debug, Clone)]
@@ -64,16 +64,14 @@ impl SqlInfos {
     /// The answers that the command asks for, in the order of their numbers; all where it names none. A number that means
     /// nothing here has no answer.
     pub fn answer(&self, command: &CommandGetSqlInfo) -> Result<RecordBatch> {
-        let batch = match asked_for(&command.info) {
-            None => self.0.record_batch(None),
-            Some(asked) => {
-                // Only numbers that exist are looked for, at most once: a client may send any number of any numbers.
-                let known =
-                    asked.into_iter().filter(|info| i32::try_from(*info).is_ok_and(|info| SqlInfo::try_from(info).is_ok()));
-                let known: Vec<u32> = known.collect();
-                // To look for nothing would mean all.
-                self.0.record_batch(if known.is_empty() { vec![u32::MAX] } else { known })
-            }
+        let batch = if command.info.is_empty() {
+            self.0.record_batch(None)
+        } else {
+            // Only numbers that exist are looked for, each once: a client may send any number of any numbers.
+            let exists = |info: &u32| i32::try_from(*info).is_ok_and(|info| SqlInfo::try_from(info).is_ok());
+            let known: BTreeSet<u32> = command.info.iter().copied().filter(exists).collect();
+            // To look for nothing would mean all.
+            if known.is_empty() { self.0.record_batch([u32::MAX]) } else { self.0.record_batch(known) }
         };
         let batch = batch.map_err(own_fault)?;
         Ok(RecordBatch::try_new(Self::schema(), batch.columns().to_vec())?)

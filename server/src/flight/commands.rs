@@ -1,0 +1,82 @@
+//! The metadata commands of Flight SQL: which schema each has, and who answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow_flight::sql::Command;
+use datafusion::execution::context::SessionState;
+use nexus_flight_catalog::{Catalogs, Context, Result};
+
+use crate::flight::metadata::{self, Facts, Functions, SqlInfos};
+use crate::flight::profile::TypeProfile;
+
+/// The schema of a metadata command's answer; none where the command is not about metadata.
+pub fn schema(command: &Command) -> Option<SchemaRef> {
+    Some(match command {
+        Command::CommandGetCatalogs(_) => metadata::catalogs_schema(),
+        Command::CommandGetDbSchemas(_) => metadata::db_schemas_schema(),
+        Command::CommandGetTables(command) => metadata::tables_schema(command.include_schema),
+        Command::CommandGetTableTypes(_) => metadata::table_types_schema(),
+        Command::CommandGetSqlInfo(_) => SqlInfos::schema(),
+        Command::CommandGetXdbcTypeInfo(_) => metadata::xdbc_type_info_schema(),
+        Command::CommandGetPrimaryKeys(_) => metadata::primary_keys_schema(),
+        Command::CommandGetExportedKeys(_) | Command::CommandGetImportedKeys(_) | Command::CommandGetCrossReference(_) => {
+            metadata::foreign_keys_schema()
+        }
+        _ => return None,
+    })
+}
+
+/// Answers metadata commands.
+pub struct Metadata {
+    catalogs: Arc<Catalogs>,
+    infos: SqlInfos,
+}
+
+impl Metadata {
+    /// Over catalogs, with the functions of a state. A prepared statement lives for `prepared_timeout`.
+    pub fn new(catalogs: Arc<Catalogs>, state: &SessionState, prepared_timeout: Duration) -> Result<Self> {
+        let infos = SqlInfos::new(Facts { functions: functions(state), cancel: false, prepared_timeout })?;
+        Ok(Self { catalogs, infos })
+    }
+
+    /// The answer; none where the command is not about metadata.
+    pub async fn answer(&self, cx: &Context, profile: TypeProfile, command: &Command) -> Result<Option<RecordBatch>> {
+        let catalogs = &self.catalogs;
+        Ok(Some(match command {
+            Command::CommandGetCatalogs(command) => metadata::catalogs(catalogs, command)?,
+            Command::CommandGetDbSchemas(command) => metadata::db_schemas(catalogs, cx, command).await?,
+            Command::CommandGetTables(command) => metadata::tables(catalogs, cx, profile, command).await?,
+            Command::CommandGetTableTypes(command) => metadata::table_types(command)?,
+            Command::CommandGetSqlInfo(command) => self.infos.answer(command)?,
+            Command::CommandGetXdbcTypeInfo(command) => metadata::xdbc_type_info(command)?,
+            Command::CommandGetPrimaryKeys(command) => metadata::primary_keys(catalogs, cx, command).await?,
+            Command::CommandGetExportedKeys(command) => metadata::exported_keys(catalogs, cx, command).await?,
+            Command::CommandGetImportedKeys(command) => metadata::imported_keys(catalogs, cx, command).await?,
+            Command::CommandGetCrossReference(command) => metadata::cross_reference(catalogs, cx, command).await?,
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The functions by the sections of their own documentation.
+fn functions(state: &SessionState) -> Functions {
+    let mut functions = Functions::default();
+    for function in state.scalar_functions().values() {
+        let list = match function.documentation().map(|documentation| documentation.doc_section.label) {
+            Some("Math Functions") => &mut functions.numeric,
+            Some("String Functions" | "Regular Expression Functions") => &mut functions.string,
+            Some("Time and Date Functions") => &mut functions.datetime,
+            _ => continue,
+        };
+        list.push(function.name().to_uppercase());
+    }
+    for list in [&mut functions.numeric, &mut functions.string, &mut functions.datetime] {
+        // A function stands there under each of its names.
+        list.sort();
+        list.dedup();
+    }
+    functions
+}
