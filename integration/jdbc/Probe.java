@@ -49,7 +49,11 @@ public final class Probe {
                         print(sql, attempt(() -> query(connection, sql)));
                     }
                 }
-                case "types" -> types(connection, rest.get(0));
+                case "types" -> {
+                    for (String sql : rest) {
+                        print(sql, attempt(() -> types(connection, sql)));
+                    }
+                }
                 case "prepared" -> prepared(connection);
                 case "metadata" -> metadata(connection.getMetaData());
                 case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
@@ -88,7 +92,8 @@ public final class Probe {
     }
 
     /** Each value of each row by every getter that a client may choose: a getter that fails is an object with its error. */
-    private static void types(Connection connection, String sql) throws SQLException {
+    private static List<Object> types(Connection connection, String sql) throws SQLException {
+        List<Object> all = new ArrayList<>();
         Calendar utc = Calendar.getInstance(TimeZone.getTimeZone("UTC"));
         try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
             ResultSetMetaData about = rows.getMetaData();
@@ -113,10 +118,11 @@ public final class Probe {
                     seen.put("timestamp", attempt(() -> text(rows.getTimestamp(at))));
                     seen.put("timestampUtc", attempt(() -> text(rows.getTimestamp(at, utc).toInstant())));
                     seen.put("array", attempt(() -> text(rows.getArray(at))));
-                    System.out.println(Json.write(seen));
+                    all.add(seen);
                 }
             }
         }
+        return all;
     }
 
     private static void prepared(Connection connection) throws Exception {
