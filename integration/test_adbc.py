@@ -121,7 +121,7 @@ def arrow(connection: flightsql.Connection, sql: str) -> pa.Table:
         ("uint16", "arrow_cast(65535, 'UInt16')", pa.uint16(), 65535),
         ("uint32", "arrow_cast(4294967295, 'UInt32')", pa.uint32(), 2**32 - 1),
         ("uint64", "arrow_cast('18446744073709551615', 'UInt64')", pa.uint64(), 2**64 - 1),
-        ("float16", "arrow_cast(1.5, 'Float16')", pa.float16(), 1.5),
+        ("float16", "arrow_cast(arrow_cast(1.5, 'Float32'), 'Float16')", pa.float16(), 1.5),
         ("float32", "arrow_cast(1.5, 'Float32')", pa.float32(), 1.5),
         ("float64", "arrow_cast('1e308', 'Float64')", pa.float64(), 1e308),
         ("decimal32", "arrow_cast('-1234567.89', 'Decimal32(9, 2)')", pa.decimal32(9, 2), Decimal("-1234567.89")),

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -70,9 +71,9 @@ def test_a_password_comes_from_the_environment(tmp_path: Path) -> None:
     with configured(tmp_path, f'[auth]\nmode = "basic"\n[auth.users.ann]\npassword_hash = "{hashed}"\n') as gateway:
         good = sql(gateway, "--user", "ann", "-c", "select 1 as v", "--format", "csv", environment={"NEXUS_PASSWORD": "hunter2"})
         assert good.stdout.split() == ["v", "1"], good.stderr
-        bad = sql(gateway, "--user", "ann", "-c", "select 1", environment={"NEXUS_PASSWORD": "wrong"})
+        bad = sql(gateway, "--user", "ann", "-c", "select 1", environment={"NEXUS_PASSWORD": "not-this-one"})
         assert bad.returncode == 1
-        assert "wrong" not in bad.stderr.replace("wrong password", "")
+        assert "not-this-one" not in bad.stderr
 
 
 class Terminal:
@@ -113,7 +114,7 @@ def test_the_prompt_and_ctrl_c(embedded: Gateway, tmp_path: Path) -> None:
     terminal.expect('error: .*"lineitem"')
     terminal.expect("nexus> ")
     terminal.type(f"{ENDLESS};\r")
-    running = "select count(*) as n from system.runtime.queries where statement like '%b.l_orderkey%' and state = 'running'"
+    running = "select count(*) as n from system.main.queries where statement like '%b.l_orderkey%' and state = 'running'"
     until(lambda: embedded_count(embedded, running) >= 1)
     terminal.type("\x03")
     terminal.expect("cancelled")
@@ -161,7 +162,7 @@ def test_ctrl_c_ends_a_gateway_that_is_busy(tmp_path: Path) -> None:
         busy = subprocess.Popen(
             [BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        running = "select count(*) as n from system.runtime.queries where state = 'running'"
+        running = "select count(*) as n from system.main.queries where state = 'running'"
         until(lambda: embedded_count(gateway, running) >= 1)
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(15) == 0, gateway.tail()
@@ -176,11 +177,7 @@ def test_sigterm_ends_it_too(tmp_path: Path) -> None:
 
 
 def test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix(embedded: Gateway) -> None:
-    import socket
-
     host, port = embedded.flight.rsplit(":", 1)
     with socket.create_connection((host, int(port))) as plain:
         plain.sendall(bytes.fromhex("16030100c8010000c40303") + bytes(32))
-        plain.settimeout(10)
-        plain.recv(1000)
-    until(lambda: "TLS" in embedded.logged())
+        until(lambda: "TLS" in embedded.logged())

@@ -99,9 +99,9 @@ def test_other_pages_and_methods(embedded: Gateway) -> None:
 def test_health_and_metrics(embedded: Gateway) -> None:
     assert requests.get(f"{embedded.url}/livez", timeout=10).status_code == 200
     assert requests.get(f"{embedded.url}/readyz", timeout=10).status_code == 200
-    before = counted(embedded, 'nexus_statements_total{protocol="http",outcome="done"}')
+    before = counted(embedded, 'nexus_statements_total{protocol="http",outcome="finished"}')
     post(embedded, "select 1")
-    assert counted(embedded, 'nexus_statements_total{protocol="http",outcome="done"}') > before
+    assert counted(embedded, 'nexus_statements_total{protocol="http",outcome="finished"}') > before
 
 
 def counted(gateway: Gateway, sample: str) -> float:

@@ -68,8 +68,14 @@ public final class Probe {
         }
     }
 
-    /** The columns and the rows, each value as `getObject` gives it. */
-    private static Map<String, Object> table(ResultSet rows) throws SQLException {
+    /** The columns and the rows, each value as `getObject` gives it, and an end of the result set. */
+    private static Map<String, Object> table(ResultSet open) throws SQLException {
+        try (ResultSet rows = open) {
+            return read(rows);
+        }
+    }
+
+    private static Map<String, Object> read(ResultSet rows) throws SQLException {
         ResultSetMetaData about = rows.getMetaData();
         List<Object> columns = new ArrayList<>();
         for (int i = 1; i <= about.getColumnCount(); i++) {
