@@ -11,7 +11,7 @@ import pytest
 from gateway import Gateway, configured
 from wire import Client, statement
 
-LIMIT = 'limits.memory = "256MiB"\n[cache]\nsize = "0"\n'
+LIMIT = '[limits]\nmemory = "256MiB"\n[cache]\nsize = "0"\n'
 BOUND = 550 << 20
 MIB = 1 << 20
 
@@ -77,7 +77,8 @@ def test_a_reader_that_stops_reading_holds_little(small: Gateway) -> None:
 
 def test_what_does_not_fit_fails_in_words(small: Gateway) -> None:
     with Client(small.flight) as client:
-        hungry = "select l_comment, array_agg(a.l_orderkey) from lineitem a, generate_series(1, 200) group by l_comment"
+        wide = "select l_orderkey, l_comment || repeat('x', 2000) as c from lineitem"
+        hungry = f"select count(*) from ({wide}) a join ({wide}) b on a.c = b.c and a.l_orderkey = b.l_orderkey"
         with pytest.raises(grpc.RpcError) as error:
             client.rows(hungry, timeout=110)
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.value.details()

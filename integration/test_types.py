@@ -11,16 +11,6 @@ import jdbc
 from gateway import Gateway, configured
 from types_table import COLUMNS, Column
 
-# A JVM in another zone than UTC shows timestamps shifted, through this driver, unless the URL says in which zone to show them.
-JVMS = [
-    ("17", "UTC", ""),
-    ("25", "UTC", ""),
-    ("17", "Asia/Shanghai", "&timeZone=UTC"),
-    ("25", "America/New_York", "&timeZone=UTC"),
-]
-# What the driver shows wrong in a zone other than UTC whatever it is sent: a time as `java.sql.Time` is one of UTC.
-SHIFTED_BY_THE_DRIVER = {"time32_s", "time32_ms", "time64_us", "time64_ns"}
-
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -46,20 +36,21 @@ def test_the_native_profile_changes_nothing(column: Column, typed: Gateway) -> N
     assert got.to_pylist() == expected.to_pylist()
 
 
-@pytest.fixture(scope="module", params=JVMS, ids=lambda jvm: f"jdk{jvm[0]}-{jvm[1].replace('/', '-')}")
-def seen(request: pytest.FixtureRequest, typed: Gateway) -> dict:
+def shown(typed: Gateway, jdk: str, zone: str = "UTC", query: str = "") -> dict:
     """What each getter of JDBC gave, by type and row."""
-    jdk, zone, query = request.param
     queries = [f"select v from t_{column.name}" for column in COLUMNS]
     lines = jdbc.probe("types", typed.flight, *queries, jdk=jdk, zone=zone, query=query)
-    shown = {line["name"].removeprefix("select v from t_"): line["value"] for line in lines}
-    return shown if zone == "UTC" else {name: rows for name, rows in shown.items() if name not in SHIFTED_BY_THE_DRIVER}
+    return {line["name"].removeprefix("select v from t_"): line["value"] for line in lines}
+
+
+@pytest.fixture(scope="module", params=jdbc.VERSIONS, ids=lambda version: f"jdk{version}")
+def seen(request: pytest.FixtureRequest, typed: Gateway) -> dict:
+    """The same on a JVM whose zone is UTC."""
+    return shown(typed, request.param)
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_jdbc_shows_the_value(column: Column, seen: dict) -> None:
-    if column.name not in seen:
-        return
     rows = seen[column.name]
     assert isinstance(rows, list), rows
     assert [row["object"] for row in rows] == [*column.shown, None]
@@ -71,13 +62,22 @@ def test_jdbc_shows_the_value(column: Column, seen: dict) -> None:
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_typed_getters_agree(column: Column, seen: dict) -> None:
-    for row, value in zip(seen.get(column.name, []), column.values, strict=False):
+    for row, value in zip(seen[column.name], column.values, strict=False):
         for getter in GETTERS.get(row["typeName"], []):
             got = row[getter]
             assert failed(got) is None, f"{getter}: {got}"
             assert type(value)(got) == value if getter in ("long", "double", "decimal") else got == row["object"], (
                 f"{getter}: {got}"
             )
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "America/New_York"])
+def test_a_jvm_in_another_zone_needs_one_key_in_the_url(zone: str, typed: Gateway) -> None:
+    """This driver shifts timestamps by the zone of the JVM, unless the URL says in which zone to show them."""
+    rows = shown(typed, "17", zone, "&timeZone=UTC")
+    for column in COLUMNS:
+        if column.name.startswith("timestamp"):
+            assert [row["object"] for row in rows[column.name]] == [*column.shown, None]
 
 
 GETTERS = {
