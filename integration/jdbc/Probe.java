@@ -191,7 +191,7 @@ public final class Probe {
         print("getTables typed", attempt(() -> table(about.getTables("tpch", null, "line%", new String[] {"TABLE", "BASE TABLE"}))));
         print("getTables none", attempt(() -> table(about.getTables("tpch", "main", "no_such_table", null))));
         print("getColumns", attempt(() -> table(about.getColumns("tpch", "main", "orders", "%"))));
-        print("getColumns one", attempt(() -> table(about.getColumns("tpch", "main", "%", "l\\_ship%"))));
+        print("getColumns one", attempt(() -> table(about.getColumns("tpch", "main", "%", "l_ship%"))));
         print("getPrimaryKeys", attempt(() -> table(about.getPrimaryKeys("tpch", "main", "partsupp"))));
         print("getImportedKeys", attempt(() -> table(about.getImportedKeys("tpch", "main", "lineitem"))));
         print("getExportedKeys", attempt(() -> table(about.getExportedKeys("tpch", "main", "orders"))));
