@@ -1,0 +1,266 @@
+//! The options of a catalog of files, checked as far as that is possible without touching the files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use arrow::datatypes::{DataType, Field, Fields};
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{Cast, Expr};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use nexus_flight_catalog::{Error, ForeignKey, Keys, Options, Place, Result};
+use object_store::path::Path;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::SPEC;
+use super::format::Format;
+
+/// Where the files are and how they are read.
+pub(super) struct Config {
+    pub(super) catalog: String,
+    pub(super) location: Location,
+    /// The schema that holds the tables.
+    pub(super) schema: String,
+    pub(super) tables: BTreeMap<String, Declared>,
+}
+
+pub(super) enum Location {
+    Folder(PathBuf),
+    Bucket { bucket: String, prefix: Path, access: Access },
+}
+
+/// How a bucket is reached.
+pub(super) struct Access {
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) access_key_id: Option<String>,
+    pub(super) secret_access_key: Option<SecretString>,
+    pub(super) session_token: Option<SecretString>,
+    pub(super) allow_http: bool,
+}
+
+/// A table as the configuration declares it.
+#[derive(Debug, Clone)]
+pub(super) struct Declared {
+    /// A file, a folder or a pattern, relative to the location.
+    pub(super) path: String,
+    pub(super) format: Option<Format>,
+    pub(super) columns: Option<Fields>,
+    pub(super) partitions: Vec<Field>,
+    pub(super) header: bool,
+    pub(super) delimiter: u8,
+    pub(super) keys: Keys,
+    pub(super) comment: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    location: String,
+    endpoint: Option<String>,
+    region: Option<String>,
+    access_key_id: Option<String>,
+    secret_access_key: Option<SecretString>,
+    session_token: Option<SecretString>,
+    #[serde(default)]
+    allow_http: bool,
+    schema: Option<String>,
+    #[serde(default)]
+    tables: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTable {
+    path: Option<String>,
+    format: Option<Format>,
+    columns: Option<Vec<WrittenColumn>>,
+    #[serde(default)]
+    partitions: Vec<WrittenColumn>,
+    header: Option<bool>,
+    delimiter: Option<String>,
+    #[serde(default)]
+    primary_key: Vec<String>,
+    #[serde(default)]
+    foreign_keys: Vec<WrittenForeignKey>,
+    comment: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenColumn {
+    name: String,
+    #[serde(rename = "type")]
+    sql_type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenForeignKey {
+    columns: Vec<String>,
+    table: String,
+    referenced: Vec<String>,
+}
+
+impl Config {
+    /// Errors: `Invalid` with the key at fault.
+    pub(super) fn parse(options: &Options) -> Result<Self> {
+        let written: Written = options.parse(&SPEC)?;
+        let schema = written.schema.clone().unwrap_or_else(|| "main".to_owned());
+        let mut tables = BTreeMap::new();
+        for (name, value) in &written.tables {
+            let place = |key: &str| options.key(&format!("tables.{name}{key}"));
+            let table = WrittenTable::deserialize(value).map_err(|cause| Error::invalid(cause.to_string()).at(place("")))?;
+            tables.insert(name.clone(), declared(name, table, &schema, &place)?);
+        }
+        let location = location(written, options)?;
+        Ok(Self { catalog: options.catalog.clone(), location, schema, tables })
+    }
+}
+
+fn location(written: Written, options: &Options) -> Result<Location> {
+    let Written { location, endpoint, region, access_key_id, secret_access_key, session_token, allow_http, .. } = written;
+    let Some((scheme, rest)) = location.split_once("://") else {
+        for (name, given) in [
+            ("endpoint", endpoint.is_some()),
+            ("region", region.is_some()),
+            ("access_key_id", access_key_id.is_some()),
+            ("secret_access_key", secret_access_key.is_some()),
+            ("session_token", session_token.is_some()),
+        ] {
+            if given {
+                return Err(Error::invalid(format!("\"{name}\" has no meaning for the local folder \"{location}\""))
+                    .with_hint("remove it, or write the location as s3://bucket/prefix")
+                    .at(options.key(name)));
+            }
+        }
+        return Ok(Location::Folder(options.base.join(location)));
+    };
+    if scheme != "s3" {
+        return Err(Error::invalid(format!("a location cannot start with {scheme}://"))
+            .with_hint("write a local folder, or s3://bucket/prefix")
+            .at(options.key("location")));
+    }
+    for (name, other, given, missing) in [
+        ("access_key_id", "secret_access_key", access_key_id.is_some(), secret_access_key.is_none()),
+        ("secret_access_key", "access_key_id", secret_access_key.is_some(), access_key_id.is_none()),
+    ] {
+        if given && missing {
+            let error = Error::invalid(format!("\"{name}\" is given without \"{other}\""));
+            return Err(error.with_hint("give both, or neither").at(options.key(name)));
+        }
+    }
+    if !allow_http && endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        return Err(Error::invalid("the endpoint is http and not https")
+            .with_hint("set allow_http = true if that is meant")
+            .at(options.key("endpoint")));
+    }
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(Error::invalid("the location names no bucket").with_hint("write s3://bucket/prefix").at(options.key("location")));
+    }
+    let prefix = Path::parse(prefix.trim_matches('/'))
+        .map_err(|cause| Error::invalid(format!("this is no path in a bucket: {cause}")).at(options.key("location")))?;
+    let access = Access { endpoint, region, access_key_id, secret_access_key, session_token, allow_http };
+    Ok(Location::Bucket { bucket: bucket.to_owned(), prefix, access })
+}
+
+fn declared(name: &str, table: WrittenTable, schema: &str, place: &dyn Fn(&str) -> Place) -> Result<Declared> {
+    let path = table.path.unwrap_or_else(|| name.to_owned());
+    let leaves = path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains(['\0', '\\']);
+    if leaves || path.trim_matches('/').is_empty() {
+        return Err(Error::invalid(format!("\"{path}\" does not stay within the location"))
+            .with_hint("write a path relative to the location, without \"..\"")
+            .at(place(".path")));
+    }
+    let delimiter = match table.delimiter.as_deref().unwrap_or(",").as_bytes() {
+        [byte] if byte.is_ascii() => *byte,
+        b"\\t" => b'\t',
+        _ => {
+            return Err(Error::invalid("a delimiter is one ASCII character")
+                .with_hint("such as \",\", \";\", \"|\" or \"\\t\"")
+                .at(place(".delimiter")));
+        }
+    };
+    let fields = |columns: Vec<WrittenColumn>, key: &str| {
+        let field = |column: WrittenColumn| {
+            let data_type = sql_type(&column.sql_type).map_err(|error| error.at(place(&format!("{key}.{}", column.name))))?;
+            Ok(Field::new(column.name, data_type, true))
+        };
+        columns.into_iter().map(field).collect::<Result<Vec<Field>>>()
+    };
+    let columns = table.columns.map(|columns| fields(columns, ".columns")).transpose()?.map(Fields::from);
+    let foreign = table.foreign_keys.into_iter().map(|key| ForeignKey {
+        columns: key.columns,
+        schema: schema.to_owned(),
+        table: key.table,
+        referenced: key.referenced,
+    });
+    Ok(Declared {
+        path,
+        format: table.format,
+        columns,
+        partitions: fields(table.partitions, ".partitions")?,
+        header: table.header.unwrap_or(true),
+        delimiter,
+        keys: Keys { primary: table.primary_key, foreign: foreign.collect() },
+        comment: table.comment,
+    })
+}
+
+/// The type that `CAST(… AS sql)` makes.
+fn sql_type(sql: &str) -> Result<DataType> {
+    let config = SessionConfig::new().set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+    let parsed = SessionContext::new_with_config(config).parse_sql_expr(&format!("CAST(NULL AS {sql})"), &DFSchema::empty());
+    match parsed {
+        Ok(Expr::Cast(Cast { expr, data_type })) if matches!(*expr, Expr::Literal(..)) => Ok(data_type),
+        _ => Err(Error::invalid(format!("\"{sql}\" is no type"))
+            .with_hint("write it as in CAST, such as BIGINT, DECIMAL(15,2), VARCHAR, DATE or TIMESTAMP(6)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(values: serde_json::Value) -> Result<Config> {
+        let values = values.as_object().unwrap().clone();
+        Config::parse(&Options { catalog: "lake".into(), base: "/base".into(), values })
+    }
+
+    fn refusal(values: serde_json::Value) -> String {
+        parse(values).err().expect("a refusal").to_string()
+    }
+
+    #[test]
+    fn types_are_those_of_cast() {
+        for (sql, wanted) in [
+            ("BIGINT", DataType::Int64),
+            ("VARCHAR", DataType::Utf8),
+            ("text", DataType::Utf8),
+            ("DECIMAL(15,2)", DataType::Decimal128(15, 2)),
+            ("DATE", DataType::Date32),
+            ("TIMESTAMP(6)", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None)),
+        ] {
+            assert_eq!(sql_type(sql).unwrap(), wanted, "{sql}");
+        }
+        for sql in ["", "BIGNT)", "INT) + (1", "INT), (1", "1"] {
+            assert!(sql_type(sql).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_key() {
+        let table = |table: serde_json::Value| serde_json::json!({ "location": "data", "tables": { "t": table } });
+        insta::assert_snapshot!(refusal(serde_json::json!({})), @r#"catalogs.lake: the key "location" is missing: a folder, relative to the configuration file, or s3://bucket/prefix; add it under [catalogs.lake]"#);
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "gs://b" })), @"catalogs.lake.location: a location cannot start with gs://; write a local folder, or s3://bucket/prefix");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3://" })), @"catalogs.lake.location: the location names no bucket; write s3://bucket/prefix");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3://b", "access_key_id": "k" })), @r#"catalogs.lake.access_key_id: "access_key_id" is given without "secret_access_key"; give both, or neither"#);
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3://b", "endpoint": "http://h" })), @"catalogs.lake.endpoint: the endpoint is http and not https; set allow_http = true if that is meant");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "data", "region": "r" })), @r#"catalogs.lake.region: "region" has no meaning for the local folder "data"; remove it, or write the location as s3://bucket/prefix"#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "path": "../up" }))), @r#"catalogs.lake.tables.t.path: "../up" does not stay within the location; write a path relative to the location, without "..""#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "path": "/etc" }))), @r#"catalogs.lake.tables.t.path: "/etc" does not stay within the location; write a path relative to the location, without "..""#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "delimiter": "ab" }))), @r#"catalogs.lake.tables.t.delimiter: a delimiter is one ASCII character; such as ",", ";", "|" or "\t""#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "format": "xls" }))), @"catalogs.lake.tables.t: unknown variant `xls`, expected one of `parquet`, `csv`, `json`, `arrow`");
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "columns": [{ "name": "a", "type": "BIGNT)" }] }))), @r#"catalogs.lake.tables.t.columns.a: "BIGNT)" is no type; write it as in CAST, such as BIGINT, DECIMAL(15,2), VARCHAR, DATE or TIMESTAMP(6)"#);
+    }
+}

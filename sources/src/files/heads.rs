@@ -1,0 +1,72 @@
+//! The columns of a text or Arrow file, from a bounded part of its beginning.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::error::{DataFusionError, Result};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+
+use super::format::Format;
+use super::listing::{File, Listing};
+use super::shape::Seen;
+use super::store::PinnedStore;
+
+/// How much of a file is looked at, after it is unpacked.
+const HEAD: usize = 4 * 1024 * 1024;
+/// How many rows types are guessed from.
+const ROWS: usize = 1000;
+/// How an Arrow file begins, as opposed to an Arrow stream.
+const ARROW_FILE: &[u8; 8] = b"ARROW1\0\0";
+const PADDING: &[u8; 8] = &[0; 8];
+
+/// How text is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    pub(super) header: bool,
+    pub(super) delimiter: u8,
+}
+
+/// Reads the beginning of a file for its columns.
+pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &File, options: &Options) -> Result<Seen> {
+    let (head, whole) = head(store, file, listing.compression).await?;
+    let stream = listing.format == Format::Arrow && !head.starts_with(ARROW_FILE);
+    let schema = match listing.format {
+        Format::Csv => {
+            let format = arrow::csv::reader::Format::default().with_header(options.header).with_delimiter(options.delimiter);
+            format.infer_schema(Cursor::new(lines(&head, whole)), Some(ROWS))?.0
+        }
+        Format::Json => arrow::json::reader::infer_json_schema(Cursor::new(lines(&head, whole)), Some(ROWS))?.0,
+        Format::Arrow | Format::Parquet => {
+            let mut messages = head.as_slice();
+            // What follows the name of the format is padded, to as much as the writer likes.
+            while let Some((ARROW_FILE | PADDING, rest)) = messages.split_first_chunk() {
+                messages = rest;
+            }
+            let reader = arrow::ipc::reader::StreamReader::try_new(Cursor::new(messages), None)?;
+            reader.schema().as_ref().clone()
+        }
+    };
+    Ok(Seen { schema, statistics: None, stream })
+}
+
+/// The beginning of a file, unpacked, and whether that is all of it.
+async fn head(store: &Arc<PinnedStore>, file: &File, compression: FileCompressionType) -> Result<(Vec<u8>, bool)> {
+    let bytes = store.get(&file.meta.location).await?.into_stream();
+    let mut unpacked = compression.convert_stream(bytes.map_err(DataFusionError::from).boxed())?;
+    let mut head = Vec::new();
+    while let Some(piece) = unpacked.try_next().await? {
+        head.extend_from_slice(&piece);
+        if head.len() >= HEAD {
+            return Ok((head, false));
+        }
+    }
+    Ok((head, true))
+}
+
+/// The whole lines of a beginning.
+fn lines(head: &[u8], whole: bool) -> &[u8] {
+    let end = if whole { None } else { head.iter().rposition(|byte| *byte == b'\n') };
+    end.and_then(|end| head.get(..=end)).unwrap_or(head)
+}

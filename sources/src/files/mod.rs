@@ -1,0 +1,179 @@
+//! Files in a local folder or a bucket: each data file, folder or declared pattern is a table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use nexus_flight_catalog::error::list as listed;
+use nexus_flight_catalog::{
+    Capabilities, Context, Error, Keys, Opt, OptType, Options, Proof, Resolved, Result, Source, Spec, TableEntry, TableKind,
+    Version,
+};
+use ring::digest::{SHA256, digest};
+use tokio::sync::OnceCell;
+
+mod config;
+mod footers;
+mod format;
+mod heads;
+mod listing;
+mod located;
+mod scan;
+mod shape;
+mod store;
+
+use config::{Config, Declared};
+use footers::Footers;
+use listing::{Listing, Target};
+use scan::FilesTable;
+use shape::Shape;
+use store::{PinnedStore, Store};
+
+/// What this connector declares.
+pub static SPEC: Spec = Spec {
+    kind: "files",
+    summary: "Parquet, CSV, newline JSON and Arrow files in a local folder or an S3 bucket",
+    options: OPTIONS,
+    capabilities: Capabilities { filters: true, limit: true, versions: true, keys: true, native: false, ingest: false },
+    proof: Proof::Real,
+    docs: include_str!("docs.md"),
+    open,
+};
+
+const fn text(name: &'static str, help: &'static str) -> Opt {
+    Opt { name, value: OptType::String, required: false, secret: false, help }
+}
+
+const OPTIONS: &[Opt] = &[
+    Opt { required: true, ..text("location", "a folder, relative to the configuration file, or s3://bucket/prefix") },
+    text("schema", "the name of the schema that holds the tables; main if not given"),
+    Opt { value: OptType::Tables, ..text("tables", "tables to declare, beside those that are found") },
+    text("endpoint", "the address of an S3 server other than that of AWS"),
+    text("region", "the region of the bucket"),
+    text("access_key_id", "the id of the access key; without it, it comes from the environment or the machine"),
+    Opt { secret: true, ..text("secret_access_key", "the secret of the access key") },
+    Opt { secret: true, ..text("session_token", "the token that goes with a temporary access key") },
+    Opt { value: OptType::Boolean, ..text("allow_http", "whether the endpoint may be http") },
+];
+
+/// How many tables' shapes are kept.
+const SHAPES: u64 = 256;
+
+fn open(options: &Options) -> Result<Arc<dyn Source>> {
+    let config = Config::parse(options)?;
+    let shapes = moka::future::Cache::new(SHAPES);
+    Ok(Arc::new(FilesSource { config, store: OnceCell::new(), footers: Footers::new(), shapes }))
+}
+
+/// The files of one location.
+struct FilesSource {
+    config: Config,
+    /// Opened when it is first needed, and again as long as that fails.
+    store: OnceCell<Arc<Store>>,
+    footers: Footers,
+    /// By table and version, so that a statement on unchanged files opens none of them before its scan.
+    shapes: moka::future::Cache<(String, String), Arc<Shape>>,
+}
+
+impl fmt::Debug for FilesSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FilesSource({}, {:?})", self.config.catalog, self.store.get())
+    }
+}
+
+impl FilesSource {
+    async fn store(&self) -> Result<&Arc<Store>> {
+        self.store.get_or_try_init(|| async { Store::open(&self.config.catalog, &self.config.location).map(Arc::new) }).await
+    }
+
+    fn known_schema(&self, schema: &str) -> Result<()> {
+        if schema == self.config.schema {
+            return Ok(());
+        }
+        Err(Error::not_found(format!("schema \"{schema}\" does not exist")))
+    }
+
+    /// Where the files of a table are. Errors: `NotFound`; `Invalid` where two things have the table's name.
+    async fn target(&self, store: &Store, table: &str, declared: Option<&Declared>) -> Result<Target> {
+        if let Some(declared) = declared {
+            return Target::parse(&declared.path);
+        }
+        let mut found = listing::discover(store).await?;
+        match found.remove(table).unwrap_or_default().as_slice() {
+            [] => Err(Error::not_found(format!("table \"{table}\" does not exist"))),
+            [target] => Ok(target.clone()),
+            several => {
+                let paths: Vec<String> = several.iter().map(|target| target.show(store)).collect();
+                let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+                Err(Error::invalid(format!("the name \"{table}\" could mean {}", listed(&paths)))
+                    .with_hint("rename all but one, or declare tables with a path for each"))
+            }
+        }
+    }
+
+    async fn shape(&self, table: &str, listing: &Listing, pinned: &Arc<PinnedStore>, text: heads::Options) -> Result<Arc<Shape>> {
+        let store = self.store().await?;
+        if let Some(columns) = self.config.tables.get(table).and_then(|declared| declared.columns.as_ref()) {
+            return Ok(Arc::new(Shape::declared(columns)));
+        }
+        let key = (table.to_owned(), listing.version.clone());
+        if let Some(shape) = self.shapes.get(&key).await {
+            return Ok(shape);
+        }
+        let shape = Arc::new(Shape::infer(store, pinned, &self.footers, listing, &text).await?);
+        self.shapes.insert(key, Arc::clone(&shape)).await;
+        Ok(shape)
+    }
+}
+
+#[async_trait]
+impl Source for FilesSource {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    async fn ping(&self, _cx: &Context) -> Result<()> {
+        listing::discover(self.store().await?.as_ref()).await.map(|_| ())
+    }
+
+    async fn schemas(&self, _cx: &Context) -> Result<Vec<String>> {
+        Ok(vec![self.config.schema.clone()])
+    }
+
+    async fn tables(&self, _cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
+        self.known_schema(schema)?;
+        let mut names = listing::discover(self.store().await?.as_ref()).await?;
+        for name in self.config.tables.keys() {
+            names.entry(name.clone()).or_default();
+        }
+        let comment = |name: &str| self.config.tables.get(name).and_then(|declared| declared.comment.clone());
+        let entry = |name: String| TableEntry { comment: comment(&name), name, kind: TableKind::Table };
+        Ok(names.into_keys().map(entry).collect())
+    }
+
+    async fn table(&self, _cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
+        self.known_schema(schema)?;
+        let store = self.store().await?;
+        let declared = self.config.tables.get(table);
+        let target = self.target(store, table, declared).await?;
+        let listing = Arc::new(listing::list(store, table, &target, declared).await?);
+        let pinned = Arc::new(PinnedStore::new(Arc::clone(store), listing.files.iter().map(|file| file.meta.clone())));
+        let text = heads::Options {
+            header: declared.is_none_or(|declared| declared.header),
+            delimiter: declared.map_or(b',', |declared| declared.delimiter),
+        };
+        let shape = self.shape(table, &listing, &pinned, text).await?;
+        let version = Version::Pinned(listing.version.clone());
+        let name = format!("{}\0{table}\0{}", self.config.catalog, listing.version);
+        let url = ObjectStoreUrl::parse(format!("nexus-files://{}", hex(&name)))?;
+        let provider = FilesTable::new(Arc::clone(store), pinned, self.footers.clone(), listing, shape, text, url);
+        let keys = declared.map_or_else(Keys::default, |declared| declared.keys.clone());
+        Ok(Resolved { provider: Arc::new(provider), version, keys })
+    }
+}
+
+/// A name for what a text identifies, of letters that a URL's host can have.
+fn hex(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}

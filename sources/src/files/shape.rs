@@ -1,0 +1,186 @@
+//! The columns of a table and what is known of its rows, from the heads or footers of its files.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use futures::{StreamExt, TryStreamExt, stream};
+use nexus_flight_catalog::{Error, Result};
+use parquet::arrow::parquet_to_arrow_schema;
+
+use super::footers::Footers;
+use super::format::Format;
+use super::heads;
+use super::listing::{File, Listing};
+use super::located::Locate;
+use super::store::{PinnedStore, Store};
+
+/// How many files are opened at once to learn their columns.
+const OPENED_AT_ONCE: usize = 16;
+
+/// What the files of a table have in common.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// The columns in the files, without those that folders hold.
+    pub(super) columns: SchemaRef,
+    /// What is known of each file's rows, in the order of the listing; empty where nothing is.
+    pub(super) statistics: Vec<Arc<Statistics>>,
+    /// Whether Arrow files are streams.
+    pub(super) streams: bool,
+}
+
+/// What one file says of itself.
+pub(super) struct Seen {
+    pub(super) schema: Schema,
+    pub(super) statistics: Option<Statistics>,
+    pub(super) stream: bool,
+}
+
+impl Shape {
+    /// The shape that a declaration gives, without opening a file.
+    pub(super) fn declared(columns: &Fields) -> Self {
+        Self { columns: Arc::new(Schema::new(columns.clone())), statistics: Vec::new(), streams: false }
+    }
+
+    /// Opens every file for its columns. Errors: `Data`, naming the file, or the two files that do not fit together.
+    pub(super) async fn infer(
+        store: &Store,
+        pinned: &Arc<PinnedStore>,
+        footers: &Footers,
+        listing: &Listing,
+        head: &heads::Options,
+    ) -> Result<Self> {
+        let open = |file| async move {
+            let seen = match listing.format {
+                Format::Parquet => parquet(pinned, footers, file).await,
+                Format::Csv | Format::Json | Format::Arrow => heads::read(pinned, listing, file, head).await,
+            };
+            seen.map_err(|error| store.locate(error, &file.meta.location))
+        };
+        let opened: Vec<_> = listing.files.iter().map(open).collect();
+        let seen: Vec<Seen> = stream::iter(opened).buffered(OPENED_AT_ONCE).try_collect().await?;
+        if listing.format == Format::Csv {
+            same_headers(store, &listing.files, &seen)?;
+        }
+        let lenient = matches!(listing.format, Format::Csv | Format::Json);
+        let mut merged: Vec<(FieldRef, usize)> = Vec::new();
+        for (index, (file, seen)) in listing.files.iter().zip(&seen).enumerate() {
+            for field in seen.schema.fields() {
+                // A column that folders hold is taken from there, as other engines do.
+                if listing.partitions.iter().any(|partition| partition.name() == field.name()) {
+                    continue;
+                }
+                merge(&mut merged, field, index, lenient).map_err(|(first, held)| {
+                    let other = listing.files.get(first).map(|file| store.show(&file.meta.location)).unwrap_or_default();
+                    let (name, found) = (field.name(), field.data_type());
+                    Error::data(format!("the column \"{name}\" is {found} here and {held} in {other}"))
+                        .with_hint("write both files with one type, or declare the table's columns")
+                        .at(store.place(&file.meta.location))
+                })?;
+            }
+        }
+        // A column that a file lacks is NULL there.
+        let everywhere = |name: &str| seen.iter().all(|seen| seen.schema.column_with_name(name).is_some());
+        let fields = merged.into_iter().map(|(field, _)| {
+            let nullable = field.is_nullable() || !everywhere(field.name());
+            Arc::new(Field::new(field.name(), field.data_type().clone(), nullable))
+        });
+        let columns = Arc::new(Schema::new(fields.collect::<Fields>()));
+        let streams = seen.first().is_some_and(|seen| seen.stream);
+        if let Some((file, _)) = listing.files.iter().zip(&seen).find(|(_, seen)| seen.stream != streams) {
+            return Err(Error::data("some files of this table are Arrow files, and some are Arrow streams")
+                .with_hint("write all in one form")
+                .at(store.place(&file.meta.location)));
+        }
+        let statistics = seen.into_iter().map(|seen| Some(Arc::new(fit(seen.statistics?, &seen.schema, &columns)))).collect();
+        Ok(Self { columns, statistics: Option::unwrap_or_default(statistics), streams })
+    }
+}
+
+/// CSV is read by position, so every file needs the same columns in the same order.
+fn same_headers(store: &Store, files: &[File], seen: &[Seen]) -> Result<()> {
+    let names = |seen: &Seen| seen.schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let Some((first, wanted)) = files.first().zip(seen.first().map(names)) else { return Ok(()) };
+    match files.iter().zip(seen).find(|(_, seen)| names(seen) != wanted) {
+        None => Ok(()),
+        Some((file, seen)) => {
+            let (found, other) = (names(seen).join(", "), store.show(&first.meta.location));
+            Err(Error::data(format!("the columns are {found} here and {} in {other}", wanted.join(", ")))
+                .with_hint("give all CSV files of a table the same columns in the same order, or declare a table for each")
+                .at(store.place(&file.meta.location)))
+        }
+    }
+}
+
+async fn parquet(store: &Arc<PinnedStore>, footers: &Footers, file: &File) -> Result<Seen, datafusion::error::DataFusionError> {
+    let footer = footers.read(store, &file.meta).await?;
+    let descriptor = footer.file_metadata();
+    let written = parquet_to_arrow_schema(descriptor.schema_descr(), descriptor.key_value_metadata())?;
+    let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, &Arc::new(written.clone()))?;
+    let fields: Fields = written.fields().iter().map(|field| Arc::new(plain(field))).collect();
+    Ok(Seen { schema: Schema::new(fields), statistics: Some(statistics), stream: false })
+}
+
+/// The field without views, which not every client can read, and without the writer's notes.
+fn plain(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    };
+    Field::new(field.name(), data_type, field.is_nullable())
+}
+
+/// Adds the field of a file to what is merged so far. Errors: the first file with a type that does not fit, and that type.
+fn merge(merged: &mut Vec<(FieldRef, usize)>, field: &FieldRef, file: usize, lenient: bool) -> Result<(), (usize, DataType)> {
+    let Some((held, first)) = merged.iter_mut().find(|(held, _)| held.name() == field.name()) else {
+        merged.push((Arc::clone(field), file));
+        return Ok(());
+    };
+    let common = common(held.data_type(), field.data_type(), lenient).ok_or_else(|| (*first, held.data_type().clone()))?;
+    *held = Arc::new(Field::new(held.name(), common, held.is_nullable() || field.is_nullable()));
+    Ok(())
+}
+
+/// The type that holds every value of both, if there is one. What was only guessed from text may become text again.
+fn common(a: &DataType, b: &DataType, lenient: bool) -> Option<DataType> {
+    use DataType::{Date32, Float32, Float64, Int8, Int16, Int32, Int64, LargeUtf8, Null, Timestamp, Utf8};
+    if a == b {
+        return Some(a.clone());
+    }
+    let wider = |small: &[DataType], large: DataType| {
+        let within = |data_type: &DataType| *data_type == large || small.contains(data_type);
+        (within(a) && within(b)).then_some(large.clone())
+    };
+    match (a, b) {
+        (Null, other) | (other, Null) => Some(other.clone()),
+        (Date32, Timestamp(..)) | (Timestamp(..), Date32) if lenient => Some(if matches!(a, Date32) { b.clone() } else { a.clone() }),
+        _ => wider(&[Int8], Int16)
+            .or_else(|| wider(&[Int8, Int16], Int32))
+            .or_else(|| wider(&[Int8, Int16, Int32], Int64))
+            .or_else(|| wider(&[Float32, Int8, Int16, Int32], Float64))
+            .or_else(|| wider(&[Utf8], LargeUtf8))
+            .or_else(|| if lenient { wider(&[Int64], Float64) } else { None })
+            .or_else(|| (lenient && !a.is_nested() && !b.is_nested()).then_some(Utf8)),
+    }
+}
+
+/// Statistics of a file as statistics of the table's columns. What was measured in another type is not known in this one.
+fn fit(statistics: Statistics, schema: &Schema, columns: &Schema) -> Statistics {
+    let column = |field: &FieldRef| {
+        let known = schema.index_of(field.name()).ok().and_then(|index| {
+            let same = schema.fields().get(index)?.data_type() == field.data_type();
+            statistics.column_statistics.get(index).filter(|_| same).cloned()
+        });
+        let mut known = known.unwrap_or_else(ColumnStatistics::new_unknown);
+        if field.data_type().is_floating() {
+            // Parquet leaves NaN out of these, and SQL does not.
+            known.min_value = known.min_value.to_inexact();
+            known.max_value = known.max_value.to_inexact();
+        }
+        known
+    };
+    let column_statistics = columns.fields().iter().map(column).collect();
+    Statistics { column_statistics, ..statistics }
+}

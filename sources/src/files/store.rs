@@ -1,0 +1,324 @@
+//! The stores that hold files: a local folder or a bucket; and a view of one that reads only what was listed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use nexus_flight_catalog::{Error, Kind, Place, Result};
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RetryConfig, coalesce_ranges,
+};
+use secrecy::ExposeSecret;
+
+use super::config::{Access, Location};
+
+/// Requests for ranges this near to each other are made as one.
+const COALESCE: u64 = 1024 * 1024;
+/// How much of a local file is read at once where all of it is wanted.
+const CHUNK: u64 = 1024 * 1024;
+
+/// An opened store whose paths are relative to the configured location.
+pub(super) struct Store {
+    inner: Arc<dyn ObjectStore>,
+    /// What stands before a path when it is shown.
+    shown: String,
+    /// The folder, with all links resolved, if it is a local one.
+    pub(super) folder: Option<PathBuf>,
+    catalog: String,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is beneath holds the credentials and would print them.
+        write!(f, "Store({})", self.shown)
+    }
+}
+
+impl Store {
+    /// Opens a location. Errors: `NotFound` for a local folder that is not there.
+    pub(super) fn open(catalog: &str, location: &Location) -> Result<Self> {
+        let place = |key: &str| Place::Key(format!("catalogs.{catalog}.{key}"));
+        match location {
+            Location::Folder(folder) => {
+                let missing = |cause: &dyn fmt::Display| {
+                    Error::not_found(format!("the folder {} cannot be opened: {cause}", folder.display()))
+                        .with_hint("create it, or correct the location; it is relative to the configuration file")
+                        .at(place("location"))
+                };
+                let folder = folder.canonicalize().map_err(|cause| missing(&cause))?;
+                let local = LocalFileSystem::new_with_prefix(&folder).map_err(|cause| missing(&cause))?;
+                let shown = folder.display().to_string();
+                Ok(Self { inner: Arc::new(local), shown, folder: Some(folder), catalog: catalog.to_owned() })
+            }
+            Location::Bucket { bucket, prefix, access } => {
+                let s3 = builder(bucket, access).build().map_err(|cause| {
+                    Error::invalid(format!("the bucket \"{bucket}\" cannot be set up: {cause}")).at(place("location"))
+                })?;
+                let shown = if prefix.as_ref().is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") };
+                let inner: Arc<dyn ObjectStore> = match prefix.as_ref() {
+                    "" => Arc::new(s3),
+                    _ => Arc::new(PrefixStore::new(s3, prefix.clone())),
+                };
+                Ok(Self { inner, shown, folder: None, catalog: catalog.to_owned() })
+            }
+        }
+    }
+
+    /// The store itself, for listing.
+    pub(super) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+
+    /// A path as the user would look for it.
+    pub(super) fn show(&self, path: &Path) -> String {
+        if path.as_ref().is_empty() { self.shown.clone() } else { format!("{}/{path}", self.shown) }
+    }
+
+    /// The place of a file in an error.
+    pub(super) fn place(&self, path: &Path) -> Place {
+        Place::File { path: self.show(path), line: None }
+    }
+
+    /// An error of the store in our words, about a path in it. It never holds a credential.
+    pub(super) fn error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        let text = cause.to_string();
+        let unknown_key = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "NotSignedUp"];
+        let rejected = unknown_key.iter().any(|code| text.contains(code));
+        let keys = format!("check access_key_id, secret_access_key and session_token of the catalog \"{}\"", self.catalog);
+        let error = match cause {
+            object_store::Error::Unauthenticated { .. } => Error::unauthenticated("the store refuses the credentials").with_hint(keys),
+            _ if rejected => Error::unauthenticated("the store refuses the credentials").with_hint(keys),
+            object_store::Error::PermissionDenied { .. } if self.folder.is_none() => {
+                Error::denied("the store does not allow this to the credentials").with_hint(keys)
+            }
+            object_store::Error::PermissionDenied { .. } => Error::denied("this process may not read it"),
+            object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => changed(),
+            object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
+            _ if text.contains("NoSuchBucket") => Error::not_found("the bucket does not exist").with_hint("check the location"),
+            _ => Error::unavailable(format!("the store cannot be read: {}", first_line(&text))),
+        };
+        error.at(self.place(path))
+    }
+}
+
+/// Whether a file named bytes that it does not have.
+fn beyond(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// A statement reads the files that were there when it began, or it fails.
+fn changed() -> Error {
+    Error::new(Kind::Precondition, "the file has changed or gone since the statement began")
+        .with_hint("run the statement again")
+        .with_retryable(true)
+}
+
+fn builder(bucket: &str, access: &Access) -> AmazonS3Builder {
+    // Without keys here, they come from where the tools of AWS look: the environment, the container, the machine.
+    let mut builder = match &access.access_key_id {
+        Some(_) => AmazonS3Builder::new(),
+        None => AmazonS3Builder::from_env(),
+    };
+    let retry = RetryConfig { max_retries: 4, retry_timeout: Duration::from_secs(20), ..RetryConfig::default() };
+    builder = builder.with_bucket_name(bucket).with_retry(retry).with_allow_http(access.allow_http);
+    if let Some(endpoint) = &access.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(region) = &access.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(id) = &access.access_key_id {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = &access.secret_access_key {
+        builder = builder.with_secret_access_key(secret.expose_secret());
+    }
+    if let Some(token) = &access.session_token {
+        builder = builder.with_token(token.expose_secret());
+    }
+    builder
+}
+
+/// A read-only view of the files of one listing: each is read as it was listed, or not at all.
+pub(super) struct PinnedStore {
+    store: Arc<Store>,
+    files: HashMap<Path, ObjectMeta>,
+}
+
+impl PinnedStore {
+    pub(super) fn new(store: Arc<Store>, files: impl IntoIterator<Item = ObjectMeta>) -> Self {
+        Self { store, files: files.into_iter().map(|file| (file.location.clone(), file)).collect() }
+    }
+
+    fn listed(&self, path: &Path) -> object_store::Result<&ObjectMeta> {
+        self.files.get(path).ok_or_else(|| refused(path, "it was not listed"))
+    }
+
+    /// Opens a file if it is still the one that was listed.
+    async fn open(&self, file: &ObjectMeta, mut options: GetOptions) -> object_store::Result<GetResult> {
+        options.if_match = file.e_tag.clone();
+        let opened = self.store.inner.get_opts(&file.location, options).await?;
+        // Not every store keeps the condition, or gives etags at all.
+        if opened.meta.size != file.size || (file.e_tag.is_none() && opened.meta.last_modified != file.last_modified) {
+            return Err(refused(&file.location, "its size or time differs"));
+        }
+        Ok(opened)
+    }
+}
+
+fn refused(path: &Path, why: &str) -> object_store::Error {
+    object_store::Error::Precondition { path: path.to_string(), source: why.into() }
+}
+
+#[async_trait]
+impl ObjectStore for PinnedStore {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        let file = self.listed(location)?;
+        let mut opened = self.open(file, options).await?;
+        opened.payload = match opened.payload {
+            // A local file can change while it is open, so its end is checked too.
+            GetResultPayload::File(local, _) => GetResultPayload::Stream(chunks(local, opened.range.clone(), file.clone())),
+            remote => remote,
+        };
+        Ok(opened)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        let file = self.listed(location)?;
+        if self.store.folder.is_none() {
+            let fetch = |range: Range<u64>| async move {
+                let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+                self.open(file, options).await?.bytes().await
+            };
+            return coalesce_ranges(ranges, fetch, COALESCE).await;
+        }
+        match self.open(file, GetOptions::default()).await?.payload {
+            GetResultPayload::File(local, _) => {
+                let (file, ranges) = (file.clone(), ranges.to_vec());
+                blocking(move || {
+                    let read = ranges.into_iter().map(|range| read_at(&local, range, &file)).collect::<Result<_, _>>()?;
+                    unchanged(&local, &file)?;
+                    Ok(read)
+                })
+                .await
+            }
+            GetResultPayload::Stream(_) => Err(refused(location, "it is no local file")),
+        }
+    }
+
+    fn list(&self, _prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        stream::iter(self.files.values().cloned().map(Ok).collect::<Vec<_>>()).boxed()
+    }
+
+    async fn list_with_delimiter(&self, _prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        Err(read_only("list_with_delimiter"))
+    }
+
+    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> object_store::Result<PutResult> {
+        Err(read_only("put"))
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> object_store::Result<Box<dyn MultipartUpload>> {
+        Err(read_only("put"))
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, object_store::Result<Path>>) -> BoxStream<'static, object_store::Result<Path>> {
+        stream::once(async { Err(read_only("delete")) }).boxed()
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> object_store::Result<()> {
+        Err(read_only("copy"))
+    }
+}
+
+impl fmt::Debug for PinnedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PinnedStore({} files of {})", self.files.len(), self.store.shown)
+    }
+}
+
+impl fmt::Display for PinnedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+fn read_only(operation: &str) -> object_store::Error {
+    object_store::Error::NotImplemented { operation: operation.to_owned(), implementer: "a read-only view".to_owned() }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> object_store::Result<T> + Send + 'static,
+) -> object_store::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// A range of a local file in pieces; the last comes only if the file is still the one that was listed.
+fn chunks(local: std::fs::File, range: Range<u64>, file: ObjectMeta) -> BoxStream<'static, object_store::Result<Bytes>> {
+    let state = (Arc::new(local), range, Arc::new(file));
+    stream::try_unfold(state, |(local, rest, file)| {
+        async move {
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let end = rest.end.min(rest.start + CHUNK);
+            let (piece, last) = (rest.start..end, end == rest.end);
+            let (source, listed) = (Arc::clone(&local), Arc::clone(&file));
+            let bytes = blocking(move || {
+                let bytes = read_at(&source, piece, &listed)?;
+                if last {
+                    unchanged(&source, &listed)?;
+                }
+                Ok(bytes)
+            })
+            .await?;
+            Ok(Some((bytes, (local, end..rest.end, file))))
+        }
+        .boxed()
+    })
+    .into_stream()
+    .boxed()
+}
+
+/// The bytes of a range that lies within the listed size, so that no foreign number decides how much is allocated.
+fn read_at(local: &std::fs::File, range: Range<u64>, file: &ObjectMeta) -> object_store::Result<Bytes> {
+    use std::os::unix::fs::FileExt;
+    if range.start > range.end || range.end > file.size {
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "the file points beyond its end")));
+    }
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    match local.read_exact_at(&mut bytes, range.start) {
+        Ok(()) => Ok(bytes.into()),
+        Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => Err(refused(&file.location, "it is shorter now")),
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
+fn unchanged(local: &std::fs::File, file: &ObjectMeta) -> object_store::Result<()> {
+    let now = local.metadata().map_err(failed)?;
+    let listed = SystemTime::from(file.last_modified);
+    if now.len() != file.size || now.modified().map_err(failed)? != listed {
+        return Err(refused(&file.location, "it was written to"));
+    }
+    Ok(())
+}
+
+fn failed(cause: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "local folder", source: Box::new(cause) }
+}
