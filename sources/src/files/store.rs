@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RetryConfig, coalesce_ranges,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RetryConfig, coalesce_ranges,
 };
 use secrecy::ExposeSecret;
 
@@ -105,11 +105,17 @@ impl Store {
             }
             object_store::Error::PermissionDenied { .. } => Error::denied("this process may not read it"),
             object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => changed(),
+            object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
             _ if text.contains("NoSuchBucket") => Error::not_found("the bucket does not exist").with_hint("check the location"),
             _ => Error::unavailable(format!("the store cannot be read: {}", first_line(&text))),
         };
         error.at(self.place(path))
     }
+}
+
+/// Whether a file named bytes that it does not have.
+fn beyond(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
 }
 
 fn first_line(text: &str) -> &str {
