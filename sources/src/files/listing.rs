@@ -162,11 +162,11 @@ fn describe(format: Format, packed: FileCompressionType) -> String {
 async fn find(store: &Store, target: &Target) -> Result<(Path, Vec<ObjectMeta>)> {
     match target {
         Target::File(path) => {
-            let meta = store.objects().head(path).await.map_err(|cause| missing(store, cause, path))?;
+            let meta = head(store, path).await.map_err(|cause| missing(store, cause, path))?;
             Ok((path.clone(), stay(store, vec![meta]).await?))
         }
         Target::Folder(folder) => Ok((folder.clone(), below(store, folder, |_| true).await?)),
-        Target::Either(path) => match store.objects().head(path).await {
+        Target::Either(path) => match head(store, path).await {
             Ok(meta) => Ok((path.clone(), stay(store, vec![meta]).await?)),
             Err(object_store::Error::NotFound { .. }) => Ok((path.clone(), below(store, path, |_| true).await?)),
             Err(cause) => Err(store.error(&cause, path)),
@@ -179,6 +179,12 @@ async fn find(store: &Store, target: &Target) -> Result<(Path, Vec<ObjectMeta>)>
             Ok((base.clone(), below(store, &base, matches).await?))
         }
     }
+}
+
+/// Looks at one file. The store may name it by its place in the whole bucket.
+async fn head(store: &Store, path: &Path) -> object_store::Result<ObjectMeta> {
+    let meta = store.objects().head(path).await?;
+    Ok(ObjectMeta { location: path.clone(), ..meta })
 }
 
 fn missing(store: &Store, cause: object_store::Error, path: &Path) -> Error {
