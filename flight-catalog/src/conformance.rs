@@ -67,7 +67,8 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 /// The table `types` with this many rows; a fixture's mutation writes it anew with more.
 pub fn types(rows: i64) -> RecordBatch {
-    let texts = ["alpha", "Beta", "数据网关", "データ", "게이트웨이", "naïve café", "emoji 🚀", "comma, \"quoted\"", "x%_y", " padded "];
+    let texts =
+        ["alpha", "Beta", "数据网关", "データ", "게이트웨이", "naïve café", "emoji 🚀", "comma, \"quoted\"", "x%_y", " padded "];
     let ids = || 0..rows;
     let sparse = |step: i64| move |id: i64| (id % step != 0).then_some(id);
     let columns: Vec<(&str, ArrayRef)> = vec![
@@ -336,7 +337,9 @@ impl Run<'_> {
         let all = table.batch.num_rows();
         self.expect(rows > 0, || "a scan with limit 1 gives no row".into());
         self.expect(!limit || rows < all, || format!("limits are declared, and a scan with limit 1 gives all {all} rows"));
-        self.expect(limit || rows == all, || format!("limits are not declared, and a scan with limit 1 gives {rows} of {all} rows"));
+        self.expect(limit || rows == all, || {
+            format!("limits are not declared, and a scan with limit 1 gives {rows} of {all} rows")
+        });
     }
 
     /// The source's own SQL.
@@ -352,7 +355,9 @@ impl Run<'_> {
             };
             let rows = self.works("a native statement", rows);
             if let (Some(described), Some(rows)) = (described, rows) {
-                self.expect(rows.iter().all(|batch| batch.schema() == described), || "a native statement gives another schema".into());
+                self.expect(rows.iter().all(|batch| batch.schema() == described), || {
+                    "a native statement gives another schema".into()
+                });
                 let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
                 self.expect(count == 1, || format!("the native statement {sql} gives {count} rows"));
             }
@@ -504,7 +509,10 @@ fn questions(table: &SeedTable) -> Vec<Question> {
     }
     for order in ["id", "id DESC", "price DESC NULLS LAST, id", "name NULLS FIRST, id"] {
         asked.push(Question { sql: format!("SELECT * FROM {name} ORDER BY {order} LIMIT 7"), order: Order::Exact });
-        asked.push(Question { sql: format!("SELECT id FROM {name} WHERE flag ORDER BY {order} LIMIT 7 OFFSET 3"), order: Order::Exact });
+        asked.push(Question {
+            sql: format!("SELECT id FROM {name} WHERE flag ORDER BY {order} LIMIT 7 OFFSET 3"),
+            order: Order::Exact,
+        });
     }
     asked.push(Question::any(format!("SELECT small, count(*), sum(price), avg(ratio) FROM {name} GROUP BY small")));
     asked

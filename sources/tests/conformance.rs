@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
 use nexus_sources::memory::MemorySource;
-use seeds::{Stored, violations};
+use seeds::{Put, Stored, open, violations};
 
 #[tokio::test]
 async fn memory() {
@@ -25,7 +25,13 @@ async fn memory() {
 
 async fn files(stored: Stored) {
     let folder = tempfile::tempdir().unwrap();
-    violations(check(&stored.fixture(folder.path())).await);
+    let source = open(serde_json::json!({ "location": folder.path(), "tables": stored.declared() }));
+    let path = folder.path().to_owned();
+    let put: Put = Box::new(move |name, bytes| {
+        std::fs::write(path.join(name), bytes).unwrap();
+        Box::pin(async {})
+    });
+    violations(check(&stored.fixture(source, put).await).await);
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use nexus_flight_catalog::{Context, Error, Kind, Principal, Resolved, Result, Source, Version};
-use serde_json::json;
 use seeds::open;
+use serde_json::json;
 
 fn cx() -> Context {
     Context::new(Principal::anonymous())
@@ -69,7 +69,7 @@ async fn a_truncated_parquet_file() {
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     let error = table(&source, "t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.parquet: invalid Parquet file. Corrupt footer; write the file again, or remove it");
     // The middle is missing and the footer is whole: found out when the rows are read.
     let mut holed = whole.clone();
     let len = holed.len();
@@ -88,12 +88,19 @@ async fn a_csv_row_with_too_many_fields() {
     let good: String = (0..2000).map(|row| format!("{row},x\n")).collect();
     write(&dir.path().join("t.csv"), &format!("a,b\n{good}1,2,3\n"));
     let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2002: incorrect number of fields, expected 2 got 3; correct the line, or remove the file");
     write(&dir.path().join("t.csv"), &format!("a,b\n{good}oops,y\n"));
     let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2002: error while parsing value 'oops' as type 'Int64' for column 0; correct the line, or remove the file");
     write(&dir.path().join("u.csv"), "a,b\n1,\"two\nlines\"\n2,\"x\"\"y\"\n");
-    insta::assert_snapshot!(ask(&source, "u", "SELECT a, length(b) AS l FROM t").await.unwrap(), @"");
+    insta::assert_snapshot!(ask(&source, "u", "SELECT a, length(b) AS l FROM t").await.unwrap(), @"
+    +---+---+
+    | a | l |
+    +---+---+
+    | 1 | 9 |
+    | 2 | 3 |
+    +---+---+
+    ");
 }
 
 #[tokio::test]
@@ -102,7 +109,7 @@ async fn a_broken_json_line() {
     let good: String = (0..2000).map(|row| format!("{{\"a\":{row}}}\n")).collect();
     write(&dir.path().join("t.json"), &format!("{good}{{\"a\":\n"));
     let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.json: truncated record whilst reading value; write the file again, or remove it");
 }
 
 #[tokio::test]
@@ -154,7 +161,15 @@ async fn partition_folders_are_columns() {
     }
     parquet(&dir.path().join("t/year=2025/month=__HIVE_DEFAULT_PARTITION__/x.parquet"), &numbers(3));
     let sql = "SELECT year, month, count(*) AS n, sum(a) AS s FROM t WHERE year >= 2024 GROUP BY 1, 2 ORDER BY 1, 2";
-    insta::assert_snapshot!(ask(&source, "t", sql).await.unwrap(), @"");
+    insta::assert_snapshot!(ask(&source, "t", sql).await.unwrap(), @"
+    +------+-------+---+---+
+    | year | month | n | s |
+    +------+-------+---+---+
+    | 2024 | feb   | 3 | 3 |
+    | 2024 | jan   | 3 | 3 |
+    | 2025 |       | 3 | 3 |
+    +------+-------+---+---+
+    ");
     let plan = ask(&source, "t", "EXPLAIN FORMAT INDENT SELECT a FROM t WHERE month = 'jan' AND a > 1").await.unwrap();
     assert!(plan.contains("month=jan") && !plan.contains("month=feb") && plan.contains("pruning_predicate"), "{plan}");
     // A limit may be pushed only where the filter above is certain.
@@ -162,7 +177,7 @@ async fn partition_folders_are_columns() {
     assert!(rows.contains("| 2 |"), "{rows}");
     parquet(&dir.path().join("t/year=2026/x.parquet"), &numbers(3));
     let error = table(&source, "t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t/year=2026/x.parquet: its folders name other partition columns than those of DIR/t/year=2023/month=dec/x.parquet; give all files of a table the same name=value folders");
 }
 
 #[tokio::test]
@@ -171,14 +186,21 @@ async fn schemas_merge_or_say_why_not() {
     let text = |name: &str| RecordBatch::try_from_iter([(name, Arc::new(StringArray::from(vec!["x"])) as _)]).unwrap();
     parquet(&dir.path().join("t/1.parquet"), &numbers(1));
     parquet(&dir.path().join("t/2.parquet"), &text("b"));
-    insta::assert_snapshot!(ask(&source, "t", "SELECT * FROM t ORDER BY a").await.unwrap(), @"");
+    insta::assert_snapshot!(ask(&source, "t", "SELECT * FROM t ORDER BY a").await.unwrap(), @"
+    +---+---+
+    | a | b |
+    +---+---+
+    | 0 |   |
+    |   | x |
+    +---+---+
+    ");
     parquet(&dir.path().join("t/3.parquet"), &text("a"));
     let error = table(&source, "t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @r#"data: DIR/t/3.parquet: the column "a" is Utf8 here and Int64 in DIR/t/1.parquet; write both files with one type, or declare the table's columns"#);
     write(&dir.path().join("c/1.csv"), "a,b\n1,2\n");
     write(&dir.path().join("c/2.csv"), "b,a\n3,4\n");
     let error = table(&source, "c").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/c/2.csv: the columns are b, a here and a, b in DIR/c/1.csv; give all CSV files of a table the same columns in the same order, or declare a table for each");
 }
 
 #[tokio::test]
@@ -194,13 +216,19 @@ async fn folders_and_names_that_do_not_work() {
     for name in ["empty", "two", "mixed", "_hidden", "../two"] {
         errors.push(shown(&table(&source, name).await.unwrap_err(), dir.path()));
     }
-    insta::assert_snapshot!(errors.join("\n"), @"");
+    insta::assert_snapshot!(errors.join("\n"), @r#"
+    not_found: DIR/empty: the table "empty" has no data files; put a file there, or declare the table's columns so that it can be empty
+    invalid: the name "two" could mean "DIR/two.csv", "DIR/two.json"; rename all but one, or declare tables with a path for each
+    data: DIR/mixed: the table "mixed" mixes formats: DIR/mixed/1.csv is csv and DIR/mixed/2.json is json; keep a folder for each format, or declare a table for each
+    not_found: table "_hidden" does not exist
+    not_found: table "../two" does not exist
+    "#);
     let columns = json!([{ "name": "a", "type": "BIGINT" }]);
     let declared = open(json!({ "location": dir.path(), "tables": { "empty": { "columns": columns } } }));
     assert!(ask(&declared, "empty", "SELECT count(a) AS n FROM t").await.unwrap().contains("| 0 |"));
     let nowhere = open(json!({ "location": dir.path().join("nowhere") }));
     let error = nowhere.ping(&cx()).await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"not_found: catalogs.lake.location: the folder DIR/nowhere cannot be opened: No such file or directory (os error 2); create it, or correct the location; it is relative to the configuration file");
 }
 
 #[tokio::test]
@@ -232,7 +260,14 @@ async fn patterns_and_compressed_text() {
     write(&dir.path().join("2024/c.txt"), "no\n");
     write(&dir.path().join("2023/a.csv"), "x;y\n9;z\n");
     let source = open(json!({ "location": dir.path(), "tables": { "t": { "path": "2024/*.csv", "delimiter": ";" } } }));
-    insta::assert_snapshot!(ask(&source, "t", "SELECT * FROM t ORDER BY x").await.unwrap(), @"");
+    insta::assert_snapshot!(ask(&source, "t", "SELECT * FROM t ORDER BY x").await.unwrap(), @"
+    +-----+---+
+    | x   | y |
+    +-----+---+
+    | 1.0 | a |
+    | 2.5 | b |
+    +-----+---+
+    ");
 }
 
 #[tokio::test]

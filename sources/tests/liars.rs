@@ -13,9 +13,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
-use nexus_flight_catalog::{
-    Capabilities, Context, Keys, Resolved, Result, Source, Spec, TableEntry, TableName, Version,
-};
+use nexus_flight_catalog::{Capabilities, Context, Keys, Resolved, Result, Source, Spec, TableEntry, TableName, Version};
 use nexus_sources::memory::{MemorySource, SPEC};
 
 /// The memory source with one thing wrong.

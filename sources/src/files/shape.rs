@@ -155,7 +155,9 @@ fn common(a: &DataType, b: &DataType, lenient: bool) -> Option<DataType> {
     };
     match (a, b) {
         (Null, other) | (other, Null) => Some(other.clone()),
-        (Date32, Timestamp(..)) | (Timestamp(..), Date32) if lenient => Some(if matches!(a, Date32) { b.clone() } else { a.clone() }),
+        (Date32, Timestamp(..)) | (Timestamp(..), Date32) if lenient => {
+            Some(if matches!(a, Date32) { b.clone() } else { a.clone() })
+        }
         _ => wider(&[Int8], Int16)
             .or_else(|| wider(&[Int8, Int16], Int32))
             .or_else(|| wider(&[Int8, Int16, Int32], Int64))

@@ -1,13 +1,20 @@
 //! The seed as files of every format, and what a catalog over them declares.
 
-use std::path::{Path, PathBuf};
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
+use futures::future::BoxFuture;
 use nexus_flight_catalog::conformance::{Fixture, SeedTable, seed, types};
 use nexus_flight_catalog::{Options, Source};
 use serde_json::{Value, json};
+
+/// Writes a file by its name.
+pub(crate) type Put = Box<dyn Fn(String, Vec<u8>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// How the seed is stored.
 #[derive(Clone, Copy)]
@@ -19,26 +26,17 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
-    /// The seed written into a folder, and the source over it.
-    pub(crate) fn fixture(self, folder: &Path) -> Fixture {
-        let source = open(json!({ "location": folder, "tables": self.declared() }));
-        self.seeded(source, folder.to_owned())
-    }
-
-    /// The seed written into a folder that a source reads.
-    pub(crate) fn seeded(self, source: Arc<dyn Source>, folder: PathBuf) -> Fixture {
-        let tables: Vec<SeedTable> = self.tables();
+    /// The seed, put somewhere by name, and a source that reads it there.
+    pub(crate) async fn fixture(self, source: Arc<dyn Source>, put: Put) -> Fixture {
+        let tables = self.tables();
         for table in &tables {
-            self.write(&folder, &table.name, &table.batch);
+            put(self.file(&table.name), self.encode(&table.batch)).await;
         }
         let mut fixture = Fixture::new(source, "main");
         // Only Parquet has statistics to leave rows out by.
         fixture.capabilities.filters = matches!(self, Stored::Parquet);
         fixture.tables = tables;
-        fixture.mutate = Some(Box::new(move |rows| {
-            self.write(&folder, "types", &types(rows));
-            Box::pin(async {})
-        }));
+        fixture.mutate = Some(Box::new(move |rows| put(self.file("types"), self.encode(&types(rows)))));
         fixture
     }
 
@@ -53,14 +51,13 @@ impl Stored {
         let mut declared = serde_json::Map::new();
         for table in self.tables() {
             let foreign = table.keys.foreign.iter();
-            let foreign: Vec<Value> = foreign
-                .map(|key| json!({ "columns": key.columns, "table": key.table, "referenced": key.referenced }))
-                .collect();
-            let path = format!("{}.{}", table.name, self.ending());
-            let mut value = json!({ "path": path, "primary_key": table.keys.primary, "foreign_keys": foreign });
+            let foreign: Vec<Value> =
+                foreign.map(|key| json!({ "columns": key.columns, "table": key.table, "referenced": key.referenced })).collect();
+            let mut value = json!({ "path": self.file(&table.name), "primary_key": table.keys.primary, "foreign_keys": foreign });
             if matches!(self, Stored::Csv | Stored::Json) {
                 let columns = table.batch.schema();
-                let columns = columns.fields().iter().map(|field| json!({ "name": field.name(), "type": sql(field.data_type()) }));
+                let columns =
+                    columns.fields().iter().map(|field| json!({ "name": field.name(), "type": sql(field.data_type()) }));
                 value["columns"] = columns.collect();
             }
             declared.insert(table.name, value);
@@ -77,28 +74,36 @@ impl Stored {
         }
     }
 
-    fn write(self, folder: &Path, name: &str, batch: &RecordBatch) {
-        let file = std::fs::File::create(folder.join(format!("{name}.{}", self.ending()))).unwrap();
+    /// The name of a table's file.
+    pub(crate) fn file(self, name: &str) -> String {
+        format!("{name}.{}", self.ending())
+    }
+
+    /// A table's file.
+    pub(crate) fn encode(self, batch: &RecordBatch) -> Vec<u8> {
+        let mut bytes = Vec::new();
         match self {
             Stored::Parquet => {
                 // Several row groups, so that there is something to leave out.
                 let properties = parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(50));
-                let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties.build())).unwrap();
+                let mut writer =
+                    parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties.build())).unwrap();
                 writer.write(batch).unwrap();
                 writer.close().unwrap();
             }
-            Stored::Csv => arrow::csv::Writer::new(file).write(batch).unwrap(),
+            Stored::Csv => arrow::csv::Writer::new(&mut bytes).write(batch).unwrap(),
             Stored::Json => {
-                let mut writer = arrow::json::LineDelimitedWriter::new(file);
+                let mut writer = arrow::json::LineDelimitedWriter::new(&mut bytes);
                 writer.write(batch).unwrap();
                 writer.finish().unwrap();
             }
             Stored::Arrow => {
-                let mut writer = arrow::ipc::writer::FileWriter::try_new(file, &batch.schema()).unwrap();
+                let mut writer = arrow::ipc::writer::FileWriter::try_new(&mut bytes, &batch.schema()).unwrap();
                 writer.write(batch).unwrap();
                 writer.finish().unwrap();
             }
         }
+        bytes
     }
 }
 
