@@ -1,0 +1,36 @@
+# Every check has one name here. Build products and downloads are kept in the cache, outside the checkout.
+export NEXUS_CACHE ?= $(HOME)/.cache/nexus-gateway
+export CARGO_TARGET_DIR := $(NEXUS_CACHE)/target
+PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())')/bin/python
+
+.PHONY: run test check bench soak docs build fetch
+.DEFAULT_GOAL := build
+
+build: ## Build the gateway
+	cargo build --locked --workspace
+
+run: build ## Serve the demo, show one answer, and print how each client connects
+	python3 integration/demo.py
+
+test: ## Fetch, build and test everything, each part against its budget; PARTS="clients" runs that part alone
+	python3 integration/run.py $(PARTS)
+
+check: fetch ## Format, lints, licences
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(PYTHON) -m ruff check integration
+	python3 integration/fetch.py cargo-deny
+	$(NEXUS_CACHE)/tools/bin/cargo-deny --offline check bans licenses sources
+
+bench: fetch build ## Measure against DataFusion in-process and a bare Flight server
+	$(PYTHON) integration/bench/bench.py
+
+soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1
+	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration
+	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml integration/test_tpch.py integration/test_jdbc_tpch.py
+
+docs: build ## Write the generated pages anew
+	$(CARGO_TARGET_DIR)/debug/nexus docs connectors > docs/connectors.md
+
+fetch:
+	python3 integration/fetch.py

@@ -1,0 +1,70 @@
+"""Fixtures for every test: the demo, the TPC-H files with DuckDB over them, and a gateway over the same files."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import duckdb
+import pyarrow.flight as flight
+import pytest
+
+from data import TABLES, tpch_files
+from gateway import Gateway, configured, demo
+
+SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
+
+
+@pytest.fixture(scope="session")
+def tpch() -> Path:
+    """A folder with the eight tables of TPC-H as Parquet, made once for a scale."""
+    return tpch_files(SCALE)
+
+
+@pytest.fixture(scope="session")
+def judge(tpch: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB over the same files: the answers that the gateway must give."""
+    connection = duckdb.connect()
+    for name in TABLES:
+        connection.execute(f"create view {name} as select * from read_parquet('{tpch / name}.parquet')")
+    return connection
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The demo, shared by all tests that only read."""
+    with demo(tmp_path_factory.mktemp("demo") / "gateway.log") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def warehouse(tpch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A configured gateway over the TPC-H files, cache off."""
+    text = f"""
+[defaults]
+catalog = "tpch"
+schema = "main"
+
+[cache]
+size = "0"
+
+[catalogs.tpch]
+kind = "files"
+location = "{tpch}"
+"""
+    with configured(tmp_path_factory.mktemp("warehouse"), text) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def adbc(embedded: Gateway) -> Iterator[flightsql.Connection]:
+    """An ADBC connection to the demo."""
+    with flightsql.connect(embedded.uri) as connection:
+        yield connection
+
+
+@pytest.fixture
+def client(embedded: Gateway) -> Iterator[flight.FlightClient]:
+    """A pyarrow connection to the demo."""
+    with flight.connect(embedded.uri) as connection:
+        yield connection

@@ -1,0 +1,131 @@
+"""Fetches what the tests need, into the cache: Python packages, the JDBC driver, an S3 server. Safe to run again."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("NEXUS_CACHE") or Path.home() / ".cache" / "nexus-gateway")
+
+JDBC_DRIVER = "flight-sql-jdbc-driver-18.3.0.jar"
+JDBC_DRIVER_SHA256 = "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c"
+S3_SERVER = "s3s-fs@0.14.1"
+CARGO_DENY = "cargo-deny@0.20.2"
+
+TOOLS = {
+    "cargo": "install Rust by rustup; rust-toolchain.toml names the version",
+    "java": "install JDK 17 or later, for example: apt-get install openjdk-17-jdk-headless",
+    "javac": "install JDK 17 or later, for example: apt-get install openjdk-17-jdk-headless",
+    "mvn": "install Maven, for example: apt-get install maven",
+}
+
+
+def main() -> int:
+    """Fetches everything and says what each took; ends with 1 where a tool is missing or a download does not hold."""
+    missing = [f"{tool} is not on the PATH: {fix}" for tool, fix in TOOLS.items() if not shutil.which(tool)]
+    if sys.version_info[:2] != (3, 11):
+        missing.append("python3 is not 3.11, for which requirements.txt has the checksums: put Python 3.11 on the PATH")
+    if missing:
+        print("\n".join(missing), file=sys.stderr)
+        return 1
+    CACHE.mkdir(parents=True, exist_ok=True)
+    steps = {"python packages": python, "jdbc driver": jdbc_driver, "s3 server": s3_server}
+    if sys.argv[1:] == ["cargo-deny"]:
+        steps = {"cargo-deny": cargo_deny}
+    for name, step in steps.items():
+        started = time.monotonic()
+        print(f"fetch: {name}: {step()} ({time.monotonic() - started:.0f} s)", flush=True)
+    return 0
+
+
+def venv() -> Path:
+    """Where the Python of the tests is; another list of packages means another folder."""
+    return CACHE / f"venv-{hashlib.sha256((HERE / 'requirements.txt').read_bytes()).hexdigest()[:12]}"
+
+
+def jdbc_jar() -> Path:
+    """Where the JDBC driver is."""
+    return CACHE / "jars" / JDBC_DRIVER
+
+
+def s3_binary() -> Path:
+    """Where the S3 server is."""
+    return CACHE / "tools" / S3_SERVER.replace("@", "-")
+
+
+def python() -> str:
+    folder = venv()
+    complete = folder / "complete"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        run(sys.executable, "-m", "venv", folder)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+        # pip keeps each wheel that came whole, so another try goes on where the last one ended.
+        retried(*pip, "-r", HERE / "requirements.txt")
+        complete.touch()
+    return str(folder)
+
+
+def jdbc_driver() -> str:
+    jar = jdbc_jar()
+    if not jar.exists() or sha256(jar) != JDBC_DRIVER_SHA256:
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            copy = ["mvn", "-q", "-B", "-C", "-f", HERE / "jdbc" / "pom.xml", "dependency:copy"]
+            retried(*copy, f"-DoutputDirectory={folder}")
+            fetched = Path(folder) / JDBC_DRIVER
+            if sha256(fetched) != JDBC_DRIVER_SHA256:
+                sys.exit(f"{JDBC_DRIVER} has another checksum than {JDBC_DRIVER_SHA256}: not used")
+            jar.parent.mkdir(exist_ok=True)
+            fetched.replace(jar)
+    return str(jar)
+
+
+def s3_server() -> str:
+    return cargo_install(S3_SERVER, "--features", "binary")
+
+
+def cargo_deny() -> str:
+    return cargo_install(CARGO_DENY)
+
+
+def cargo_install(crate: str, *options: str) -> str:
+    """Builds a program of the crates registry, unoptimised: it runs for a moment, so quick to build is what matters."""
+    program, version = crate.split("@")
+    built = CACHE / "tools" / f"{program}-{version}"
+    if not built.exists():
+        profile = {"CARGO_TARGET_DIR": CACHE / "tools" / "target", "CARGO_PROFILE_DEV_DEBUG": "0"}
+        install = ["cargo", "install", "--quiet", "--locked", "--debug", "--force", crate, *options]
+        retried(*install, "--root", CACHE / "tools", **profile)
+        (CACHE / "tools" / "bin" / program).replace(built)
+    return str(built)
+
+
+def retried(*command: object, **environment: object) -> None:
+    """Runs a command that downloads, up to three times."""
+    for left in (2, 1, 0):
+        try:
+            run(*command, **environment)
+            break
+        except subprocess.CalledProcessError as error:
+            if not left:
+                sys.exit(f"{' '.join(map(str, command))} failed with {error.returncode}, three times")
+
+
+def run(*command: object, **environment: object) -> None:
+    values = {name: str(value) for name, value in environment.items()}
+    # In this folder, so that rust-toolchain.toml names the compiler of the tools too.
+    subprocess.run([str(word) for word in command], env={**os.environ, **values}, cwd=HERE, check=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The gateway as a process: started on free ports, watched, stopped as a user would stop it."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetch import CACHE
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BINARY = Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target") / "debug" / "nexus"
+READY = re.compile(r"^ready flight=(\S+) http=(\S+)$")
+
+
+@dataclass
+class Gateway:
+    """A running `nexus serve`; a context manager that ends it and holds that it ended well."""
+
+    process: subprocess.Popen[str]
+    flight: str
+    http: str
+    log: Path
+
+    @property
+    def uri(self) -> str:
+        """Where ADBC, pyarrow and `nexus sql` connect."""
+        return f"grpc://{self.flight}"
+
+    @property
+    def url(self) -> str:
+        """Where HTTP clients connect."""
+        return f"http://{self.http}"
+
+    @property
+    def pid(self) -> int:
+        """The process, for its memory and processor time."""
+        return self.process.pid
+
+    def logged(self) -> str:
+        """What it has written to its log until now."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self, wait: float = 15) -> int:
+        """Ends it by Ctrl-C and returns its exit code; kills it, and fails, where it does not end in time."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(wait)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the gateway did not end within {wait} s of Ctrl-C\n{self.tail()}") from None
+
+    def tail(self) -> str:
+        """The end of its log, for messages."""
+        return self.logged()[-4000:]
+
+    def __enter__(self) -> "Gateway":
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        died = self.process.poll()
+        code = self.stop()
+        if failed is None:
+            assert died is None, f"the gateway ended by itself with {died}\n{self.tail()}"
+            assert code == 0, f"the gateway ended with {code} after Ctrl-C\n{self.tail()}"
+            assert "panicked at" not in self.logged(), self.tail()
+
+
+def serve(*arguments: object, log: Path, wait: float = 60, environment: dict[str, str] | None = None) -> Gateway:
+    """Starts `nexus serve` with these arguments and returns it once it is ready; its log goes to the file `log`."""
+    if not BINARY.exists():
+        raise FileNotFoundError(f"{BINARY} is not there: run `make build`")
+    command = [str(BINARY), "serve", *map(str, arguments)]
+    values = {**os.environ, **(environment or {})}
+    with log.open("w") as errors:
+        # In a group of its own, so that a Ctrl-C in the terminal reaches it once, through `stop`.
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=values, process_group=0)
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(process, lines), daemon=True).start()
+    try:
+        while (line := lines.get(timeout=wait)) is not None:
+            if found := READY.match(line):
+                return Gateway(process, found[1], found[2], log)
+        reason = f"ended with {process.wait()} before it was ready"
+    except queue.Empty:
+        reason = f"was not ready within {wait} s"
+    process.kill()
+    process.wait()
+    raise RuntimeError(f"`{' '.join(command)}` {reason}\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def demo(log: Path, *arguments: object, **options: object) -> Gateway:
+    """Starts the embedded demo on free ports."""
+    free = "127.0.0.1:0"
+    return serve("--demo", "--flight-listen", free, "--http-listen", free, *arguments, log=log, **options)
+
+
+def configured(folder: Path, text: str, **options: object) -> Gateway:
+    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`."""
+    sections = ["flight", "http"]
+    listens = "\n".join(f'[{name}]\nlisten = "127.0.0.1:0"' for name in sections if f"[{name}]" not in text)
+    config = folder / "nexus.toml"
+    config.write_text(f"{listens}\n{text}")
+    return serve("--config", config, log=folder / "gateway.log", **options)
+
+
+def nexus(*arguments: object, stdin: str = "", environment: dict[str, str] | None = None, wait: float = 60):
+    """Runs another command of the binary to its end; returns the finished process with its output as text."""
+    command = [str(BINARY), *map(str, arguments)]
+    values = {**os.environ, **(environment or {})}
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env=values, timeout=wait)
+
+
+def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    """Hands each line on as it comes, then None; goes on reading so that the process never waits for us."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)

@@ -1,0 +1,75 @@
+"""The JDBC driver on the JDKs of this machine: compiles the probe once and runs it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from fetch import jdbc_jar
+
+HERE = Path(__file__).resolve().parent
+VERSIONS = ["17", "25"]
+URL = "jdbc:arrow-flight-sql://{address}/?useEncryption=false"
+
+
+@cache
+def homes() -> dict[str, Path]:
+    """Every JDK beside the one on the PATH, by its major version."""
+    java = shutil.which("java")
+    assert java, "java is not on the PATH: install JDK 17 and JDK 25"
+    found = {}
+    for release in sorted(Path(java).resolve().parents[2].glob("*/release")):
+        if version := re.search(r'JAVA_VERSION="(\d+)', release.read_text()):
+            found[version[1]] = release.parent
+    missing = [version for version in VERSIONS if version not in found]
+    assert not missing, f"no JDK {' and no JDK '.join(missing)} beside {Path(java).resolve().parents[1]}: install it there"
+    return found
+
+
+@cache
+def classes() -> Path:
+    """The compiled probe."""
+    folder = Path(tempfile.mkdtemp(prefix="nexus-jdbc-"))
+    sources = sorted((HERE / "jdbc").glob("*.java"))
+    subprocess.run(
+        [homes()["17"] / "bin" / "javac", "--release", "17", "-Xlint:all", "-Werror", "-d", folder, *sources], check=True
+    )
+    return folder
+
+
+def probe(
+    command: str, address: str, *arguments: object, jdk: str = "17", zone: str = "UTC", query: str = "", **login: str
+) -> list[dict]:
+    """Runs one command of the probe: its lines, each a JSON value. `query` is added to the URL; `login` has user and password."""
+    done = run_probe(command, address, *arguments, jdk=jdk, zone=zone, query=query, **login)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def run_probe(
+    command: str, address: str, *arguments: object, jdk: str = "17", zone: str = "UTC", query: str = "", **login: str
+) -> subprocess.CompletedProcess[str]:
+    """The same, for connections that may fail: the finished process."""
+    options = ["--add-opens=java.base/java.nio=ALL-UNNAMED", f"-Duser.timezone={zone}", "-Xmx512m", "-XX:TieredStopAtLevel=1"]
+    path = os.pathsep.join(map(str, [jdbc_jar(), classes()]))
+    words = [
+        homes()[jdk] / "bin" / "java",
+        *options,
+        "-cp",
+        path,
+        "Probe",
+        command,
+        URL.format(address=address) + query,
+        *arguments,
+    ]
+    environment = {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, timeout=240)
+
+
+def values(lines: list[dict]) -> dict[str, object]:
+    """The lines that carry a name and a value, as one mapping."""
+    return {line["name"]: line["value"] for line in lines}

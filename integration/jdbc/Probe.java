@@ -1,0 +1,305 @@
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.math.BigDecimal;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.sql.Array;
+import java.sql.Connection;
+import java.sql.Date;
+import java.sql.DatabaseMetaData;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.ResultSetMetaData;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.sql.Struct;
+import java.sql.Timestamp;
+import java.sql.Types;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Calendar;
+import java.util.HexFormat;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.TimeZone;
+
+/** What a JDBC client sees of the gateway, one JSON value a line, for the tests to judge: Probe COMMAND URL ARGUMENT... */
+public final class Probe {
+    public static void main(String[] arguments) throws Exception {
+        Properties properties = new Properties();
+        for (String name : List.of("user", "password")) {
+            String value = System.getenv("PROBE_" + name.toUpperCase());
+            if (value != null) {
+                properties.setProperty(name, value);
+            }
+        }
+        List<String> rest = Arrays.asList(arguments).subList(2, arguments.length);
+        try (Connection connection = DriverManager.getConnection(arguments[1], properties)) {
+            switch (arguments[0]) {
+                case "files" -> {
+                    for (String file : rest) {
+                        print(Path.of(file).getFileName().toString(), query(connection, Files.readString(Path.of(file))));
+                    }
+                }
+                case "query" -> {
+                    for (String sql : rest) {
+                        print(sql, attempt(() -> query(connection, sql)));
+                    }
+                }
+                case "types" -> {
+                    for (String sql : rest) {
+                        print(sql, attempt(() -> types(connection, sql)));
+                    }
+                }
+                case "prepared" -> prepared(connection);
+                case "metadata" -> metadata(connection.getMetaData());
+                case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
+                default -> throw new IllegalArgumentException(arguments[0]);
+            }
+        }
+    }
+
+    private static Map<String, Object> query(Connection connection, String sql) throws SQLException {
+        try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+            return table(rows);
+        }
+    }
+
+    /** The columns and the rows, each value as `getObject` gives it, and an end of the result set. */
+    private static Map<String, Object> table(ResultSet open) throws SQLException {
+        try (ResultSet rows = open) {
+            return read(rows);
+        }
+    }
+
+    private static Map<String, Object> read(ResultSet rows) throws SQLException {
+        ResultSetMetaData about = rows.getMetaData();
+        List<Object> columns = new ArrayList<>();
+        for (int i = 1; i <= about.getColumnCount(); i++) {
+            columns.add(column(about, i));
+        }
+        List<Object> values = new ArrayList<>();
+        while (rows.next()) {
+            List<Object> row = new ArrayList<>();
+            for (int i = 1; i <= about.getColumnCount(); i++) {
+                row.add(text(rows.getObject(i)));
+            }
+            values.add(row);
+        }
+        return map("columns", columns, "rows", values);
+    }
+
+    private static Map<String, Object> column(ResultSetMetaData about, int i) throws SQLException {
+        return map("name", about.getColumnLabel(i), "type", about.getColumnType(i), "typeName", about.getColumnTypeName(i),
+            "precision", about.getPrecision(i), "scale", about.getScale(i), "nullable", about.isNullable(i));
+    }
+
+    /** Each value of each row by every getter that a client may choose: a getter that fails is an object with its error. */
+    private static List<Object> types(Connection connection, String sql) throws SQLException {
+        List<Object> all = new ArrayList<>();
+        Calendar utc = Calendar.getInstance(TimeZone.getTimeZone("UTC"));
+        try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+            ResultSetMetaData about = rows.getMetaData();
+            for (int number = 0; rows.next(); number++) {
+                for (int i = 1; i <= about.getColumnCount(); i++) {
+                    int at = i;
+                    Map<String, Object> seen = column(about, i);
+                    seen.put("row", number);
+                    seen.put("object", attempt(() -> text(rows.getObject(at))));
+                    seen.put("class", attempt(() -> rows.getObject(at) == null ? null : rows.getObject(at).getClass().getName()));
+                    seen.put("string", attempt(() -> rows.getString(at)));
+                    seen.put("wasNull", attempt(() -> rows.getObject(at) == null == rows.wasNull()));
+                    seen.put("boolean", attempt(() -> text(rows.getBoolean(at))));
+                    seen.put("int", attempt(() -> text(rows.getInt(at))));
+                    seen.put("long", attempt(() -> text(rows.getLong(at))));
+                    seen.put("float", attempt(() -> text(rows.getFloat(at))));
+                    seen.put("double", attempt(() -> text(rows.getDouble(at))));
+                    seen.put("decimal", attempt(() -> text(rows.getBigDecimal(at))));
+                    seen.put("bytes", attempt(() -> text(rows.getBytes(at))));
+                    seen.put("date", attempt(() -> text(rows.getDate(at))));
+                    seen.put("time", attempt(() -> text(rows.getTime(at))));
+                    seen.put("timestamp", attempt(() -> text(rows.getTimestamp(at))));
+                    seen.put("timestampUtc", attempt(() -> text(rows.getTimestamp(at, utc).toInstant())));
+                    seen.put("array", attempt(() -> text(rows.getArray(at))));
+                    all.add(seen);
+                }
+            }
+        }
+        return all;
+    }
+
+    private static void prepared(Connection connection) throws Exception {
+        bound(connection, "int", "select n_name from nation where n_nationkey = ?", s -> s.setInt(1, 7));
+        bound(connection, "long", "select n_name from nation where n_nationkey = ?", s -> s.setLong(1, 7L));
+        bound(connection, "string", "select n_nationkey from nation where n_name = ?", s -> s.setString(1, "GERMANY"));
+        bound(connection, "quote", "select count(*) from nation where n_name = ?", s -> s.setString(1, "x' or '1'='1"));
+        bound(connection, "unicode", "select cast(? as varchar) as v", s -> s.setString(1, "中文 é 😀"));
+        bound(connection, "decimal", "select count(*) from lineitem where l_discount = ?", s -> s.setBigDecimal(1, new BigDecimal("0.05")));
+        bound(connection, "double", "select cast(? as double) * 2 as v", s -> s.setDouble(1, 1.25));
+        bound(connection, "date", "select count(*) from orders where o_orderdate < ?", s -> s.setDate(1, Date.valueOf("1995-01-01")));
+        bound(connection, "timestamp", "select cast(? as timestamp) as v", s -> s.setTimestamp(1, Timestamp.valueOf("2026-02-28 23:59:59.5")));
+        bound(connection, "boolean", "select not cast(? as boolean) as v", s -> s.setBoolean(1, true));
+        bound(connection, "null", "select cast(? as bigint) is null as v", s -> s.setNull(1, Types.BIGINT));
+        bound(connection, "two", "select count(*) from orders where o_orderkey between ? and ?", s -> { s.setLong(1, 1); s.setLong(2, 100); });
+        bound(connection, "text", "select '?' as q, \"n_name\" from nation -- ?\nwhere n_nationkey = ? /* ? */", s -> s.setInt(1, 0));
+        bound(connection, "limit", "select n_nationkey from nation order by n_nationkey limit ?", s -> s.setLong(1, 2));
+        bound(connection, "in", "select n_nationkey from nation where n_name in (?, ?) order by 1", s -> { s.setString(1, "FRANCE"); s.setString(2, "CHINA"); });
+        try (PreparedStatement again = connection.prepareStatement("select n_name from nation where n_nationkey = ?")) {
+            List<Object> names = new ArrayList<>();
+            for (int key = 0; key < 3; key++) {
+                again.setInt(1, key);
+                try (ResultSet rows = again.executeQuery()) {
+                    names.add(table(rows).get("rows"));
+                }
+            }
+            print("again", names);
+            print("parameters", map("count", again.getParameterMetaData().getParameterCount(),
+                "type", again.getParameterMetaData().getParameterTypeName(1), "columns", again.getMetaData().getColumnCount()));
+        }
+    }
+
+    private static void bound(Connection connection, String name, String sql, Binding binding) {
+        print(name, attempt(() -> {
+            try (PreparedStatement statement = connection.prepareStatement(sql)) {
+                binding.bind(statement);
+                try (ResultSet rows = statement.executeQuery()) {
+                    return table(rows).get("rows");
+                }
+            }
+        }));
+    }
+
+    /** Every method of DatabaseMetaData: those without arguments by reflection, the listings with theirs. */
+    private static void metadata(DatabaseMetaData about) throws Exception {
+        for (Method method : DatabaseMetaData.class.getMethods()) {
+            if (method.getParameterCount() == 0 && method.getDeclaringClass() == DatabaseMetaData.class) {
+                print(method.getName() + "()", attempt(() -> plain(invoke(method, about))));
+            }
+        }
+        for (int level : new int[] {0, 1, 2, 4, 8}) {
+            print("supportsTransactionIsolationLevel(" + level + ")", attempt(() -> about.supportsTransactionIsolationLevel(level)));
+        }
+        for (int kind : new int[] {ResultSet.TYPE_FORWARD_ONLY, ResultSet.TYPE_SCROLL_INSENSITIVE}) {
+            print("supportsResultSetType(" + kind + ")", attempt(() -> about.supportsResultSetType(kind)));
+        }
+        print("supportsConvert", attempt(() -> about.supportsConvert(Types.INTEGER, Types.VARCHAR)));
+        print("getSchemas", attempt(() -> table(about.getSchemas("tpch", "%"))));
+        print("getTables", attempt(() -> table(about.getTables("tpch", "main", "%", null))));
+        print("getTables typed", attempt(() -> table(about.getTables("tpch", null, "line%", new String[] {"TABLE", "BASE TABLE"}))));
+        print("getTables none", attempt(() -> table(about.getTables("tpch", "main", "no_such_table", null))));
+        print("getColumns", attempt(() -> table(about.getColumns("tpch", "main", "orders", "%"))));
+        print("getColumns one", attempt(() -> table(about.getColumns("tpch", "main", "%", "l\\_ship%"))));
+        print("getPrimaryKeys", attempt(() -> table(about.getPrimaryKeys("tpch", "main", "partsupp"))));
+        print("getImportedKeys", attempt(() -> table(about.getImportedKeys("tpch", "main", "lineitem"))));
+        print("getExportedKeys", attempt(() -> table(about.getExportedKeys("tpch", "main", "orders"))));
+        print("getCrossReference", attempt(() -> table(about.getCrossReference("tpch", "main", "region", "tpch", "main", "nation"))));
+        print("getIndexInfo", attempt(() -> table(about.getIndexInfo("tpch", "main", "orders", false, true))));
+        print("getProcedures", attempt(() -> table(about.getProcedures("tpch", "main", "%"))));
+        print("getFunctions", attempt(() -> table(about.getFunctions("tpch", "main", "%"))));
+        print("getUDTs", attempt(() -> table(about.getUDTs("tpch", "main", "%", null))));
+        print("getBestRowIdentifier", attempt(() -> table(about.getBestRowIdentifier("tpch", "main", "orders", 0, true))));
+        print("getVersionColumns", attempt(() -> table(about.getVersionColumns("tpch", "main", "orders"))));
+        print("getTablePrivileges", attempt(() -> table(about.getTablePrivileges("tpch", "main", "orders"))));
+        print("getColumnPrivileges", attempt(() -> table(about.getColumnPrivileges("tpch", "main", "orders", "%"))));
+        print("getSuperTables", attempt(() -> table(about.getSuperTables("tpch", "main", "orders"))));
+        print("getSuperTypes", attempt(() -> table(about.getSuperTypes("tpch", "main", "%"))));
+        print("getAttributes", attempt(() -> table(about.getAttributes("tpch", "main", "%", "%"))));
+        print("getPseudoColumns", attempt(() -> table(about.getPseudoColumns("tpch", "main", "orders", "%"))));
+    }
+
+    /** Cancels a statement from another thread once its first row is there, and runs another on the same connection. */
+    private static Object cancel(Connection connection, String sql) throws SQLException {
+        String said = null;
+        try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+            rows.next();
+            statement.cancel();
+            long seen = 1;
+            while (rows.next()) {
+                seen++;
+            }
+            said = "read to the end: " + seen;
+        } catch (SQLException error) {
+            said = "cancelled";
+        }
+        return map("said", said, "after", query(connection, "select 1").get("rows"));
+    }
+
+    private static Object invoke(Method method, Object on) throws Exception {
+        try {
+            return method.invoke(on);
+        } catch (InvocationTargetException error) {
+            throw error.getCause() instanceof Exception ? (Exception) error.getCause() : error;
+        }
+    }
+
+    private static Object plain(Object value) throws SQLException {
+        return value instanceof ResultSet ? table((ResultSet) value) : value instanceof Boolean || value instanceof Integer ? value : text(value);
+    }
+
+    /** A value as text of one form, whatever the class it came in. */
+    private static Object text(Object value) throws SQLException {
+        if (value == null) {
+            return null;
+        } else if (value instanceof BigDecimal) {
+            return ((BigDecimal) value).toPlainString();
+        } else if (value instanceof byte[]) {
+            return HexFormat.of().formatHex((byte[]) value);
+        } else if (value instanceof Array) {
+            return text(((Array) value).getArray());
+        } else if (value instanceof Struct) {
+            return text(((Struct) value).getAttributes());
+        } else if (value instanceof Object[]) {
+            return texts(Arrays.asList((Object[]) value));
+        } else if (value instanceof List) {
+            return texts((List<?>) value);
+        } else if (value instanceof Map) {
+            Map<Object, Object> all = new LinkedHashMap<>();
+            for (Map.Entry<?, ?> entry : ((Map<?, ?>) value).entrySet()) {
+                all.put(String.valueOf(entry.getKey()), text(entry.getValue()));
+            }
+            return all;
+        }
+        return value.toString();
+    }
+
+    private static List<Object> texts(List<?> values) throws SQLException {
+        List<Object> all = new ArrayList<>();
+        for (Object item : values) {
+            all.add(text(item));
+        }
+        return all;
+    }
+
+    private static Object attempt(Call call) {
+        try {
+            return call.run();
+        } catch (Exception error) {
+            return map("error", error.getClass().getSimpleName() + ": " + error.getMessage());
+        }
+    }
+
+    private static Map<String, Object> map(Object... pairs) {
+        Map<String, Object> all = new LinkedHashMap<>();
+        for (int i = 0; i < pairs.length; i += 2) {
+            all.put((String) pairs[i], pairs[i + 1]);
+        }
+        return all;
+    }
+
+    private static void print(String name, Object value) {
+        System.out.println(Json.write(map("name", name, "value", value)));
+    }
+
+    private interface Call {
+        Object run() throws Exception;
+    }
+
+    private interface Binding {
+        void bind(PreparedStatement statement) throws SQLException;
+    }
+
+    private Probe() {}
+}

@@ -1,0 +1,121 @@
+"""`make test`: every part in order, each against its budget in minutes, with a table of what each took at the end."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fetch import CACHE, venv
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+CARGO = ["cargo", "test", "--locked"]
+# `test result: ok. 12 passed; 0 failed; 1 ignored; …` of cargo, `3 failed, 12 passed, 1 error in 4.2s` of pytest.
+COUNT = re.compile(r"(\d+) (passed|failed|error)")
+RESULT = re.compile(r"^test result: |^=+ .* in [\d.]+s.*=+$")
+
+
+@dataclass
+class Part:
+    """One part of the run. The budgets hold on two cores; that of the build is for a cold one."""
+
+    name: str
+    budget: float
+    run: Callable[["Part"], bool]
+    minutes: float | None = None
+    outcome: str = "not run"
+    counts: dict[str, int] = field(default_factory=lambda: {"passed": 0, "failed": 0, "error": 0})
+
+
+def main() -> int:
+    """Runs the parts, up to the first that the others need; returns 0 where all went well and in time."""
+    parts = [
+        Part(
+            "fetch",
+            8,
+            lambda part: command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py"),
+        ),
+        Part("build", 32, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
+        Part("rust tests", 12, lambda part: command(part, *CARGO, "--workspace")),
+        Part("s3 conformance", 2, s3_conformance),
+        Part("clients", 13, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
+        Part("commands in docs", 3, lambda part: pytest(part, HERE / "test_docs.py")),
+    ]
+    wanted = sys.argv[1:]
+    for unknown in set(wanted) - {part.name for part in parts}:
+        sys.exit(f'there is no part "{unknown}"; the parts are {", ".join(part.name for part in parts)}')
+    for part in parts:
+        if wanted and part.name not in wanted:
+            continue
+        timed(part)
+        # Without the fetched and the built nothing after can run; what is wrong with one kind of test hides no other.
+        if part.outcome != "ok" and part.name in ("fetch", "build"):
+            break
+    return report([part for part in parts if not wanted or part.name in wanted])
+
+
+def timed(part: Part) -> None:
+    print(f"\n== {part.name} (budget {part.budget:g} min)", flush=True)
+    started = time.monotonic()
+    part.outcome = "ok" if part.run(part) else "FAILED"
+    part.minutes = (time.monotonic() - started) / 60
+    if part.outcome == "ok" and part.minutes > part.budget:
+        part.outcome = "OVER BUDGET"
+
+
+def report(parts: list[Part]) -> int:
+    """Prints the table, and one last line in pytest's form with the tests of all parts added up."""
+    print(f"\n{'part':<18}{'minutes':>9}{'budget':>9}  outcome")
+    for part in parts:
+        minutes = f"{part.minutes:.1f}" if part.minutes is not None else "-"
+        print(f"{part.name:<18}{minutes:>9}{part.budget:>9g}  {part.outcome}")
+    total = sum(part.minutes or 0 for part in parts)
+    print(f"{'all':<18}{total:>9.1f}{sum(part.budget for part in parts):>9g}")
+    counts = {name: sum(part.counts[name] for part in parts) for name in ("failed", "passed", "error")}
+    # A part that fails without a test that does (a build, a budget) is an error of its own.
+    counts["error"] += sum(part.outcome != "ok" and not (part.counts["failed"] or part.counts["error"]) for part in parts)
+    said = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    print(f"===== {said or 'no tests ran'} in {total * 60:.2f}s =====", flush=True)
+    return 0 if all(part.outcome == "ok" for part in parts) else 1
+
+
+def command(part: Part, *words: object, **environment: str) -> bool:
+    """Runs a command, shows its output as it comes, counts the tests it reports. What hangs is ended at twice the budget."""
+    limited = ["timeout", "--kill-after=10", f"{part.budget * 120:.0f}", *map(str, words)]
+    values = {**os.environ, **environment}
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    process = subprocess.Popen(limited, cwd=REPOSITORY, env=values, **both)
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if RESULT.search(line):
+            for number, name in COUNT.findall(line):
+                part.counts[name] += int(number)
+    return process.wait() == 0
+
+
+def fetch(part: Part) -> bool:
+    return command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py")
+
+
+def pytest(part: Part, *words: object) -> bool:
+    options = ["--color=no", "-m", "not soak", "-c", HERE / "pyproject.toml"]
+    return command(part, venv() / "bin" / "python", "-m", "pytest", *options, *words)
+
+
+def s3_conformance(part: Part) -> bool:
+    """The connector's own suite against an S3 server that checks signatures."""
+    import s3
+
+    with s3.server(CACHE / "s3-conformance" / "root") as bucket:
+        environment = {"NEXUS_TEST_S3_ENDPOINT": bucket.endpoint, "NEXUS_TEST_S3_KEY": s3.KEY, "NEXUS_TEST_S3_SECRET": s3.SECRET}
+        (bucket.root / "conformance").mkdir(exist_ok=True)
+        return command(part, *CARGO, "-p", "nexus-sources", "--test", "s3", "--", "--ignored", **environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

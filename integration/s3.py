@@ -1,0 +1,54 @@
+"""An S3 server that checks signatures: s3s-fs over a folder."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetch import s3_binary
+
+KEY = "AKEXAMPLE"
+SECRET = "SKEXAMPLE"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A running S3 server: files in `root/BUCKET/` are the objects of BUCKET."""
+
+    endpoint: str
+    root: Path
+
+
+@contextmanager
+def server(root: Path) -> Iterator[Bucket]:
+    """Serves a folder until the block ends; its log is beside the folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    keys = ["--access-key", KEY, "--secret-key", SECRET]
+    log = root.with_suffix(".log")
+    with log.open("w") as output:
+        process = subprocess.Popen([s3_binary(), *address, *keys, root], stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 30
+        while not _accepts(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the S3 server does not answer on port {port}\n{log.read_text()}")
+            time.sleep(0.02)
+        yield Bucket(f"http://127.0.0.1:{port}", root)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    except OSError:
+        return False

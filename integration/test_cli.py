@@ -1,0 +1,183 @@
+"""The command line: statements with each form of output, the prompt with Ctrl-C, passwords, configuration, start and end."""
+
+import csv
+import io
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gateway import BINARY, Gateway, configured, demo, nexus
+
+QUERY = "select n_nationkey, n_name from nation where n_nationkey < 2 order by 1"
+ROWS = [{"n_nationkey": 0, "n_name": "ALGERIA"}, {"n_nationkey": 1, "n_name": "ARGENTINA"}]
+ENDLESS = "select sum(a.l_orderkey * b.l_orderkey) from lineitem a, lineitem b, lineitem c"
+
+
+def sql(gateway: Gateway, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """`nexus sql` to its end."""
+    return nexus("sql", "--url", gateway.uri, *arguments, **options)
+
+
+def test_a_table_for_people(embedded: Gateway) -> None:
+    done = sql(embedded, "-c", QUERY)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"n_nationkey.*n_name", done.stdout)
+    assert re.search(r"1.*ARGENTINA", done.stdout)
+
+
+def test_csv_and_json(embedded: Gateway) -> None:
+    text = sql(embedded, "-c", QUERY, "--format", "csv").stdout
+    assert list(csv.DictReader(io.StringIO(text))) == [{name: str(value) for name, value in row.items()} for row in ROWS]
+    text = sql(embedded, "-c", QUERY, "--format", "json").stdout
+    assert [json.loads(line) for line in text.splitlines()] == ROWS
+
+
+def test_arrow_and_parquet(embedded: Gateway, tmp_path: Path) -> None:
+    for form in ("arrow", "parquet"):
+        done = sql(embedded, "-c", QUERY, "--format", form, "--output", tmp_path / form)
+        assert done.returncode == 0, done.stderr
+    assert pa.ipc.open_stream((tmp_path / "arrow").read_bytes()).read_all().to_pylist() == ROWS
+    assert pq.read_table(tmp_path / "parquet").to_pylist() == ROWS
+
+
+def test_many_statements_and_standard_input(embedded: Gateway) -> None:
+    assert sql(embedded, "-c", "select 1 as a", "-c", "select 2 as b", "--format", "csv").stdout.split() == ["a", "1", "b", "2"]
+    assert sql(embedded, "--format", "csv", stdin="select 1 as a;\nselect\n2 as b").stdout.split() == ["a", "1", "b", "2"]
+
+
+def test_an_error_is_told_and_ends_with_one(embedded: Gateway) -> None:
+    done = sql(embedded, "-c", "select * from lineitm")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert '"lineitem"' in done.stderr
+
+
+def test_a_server_that_is_not_there() -> None:
+    done = nexus("sql", "--url", "grpc://127.0.0.1:9", "-c", "select 1")
+    assert done.returncode == 1
+    assert "127.0.0.1:9" in done.stderr
+
+
+def test_a_password_comes_from_the_environment(tmp_path: Path) -> None:
+    hashed = nexus("hash-password", stdin="hunter2\n").stdout.strip()
+    with configured(tmp_path, f'[auth]\nmode = "basic"\n[auth.users.ann]\npassword_hash = "{hashed}"\n') as gateway:
+        good = sql(gateway, "--user", "ann", "-c", "select 1 as v", "--format", "csv", environment={"NEXUS_PASSWORD": "hunter2"})
+        assert good.stdout.split() == ["v", "1"], good.stderr
+        bad = sql(gateway, "--user", "ann", "-c", "select 1", environment={"NEXUS_PASSWORD": "not-this-one"})
+        assert bad.returncode == 1
+        assert "not-this-one" not in bad.stderr
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, *command: object, **environment: str) -> None:
+        self.master, slave = os.openpty()
+        words = ["setsid", "--ctty", "--wait", *map(str, command)]
+        values = {**os.environ, "TERM": "xterm", **environment}
+        self.process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=values)
+        os.close(slave)
+        self.seen = ""
+
+    def expect(self, pattern: str, wait: float = 20) -> None:
+        """Reads until the pattern has come, and forgets what came up to its end."""
+        deadline = time.monotonic() + wait
+        while not (found := re.search(pattern, self.seen)):
+            left = deadline - time.monotonic()
+            assert left > 0, f"{pattern!r} did not come; there was {self.seen[-2000:]!r}"
+            if select.select([self.master], [], [], left)[0]:
+                self.seen += os.read(self.master, 65536).decode(errors="replace")
+        self.seen = self.seen[found.end() :]
+
+    def type(self, text: str) -> None:
+        """Types."""
+        os.write(self.master, text.encode())
+
+
+def test_the_prompt_and_ctrl_c(embedded: Gateway, tmp_path: Path) -> None:
+    terminal = Terminal(BINARY, "sql", "--url", embedded.uri, XDG_STATE_HOME=str(tmp_path))
+    terminal.expect("nexus> ")
+    terminal.type("select 41 +\r")
+    terminal.expect("-> ")
+    terminal.type("1 as v;\r")
+    terminal.expect("42")
+    terminal.expect("nexus> ")
+    terminal.type("select * from lineitm;\r")
+    terminal.expect('error: .*"lineitem"')
+    terminal.expect("nexus> ")
+    terminal.type(f"{ENDLESS};\r")
+    running = "select count(*) as n from system.main.queries where statement like '%b.l_orderkey%' and state = 'running'"
+    until(lambda: embedded_count(embedded, running) >= 1)
+    terminal.type("\x03")
+    terminal.expect("cancelled")
+    terminal.expect("nexus> ")
+    until(lambda: embedded_count(embedded, running) == 0)
+    terminal.type("select 'still' || ' here';\r")
+    terminal.expect("still here")
+    terminal.expect("nexus> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(10) == 0
+    assert "41 +" in (tmp_path / "nexus" / "sql_history").read_text()
+
+
+def embedded_count(gateway: Gateway, query: str) -> int:
+    """A count, less the statement that asks for it."""
+    lines = sql(gateway, "-c", query + " and statement not like '%system%'", "--format", "csv").stdout.split()
+    return int(lines[1])
+
+
+def until(condition: object, wait: float = 20) -> None:
+    """Asks again until it is so."""
+    deadline = time.monotonic() + wait
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+
+
+def test_a_good_configuration_and_its_schema(tmp_path: Path) -> None:
+    config = tmp_path / "nexus.toml"
+    config.write_text(f'[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path}"\n')
+    done = nexus("config", "check", config)
+    assert done.returncode == 0, done.stderr
+    schema = json.loads(nexus("config", "schema").stdout)
+    assert {"flight", "http", "auth", "catalogs"} <= set(schema["properties"])
+
+
+def test_the_written_schema_and_help() -> None:
+    assert "serve" in nexus("--help").stdout
+    assert re.match(r"nexus \d+\.\d+", nexus("--version").stdout)
+    assert nexus("no-such-command").returncode == 2
+
+
+def test_ctrl_c_ends_a_gateway_that_is_busy(tmp_path: Path) -> None:
+    with demo(tmp_path / "gateway.log") as gateway:
+        busy = subprocess.Popen(
+            [BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        running = "select count(*) as n from system.main.queries where state = 'running'"
+        until(lambda: embedded_count(gateway, running) >= 1)
+        gateway.process.send_signal(signal.SIGINT)
+        assert gateway.process.wait(15) == 0, gateway.tail()
+        assert busy.wait(10) == 1
+        gateway.process.poll()
+
+
+def test_sigterm_ends_it_too(tmp_path: Path) -> None:
+    gateway = demo(tmp_path / "gateway.log")
+    gateway.process.terminate()
+    assert gateway.process.wait(15) == 0, gateway.tail()
+
+
+def test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix(embedded: Gateway) -> None:
+    host, port = embedded.flight.rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as plain:
+        plain.sendall(bytes.fromhex("16030100c8010000c40303") + bytes(32))
+        until(lambda: "TLS" in embedded.logged())

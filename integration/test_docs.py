@@ -1,0 +1,96 @@
+"""Every command in the documentation is run, page by page, against the demo on its usual ports.
+
+Blocks of `sh`, `python` and `sql` run in the order of their page, in one folder; a block with `file=NAME` is written to
+that file instead. A block that cannot run here says why: `sh no-run: the reason`.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway import BINARY, REPOSITORY, Gateway, serve
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# Other names of the same languages would pass unseen.
+MISNAMED = {"bash", "shell", "console", "shell-session", "zsh", "py", "python3"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the rest of its info string, its text, and where it begins."""
+
+    language: str
+    note: str
+    text: str
+    line: int
+
+    @property
+    def file(self) -> str | None:
+        """The file that it is to be written to."""
+        found = re.search(r"\bfile=(\S+)", self.note)
+        return found[1] if found else None
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks of a page."""
+    text, found = page.read_text(), []
+    for match in FENCE.finditer(text):
+        language, _, note = match[2].strip().partition(" ")
+        body = "".join(line.removeprefix(match[1]) for line in match[3].splitlines(keepends=True))
+        found.append(Block(language, note.strip(), body, text.count("\n", 0, match.start()) + 1))
+    return found
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The demo on the ports that the documentation names."""
+    with serve("--demo", log=tmp_path_factory.mktemp("usual") / "gateway.log") as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+@pytest.mark.timeout(300)
+def test_the_commands_of_a_page(page: Path, usual: Gateway, tmp_path: Path) -> None:
+    for block in blocks(page):
+        where = f"{page.relative_to(REPOSITORY)}:{block.line}"
+        assert block.language not in MISNAMED, f"{where}: write sh or python in place of {block.language}"
+        if block.note.startswith("no-run"):
+            assert re.match(r"no-run: \w.{5,}", block.note), f"{where}: no-run needs a reason"
+        elif block.file:
+            (tmp_path / block.file).write_text(block.text)
+        elif command := commands(block, usual):
+            done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, f"{where} ended with {done.returncode}\n{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def commands(block: Block, gateway: Gateway) -> list[str] | None:
+    """What runs a block; none where it is no code of ours to run."""
+    match block.language:
+        case "sh":
+            return ["bash", "-euo", "pipefail", "-c", block.text]
+        case "python":
+            return [sys.executable, "-W", "error::SyntaxWarning", "-c", block.text]
+        case "sql":
+            return [str(BINARY), "sql", "--url", gateway.uri, "-c", block.text]
+        case _:
+            return None
+
+
+def environment() -> dict[str, str]:
+    """The programs of the documentation on the path: the gateway's, and the Python of the tests."""
+    path = os.pathsep.join([str(BINARY.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path}
+
+
+def test_the_blocks_of_a_page_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```sh no-run: for a reason\nmake\n```\n\n- item\n\n  ```toml file=a.toml\n  a = 1\n  ```\n")
+    assert blocks(page) == [Block("sh", "no-run: for a reason", "make\n", 3), Block("toml", "file=a.toml", "a = 1\n", 9)]
+    assert [block.file for block in blocks(page)] == [None, "a.toml"]

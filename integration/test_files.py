@@ -1,0 +1,184 @@
+"""Files as tables: seen without a restart, partitions, patterns, declared schemas, buckets with right and wrong keys."""
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+import s3
+from gateway import Gateway, configured
+from wire import Client
+
+CATALOG = """
+[defaults]
+catalog = "lake"
+
+[cache]
+size = "64MiB"
+
+[catalogs.lake]
+kind = "files"
+location = "{data}"
+
+[catalogs.lake.tables.jan]
+path = "log-2026-01-*.csv"
+
+[catalogs.lake.tables.declared]
+path = "semicolons.txt"
+format = "csv"
+delimiter = ";"
+header = false
+columns = [{{ name = "id", type = "BIGINT" }}, {{ name = "price", type = "DECIMAL(10,2)" }}, {{ name = "day", type = "DATE" }}]
+primary_key = ["id"]
+"""
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
+    """A gateway over a folder of every kind of table."""
+    folder = tmp_path_factory.mktemp("lake")
+    data = folder / "data"
+    data.mkdir()
+    for year in (2024, 2025):
+        for month in (1, 2):
+            part = data / "sales" / f"year={year}" / f"month={month}"
+            part.mkdir(parents=True)
+            pq.write_table(pa.table({"amount": [year * 100 + month, 1]}), part / "part.parquet")
+    for day in (1, 2):
+        (data / f"log-2026-01-{day:02}.csv").write_text(f"day,text\n{day},hello\n")
+    (data / "log-2026-02-01.csv").write_text("day,text\n32,other month\n")
+    (data / "semicolons.txt").write_text("1;10.50;2026-01-01\n2;;\n")
+    (data / "events.json").write_text('{"id": 1, "tags": ["a", "b"], "inner": {"x": 1.5}}\n{"id": 2}\n')
+    (data / "packed.csv.gz").write_bytes(gzip.compress(b"a,b\n1,x\n2,y\n"))
+    with configured(folder, CATALOG.format(data=data)) as gateway, Client(gateway.flight) as client:
+        yield client, data
+
+
+def test_a_new_file_is_seen_by_the_next_statement(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    with pytest.raises(grpc.RpcError):
+        client.rows("select * from arrived")
+    pq.write_table(pa.table({"a": [1, 2, 3]}), data / "arrived.parquet")
+    assert client.rows("select sum(a) as v from arrived") == [{"v": 6}]
+    pq.write_table(pa.table({"a": [10, 20, 30]}), data / "arrived.parquet")
+    assert client.rows("select sum(a) as v from arrived") == [{"v": 60}]
+
+
+def test_a_new_file_of_a_folder_is_seen_by_the_next_statement(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    (data / "parts").mkdir()
+    for number in range(3):
+        pq.write_table(pa.table({"a": [number]}), data / "parts" / f"{number}.parquet")
+        assert client.rows("select count(*) as v from parts") == [{"v": number + 1}]
+
+
+def test_partitions_are_columns(lake: tuple[Client, Path]) -> None:
+    client, _ = lake
+    assert client.rows("select year, month, max(amount) as m from sales group by year, month order by 1, 2") == [
+        {"year": year, "month": month, "m": year * 100 + month} for year in (2024, 2025) for month in (1, 2)
+    ]
+    assert client.rows("select count(*) as n from sales where year = 2025 and month = 1") == [{"n": 2}]
+
+
+def test_a_pattern_takes_the_files_that_match(lake: tuple[Client, Path]) -> None:
+    client, _ = lake
+    assert client.rows("select count(*) as n, max(day) as d from jan") == [{"n": 2, "d": 2}]
+
+
+def test_declared_columns(lake: tuple[Client, Path]) -> None:
+    client, _ = lake
+    rows = client.rows(
+        "select cast(id as varchar) as id, cast(price as varchar) as price, day is null as none from declared order by 1"
+    )
+    assert rows == [{"id": "1", "price": "10.50", "none": False}, {"id": "2", "price": None, "none": True}]
+
+
+def test_json_and_compressed_files(lake: tuple[Client, Path]) -> None:
+    client, _ = lake
+    assert client.rows("select id, inner['x'] as x, tags[1] as t from events order by id") == [
+        {"id": 1, "x": 1.5, "t": "a"},
+        {"id": 2, "x": None, "t": None},
+    ]
+    assert client.rows("select sum(a) as v from packed") == [{"v": 3}]
+
+
+def test_a_link_out_of_the_folder_is_refused(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    (data.parent / "secret.csv").write_text("password\nhunter2\n")
+    (data / "link.csv").symlink_to(data.parent / "secret.csv")
+    with pytest.raises(grpc.RpcError) as error:
+        client.rows("select * from link")
+    assert "hunter2" not in error.value.details()
+    (data / "link.csv").unlink()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
+    """An S3 server with a bucket of Parquet and CSV."""
+    root = tmp_path_factory.mktemp("s3") / "root"
+    folder = root / "sales" / "2026"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"a": list(range(100_000))}), folder / "numbers.parquet")
+    pa.csv.write_csv(pa.table({"name": ["x", "y"]}), folder / "names.csv")
+    with s3.server(root) as running:
+        yield running
+
+
+def over(bucket: s3.Bucket, folder: Path, key: str = s3.KEY, secret: str = s3.SECRET, name: str = "sales") -> Gateway:
+    """A gateway over the bucket, with these keys."""
+    text = f"""
+[defaults]
+catalog = "bucket"
+[catalogs.bucket]
+kind = "files"
+location = "s3://{name}/2026"
+endpoint = "{bucket.endpoint}"
+region = "us-east-1"
+access_key_id = "{key}"
+secret_access_key = "${{env:BUCKET_SECRET}}"
+allow_http = true
+"""
+    return configured(folder, text, environment={"BUCKET_SECRET": secret})
+
+
+def test_a_bucket_with_the_right_key(bucket: s3.Bucket, tmp_path: Path) -> None:
+    with over(bucket, tmp_path) as gateway, Client(gateway.flight) as client:
+        assert client.rows("select sum(a) as v from numbers where a >= 99999") == [{"v": 99_999}]
+        assert client.rows("select count(*) as v from names") == [{"v": 2}]
+        pa.csv.write_csv(pa.table({"late": [7]}), bucket.root / "sales" / "2026" / "late.csv")
+        assert client.rows("select late from late") == [{"late": 7}]
+        assert s3.SECRET not in gateway.logged()
+
+
+@pytest.mark.parametrize(
+    ("keys", "codes"),
+    [
+        ({"secret": "not-the-secret"}, (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)),
+        ({"key": "AKUNKNOWN"}, (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)),
+        ({"name": "no-such-bucket"}, (grpc.StatusCode.NOT_FOUND,)),
+    ],
+    ids=["secret", "key", "bucket"],
+)
+def test_a_bucket_that_does_not_open(keys: dict, codes: tuple, bucket: s3.Bucket, tmp_path: Path) -> None:
+    with over(bucket, tmp_path, **keys) as gateway, Client(gateway.flight) as client:
+        with pytest.raises(grpc.RpcError) as error:
+            client.rows("select * from numbers")
+        assert error.value.code() in codes, error.value.details()
+        for secret in (s3.SECRET, "not-the-secret"):
+            assert secret not in error.value.details()
+            assert secret not in gateway.logged()
+        assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+def test_a_bucket_that_is_down_does_not_take_the_gateway_with_it(tmp_path: Path) -> None:
+    nowhere = s3.Bucket("http://127.0.0.1:9", tmp_path)
+    with over(nowhere, tmp_path) as gateway, Client(gateway.flight) as client:
+        with pytest.raises(grpc.RpcError) as error:
+            client.rows("select * from numbers", timeout=60)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE, error.value.details()
+        assert client.rows("select 1 as v") == [{"v": 1}]

@@ -1,0 +1,151 @@
+"""The JDBC driver beside its queries: metadata, prepared statements, the connection's options, cancellation."""
+
+import pytest
+
+import jdbc
+from data import TABLES
+from gateway import Gateway
+
+KEYS = {"partsupp": ["ps_partkey", "ps_suppkey"], "lineitem": ["l_orderkey", "l_linenumber"], "orders": ["o_orderkey"]}
+
+# What the driver itself does not offer, whatever the server: it throws before it asks.
+REFUSED_BY_THE_DRIVER: set[str] = set()
+
+
+@pytest.fixture(scope="module", params=jdbc.VERSIONS, ids=lambda version: f"jdk{version}")
+def metadata(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
+    """Every method of DatabaseMetaData and what it gave."""
+    return jdbc.values(jdbc.probe("metadata", embedded.flight, jdk=request.param))
+
+
+def rows(listing: dict) -> list[dict]:
+    """A result set as dictionaries."""
+    assert "error" not in listing, listing
+    names = [column["name"] for column in listing["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in listing["rows"]]
+
+
+def test_no_method_of_the_metadata_fails(metadata: dict) -> None:
+    failed = {name: value["error"] for name, value in metadata.items() if isinstance(value, dict) and "error" in value}
+    assert set(failed) <= REFUSED_BY_THE_DRIVER, failed
+    assert len(metadata) > 150
+
+
+def test_the_product_is_named(metadata: dict) -> None:
+    assert metadata["getDatabaseProductName()"] == "nexus-gateway"
+    assert metadata["getDatabaseProductVersion()"]
+    assert metadata["getIdentifierQuoteString()"] == '"'
+    assert metadata["getSQLKeywords()"]
+
+
+def test_catalogs_schemas_and_table_types(metadata: dict) -> None:
+    catalogs = [row["TABLE_CAT"] for row in rows(metadata["getCatalogs()"])]
+    assert catalogs == sorted(catalogs)
+    assert {"demo", "tpch", "system"} <= set(catalogs)
+    schemas = {row["TABLE_SCHEM"] for row in rows(metadata["getSchemas"])}
+    assert schemas == {"information_schema", "main"}
+    assert "TABLE" in str(metadata["getTableTypes()"]["rows"])
+
+
+def test_tables(metadata: dict) -> None:
+    listed = rows(metadata["getTables"])
+    assert [row["TABLE_NAME"] for row in listed] == TABLES
+    assert {(row["TABLE_CAT"], row["TABLE_SCHEM"]) for row in listed} == {("tpch", "main")}
+    assert [row["TABLE_NAME"] for row in rows(metadata["getTables typed"])] == ["lineitem"]
+    assert rows(metadata["getTables none"]) == []
+
+
+def test_columns(metadata: dict) -> None:
+    listed = rows(metadata["getColumns"])
+    assert [row["COLUMN_NAME"] for row in listed][:4] == ["o_orderkey", "o_custkey", "o_orderstatus", "o_totalprice"]
+    assert [row["ORDINAL_POSITION"] for row in listed] == [str(number) for number in range(1, 10)]
+    types = {row["COLUMN_NAME"]: row["TYPE_NAME"] for row in listed}
+    assert types["o_orderkey"] == "BIGINT"
+    assert types["o_orderdate"] == "DATE"
+    assert types["o_comment"] == "VARCHAR"
+    price = next(row for row in listed if row["COLUMN_NAME"] == "o_totalprice")
+    assert (price["TYPE_NAME"], price["COLUMN_SIZE"], price["DECIMAL_DIGITS"]) == ("DECIMAL", "15", "2")
+    # An escaped underscore is itself: l_shipdate, l_shipinstruct and l_shipmode.
+    assert [row["COLUMN_NAME"] for row in rows(metadata["getColumns one"])] == ["l_shipdate", "l_shipinstruct", "l_shipmode"]
+
+
+def test_keys(metadata: dict) -> None:
+    assert [row["COLUMN_NAME"] for row in rows(metadata["getPrimaryKeys"])] == KEYS["partsupp"]
+    imported = {(row["FKCOLUMN_NAME"], row["PKTABLE_NAME"]) for row in rows(metadata["getImportedKeys"])}
+    assert ("l_orderkey", "orders") in imported
+    exported = {(row["FKTABLE_NAME"], row["FKCOLUMN_NAME"]) for row in rows(metadata["getExportedKeys"])}
+    assert exported == {("lineitem", "l_orderkey")}
+    crossed = rows(metadata["getCrossReference"])
+    assert [(row["PKCOLUMN_NAME"], row["FKCOLUMN_NAME"]) for row in crossed] == [("r_regionkey", "n_regionkey")]
+
+
+def test_types_are_described(metadata: dict) -> None:
+    assert "columns" in metadata["getTypeInfo()"]
+
+
+@pytest.fixture(scope="module", params=jdbc.VERSIONS, ids=lambda version: f"jdk{version}")
+def prepared(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
+    """The rows of each prepared statement, on a JVM far from UTC."""
+    return jdbc.values(jdbc.probe("prepared", embedded.flight, jdk=request.param))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("int", [["GERMANY"]]),
+        ("long", [["GERMANY"]]),
+        ("string", [["7"]]),
+        ("quote", [["0"]]),
+        ("unicode", [["中文 é 😀"]]),
+        ("double", [["2.5"]]),
+        ("timestamp", [["2026-02-28 23:59:59.5"]]),
+        ("boolean", [["false"]]),
+        ("null", [["true"]]),
+        ("text", [["?", "ALGERIA"]]),
+        ("limit", [["0"], ["1"]]),
+        ("in", [["6"], ["18"]]),
+        ("again", [[["ALGERIA"]], [["ARGENTINA"]], [["BRAZIL"]]]),
+        ("parameters", {"count": 1, "type": "BIGINT", "columns": 1}),
+    ],
+)
+def test_prepared_statements_take_parameters(name: str, expected: object, prepared: dict) -> None:
+    assert prepared[name] == expected
+
+
+@pytest.mark.parametrize("name", ["decimal", "date", "two"])
+def test_prepared_counts_are_those_of_literals(name: str, prepared: dict, embedded: Gateway) -> None:
+    literal = {
+        "decimal": "select count(*) from lineitem where l_discount = 0.05",
+        "date": "select count(*) from orders where o_orderdate < date '1995-01-01'",
+        "two": "select count(*) from orders where o_orderkey between 1 and 100",
+    }[name]
+    [answer] = jdbc.probe("query", embedded.flight, literal)
+    assert prepared[name] == answer["value"]["rows"]
+    assert int(prepared[name][0][0]) > 0
+
+
+def test_the_url_names_the_catalog(embedded: Gateway) -> None:
+    [answer] = jdbc.probe("query", embedded.flight, "select count(*) > 0 from types", query="&catalog=demo")
+    assert answer["value"]["rows"] == [["true"]]
+
+
+def test_an_unknown_catalog_in_the_url_is_refused(embedded: Gateway) -> None:
+    done = jdbc.run_probe("query", embedded.flight, "select 1", query="&catalog=no_such_catalog")
+    assert done.returncode != 0 or "error" in done.stdout, done.stdout
+
+
+def test_an_error_reaches_the_client_in_words(embedded: Gateway) -> None:
+    bad, good = jdbc.probe("query", embedded.flight, "select * from lineitm", "select 1")
+    assert "lineitem" in bad["value"]["error"]
+    assert good["value"]["rows"] == [["1"]]
+
+
+def test_a_statement_is_cancelled(embedded: Gateway) -> None:
+    endless = "select a.l_orderkey from lineitem a, lineitem b, lineitem c"
+    [answer] = jdbc.probe("cancel", embedded.flight, endless)
+    assert answer["value"] == {"said": "cancelled", "after": [["1"]]}
+
+
+def test_encryption_asked_of_a_plain_port_is_logged_with_the_fix(embedded: Gateway) -> None:
+    done = jdbc.run_probe("query", embedded.flight, "select 1", query="&useEncryption=true")
+    assert done.returncode != 0

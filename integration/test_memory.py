@@ -1,0 +1,86 @@
+"""Memory: a large result streams within a small bound, with a slow reader too; what cannot fit fails in words."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from gateway import Gateway, configured
+from wire import Client, statement
+
+LIMIT = 'limits.memory = "256MiB"\n[cache]\nsize = "0"\n'
+BOUND = 550 << 20
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small(tmp_path: Path, tpch: Path) -> Iterator[Gateway]:
+    """A gateway with 256 MiB for its statements."""
+    text = f'{LIMIT}[defaults]\ncatalog = "tpch"\n[catalogs.tpch]\nkind = "files"\nlocation = "{tpch}"\n'
+    with configured(tmp_path, text) as gateway:
+        yield gateway
+
+
+def streamed(gateway: Gateway, wanted: int, pause: float) -> int:
+    """Reads that many bytes of an endless join, waiting after each 64 MiB; returns the largest resident memory seen."""
+    process = psutil.Process(gateway.pid)
+    with Client(gateway.flight) as client:
+        endless = "select l.* from lineitem l, generate_series(1, 1000)"
+        [ticket] = client.info(statement(endless)).tickets
+        stream = client.get(ticket, timeout=3600)
+        seen = largest = step = 0
+        while seen < wanted:
+            seen += len(next(stream))
+            if seen // (64 * MIB) > step:
+                step = seen // (64 * MIB)
+                time.sleep(pause)
+                largest = max(largest, process.memory_info().rss)
+        stream.cancel()
+        assert client.rows("select 1 as v") == [{"v": 1}]
+    return largest
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.5], ids=["fast reader", "slow reader"])
+def test_one_gibibyte_streams_in_little_memory(pause: float, small: Gateway) -> None:
+    assert streamed(small, 1 << 30, pause) < BOUND
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("pause", [0.0, 1.0], ids=["fast reader", "slow reader"])
+def test_five_gibibytes_stream_in_little_memory(pause: float, small: Gateway) -> None:
+    assert streamed(small, 5 << 30, pause) < BOUND
+
+
+def test_a_reader_that_stops_reading_holds_little(small: Gateway) -> None:
+    process = psutil.Process(small.pid)
+    with Client(small.flight) as client:
+        [ticket] = client.info(statement("select l.* from lineitem l, generate_series(1, 1000)")).tickets
+        stream = client.get(ticket)
+        next(stream)
+        used = process.cpu_times().user
+        deadline = time.monotonic() + 20
+        # The server has stopped for the reader when a second passes without work.
+        while time.monotonic() < deadline:
+            time.sleep(1)
+            before, used = used, process.cpu_times().user
+            if used - before < 0.05:
+                break
+        else:
+            pytest.fail("the server goes on working for a reader that does not read")
+        assert process.memory_info().rss < BOUND
+        stream.cancel()
+
+
+def test_what_does_not_fit_fails_in_words(small: Gateway) -> None:
+    with Client(small.flight) as client:
+        hungry = "select l_comment, array_agg(a.l_orderkey) from lineitem a, generate_series(1, 200) group by l_comment"
+        with pytest.raises(grpc.RpcError) as error:
+            client.rows(hungry, timeout=110)
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.value.details()
+        assert "limits.memory" in error.value.details()
+        assert client.rows("select 1 as v") == [{"v": 1}]
+    assert psutil.Process(small.pid).memory_info().rss < 2 * BOUND

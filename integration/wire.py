@@ -1,0 +1,144 @@
+"""Flight SQL by hand over plain gRPC: the exact codes, the exact sizes, and messages that no client library would send.
+
+Only the few protobuf fields that the tests look at are read and written.
+"""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+import pyarrow as pa
+
+SERVICE = "/arrow.flight.protocol.FlightService/"
+SQL = "type.googleapis.com/arrow.flight.protocol.sql."
+UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@dataclass
+class Info:
+    """What GetFlightInfo said: the schema as IPC bytes, the tickets, and whether an endpoint names a place."""
+
+    schema: bytes
+    tickets: list[bytes]
+    locations: list[bytes]
+
+
+class Client:
+    """One plain connection; every call takes the credentials given here."""
+
+    def __init__(self, address: str, user: str | None = None, password: str = "", **headers: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=UNBOUNDED)
+        self.headers = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        if user is not None:
+            self.headers.append(("authorization", basic(user, password)))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def unary(self, method: str, message: bytes, timeout: float = 30) -> bytes:
+        """One message there, one back, for any service: `method` is its full path."""
+        return self.channel.unary_unary(method)(message, metadata=self.headers, timeout=timeout)
+
+    def stream(self, method: str, message: bytes, timeout: float = 30) -> Iterator[bytes]:
+        """One message there, many back."""
+        return self.channel.unary_stream(method)(message, metadata=self.headers, timeout=timeout)
+
+    def info(self, command: bytes, timeout: float = 30) -> Info:
+        """GetFlightInfo of a packed command."""
+        fields = parse(self.unary(SERVICE + "GetFlightInfo", descriptor(command), timeout))
+        endpoints = [parse(value) for number, value in fields if number == 3]
+        tickets = [first(parse(first(endpoint, 1)), 1) for endpoint in endpoints]
+        return Info(first(fields, 1), tickets, [value for endpoint in endpoints for number, value in endpoint if number == 2])
+
+    def schema(self, command: bytes) -> bytes:
+        """GetSchema of a packed command, as IPC bytes."""
+        return first(parse(self.unary(SERVICE + "GetSchema", descriptor(command))), 1)
+
+    def get(self, ticket: bytes, timeout: float = 30) -> Iterator[bytes]:
+        """DoGet: each FlightData message as it came."""
+        return self.stream(SERVICE + "DoGet", field(1, ticket), timeout)
+
+    def rows(self, sql: str, timeout: float = 30) -> list[dict]:
+        """A statement through GetFlightInfo and DoGet."""
+        info = self.info(statement(sql), timeout)
+        return decode(message for ticket in info.tickets for message in self.get(ticket, timeout))
+
+
+def basic(user: str, password: str) -> str:
+    """The header of a user name and a password."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def decode(messages: Iterator[bytes]) -> list[dict]:
+    """The rows of FlightData messages, through Arrow's own reader of IPC."""
+    stream = bytearray()
+    for message in messages:
+        fields = parse(message)
+        header, body = first(fields, 2), first(fields, 1000)
+        padding = -len(header) % 8
+        stream += b"\xff\xff\xff\xff" + (len(header) + padding).to_bytes(4, "little") + header + bytes(padding) + body
+    return pa.ipc.open_stream(bytes(stream)).read_all().to_pylist() if stream else []
+
+
+def statement(sql: str) -> bytes:
+    """CommandStatementQuery, packed."""
+    return packed("CommandStatementQuery", field(1, sql.encode()))
+
+
+def packed(name: str, value: bytes = b"") -> bytes:
+    """A command of Flight SQL in its Any."""
+    return field(1, (SQL + name).encode()) + field(2, value)
+
+
+def descriptor(command: bytes) -> bytes:
+    """A FlightDescriptor of type CMD."""
+    return b"\x08\x02" + field(2, command)
+
+
+def field(number: int, value: bytes) -> bytes:
+    """A length-delimited field."""
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def varint(value: int) -> bytes:
+    """A protobuf integer."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def first(fields: list[tuple[int, bytes]], number: int) -> bytes:
+    """The first field of this number; empty where there is none, as protobuf has it."""
+    return next((value for found, value in fields if found == number), b"")
+
+
+def parse(message: bytes) -> list[tuple[int, bytes]]:
+    """The length-delimited fields of a message, in their order; the others are passed over."""
+    fields, at = [], 0
+    while at < len(message):
+        key, at = _varint_at(message, at)
+        if key & 7 == 0:
+            _, at = _varint_at(message, at)
+        elif key & 7 == 2:
+            size, at = _varint_at(message, at)
+            fields.append((key >> 3, message[at : at + size]))
+            at += size
+        else:
+            at += {1: 8, 5: 4}[key & 7]
+    return fields
+
+
+def _varint_at(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
