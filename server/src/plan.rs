@@ -18,6 +18,7 @@ use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Result, TableName, Ta
 
 use crate::query::{Description, Query};
 use crate::session::Session;
+use crate::state::{State, States};
 use crate::statement::{self, Caps};
 
 /// Plans statements. It keeps nothing of them.
@@ -25,7 +26,7 @@ use crate::statement::{self, Caps};
 pub struct Planner {
     catalogs: Arc<Catalogs>,
     default_schema: String,
-    base: SessionState,
+    states: States,
     caps: Caps,
 }
 
@@ -41,7 +42,7 @@ pub struct Planned {
     /// The tables it reads, pinned.
     pub tables: Tables,
     /// The functions, settings and stores of this statement alone.
-    pub state: SessionState,
+    pub state: State,
 }
 
 impl Planner {
@@ -49,12 +50,12 @@ impl Planner {
     pub fn new(catalogs: Arc<Catalogs>, default_schema: String, runtime: Arc<RuntimeEnv>, caps: Caps) -> Self {
         let base =
             SessionStateBuilder::new().with_config(settings()).with_runtime_env(runtime).with_default_features().build();
-        Self { catalogs, default_schema, base, caps }
+        Self { catalogs, default_schema, states: States::new(base), caps }
     }
 
-    /// The functions that statements can call.
+    /// A state for looking up the functions that statements can call.
     pub fn functions(&self) -> &SessionState {
-        &self.base
+        self.states.base()
     }
 
     /// The shape of the answer and of the parameters. Nothing runs.
@@ -65,7 +66,8 @@ impl Planner {
             Some(values) => bind(plan, parameters.len(), values)?,
             None => bind_nulls(plan, &parameters)?,
         };
-        let analysed = analyse(bound, &state)?;
+        let analysed = analyse(bound, &state.session)?;
+        state.give_back();
         let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
         Ok(Description { schema: schema_of(&analysed), parameters: Arc::new(Schema::new(fields)) })
     }
@@ -82,34 +84,18 @@ impl Planner {
                     .with_hint("bind a value to each of them"));
             }
         };
-        let plan = analyse(bound, &state)?;
+        let plan = analyse(bound, &state.session)?;
         Ok(Planned { query, schema: schema_of(&plan), plan, tables, state })
     }
 
-    async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, SessionState)> {
+    async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, State)> {
         let parsed = statement::parse(&query.statement, &self.caps)?;
-        let mut state = self.state(&query.session)?;
-        let tables = self.resolve(&query.cx, &query.session, &state, &parsed.statement, parsed.is_show).await?;
-        state.register_catalog_list(tables.catalog_list());
-        let plan = state.statement_to_plan(parsed.statement).await?;
+        let mut state = self.states.take(&query.session);
+        let tables = self.resolve(&query.cx, &query.session, &state.session, &parsed.statement, parsed.is_show).await?;
+        state.show(&tables);
+        let plan = state.session.statement_to_plan(parsed.statement).await?;
         refuse_writes(&plan)?;
         Ok((plan, tables, state))
-    }
-
-    /// A state of the statement's own: a store that a source registers for it goes when it goes.
-    fn state(&self, session: &Session) -> Result<SessionState> {
-        let shared = self.base.runtime_env();
-        let runtime = RuntimeEnv { object_store_registry: Arc::new(crate::stores::StatementStores::default()), ..(**shared).clone() };
-        let mut config = self.base.config().clone();
-        let names = &mut config.options_mut().catalog;
-        names.default_catalog.clone_from(&session.catalog);
-        names.default_schema.clone_from(&session.schema);
-        let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
-            .with_config(config)
-            .with_runtime_env(Arc::new(runtime))
-            .build();
-        state.mark_start_execution();
-        Ok(state)
     }
 
     async fn resolve(

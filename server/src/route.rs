@@ -1,13 +1,11 @@
 //! Where a planned statement runs. Today there is one place: DataFusion, here.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::context::SessionState;
-use datafusion::execution::TaskContext;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt};
@@ -25,8 +23,8 @@ pub struct Route;
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
         let Planned { query, schema, plan, tables: _, state } = planned;
-        let plan = physical(plan, &state).await?;
-        let stream = execute_stream(plan, Arc::new(task(&state)))?;
+        let plan = physical(plan, &state.session).await?;
+        let stream = execute_stream(plan, Arc::new(state.into_task()))?;
         let shape = Arc::clone(&schema);
         let batches = stream.map_err(Error::from).map(move |batch| conform(batch?, &shape)).boxed();
         Ok(Answer { schema, batches: until_unwanted(batches, query.cx), cache: CacheUse::Bypass })
@@ -40,19 +38,6 @@ async fn physical(plan: LogicalPlan, state: &SessionState) -> Result<Arc<dyn Exe
         plan => state.optimizer().optimize(plan, state, |_, _| {})?,
     };
     Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
-}
-
-/// The task needs no function registry: the plan holds its functions.
-fn task(state: &SessionState) -> TaskContext {
-    TaskContext::new(
-        None,
-        state.session_id().to_owned(),
-        state.config().clone(),
-        HashMap::new(),
-        HashMap::new(),
-        HashMap::new(),
-        Arc::clone(state.runtime_env()),
-    )
 }
 
 /// The plan's schema is what the client was told; an optimised plan may differ from it in nullability and metadata, and in

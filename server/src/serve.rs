@@ -119,7 +119,7 @@ async fn flight(
     let guarded = Routes::new(service)
         .into_axum_router()
         .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
-        .merge(Routes::new(health_service).into_axum_router());
+        .merge(Routes::new(health_service).into_axum_router().reset_fallback());
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))

@@ -1,1 +1,55 @@
-//! Placeholder.
+//! Every connector: a folder each, and one line in [`SPECS`].
+//!
+//! A connector sees `nexus-flight-catalog` and nothing else of the project. To add one, copy the folder `memory`.
+
+use std::sync::Arc;
+
+use nexus_flight_catalog::error::{list, nearest};
+use nexus_flight_catalog::{Error, Options, Place, Result, Source, Spec};
+
+pub mod files;
+pub mod memory;
+
+/// What can stand behind `kind = "…"`, sorted.
+pub static SPECS: &[&Spec] = &[&files::SPEC, &memory::SPEC];
+
+/// Makes a source of a kind from its options, without touching anything outside the process.
+/// Errors: `Invalid`, with the key at fault; for an unknown kind with the nearest known one.
+pub fn open(kind: &str, options: &Options) -> Result<Arc<dyn Source>> {
+    if let Some(spec) = SPECS.iter().find(|spec| spec.kind == kind) {
+        return (spec.open)(options);
+    }
+    let known: Vec<&str> = SPECS.iter().map(|spec| spec.kind).collect();
+    let hint = match nearest(kind, known.iter().copied()) {
+        Some(near) => format!("did you mean \"{near}\"? The kinds are {}", list(&known)),
+        None => format!("the kinds are {}", list(&known)),
+    };
+    let place = Place::Key(format!("catalogs.{}.kind", options.catalog));
+    Err(Error::invalid(format!("there is no kind of source \"{kind}\"")).with_hint(hint).at(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_kind_lists_the_known_ones() {
+        let options = Options { catalog: "lake".into(), ..Options::default() };
+        insta::assert_snapshot!(
+            open("file", &options).unwrap_err(),
+            @r#"catalogs.lake.kind: there is no kind of source "file"; did you mean "files"? The kinds are "files", "memory""#
+        );
+    }
+
+    #[test]
+    fn the_specs_are_sorted_and_documented() {
+        assert!(SPECS.is_sorted_by_key(|spec| spec.kind));
+        for spec in SPECS {
+            assert!(spec.docs.starts_with("# "), "{}", spec.kind);
+            for opt in spec.options {
+                assert!(spec.docs.contains(&format!("`{}`", opt.name)), "{}: {} is not documented", spec.kind, opt.name);
+                assert!(!opt.help.ends_with('.'), "{}: {}", spec.kind, opt.name);
+            }
+        }
+    }
+}

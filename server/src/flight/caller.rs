@@ -12,6 +12,9 @@ use crate::session::{Session, Sessions};
 
 /// The cookie that carries the sealed session.
 const COOKIE: &str = "nexus-session";
+/// The headers that say where names without a catalog or schema are looked up.
+const CATALOG: &str = "catalog";
+const SCHEMA: &str = "schema";
 /// The header that chooses a type profile.
 const PROFILE: &str = "x-nexus-type-profile";
 
@@ -42,10 +45,16 @@ impl Caller {
             None => TypeProfile::of_user_agent(agent),
         };
         let sent = cookie(headers);
-        let session = match sent {
+        let mut session = match sent {
             Some(sealed) => sessions.open(&principal, sealed).await?,
             None => sessions.start(),
         };
+        // For this call alone: a client that cannot set options can still send headers.
+        for (name, value) in [(CATALOG, &mut session.catalog), (SCHEMA, &mut session.schema)] {
+            if let Some(header) = headers.get(name) {
+                header.to_str().map_err(|_| Error::invalid(format!("the header {name} is not text")))?.clone_into(value);
+            }
+        }
         if sent.is_some() {
             sessions.note(&principal, &session, agent).await;
         }

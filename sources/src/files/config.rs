@@ -156,7 +156,9 @@ fn location(written: Written, options: &Options) -> Result<Location> {
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
-        return Err(Error::invalid("the location names no bucket").with_hint("write s3://bucket/prefix").at(options.key("location")));
+        return Err(Error::invalid("the location names no bucket")
+            .with_hint("write s3://bucket/prefix")
+            .at(options.key("location")));
     }
     let prefix = Path::parse(prefix.trim_matches('/'))
         .map_err(|cause| Error::invalid(format!("this is no path in a bucket: {cause}")).at(options.key("location")))?;

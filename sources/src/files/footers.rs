@@ -58,7 +58,8 @@ impl Footers {
             return Ok(footer);
         }
         let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone() };
-        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_prefetch_hint(Some(TAIL));
+        let reader =
+            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_prefetch_hint(Some(TAIL));
         let footer = Arc::new(reader.load_and_finish(fetch, meta.size).await?);
         self.0.insert(key, Arc::clone(&footer)).await;
         Ok(footer)

@@ -18,7 +18,8 @@ const HEAD: usize = 4 * 1024 * 1024;
 /// How many rows types are guessed from.
 const ROWS: usize = 1000;
 /// How an Arrow file begins, as opposed to an Arrow stream.
-const ARROW_FILE: &[u8] = b"ARROW1\0\0";
+const ARROW_FILE: &[u8; 8] = b"ARROW1\0\0";
+const PADDING: &[u8; 8] = &[0; 8];
 
 /// How text is read.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +39,12 @@ pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &Fil
         }
         Format::Json => arrow::json::reader::infer_json_schema(Cursor::new(lines(&head, whole)), Some(ROWS))?.0,
         Format::Arrow | Format::Parquet => {
-            let start = if stream { 0 } else { ARROW_FILE.len() };
-            let messages = Cursor::new(head.get(start..).unwrap_or_default());
-            let reader = arrow::ipc::reader::StreamReader::try_new(messages, None)?;
+            let mut messages = head.as_slice();
+            // What follows the name of the format is padded, to as much as the writer likes.
+            while let Some((ARROW_FILE | PADDING, rest)) = messages.split_first_chunk() {
+                messages = rest;
+            }
+            let reader = arrow::ipc::reader::StreamReader::try_new(Cursor::new(messages), None)?;
             reader.schema().as_ref().clone()
         }
     };

@@ -66,7 +66,8 @@ impl Target {
         if path.contains(['*', '?']) {
             return Ok(Target::Pattern(path.trim_matches('/').to_owned()));
         }
-        let parsed = Path::parse(path.trim_matches('/')).map_err(|cause| Error::invalid(format!("\"{path}\" is no path: {cause}")))?;
+        let parsed =
+            Path::parse(path.trim_matches('/')).map_err(|cause| Error::invalid(format!("\"{path}\" is no path: {cause}")))?;
         Ok(if path.ends_with('/') { Target::Folder(parsed) } else { Target::Either(parsed) })
     }
 }
@@ -74,9 +75,10 @@ impl Target {
 /// The tables that are there without being declared: data files and folders right under the location.
 pub(super) async fn discover(store: &Store) -> Result<BTreeMap<String, Vec<Target>>> {
     let top = store.objects().list_with_delimiter(None).await;
-    let top = top.map_err(|cause| store.error(&cause, &Path::default()))?;
+    let top = top.map_err(|cause| store.list_error(&cause, &Path::default()))?;
     let mut found: BTreeMap<String, Vec<Target>> = BTreeMap::new();
-    let files = within(store, top.objects.into_iter().map(|meta| meta.location).collect()).await?;
+    let mut files = within(store, top.objects.into_iter().map(|meta| meta.location).collect()).await?;
+    files.sort();
     for path in files {
         let Some(named) = path.filename().filter(|name| !hidden(name)).and_then(Format::of) else { continue };
         found.entry(named.stem.to_owned()).or_default().push(Target::File(path.clone()));
@@ -102,10 +104,11 @@ async fn within(store: &Store, paths: Vec<Path>) -> Result<Vec<Path>> {
 
 /// Lists the files of a table. Errors: `NotFound` where there are none and no columns are declared.
 pub(super) async fn list(store: &Store, table: &str, target: &Target, declared: Option<&Declared>) -> Result<Listing> {
-    let (base, found) = find(store, target).await?;
+    let (base, mut found) = find(store, target).await?;
     let wanted = declared.and_then(|declared| declared.format);
     let mut files = Vec::with_capacity(found.len());
     let mut kind: Option<(Format, FileCompressionType, Path)> = None;
+    found.sort_by(|a, b| a.location.cmp(&b.location));
     for meta in found {
         let name = meta.location.filename().unwrap_or_default();
         let (format, packed) = match wanted {
@@ -146,7 +149,6 @@ pub(super) async fn list(store: &Store, table: &str, target: &Target, declared: 
         Some((format, packed, _)) => (format, packed),
         None => (wanted.unwrap_or(Format::Parquet), FileCompressionType::UNCOMPRESSED),
     };
-    files.sort_by(|a, b| a.location.cmp(&b.location));
     let version = version(&files);
     let (partitions, files) = partitions(store, &base, files, declared)?;
     Ok(Listing { format, compression: packed, partitions, files, version })
@@ -160,11 +162,11 @@ fn describe(format: Format, packed: FileCompressionType) -> String {
 async fn find(store: &Store, target: &Target) -> Result<(Path, Vec<ObjectMeta>)> {
     match target {
         Target::File(path) => {
-            let meta = store.objects().head(path).await.map_err(|cause| missing(store, cause, path))?;
+            let meta = head(store, path).await.map_err(|cause| missing(store, cause, path))?;
             Ok((path.clone(), stay(store, vec![meta]).await?))
         }
         Target::Folder(folder) => Ok((folder.clone(), below(store, folder, |_| true).await?)),
-        Target::Either(path) => match store.objects().head(path).await {
+        Target::Either(path) => match head(store, path).await {
             Ok(meta) => Ok((path.clone(), stay(store, vec![meta]).await?)),
             Err(object_store::Error::NotFound { .. }) => Ok((path.clone(), below(store, path, |_| true).await?)),
             Err(cause) => Err(store.error(&cause, path)),
@@ -177,6 +179,12 @@ async fn find(store: &Store, target: &Target) -> Result<(Path, Vec<ObjectMeta>)>
             Ok((base.clone(), below(store, &base, matches).await?))
         }
     }
+}
+
+/// Looks at one file. The store may name it by its place in the whole bucket.
+async fn head(store: &Store, path: &Path) -> object_store::Result<ObjectMeta> {
+    let meta = store.objects().head(path).await?;
+    Ok(ObjectMeta { location: path.clone(), ..meta })
 }
 
 fn missing(store: &Store, cause: object_store::Error, path: &Path) -> Error {
@@ -194,8 +202,8 @@ async fn below(store: &Store, folder: &Path, wanted: impl Fn(&Path) -> bool) -> 
     let files: Vec<ObjectMeta> = match kept.take(MOST_FILES + 1).try_collect().await {
         Ok(files) => files,
         // A local folder that is not there has no files, as in a bucket.
-        Err(object_store::Error::NotFound { .. }) => Vec::new(),
-        Err(cause) => return Err(store.error(&cause, folder)),
+        Err(object_store::Error::NotFound { .. }) if store.folder.is_some() => Vec::new(),
+        Err(cause) => return Err(store.list_error(&cause, folder)),
     };
     if files.len() > MOST_FILES {
         return Err(Error::exhausted(format!("there are more than {MOST_FILES} files here"))
@@ -322,7 +330,8 @@ fn partitions(
 }
 
 fn folder_values(base: &Path, file: &Path) -> Vec<(String, Option<String>)> {
-    let mut parts: Vec<String> = file.prefix_match(base).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect()).unwrap_or_default();
+    let mut parts: Vec<String> =
+        file.prefix_match(base).map(|parts| parts.map(|part| part.as_ref().to_owned()).collect()).unwrap_or_default();
     parts.pop();
     let pair = |part: &String| {
         let (name, value) = part.split_once('=')?;
@@ -357,8 +366,17 @@ mod tests {
 
     #[test]
     fn patterns() {
-        let matches = |pattern: &str, path: &str| super::matches(&pattern.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>());
-        for (pattern, path) in [("*.csv", "a.csv"), ("2024/*.csv", "2024/b.csv"), ("**/*.csv", "a/b/c.csv"), ("**/*.csv", "c.csv"), ("a?/x*y*z", "ab/x12y3z"), ("a/**", "a/b/c")] {
+        let matches = |pattern: &str, path: &str| {
+            super::matches(&pattern.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>())
+        };
+        for (pattern, path) in [
+            ("*.csv", "a.csv"),
+            ("2024/*.csv", "2024/b.csv"),
+            ("**/*.csv", "a/b/c.csv"),
+            ("**/*.csv", "c.csv"),
+            ("a?/x*y*z", "ab/x12y3z"),
+            ("a/**", "a/b/c"),
+        ] {
             assert!(matches(pattern, path), "{pattern} {path}");
         }
         for (pattern, path) in [("*.csv", "a/b.csv"), ("2024/*.csv", "2023/b.csv"), ("a?", "a"), ("x*y", "xz"), ("*", "")] {
@@ -368,7 +386,8 @@ mod tests {
 
     #[test]
     fn folders_hold_values() {
-        let values = folder_values(&Path::from("t"), &Path::from("t/y=2024/plain/d=a%3Ab%/z=__HIVE_DEFAULT_PARTITION__/f.csv"));
+        let values = Path::parse("t/y=2024/plain/d=a%3Ab%/z=__HIVE_DEFAULT_PARTITION__/f.csv").unwrap();
+        let values = folder_values(&Path::from("t"), &values);
         let wanted = [("y", Some("2024")), ("d", Some("a:b%")), ("z", None)];
         assert_eq!(values, wanted.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))));
     }

@@ -37,14 +37,29 @@ impl Locate for Store {
             return ours.copied().at(self.place(path));
         }
         let error = Error::from(error);
-        let line = line(error.message());
         // Whatever else a reader says of a file is about what the file holds.
-        let error = match error.kind() {
-            Kind::Invalid | Kind::Internal | Kind::Unavailable => Error::data(error.message()).caused_by(error),
-            _ => error,
+        let (Kind::Invalid | Kind::Internal | Kind::Unavailable | Kind::Data) = error.kind() else {
+            return error.at(self.place(path));
         };
-        error.at(Place::File { path: self.show(path), line })
+        let (message, line) = without_line(error.message());
+        let hint = if line.is_some() { "correct the line, or remove the file" } else { "write the file again, or remove it" };
+        Error::data(message).with_hint(hint).at(Place::File { path: self.show(path), line })
     }
+}
+
+/// Takes the line out of what the CSV reader says, and the row, which may hold what is not for everybody's eyes.
+fn without_line(message: &str) -> (String, Option<u64>) {
+    // Where the number of fields is wrong the reader counts lines from one, where a value is wrong from zero.
+    for (mark, end, offset) in [(" for line ", ",", 0), (" at line ", ".", 1)] {
+        let Some((before, after)) = message.split_once(mark) else { continue };
+        let (number, rest) = after.split_once(end).unwrap_or((after, ""));
+        if let Ok(number) = number.parse::<u64>() {
+            let rest = if mark == " for line " { rest } else { "" };
+            let comma = if rest.is_empty() { "" } else { "," };
+            return (format!("{before}{comma}{rest}"), Some(number + offset));
+        }
+    }
+    (message.to_owned(), None)
 }
 
 /// The first error of a type in a chain of causes.
@@ -57,13 +72,6 @@ fn cause<T: StdError + 'static>(error: &DataFusionError) -> Option<&T> {
         next = error.source();
     }
     None
-}
-
-/// The line that a reader names: `… for line 5, expected …`, `… at line 5. Row data …`.
-fn line(message: &str) -> Option<u64> {
-    let (_, after) = message.split_once(" line ")?;
-    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-    after.get(..digits)?.parse().ok()
 }
 
 /// A reader of files whose errors say which file they come from.
@@ -181,10 +189,14 @@ impl FileOpener for LocatedOpener {
 
 #[cfg(test)]
 mod tests {
+    use super::without_line;
+
     #[test]
     fn readers_name_lines() {
-        assert_eq!(super::line("incorrect number of fields for line 5, expected 2 got more than 2"), Some(5));
-        assert_eq!(super::line("error while parsing value 'x' as type 'Int64' for column 1 at line 12. Row data: '[x]'"), Some(12));
-        assert_eq!(super::line("there is a line here"), None);
+        let fields = without_line("incorrect number of fields for line 5, expected 2 got more than 2");
+        assert_eq!(fields, ("incorrect number of fields, expected 2 got more than 2".to_owned(), Some(5)));
+        let value = without_line("error while parsing value 'x' as type 'Int64' for column 1 at line 12. Row data: '[x,secret]'");
+        assert_eq!(value, ("error while parsing value 'x' as type 'Int64' for column 1".to_owned(), Some(13)));
+        assert_eq!(without_line("there is no line here"), ("there is no line here".to_owned(), None));
     }
 }

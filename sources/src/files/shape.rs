@@ -51,17 +51,18 @@ impl Shape {
         listing: &Listing,
         head: &heads::Options,
     ) -> Result<Self> {
-        let seen: Vec<Seen> = stream::iter(&listing.files)
-            .map(|file| async move {
-                let seen = match listing.format {
-                    Format::Parquet => parquet(pinned, footers, file).await,
-                    Format::Csv | Format::Json | Format::Arrow => heads::read(pinned, listing, file, head).await,
-                };
-                seen.map_err(|error| store.locate(error, &file.meta.location))
-            })
-            .buffered(OPENED_AT_ONCE)
-            .try_collect()
-            .await?;
+        let open = |file| async move {
+            let seen = match listing.format {
+                Format::Parquet => parquet(pinned, footers, file).await,
+                Format::Csv | Format::Json | Format::Arrow => heads::read(pinned, listing, file, head).await,
+            };
+            seen.map_err(|error| store.locate(error, &file.meta.location))
+        };
+        let opened: Vec<_> = listing.files.iter().map(open).collect();
+        let seen: Vec<Seen> = stream::iter(opened).buffered(OPENED_AT_ONCE).try_collect().await?;
+        if listing.format == Format::Csv {
+            same_headers(store, &listing.files, &seen)?;
+        }
         let lenient = matches!(listing.format, Format::Csv | Format::Json);
         let mut merged: Vec<(FieldRef, usize)> = Vec::new();
         for (index, (file, seen)) in listing.files.iter().zip(&seen).enumerate() {
@@ -94,6 +95,21 @@ impl Shape {
         }
         let statistics = seen.into_iter().map(|seen| Some(Arc::new(fit(seen.statistics?, &seen.schema, &columns)))).collect();
         Ok(Self { columns, statistics: Option::unwrap_or_default(statistics), streams })
+    }
+}
+
+/// CSV is read by position, so every file needs the same columns in the same order.
+fn same_headers(store: &Store, files: &[File], seen: &[Seen]) -> Result<()> {
+    let names = |seen: &Seen| seen.schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let Some((first, wanted)) = files.first().zip(seen.first().map(names)) else { return Ok(()) };
+    match files.iter().zip(seen).find(|(_, seen)| names(seen) != wanted) {
+        None => Ok(()),
+        Some((file, seen)) => {
+            let (found, other) = (names(seen).join(", "), store.show(&first.meta.location));
+            Err(Error::data(format!("the columns are {found} here and {} in {other}", wanted.join(", ")))
+                .with_hint("give all CSV files of a table the same columns in the same order, or declare a table for each")
+                .at(store.place(&file.meta.location)))
+        }
     }
 }
 
@@ -139,7 +155,9 @@ fn common(a: &DataType, b: &DataType, lenient: bool) -> Option<DataType> {
     };
     match (a, b) {
         (Null, other) | (other, Null) => Some(other.clone()),
-        (Date32, Timestamp(..)) | (Timestamp(..), Date32) if lenient => Some(if matches!(a, Date32) { b.clone() } else { a.clone() }),
+        (Date32, Timestamp(..)) | (Timestamp(..), Date32) if lenient => {
+            Some(if matches!(a, Date32) { b.clone() } else { a.clone() })
+        }
         _ => wider(&[Int8], Int16)
             .or_else(|| wider(&[Int8, Int16], Int32))
             .or_else(|| wider(&[Int8, Int16, Int32], Int64))

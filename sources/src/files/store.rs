@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RetryConfig, coalesce_ranges,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RetryConfig, coalesce_ranges,
 };
 use secrecy::ExposeSecret;
 
@@ -91,29 +91,50 @@ impl Store {
         Place::File { path: self.show(path), line: None }
     }
 
-    /// An error of the store in our words, about a path in it. It never holds a credential.
+    /// An error of listing in our words: what is not there then is the bucket or the folder.
+    pub(super) fn list_error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        match cause {
+            object_store::Error::NotFound { .. } if self.folder.is_none() => no_bucket().at(self.place(path)),
+            object_store::Error::NotFound { .. } => Error::not_found("the folder does not exist").at(self.place(path)),
+            other => self.error(other, path),
+        }
+    }
+
+    /// An error of reading in our words, about a path that was listed. It never holds a credential.
     pub(super) fn error(&self, cause: &object_store::Error, path: &Path) -> Error {
         let text = cause.to_string();
         let unknown_key = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "NotSignedUp"];
         let rejected = unknown_key.iter().any(|code| text.contains(code));
         let keys = format!("check access_key_id, secret_access_key and session_token of the catalog \"{}\"", self.catalog);
         let error = match cause {
-            object_store::Error::Unauthenticated { .. } => Error::unauthenticated("the store refuses the credentials").with_hint(keys),
+            object_store::Error::Unauthenticated { .. } => {
+                Error::unauthenticated("the store refuses the credentials").with_hint(keys)
+            }
             _ if rejected => Error::unauthenticated("the store refuses the credentials").with_hint(keys),
+            _ if text.contains("NoSuchBucket") => no_bucket(),
             object_store::Error::PermissionDenied { .. } if self.folder.is_none() => {
                 Error::denied("the store does not allow this to the credentials").with_hint(keys)
             }
             object_store::Error::PermissionDenied { .. } => Error::denied("this process may not read it"),
             object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => changed(),
-            _ if text.contains("NoSuchBucket") => Error::not_found("the bucket does not exist").with_hint("check the location"),
+            object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
             _ => Error::unavailable(format!("the store cannot be read: {}", first_line(&text))),
         };
         error.at(self.place(path))
     }
 }
 
+/// Whether a file named bytes that it does not have.
+fn beyond(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
+}
+
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+fn no_bucket() -> Error {
+    Error::not_found("the bucket does not exist").with_hint("check the location of the catalog, and the endpoint and region")
 }
 
 /// A statement reads the files that were there when it began, or it fails.
@@ -168,9 +189,13 @@ impl PinnedStore {
     async fn open(&self, file: &ObjectMeta, mut options: GetOptions) -> object_store::Result<GetResult> {
         options.if_match = file.e_tag.clone();
         let opened = self.store.inner.get_opts(&file.location, options).await?;
-        // Not every store keeps the condition, or gives etags at all.
-        if opened.meta.size != file.size || (file.e_tag.is_none() && opened.meta.last_modified != file.last_modified) {
-            return Err(refused(&file.location, "its size or time differs"));
+        // Not every store keeps the condition, or lists etags at all; in a header the time has whole seconds.
+        let same = match (&opened.meta.e_tag, &file.e_tag) {
+            (Some(now), Some(listed)) => now == listed,
+            _ => opened.meta.last_modified.timestamp() == file.last_modified.timestamp(),
+        };
+        if opened.meta.size != file.size || !same {
+            return Err(refused(&file.location, "its size, time or etag differs"));
         }
         Ok(opened)
     }
@@ -257,9 +282,7 @@ fn read_only(operation: &str) -> object_store::Error {
     object_store::Error::NotImplemented { operation: operation.to_owned(), implementer: "a read-only view".to_owned() }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> object_store::Result<T> + Send + 'static,
-) -> object_store::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> object_store::Result<T> + Send + 'static) -> object_store::Result<T> {
     tokio::task::spawn_blocking(work).await?
 }
 

@@ -1,0 +1,135 @@
+//! The state of one statement: the shared functions, its own settings, and the object stores that sources register for it.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use datafusion::catalog::MemoryCatalogProviderList;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::object_store::ObjectStore;
+use nexus_flight_catalog::{Error, Tables};
+use url::Url;
+
+use crate::session::Session;
+
+/// How many idle states are kept for the next statements.
+const IDLE: usize = 64;
+
+/// Gives each statement a state. Building one costs more than planning a small statement, since hundreds of functions go into
+/// it, so those of statements that are planned are used again.
+#[derive(Debug)]
+pub struct States {
+    base: SessionState,
+    idle: Arc<Mutex<Vec<State>>>,
+}
+
+/// The state of one statement.
+#[derive(Debug)]
+pub struct State {
+    /// What DataFusion plans with.
+    pub session: SessionState,
+    stores: Arc<StatementStores>,
+    idle: Arc<Mutex<Vec<State>>>,
+}
+
+impl States {
+    /// States like this one.
+    pub fn new(base: SessionState) -> Self {
+        Self { base, idle: Arc::default() }
+    }
+
+    /// The one that the others are like.
+    pub fn base(&self) -> &SessionState {
+        &self.base
+    }
+
+    /// A state that starts now, with the names of a session, and as yet without tables and stores.
+    pub fn take(&self, session: &Session) -> State {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut state = idle.unwrap_or_else(|| self.build());
+        let names = &state.session.config_options().catalog;
+        if names.default_catalog != session.catalog || names.default_schema != session.schema {
+            let names = &mut state.session.config_mut().options_mut().catalog;
+            names.default_catalog.clone_from(&session.catalog);
+            names.default_schema.clone_from(&session.schema);
+        }
+        state.session.mark_start_execution();
+        state
+    }
+
+    fn build(&self) -> State {
+        let stores = Arc::new(StatementStores::default());
+        let runtime = RuntimeEnv { object_store_registry: Arc::clone(&stores) as _, ..(**self.base.runtime_env()).clone() };
+        let builder = SessionStateBuilder::new_from_existing(self.base.clone()).with_runtime_env(Arc::new(runtime));
+        State { session: builder.build(), stores, idle: Arc::clone(&self.idle) }
+    }
+}
+
+impl State {
+    /// Lets planning see the tables of the statement, and no others.
+    pub fn show(&mut self, tables: &Tables) {
+        self.session.register_catalog_list(tables.catalog_list());
+    }
+
+    /// What the planned statement runs with: its stores go along, so that what a source registered for it goes with it.
+    pub fn into_task(self) -> TaskContext {
+        let stores = StatementStores { stores: RwLock::new(self.stores.take()) };
+        let runtime = RuntimeEnv { object_store_registry: Arc::new(stores), ..(**self.session.runtime_env()).clone() };
+        let (id, config) = (self.session.session_id().to_owned(), self.session.config().clone());
+        self.give_back();
+        // It needs no function registry: the plan holds its functions.
+        TaskContext::new(None, id, config, HashMap::new(), HashMap::new(), HashMap::new(), Arc::new(runtime))
+    }
+
+    /// For the next statement. A state that is just dropped is lost, and costs only the time to build another.
+    pub fn give_back(mut self) {
+        self.stores.take();
+        self.session.register_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
+        let idle = Arc::clone(&self.idle);
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(self);
+        }
+    }
+}
+
+/// A registry that is born empty and dies with its statement. No address that a client could write is ever in it.
+#[derive(Debug, Default)]
+struct StatementStores {
+    stores: RwLock<HashMap<String, Arc<dyn ObjectStore>>>,
+}
+
+impl StatementStores {
+    fn take(&self) -> HashMap<String, Arc<dyn ObjectStore>> {
+        mem::take(&mut self.stores.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn key(url: &Url) -> String {
+    url[url::Position::BeforeScheme..url::Position::BeforePath].to_owned()
+}
+
+impl ObjectStoreRegistry for StatementStores {
+    fn register_store(&self, url: &Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        self.stores.write().unwrap_or_else(PoisonError::into_inner).insert(key(url), store)
+    }
+
+    fn deregister_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        let removed = self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(&key(url));
+        removed.ok_or_else(|| absent(url))
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.get(&key(url)).cloned().ok_or_else(|| absent(url))
+    }
+}
+
+fn absent(url: &Url) -> DataFusionError {
+    Error::internal(format!("no store was registered for {}", key(url))).into()
+}

@@ -1,0 +1,55 @@
+//! Every connector that needs no server, held to what is asked of a source.
+
+mod seeds;
+
+use std::sync::Arc;
+
+use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
+use nexus_sources::memory::MemorySource;
+use seeds::{Put, Stored, open, violations};
+
+#[tokio::test]
+async fn memory() {
+    let source = Arc::new(MemorySource::new());
+    for table in seed() {
+        source.insert("main", &table.name, vec![table.batch], table.keys).unwrap();
+    }
+    let mut fixture = Fixture::new(Arc::clone(&source) as _, "main");
+    fixture.mutate = Some(Box::new(move |rows| {
+        let keys = seed().into_iter().find(|table| table.name == "types").unwrap().keys;
+        source.insert("main", "types", vec![types(rows)], keys).unwrap();
+        Box::pin(async {})
+    }));
+    violations(check(&fixture).await);
+}
+
+async fn files(stored: Stored) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = open(serde_json::json!({ "location": folder.path(), "tables": stored.declared() }));
+    let path = folder.path().to_owned();
+    let put: Put = Box::new(move |name, bytes| {
+        std::fs::write(path.join(name), bytes).unwrap();
+        Box::pin(async {})
+    });
+    violations(check(&stored.fixture(source, put).await).await);
+}
+
+#[tokio::test]
+async fn files_parquet() {
+    files(Stored::Parquet).await;
+}
+
+#[tokio::test]
+async fn files_csv() {
+    files(Stored::Csv).await;
+}
+
+#[tokio::test]
+async fn files_json() {
+    files(Stored::Json).await;
+}
+
+#[tokio::test]
+async fn files_arrow() {
+    files(Stored::Arrow).await;
+}

@@ -1,0 +1,283 @@
+//! Files that are broken, changing, strange or gone: a clear error that names the file, or the right rows.
+
+mod seeds;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::util::pretty::pretty_format_batches;
+use datafusion::prelude::SessionContext;
+use nexus_flight_catalog::{Context, Error, Kind, Principal, Resolved, Result, Source, Version};
+use seeds::open;
+use serde_json::json;
+
+fn cx() -> Context {
+    Context::new(Principal::anonymous())
+}
+
+async fn table(source: &Arc<dyn Source>, name: &str) -> Result<Resolved> {
+    source.table(&cx(), "main", name).await
+}
+
+/// An answer over one table, which is called t.
+async fn read(resolved: Resolved, sql: &str) -> Result<String> {
+    let session = SessionContext::new();
+    session.register_table("t", resolved.provider)?;
+    let batches = session.sql(sql).await?.collect().await?;
+    Ok(pretty_format_batches(&batches)?.to_string())
+}
+
+async fn ask(source: &Arc<dyn Source>, name: &str, sql: &str) -> Result<String> {
+    read(table(source, name).await?, sql).await
+}
+
+fn folder() -> (tempfile::TempDir, Arc<dyn Source>) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = open(json!({ "location": folder.path() }));
+    (folder, source)
+}
+
+fn parquet(path: &Path, batch: &RecordBatch) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn numbers(count: i64) -> RecordBatch {
+    RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from_iter_values(0..count)) as _)]).unwrap()
+}
+
+/// The error without the folder that this run made.
+fn shown(error: &Error, folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap();
+    format!("{}: {}", error.kind().name(), error.to_string().replace(folder.to_str().unwrap(), "DIR"))
+}
+
+#[tokio::test]
+async fn a_truncated_parquet_file() {
+    let (dir, source) = folder();
+    let path = dir.path().join("t.parquet");
+    parquet(&path, &numbers(10_000));
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let error = table(&source, "t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.parquet: invalid Parquet file. Corrupt footer; write the file again, or remove it");
+    // The middle is missing and the footer is whole: found out when the rows are read.
+    let mut holed = whole.clone();
+    let len = holed.len();
+    holed[4..len / 2].fill(0xff);
+    std::fs::write(&path, &holed).unwrap();
+    let error = ask(&source, "t", "SELECT sum(a) FROM t").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Data, "{error}");
+    assert!(error.to_string().contains("t.parquet"), "{error}");
+    std::fs::write(&path, &whole).unwrap();
+    assert!(ask(&source, "t", "SELECT sum(a) FROM t").await.unwrap().contains("49995000"));
+}
+
+#[tokio::test]
+async fn a_csv_row_with_too_many_fields() {
+    let (dir, source) = folder();
+    let good: String = (0..2000).map(|row| format!("{row},x\n")).collect();
+    write(&dir.path().join("t.csv"), &format!("a,b\n{good}1,2,3\n"));
+    let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2002: incorrect number of fields, expected 2 got 3; correct the line, or remove the file");
+    write(&dir.path().join("t.csv"), &format!("a,b\n{good}oops,y\n"));
+    let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2002: error while parsing value 'oops' as type 'Int64' for column 0; correct the line, or remove the file");
+    write(&dir.path().join("u.csv"), "a,b\n1,\"two\nlines\"\n2,\"x\"\"y\"\n");
+    insta::assert_snapshot!(ask(&source, "u", "SELECT a, length(b) AS l FROM t").await.unwrap(), @"
+    +---+---+
+    | a | l |
+    +---+---+
+    | 1 | 9 |
+    | 2 | 3 |
+    +---+---+
+    ");
+}
+
+#[tokio::test]
+async fn a_broken_json_line() {
+    let (dir, source) = folder();
+    let good: String = (0..2000).map(|row| format!("{{\"a\":{row}}}\n")).collect();
+    write(&dir.path().join("t.json"), &format!("{good}{{\"a\":\n"));
+    let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.json: truncated record whilst reading value; write the file again, or remove it");
+}
+
+#[tokio::test]
+async fn a_file_that_vanishes_or_changes() {
+    for ending in ["parquet", "csv"] {
+        let (dir, source) = folder();
+        let path = dir.path().join(format!("t.{ending}"));
+        let fill = |rows: i64| match ending {
+            "parquet" => parquet(&path, &numbers(rows)),
+            _ => write(&path, &(0..rows).fold("a\n".to_owned(), |text, row| format!("{text}{row}\n"))),
+        };
+        fill(100);
+        let before = table(&source, "t").await.unwrap();
+        fill(101);
+        let error = read(before.clone(), "SELECT a FROM t").await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Precondition, "{error}");
+        assert!(error.retryable());
+        std::fs::remove_file(&path).unwrap();
+        let error = read(before, "SELECT a FROM t").await.unwrap_err();
+        let wanted = format!(
+            "precondition: DIR/t.{ending}: the file has changed or gone since the statement began; run the statement again"
+        );
+        assert_eq!(shown(&error, dir.path()), wanted);
+    }
+}
+
+#[tokio::test]
+async fn new_files_are_seen_and_change_the_version() {
+    let (dir, source) = folder();
+    parquet(&dir.path().join("t/1.parquet"), &numbers(10));
+    let first = table(&source, "t").await.unwrap();
+    assert_eq!(first.version, table(&source, "t").await.unwrap().version);
+    parquet(&dir.path().join("t/2.parquet"), &numbers(5));
+    let second = table(&source, "t").await.unwrap();
+    assert_ne!(first.version, second.version);
+    assert!(matches!(second.version, Version::Pinned(_)));
+    assert!(read(first, "SELECT count(*), sum(a) FROM t").await.unwrap().contains("| 10       | 45"));
+    assert!(read(second, "SELECT count(*), sum(a) FROM t").await.unwrap().contains("| 15       | 55"));
+    write(&dir.path().join("later.csv"), "x\n1\n");
+    let names: Vec<String> = source.tables(&cx(), "main").await.unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["later", "t"]);
+}
+
+#[tokio::test]
+async fn partition_folders_are_columns() {
+    let (dir, source) = folder();
+    for (year, month) in [(2023, "dec"), (2024, "jan"), (2024, "feb")] {
+        parquet(&dir.path().join(format!("t/year={year}/month={month}/x.parquet")), &numbers(3));
+    }
+    parquet(&dir.path().join("t/year=2025/month=__HIVE_DEFAULT_PARTITION__/x.parquet"), &numbers(3));
+    let sql = "SELECT year, month, count(*) AS n, sum(a) AS s FROM t WHERE year >= 2024 GROUP BY 1, 2 ORDER BY 1, 2";
+    insta::assert_snapshot!(ask(&source, "t", sql).await.unwrap(), @"
+    +------+-------+---+---+
+    | year | month | n | s |
+    +------+-------+---+---+
+    | 2024 | feb   | 3 | 3 |
+    | 2024 | jan   | 3 | 3 |
+    | 2025 |       | 3 | 3 |
+    +------+-------+---+---+
+    ");
+    let plan = ask(&source, "t", "EXPLAIN FORMAT INDENT SELECT a FROM t WHERE month = 'jan' AND a > 1").await.unwrap();
+    assert!(plan.contains("month=jan") && !plan.contains("month=feb") && plan.contains("pruning_predicate"), "{plan}");
+    // A limit may be pushed only where the filter above is certain.
+    let rows = ask(&source, "t", "SELECT a FROM t WHERE month = 'jan' AND a = 2 LIMIT 1").await.unwrap();
+    assert!(rows.contains("| 2 |"), "{rows}");
+    parquet(&dir.path().join("t/year=2026/x.parquet"), &numbers(3));
+    let error = table(&source, "t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t/year=2026/x.parquet: its folders name other partition columns than those of DIR/t/year=2023/month=dec/x.parquet; give all files of a table the same name=value folders");
+}
+
+#[tokio::test]
+async fn schemas_merge_or_say_why_not() {
+    let (dir, source) = folder();
+    let text = |name: &str| RecordBatch::try_from_iter([(name, Arc::new(StringArray::from(vec!["x"])) as _)]).unwrap();
+    parquet(&dir.path().join("t/1.parquet"), &numbers(1));
+    parquet(&dir.path().join("t/2.parquet"), &text("b"));
+    insta::assert_snapshot!(ask(&source, "t", "SELECT * FROM t ORDER BY a").await.unwrap(), @"
+    +---+---+
+    | a | b |
+    +---+---+
+    | 0 |   |
+    |   | x |
+    +---+---+
+    ");
+    parquet(&dir.path().join("t/3.parquet"), &text("a"));
+    let error = table(&source, "t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @r#"data: DIR/t/3.parquet: the column "a" is Utf8 here and Int64 in DIR/t/1.parquet; write both files with one type, or declare the table's columns"#);
+    write(&dir.path().join("c/1.csv"), "a,b\n1,2\n");
+    write(&dir.path().join("c/2.csv"), "b,a\n3,4\n");
+    let error = table(&source, "c").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/c/2.csv: the columns are b, a here and a, b in DIR/c/1.csv; give all CSV files of a table the same columns in the same order, or declare a table for each");
+}
+
+#[tokio::test]
+async fn folders_and_names_that_do_not_work() {
+    let (dir, source) = folder();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    write(&dir.path().join("two.csv"), "a\n1\n");
+    write(&dir.path().join("two.json"), "{\"a\":1}\n");
+    write(&dir.path().join("mixed/1.csv"), "a\n1\n");
+    write(&dir.path().join("mixed/2.json"), "{\"a\":1}\n");
+    write(&dir.path().join("_hidden.csv"), "a\n1\n");
+    let mut errors = Vec::new();
+    for name in ["empty", "two", "mixed", "_hidden", "../two"] {
+        errors.push(shown(&table(&source, name).await.unwrap_err(), dir.path()));
+    }
+    insta::assert_snapshot!(errors.join("\n"), @r#"
+    not_found: DIR/empty: the table "empty" has no data files; put a file there, or declare the table's columns so that it can be empty
+    invalid: the name "two" could mean "DIR/two.csv", "DIR/two.json"; rename all but one, or declare tables with a path for each
+    data: DIR/mixed: the table "mixed" mixes formats: DIR/mixed/1.csv is csv and DIR/mixed/2.json is json; keep a folder for each format, or declare a table for each
+    not_found: table "_hidden" does not exist
+    not_found: table "../two" does not exist
+    "#);
+    let columns = json!([{ "name": "a", "type": "BIGINT" }]);
+    let declared = open(json!({ "location": dir.path(), "tables": { "empty": { "columns": columns } } }));
+    assert!(ask(&declared, "empty", "SELECT count(a) AS n FROM t").await.unwrap().contains("| 0 |"));
+    let nowhere = open(json!({ "location": dir.path().join("nowhere") }));
+    let error = nowhere.ping(&cx()).await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"not_found: catalogs.lake.location: the folder DIR/nowhere cannot be opened: No such file or directory (os error 2); create it, or correct the location; it is relative to the configuration file");
+}
+
+#[tokio::test]
+async fn links_do_not_lead_out() {
+    let (dir, source) = folder();
+    let outside = tempfile::tempdir().unwrap();
+    write(&outside.path().join("secret.csv"), "a\n1\n");
+    std::os::unix::fs::symlink(outside.path().join("secret.csv"), dir.path().join("link.csv")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("linked")).unwrap();
+    std::fs::create_dir(dir.path().join("t")).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("secret.csv"), dir.path().join("t/x.csv")).unwrap();
+    let mut names: Vec<String> = source.tables(&cx(), "main").await.unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["t"]);
+    names.extend(["link".to_owned(), "linked".to_owned()]);
+    for name in names {
+        assert!(table(&source, &name).await.is_err(), "{name}");
+    }
+    let declared = open(json!({ "location": dir.path(), "tables": { "x": { "path": "link.csv" }, "y": { "path": "linked/" } } }));
+    for name in ["x", "y"] {
+        assert_eq!(table(&declared, name).await.unwrap_err().kind(), Kind::Denied, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn patterns_and_compressed_text() {
+    let (dir, _) = folder();
+    write(&dir.path().join("2024/a.csv"), "x;y\n1;a\n");
+    write(&dir.path().join("2024/b.csv"), "x;y\n2.5;b\n");
+    write(&dir.path().join("2024/c.txt"), "no\n");
+    write(&dir.path().join("2023/a.csv"), "x;y\n9;z\n");
+    let source = open(json!({ "location": dir.path(), "tables": { "t": { "path": "2024/*.csv", "delimiter": ";" } } }));
+    insta::assert_snapshot!(ask(&source, "t", "SELECT * FROM t ORDER BY x").await.unwrap(), @"
+    +-----+---+
+    | x   | y |
+    +-----+---+
+    | 1.0 | a |
+    | 2.5 | b |
+    +-----+---+
+    ");
+}
+
+#[tokio::test]
+async fn secrets_do_not_show() {
+    let source = open(json!({
+        "location": "s3://bucket/prefix", "endpoint": "http://127.0.0.1:1", "allow_http": true, "region": "r",
+        "access_key_id": "AKIAID", "secret_access_key": "s3cr3t", "session_token": "t0ken",
+    }));
+    let error = source.ping(&cx()).await.unwrap_err();
+    let shown = format!("{source:?} {error} {error:?}");
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(!shown.contains("s3cr3t") && !shown.contains("t0ken"), "{shown}");
+}

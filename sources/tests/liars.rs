@@ -1,0 +1,225 @@
+//! The conformance suite finds sources that promise what they do not keep, and those that hide what they do.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::MemTable;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::limit::GlobalLimitExec;
+use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
+use nexus_flight_catalog::{Capabilities, Context, Keys, Resolved, Result, Source, Spec, TableEntry, TableName, Version};
+use nexus_sources::memory::{MemorySource, SPEC};
+
+/// The memory source with one thing wrong.
+#[derive(Debug)]
+struct Liar {
+    inner: Arc<MemorySource>,
+    spec: &'static Spec,
+    lie: Lie,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lie {
+    /// Says the truth but for its declaration.
+    Declaration,
+    DropsRows,
+    /// Applies the limit before the filter that it took.
+    LimitBeforeFilter,
+    /// Takes every filter and applies none.
+    IgnoresFilters,
+    /// Names one version for all states.
+    FixedVersion,
+    /// Has its own SQL without saying so.
+    HiddenNative,
+    /// Takes rows and drops them.
+    IngestsNothing,
+}
+
+async fn violations(lie: Lie, declare: impl FnOnce(&mut Capabilities)) -> String {
+    let mut capabilities = SPEC.capabilities;
+    declare(&mut capabilities);
+    let spec = Spec { capabilities, options: &[], ..copy() };
+    let inner = Arc::new(MemorySource::new());
+    for table in seed() {
+        inner.insert("main", &table.name, vec![table.batch], table.keys).unwrap();
+    }
+    let source = Liar { inner: Arc::clone(&inner), spec: Box::leak(Box::new(spec)), lie };
+    let mut fixture = Fixture::new(Arc::new(source), "main");
+    fixture.mutate = Some(Box::new(move |rows| {
+        let keys = Keys { primary: vec!["id".into()], foreign: vec![] };
+        inner.insert("main", "types", vec![types(rows)], keys).unwrap();
+        Box::pin(async {})
+    }));
+    check(&fixture).await.err().unwrap_or_default().join("\n")
+}
+
+fn copy() -> Spec {
+    let Spec { kind, summary, options, capabilities, proof, docs, open } = SPEC_REF;
+    Spec { kind, summary, options, capabilities: *capabilities, proof: *proof, docs, open: *open }
+}
+
+const SPEC_REF: &Spec = &SPEC;
+
+#[tokio::test]
+async fn the_truth_passes() {
+    assert_eq!(violations(Lie::Declaration, |_| {}).await, "");
+}
+
+#[tokio::test]
+async fn what_is_declared_and_absent() {
+    let cases: [(fn(&mut Capabilities), &str); 4] = [
+        (|it| it.filters = true, "filters are declared, and the table takes none"),
+        (|it| it.limit = true, "limits are declared, and a scan with limit 1 gives all 120 rows"),
+        (|it| it.native = true, "a native statement fails"),
+        (|it| it.ingest = true, "ingest fails"),
+    ];
+    for (declare, wanted) in cases {
+        let found = violations(Lie::Declaration, declare).await;
+        assert!(found.contains(wanted), "{wanted} is not in:\n{found}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_and_not_declared() {
+    let cases: [(Lie, fn(&mut Capabilities), &str); 4] = [
+        (Lie::Declaration, |it| it.keys = false, "and should have Keys"),
+        (Lie::Declaration, |it| it.versions = false, "versions are not declared, and there is Pinned"),
+        (Lie::HiddenNative, |_| {}, "native statements work and are not declared"),
+        (Lie::IgnoresFilters, |_| {}, "filters are not declared, and the table takes them"),
+    ];
+    for (lie, declare, wanted) in cases {
+        let found = violations(lie, declare).await;
+        assert!(found.contains(wanted), "{wanted} is not in:\n{found}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_answers() {
+    let cases: [(Lie, fn(&mut Capabilities), &str); 5] = [
+        (Lie::DropsRows, |_| {}, "SELECT count(*) FROM types"),
+        (Lie::IgnoresFilters, |it| it.filters = true, "WHERE id = 5 gives 120 rows and should give 1"),
+        (
+            Lie::LimitBeforeFilter,
+            |it| (it.filters, it.limit) = (true, true),
+            "SELECT * FROM types WHERE id >= 100 AND small > 0 LIMIT 1 gives",
+        ),
+        (Lie::FixedVersion, |_| {}, "the rows change and the version does not"),
+        (Lie::IngestsNothing, |it| it.ingest = true, "after ingest there are 40 rows, not 80"),
+    ];
+    for (lie, declare, wanted) in cases {
+        let found = violations(lie, declare).await;
+        assert!(found.contains(wanted), "{wanted} is not in:\n{found}");
+    }
+}
+
+#[async_trait]
+impl Source for Liar {
+    fn spec(&self) -> &'static Spec {
+        self.spec
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<()> {
+        self.inner.ping(cx).await
+    }
+
+    async fn schemas(&self, cx: &Context) -> Result<Vec<String>> {
+        self.inner.schemas(cx).await
+    }
+
+    async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
+        self.inner.tables(cx, schema).await
+    }
+
+    async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
+        let mut resolved = self.inner.table(cx, schema, table).await?;
+        match self.lie {
+            Lie::DropsRows | Lie::LimitBeforeFilter | Lie::IgnoresFilters => {
+                resolved.provider = Arc::new(LyingTable { inner: resolved.provider, lie: self.lie });
+            }
+            Lie::FixedVersion => resolved.version = Version::Pinned("1".into()),
+            Lie::Declaration | Lie::HiddenNative | Lie::IngestsNothing => {}
+        }
+        Ok(resolved)
+    }
+
+    async fn native_describe(&self, _cx: &Context, _sql: &str) -> Result<SchemaRef> {
+        match self.lie {
+            Lie::HiddenNative => Ok(Arc::new(Schema::new(vec![Field::new("1", DataType::Int64, true)]))),
+            _ => Err(self.spec.refusal("native statements")),
+        }
+    }
+
+    async fn ingest(&self, _cx: &Context, _target: &TableName, _rows: SendableRecordBatchStream) -> Result<u64> {
+        match self.lie {
+            Lie::IngestsNothing => Ok(40),
+            _ => Err(self.spec.refusal("ingest")),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LyingTable {
+    inner: Arc<dyn TableProvider>,
+    lie: Lie,
+}
+
+#[async_trait]
+impl TableProvider for LyingTable {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let answer = match self.lie {
+            Lie::IgnoresFilters => TableProviderFilterPushDown::Exact,
+            Lie::LimitBeforeFilter => TableProviderFilterPushDown::Inexact,
+            _ => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(vec![answer; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let scan = self.inner.scan(state, projection, filters, None).await?;
+        match self.lie {
+            // As if a limit were pushed below a filter that is applied above.
+            Lie::LimitBeforeFilter => {
+                let few = if filters.is_empty() { limit } else { Some(60) };
+                Ok(Arc::new(GlobalLimitExec::new(scan, 0, few)))
+            }
+            Lie::DropsRows => Ok(Arc::new(GlobalLimitExec::new(scan, 1, None))),
+            _ => Ok(scan),
+        }
+    }
+}
+
+/// An empty table is no reason to fail.
+#[tokio::test]
+async fn an_empty_batch_makes_a_table() {
+    let source = MemorySource::new();
+    let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+    source.insert("s", "t", vec![RecordBatch::new_empty(Arc::clone(&schema))], Keys::default()).unwrap();
+    assert!(source.insert("s", "u", vec![], Keys::default()).is_err());
+    let cx = Context::new(nexus_flight_catalog::Principal::anonymous());
+    let table = source.table(&cx, "s", "t").await.unwrap();
+    assert!(table.provider.as_any().is::<MemTable>());
+}
