@@ -124,7 +124,7 @@ def test_prepared_counts_are_those_of_literals(name: str, prepared: dict, embedd
 
 
 def test_the_url_names_the_catalog(embedded: Gateway) -> None:
-    [answer] = jdbc.probe("query", embedded.flight, "select count(*) > 0 from types", query="&catalog=demo")
+    [answer] = jdbc.probe("query", embedded.flight, "select count(*) > 0 from settings", query="&catalog=system")
     assert answer["value"]["rows"] == [["true"]]
 
 

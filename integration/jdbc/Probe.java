@@ -37,28 +37,37 @@ public final class Probe {
             }
         }
         List<String> rest = Arrays.asList(arguments).subList(2, arguments.length);
-        try (Connection connection = DriverManager.getConnection(arguments[1], properties)) {
-            switch (arguments[0]) {
-                case "files" -> {
-                    for (String file : rest) {
-                        print(Path.of(file).getFileName().toString(), query(connection, Files.readString(Path.of(file))));
-                    }
+        Connection connection = DriverManager.getConnection(arguments[1], properties);
+        run(arguments[0], connection, rest);
+        try {
+            connection.close();
+        } catch (SQLException error) {
+            // After `catalog=` in the URL this driver closes its channel first and its session then.
+            System.err.println("close: " + error.getMessage());
+        }
+    }
+
+    private static void run(String command, Connection connection, List<String> rest) throws Exception {
+        switch (command) {
+            case "files" -> {
+                for (String file : rest) {
+                    print(Path.of(file).getFileName().toString(), query(connection, Files.readString(Path.of(file))));
                 }
-                case "query" -> {
-                    for (String sql : rest) {
-                        print(sql, attempt(() -> query(connection, sql)));
-                    }
-                }
-                case "types" -> {
-                    for (String sql : rest) {
-                        print(sql, attempt(() -> types(connection, sql)));
-                    }
-                }
-                case "prepared" -> prepared(connection);
-                case "metadata" -> metadata(connection.getMetaData());
-                case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
-                default -> throw new IllegalArgumentException(arguments[0]);
             }
+            case "query" -> {
+                for (String sql : rest) {
+                    print(sql, attempt(() -> query(connection, sql)));
+                }
+            }
+            case "types" -> {
+                for (String sql : rest) {
+                    print(sql, attempt(() -> types(connection, sql)));
+                }
+            }
+            case "prepared" -> prepared(connection);
+            case "metadata" -> metadata(connection.getMetaData());
+            case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
+            default -> throw new IllegalArgumentException(command);
         }
     }
 
