@@ -2,6 +2,7 @@
 export NEXUS_CACHE ?= $(HOME)/.cache/nexus-gateway
 export CARGO_TARGET_DIR := $(NEXUS_CACHE)/target
 PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())')/bin/python
+DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
 .PHONY: run test check bench soak docs build fetch
 .DEFAULT_GOAL := build
@@ -12,7 +13,7 @@ build: ## Build the gateway
 run: build ## Serve the demo, show one answer, and print how each client connects
 	python3 integration/demo.py
 
-test: ## Fetch, build and test everything, each part against its budget; PARTS="clients" runs that part alone
+test: ## Fetch, build and test everything, each part against its budget; PARTS=clients runs that part alone
 	python3 integration/run.py $(PARTS)
 
 check: fetch ## Format, lints, licences
@@ -20,7 +21,7 @@ check: fetch ## Format, lints, licences
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(PYTHON) -m ruff check integration
 	python3 integration/fetch.py cargo-deny
-	$(NEXUS_CACHE)/tools/bin/cargo-deny --offline check bans licenses sources
+	$(DENY) --offline check bans licenses sources
 
 bench: fetch build ## Measure against DataFusion in-process and a bare Flight server
 	$(PYTHON) integration/bench/bench.py

@@ -53,9 +53,9 @@ def jdbc_jar() -> Path:
     return CACHE / "jars" / JDBC_DRIVER
 
 
-def s3_binary() -> Path:
-    """Where the S3 server is."""
-    return CACHE / "tools" / S3_SERVER.replace("@", "-")
+def tool(crate: str) -> Path:
+    """Where a program of the crates registry is, its version in its name."""
+    return CACHE / "tools" / crate.replace("@", "-")
 
 
 def python() -> str:
@@ -95,13 +95,12 @@ def cargo_deny() -> str:
 
 def cargo_install(crate: str, *options: str) -> str:
     """Builds a program of the crates registry, unoptimised: it runs for a moment, so quick to build is what matters."""
-    program, version = crate.split("@")
-    built = CACHE / "tools" / f"{program}-{version}"
+    built = tool(crate)
     if not built.exists():
         profile = {"CARGO_TARGET_DIR": CACHE / "tools" / "target", "CARGO_PROFILE_DEV_DEBUG": "0"}
         install = ["cargo", "install", "--quiet", "--locked", "--debug", "--force", crate, *options]
         retried(*install, "--root", CACHE / "tools", **profile)
-        (CACHE / "tools" / "bin" / program).replace(built)
+        (CACHE / "tools" / "bin" / crate.split("@")[0]).replace(built)
     return str(built)
 
 

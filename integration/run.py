@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fetch import CACHE, venv
+import s3
+from fetch import venv
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -40,10 +42,10 @@ def main() -> int:
             lambda part: command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py"),
         ),
         Part("build", 32, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
-        Part("rust tests", 12, lambda part: command(part, *CARGO, "--workspace")),
-        Part("s3 conformance", 2, s3_conformance),
+        Part("rust", 12, lambda part: command(part, *CARGO, "--workspace")),
+        Part("s3", 2, bucket),
         Part("clients", 13, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
-        Part("commands in docs", 3, lambda part: pytest(part, HERE / "test_docs.py")),
+        Part("docs", 3, lambda part: pytest(part, HERE / "test_docs.py")),
     ]
     wanted = sys.argv[1:]
     for unknown in set(wanted) - {part.name for part in parts}:
@@ -107,13 +109,12 @@ def pytest(part: Part, *words: object) -> bool:
     return command(part, venv() / "bin" / "python", "-m", "pytest", *options, *words)
 
 
-def s3_conformance(part: Part) -> bool:
+def bucket(part: Part) -> bool:
     """The connector's own suite against an S3 server that checks signatures."""
-    import s3
-
-    with s3.server(CACHE / "s3-conformance" / "root") as bucket:
-        environment = {"NEXUS_TEST_S3_ENDPOINT": bucket.endpoint, "NEXUS_TEST_S3_KEY": s3.KEY, "NEXUS_TEST_S3_SECRET": s3.SECRET}
-        (bucket.root / "conformance").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, s3.server(Path(folder) / "root") as running:
+        (running.root / "conformance").mkdir()
+        names = {"ENDPOINT": running.endpoint, "KEY": s3.KEY, "SECRET": s3.SECRET, "BUCKET": "conformance"}
+        environment = {f"NEXUS_TEST_S3_{name}": value for name, value in names.items()}
         return command(part, *CARGO, "-p", "nexus-sources", "--test", "s3", "--", "--ignored", **environment)
 
 

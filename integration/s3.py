@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetch import s3_binary
+from fetch import S3_SERVER, tool
 
 KEY = "AKEXAMPLE"
 SECRET = "SKEXAMPLE"
@@ -33,7 +33,7 @@ def server(root: Path) -> Iterator[Bucket]:
     keys = ["--access-key", KEY, "--secret-key", SECRET]
     log = root.with_suffix(".log")
     with log.open("w") as output:
-        process = subprocess.Popen([s3_binary(), *address, *keys, root], stdout=output, stderr=output)
+        process = subprocess.Popen([tool(S3_SERVER), *address, *keys, root], stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 30
         while not _accepts(port):
