@@ -36,11 +36,7 @@ class Part:
 def main() -> int:
     """Runs the parts, up to the first that the others need; returns 0 where all went well and in time."""
     parts = [
-        Part(
-            "fetch",
-            8,
-            lambda part: command(part, "cargo", "fetch", "--locked") and command(part, sys.executable, HERE / "fetch.py"),
-        ),
+        Part("fetch", 8, fetch),
         Part("build", 32, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
         Part("rust", 12, lambda part: command(part, *CARGO, "--workspace")),
         Part("s3", 2, bucket),
