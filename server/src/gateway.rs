@@ -15,6 +15,7 @@ use crate::stack;
 use crate::statement::Caps;
 use crate::system::{CATALOG, System, SystemSource};
 use crate::wire::auth::Authenticator;
+use crate::workers::Workers;
 
 /// How many of the largest users of memory an error about memory names.
 const NAMED_CONSUMERS: usize = 3;
@@ -36,9 +37,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the configured sources, without asking anything of them, and builds the stack over them.
+    /// Opens the configured sources, without asking anything of them, and builds the stack over them. Statements run on
+    /// `workers`.
     /// Errors: `Invalid` with the file and line of the option that is wrong.
-    pub fn new(config: &Config) -> Result<Arc<Self>> {
+    pub fn new(config: &Config, workers: Workers) -> Result<Arc<Self>> {
         let catalogs = Arc::new(Catalogs::default());
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
@@ -56,7 +58,7 @@ impl Gateway {
         };
         let schema = config.defaults.schema.clone();
         let planner = Arc::new(Planner::new(Arc::clone(&catalogs), schema.clone(), runtime, caps));
-        let stack = stack::build(config, Arc::clone(&planner));
+        let stack = stack::build(config, Arc::clone(&planner), workers);
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let lives = config.tickets.session_ttl.0;
         let sessions = Arc::new(Sessions::new(Arc::clone(&seal), default_catalog(config), schema.clone(), lives));

@@ -9,7 +9,9 @@ use nexus_flight_catalog::{Error, Result};
 use nexus_server::config::{Config, Log, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
 use nexus_server::serve::{self, Listeners};
+use nexus_server::workers::Workers;
 use nexus_server::{demo, shell, tpch};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -98,28 +100,35 @@ enum DocsCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
-    let result = match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(async { tokio::spawn(run(cli.command)).await });
-            // A thread that still works on something nobody waits for must not hold the end up.
-            runtime.shutdown_background();
-            result.unwrap_or_else(|error| Err(Error::internal("the main task ended early").caused_by(error)))
-        }
-        Err(error) => Err(Error::internal(format!("no threads can be started: {error}"))),
-    };
-    result.unwrap_or_else(|error| {
+    start(cli.command).unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
 }
 
-async fn run(command: Command) -> Result<ExitCode> {
+/// Two sets of threads: one for the protocols, one for the statements.
+fn start(command: Command) -> Result<ExitCode> {
+    let protocols = threads("nexus-protocol")?;
+    let statements = threads("nexus-statement")?;
+    let workers = Workers(statements.handle().clone());
+    let result = protocols.block_on(async { tokio::spawn(run(command, workers)).await });
+    // A thread that still works on something nobody waits for must not hold the end up.
+    protocols.shutdown_background();
+    statements.shutdown_background();
+    result.unwrap_or_else(|error| Err(Error::internal("the main task ended early").caused_by(error)))
+}
+
+fn threads(name: &str) -> Result<Runtime> {
+    let threads = Builder::new_multi_thread().enable_all().thread_name(name).thread_stack_size(STACK).build();
+    threads.map_err(|error| Error::internal(format!("no threads can be started: {error}")))
+}
+
+async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve(args).await?,
+        Command::Serve(args) => serve(args, workers).await?,
         Command::Sql(args) => return shell::run(args).await,
         Command::Config(ConfigCommand::Check { file }) => {
-            Gateway::new(&Config::load(&file)?)?;
+            Gateway::new(&Config::load(&file)?, workers)?;
             println!("{}: the configuration is good", file.display());
         }
         Command::Config(ConfigCommand::Schema) => println!("{:#}", json_schema(nexus_sources::SPECS)),
@@ -137,14 +146,14 @@ async fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(args: ServeArgs) -> Result<()> {
+async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     let config = match &args.what.config {
         Some(file) => Config::load(file)?,
         None => demo::config(&demo::folder(), args.scale_factor, &args.flight_listen, &args.http_listen)?,
     };
     log(&config.log)?;
     let metrics = serve::metrics()?;
-    let gateway = Gateway::new(&config)?;
+    let gateway = Gateway::new(&config, workers)?;
     if args.what.demo {
         demo::register(&gateway.catalogs)?;
     }

@@ -5,21 +5,25 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
-use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Result, TableName, Tables, information_schema};
+use nexus_flight_catalog::{Catalogs, Context, Error, Result, TableName, Tables, information_schema};
 
 use crate::query::{Description, Query};
 use crate::session::Session;
 use crate::state::{State, States};
+use crate::single_row::SingleRow;
 use crate::statement::{self, Caps};
+use crate::workers::PausingJoins;
 
 /// Plans statements. It keeps nothing of them.
 #[derive(Debug)]
@@ -48,8 +52,12 @@ pub struct Planned {
 impl Planner {
     /// A planner over catalogs, whose statements share the memory and disk of one runtime.
     pub fn new(catalogs: Arc<Catalogs>, default_schema: String, runtime: Arc<RuntimeEnv>, caps: Caps) -> Self {
-        let base =
-            SessionStateBuilder::new().with_config(settings()).with_runtime_env(runtime).with_default_features().build();
+        let base = SessionStateBuilder::new()
+            .with_config(settings())
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(PausingJoins))
+            .build();
         Self { catalogs, default_schema, states: States::new(base), caps }
     }
 
@@ -90,11 +98,13 @@ impl Planner {
 
     async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, State)> {
         let parsed = statement::parse(&query.statement, &self.caps)?;
+        refuse_unresolved_writes(&parsed.statement)?;
         let mut state = self.states.take(&query.session);
         let tables = self.resolve(&query.cx, &query.session, &state.session, &parsed.statement, parsed.is_show).await?;
         state.show(&tables);
         let plan = state.session.statement_to_plan(parsed.statement).await?;
         refuse_writes(&plan)?;
+        let plan = type_placeholders(plan)?;
         Ok((plan, tables, state))
     }
 
@@ -147,7 +157,37 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
         // Its analysis is part of its answer.
         return Ok(plan);
     }
+    // Before the analysis, which gives the check its types.
+    let plan = SingleRow.analyze(plan, state.config_options())?;
     Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
+}
+
+/// Gives a type to the placeholders whose place implies one that DataFusion does not see: under a cast, and in LIMIT and OFFSET.
+fn type_placeholders(plan: LogicalPlan) -> Result<LogicalPlan> {
+    fn typed(expr: Expr, data_type: &DataType) -> Expr {
+        match expr {
+            Expr::Placeholder(Placeholder { id, field: None }) => {
+                let field = Arc::new(Field::new(&id, data_type.clone(), true));
+                Expr::Placeholder(Placeholder { id, field: Some(field) })
+            }
+            other => other,
+        }
+    }
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let in_limit = matches!(node, LogicalPlan::Limit(_));
+        node.map_expressions(|expr| {
+            let expr = if in_limit { typed(expr, &DataType::Int64) } else { expr };
+            expr.transform_up(|expr| match expr {
+                Expr::Cast(Cast { expr, data_type }) if matches!(*expr, Expr::Placeholder(_)) => {
+                    let expr = Box::new(typed(*expr, &data_type));
+                    Ok(Transformed::yes(Expr::Cast(Cast { expr, data_type })))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+            .map(|transformed| if in_limit { Transformed::yes(transformed.data) } else { transformed })
+        })
+    });
+    Ok(plan.data()?)
 }
 
 /// The parameters of a plan in order, with the types it implies. Errors: `Invalid` for a gap in the numbers.
@@ -190,6 +230,22 @@ fn bind_nulls(plan: LogicalPlan, parameters: &[(String, DataType)]) -> Result<Lo
     Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
 }
 
+/// Statements of DataFusion's own that write: refused by what they are, before their names are looked up.
+fn refuse_unresolved_writes(statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::CreateExternalTable(_) => Err(not_offered("CREATE EXTERNAL TABLE")),
+        Statement::CopyTo(_) => Err(not_offered("COPY")),
+        Statement::Reset(_) => Err(not_offered("RESET")),
+        Statement::Explain(explain) => refuse_unresolved_writes(&explain.statement),
+        Statement::Statement(_) => Ok(()),
+    }
+}
+
+fn not_offered(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not offered: this endpoint reads"))
+        .with_hint("send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN")
+}
+
 /// Only reading is offered, at any depth of the plan: `EXPLAIN ANALYZE` runs what it explains.
 fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
     let mut refused = None;
@@ -204,8 +260,7 @@ fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     match refused {
-        Some(what) => Err(Error::new(Kind::Unsupported, format!("{what} is not offered: this endpoint reads"))
-            .with_hint("send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN")),
+        Some(what) => Err(not_offered(&what)),
         None => Ok(()),
     }
 }

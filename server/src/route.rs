@@ -9,10 +9,10 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Context, Error, Result};
+use nexus_flight_catalog::{Error, Result};
 
 use crate::plan::Planned;
-use crate::query::{Answer, Batches, CacheUse};
+use crate::query::{Answer, CacheUse};
 use crate::stack::Run;
 
 /// Runs a statement where it belongs.
@@ -22,12 +22,12 @@ pub struct Route;
 #[async_trait]
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
-        let Planned { query, schema, plan, tables: _, state } = planned;
+        let Planned { query: _, schema, plan, tables: _, state } = planned;
         let plan = physical(plan, &state.session).await?;
         let stream = execute_stream(plan, Arc::new(state.into_task()))?;
         let shape = Arc::clone(&schema);
         let batches = stream.map_err(Error::from).map(move |batch| conform(batch?, &shape)).boxed();
-        Ok(Answer { schema, batches: until_unwanted(batches, query.cx), cache: CacheUse::Bypass })
+        Ok(Answer { schema, batches, cache: CacheUse::Bypass })
     }
 }
 
@@ -49,13 +49,4 @@ fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
         .map_err(|error| Error::internal("the answer does not have the columns that its plan promised").caused_by(error))
-}
-
-/// Ends a stream with an error as soon as nobody wants it any more.
-fn until_unwanted(batches: Batches, cx: Context) -> Batches {
-    futures::stream::try_unfold((batches, cx), |(mut batches, cx)| async move {
-        let next = cx.run(async { batches.try_next().await }).await?;
-        Ok(next.map(|batch| (batch, (batches, cx))))
-    })
-    .boxed()
 }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nexus_flight_catalog::Result;
+use futures::{StreamExt, TryStreamExt};
+use nexus_flight_catalog::{Context, Result};
 
 use crate::config::Config;
 use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
 use crate::layers::limit::Limit;
 use crate::plan::{Planned, Planner};
-use crate::query::{Answer, Description, Execute, Query};
+use crate::query::{Answer, Batches, Description, Execute, Query};
 use crate::route::Route;
+use crate::workers::Workers;
 
 /// A layer beneath the planner: a planned statement → its answer.
 #[async_trait]
@@ -31,7 +33,7 @@ pub struct Stack {
 }
 
 /// Puts the layers on one another.
-pub fn build(config: &Config, planner: Arc<Planner>) -> Stack {
+pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers) -> Stack {
     let history = Arc::new(History::default());
     let kept = Arc::new(Kept::new(config));
     // Runs what comes down to it.
@@ -41,25 +43,39 @@ pub fn build(config: &Config, planner: Arc<Planner>) -> Stack {
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.
-    let execute = Plan { planner, run };
-    // Outermost: refusals and hits are statements too.
+    let execute = Plan { planner, run: Arc::new(run), workers };
+    // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read.
     let execute = Arc::new(Audit::new(execute, Arc::clone(&history)));
     Stack { execute, history, kept }
 }
 
 struct Plan<R> {
     planner: Arc<Planner>,
-    run: R,
+    run: Arc<R>,
+    workers: Workers,
 }
 
 #[async_trait]
-impl<R: Run> Execute for Plan<R> {
+impl<R: Run + 'static> Execute for Plan<R> {
     async fn describe(&self, query: &Query) -> Result<Description> {
-        query.cx.run(self.planner.describe(query)).await
+        let (planner, described) = (Arc::clone(&self.planner), query.clone());
+        query.cx.run(self.workers.run(async move { planner.describe(&described).await })).await
     }
 
     async fn execute(&self, query: Query) -> Result<Answer> {
-        let cx = query.cx.clone();
-        cx.run(async { self.run.run(self.planner.plan(query).await?).await }).await
+        let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
+        let work = async move { run.run(planner.plan(query).await?).await };
+        let mut answer = cx.run(self.workers.run(work)).await?;
+        answer.batches = until_unwanted(self.workers.stream(answer.batches), cx);
+        Ok(answer)
     }
+}
+
+/// Ends a stream with an error as soon as nobody wants it any more.
+fn until_unwanted(batches: Batches, cx: Context) -> Batches {
+    futures::stream::try_unfold((batches, cx), |(mut batches, cx)| async move {
+        let next = cx.run(async { batches.try_next().await }).await?;
+        Ok(next.map(|batch| (batch, (batches, cx))))
+    })
+    .boxed()
 }
