@@ -158,16 +158,19 @@ def test_the_written_schema_and_help() -> None:
 
 
 def test_ctrl_c_ends_a_gateway_that_is_busy(tmp_path: Path) -> None:
-    with demo(tmp_path / "gateway.log") as gateway:
-        busy = subprocess.Popen(
-            [BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    gateway = demo(tmp_path / "gateway.log")
+    busy = subprocess.Popen(
+        [BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
         running = "select count(*) as n from system.main.queries where state = 'running'"
         until(lambda: embedded_count(gateway, running) >= 1)
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(15) == 0, gateway.tail()
         assert busy.wait(10) == 1
-        gateway.process.poll()
+    finally:
+        busy.kill()
+        gateway.process.kill()
 
 
 def test_sigterm_ends_it_too(tmp_path: Path) -> None:

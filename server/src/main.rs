@@ -12,6 +12,7 @@ use nexus_server::serve::{self, Listeners};
 use nexus_server::workers::Workers;
 use nexus_server::{demo, shell, tpch};
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -160,7 +161,9 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     let listeners = Listeners::bind(&config).await.map_err(|error| config.locate(error))?;
     let (flight, http) = listeners.addresses()?;
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone()));
+    // Before anybody is told that it is ready: whoever reads that may stop it at once.
+    let signals = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+    tokio::spawn(stop_on_signal(signals, stop.clone()));
     println!("ready flight={flight} http={http}");
     serve::serve(&config, gateway, listeners, metrics, stop).await?;
     tracing::info!("stopped");
@@ -168,7 +171,13 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
 }
 
 /// The first signal stops accepting and lets streams end; the second one ends at once.
-async fn stop_on_signal(stop: CancellationToken) {
+async fn stop_on_signal((mut interrupt, mut terminate): (Signal, Signal), stop: CancellationToken) {
+    let mut signal = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
     signal().await;
     tracing::info!("stopping: running streams may end; a second signal ends at once");
     stop.cancel();
@@ -176,17 +185,8 @@ async fn stop_on_signal(stop: CancellationToken) {
     std::process::exit(130);
 }
 
-async fn signal() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
-    }
+fn handler(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|error| Error::internal(format!("signals cannot be handled: {error}")))
 }
 
 fn log(log: &Log) -> Result<()> {

@@ -12,14 +12,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
 use crate::flight::commands::Metadata;
 use crate::flight::service::Service;
 use crate::gateway::Gateway;
 use crate::http;
-use crate::wire::auth;
+use crate::wire::{auth, hello};
 
 /// How long running streams may go on after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
@@ -124,7 +123,7 @@ async fn flight(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_routes(Routes::from(guarded));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = hello::plain(listener);
     Ok(async move {
         let closing = async move {
             stop.cancelled().await;

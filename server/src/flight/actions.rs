@@ -107,7 +107,7 @@ async fn prepare(
     Ok(ActionCreatePreparedStatementResult {
         prepared_statement_handle: service.seal.seal(Purpose::Prepared, &prepared, service.session_ttl)?.into(),
         dataset_schema: schema_bytes(&caller.profile.schema(&description.schema))?,
-        parameter_schema: schema_bytes(&caller.profile.columns(&description.parameters))?,
+        parameter_schema: schema_bytes(&caller.profile.parameters(&description.parameters))?,
     })
 }
 

@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options, take};
-use arrow::datatypes::{ByteViewType, DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::datatypes::{ByteViewType, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use nexus_flight_catalog::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,26 @@ impl TypeProfile {
                 Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
             }
         }
+    }
+
+    /// The same for parameters. The JDBC driver puts milliseconds into every timestamp parameter, whatever its unit.
+    pub fn parameters(self, schema: &Schema) -> SchemaRef {
+        let columns = self.columns(schema);
+        if self == Self::Native {
+            return columns;
+        }
+        let fields: Fields = columns
+            .fields()
+            .iter()
+            .map(|field| match field.data_type() {
+                DataType::Timestamp(_, zone) => {
+                    let data_type = DataType::Timestamp(TimeUnit::Millisecond, zone.clone());
+                    Arc::new(field.as_ref().clone().with_data_type(data_type))
+                }
+                _ => Arc::clone(field),
+            })
+            .collect();
+        Arc::new(Schema::new_with_metadata(fields, columns.metadata().clone()))
     }
 
     /// The rows of a batch as they are sent, `target` being what [`TypeProfile::schema`] gave for their schema.

@@ -1,3 +1,4 @@
-//! What gRPC and HTTP share below the protocols: who is calling.
+//! What gRPC and HTTP share below the protocols: how a connection begins and who is calling.
 
 pub mod auth;
+pub mod hello;
