@@ -40,7 +40,9 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
     let mut typed = String::new();
     loop {
         // Nothing else of this program waits for this thread while it waits for a line.
-        match editor.readline(if typed.is_empty() { "nexus> " } else { "    -> " }) {
+        let prompt = if typed.is_empty() { "nexus> " } else { "    -> " };
+        // While a person types, this thread's other tasks go on elsewhere: the connection has a cancelled stream to reset.
+        match tokio::task::block_in_place(|| editor.readline(prompt)) {
             Ok(line) if typed.is_empty() && line.trim_start().starts_with('\\') => {
                 remember(&mut editor, line.trim());
                 let mut words = line.split_whitespace();
@@ -112,7 +114,7 @@ pub(super) fn password(user: &str) -> Result<SecretString> {
     // Without colours the editor would not ask the helper what to show.
     editor.set_color_mode(ColorMode::Forced);
     editor.set_auto_add_history(false);
-    match editor.readline(&format!("Password of {user}: ")) {
+    match tokio::task::block_in_place(|| editor.readline(&format!("Password of {user}: "))) {
         Ok(password) => Ok(password.into()),
         Err(ReadlineError::Interrupted | ReadlineError::Eof) => Err(Error::cancelled()),
         Err(cause) => Err(unusable(cause)),
