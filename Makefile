@@ -31,7 +31,7 @@ soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at sc
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml integration/test_tpch.py integration/test_jdbc_tpch.py
 
 docs: build ## Write the generated pages anew
-	$(CARGO_TARGET_DIR)/debug/nexus docs connectors > docs/connectors.md
+	$(CARGO_TARGET_DIR)/debug/nexus docs connectors > docs/src/connectors.md
 
 fetch:
 	python3 integration/fetch.py

@@ -111,7 +111,7 @@ def bucket(part: Part) -> bool:
         (running.root / "conformance").mkdir()
         names = {"ENDPOINT": running.endpoint, "KEY": s3.KEY, "SECRET": s3.SECRET, "BUCKET": "conformance"}
         environment = {f"NEXUS_TEST_S3_{name}": value for name, value in names.items()}
-        return command(part, *CARGO, "-p", "nexus-sources", "--test", "s3", "--", "--ignored", **environment)
+        return command(part, *CARGO, "--workspace", "--test", "s3", "--", "--ignored", **environment)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,7 @@ const OPENED_AT_ONCE: usize = 16;
 
 /// The views of the schema, sorted by name.
 pub fn tables() -> Vec<TableEntry> {
-    View::ALL
-        .iter()
-        .map(|view| TableEntry { name: view.name().to_owned(), kind: TableKind::View, comment: None })
-        .collect()
+    View::ALL.iter().map(|view| TableEntry { name: view.name().to_owned(), kind: TableKind::View, comment: None }).collect()
 }
 
 /// Whether there is a view of that name.
@@ -296,11 +293,8 @@ fn key_column_usage(name: &TableName, table: &Resolved, schema: SchemaRef) -> Re
         })
         .collect();
     let rows = uses.len();
-    let constraint = vec![
-        same(&name.catalog, rows),
-        same(&name.schema, rows),
-        texts(uses.iter().map(|(constraint, ..)| Some(*constraint))),
-    ];
+    let constraint =
+        vec![same(&name.catalog, rows), same(&name.schema, rows), texts(uses.iter().map(|(constraint, ..)| Some(*constraint)))];
     let columns: Vec<ArrayRef> = vec![
         texts(uses.iter().map(|(_, column, _)| Some(*column))),
         Arc::new(Int32Array::from_iter_values(uses.iter().map(|(.., position)| *position))),

@@ -42,8 +42,11 @@ fn row(page: &mut String, option: &Opt) {
         OptType::Strings => "list of texts",
         OptType::Tables => "table of tables",
     };
-    let notes: Vec<&str> =
-        [(option.required, "required"), (option.secret, "secret")].into_iter().filter(|(is, _)| *is).map(|(_, note)| note).collect();
+    let notes: Vec<&str> = [(option.required, "required"), (option.secret, "secret")]
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, note)| note)
+        .collect();
     push(page, format_args!("| `{}` | {value} | {} | {} |\n", option.name, notes.join(", "), option.help));
 }
 

@@ -16,12 +16,13 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Context, Error, Result, TableName, Tables, information_schema};
 
 use crate::query::{Description, Query};
 use crate::session::Session;
-use crate::state::{State, States};
 use crate::single_row::SingleRow;
+use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::workers::PausingJoins;
 
@@ -98,7 +99,7 @@ impl Planner {
 
     async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, State)> {
         let parsed = statement::parse(&query.statement, &self.caps)?;
-        refuse_unresolved_writes(&parsed.statement)?;
+        refuse_unknown(&parsed.statement)?;
         let mut state = self.states.take(&query.session);
         let tables = self.resolve(&query.cx, &query.session, &state.session, &parsed.statement, parsed.is_show).await?;
         state.show(&tables);
@@ -121,7 +122,8 @@ impl Planner {
             let written = TableName::resolve(&reference, &session.catalog, &session.schema);
             // `SHOW` names every view that information_schema could have; it reads only those that there are.
             let is_guess = is_show && written.schema == information_schema::NAME && !information_schema::has(&written.table);
-            let is_function = matches!(&reference, TableReference::Bare { table } if state.table_functions().contains_key(&**table));
+            let is_function =
+                matches!(&reference, TableReference::Bare { table } if state.table_functions().contains_key(&**table));
             if !is_guess && !is_function {
                 // Of `a.b`, `a` is a schema of the current catalog, or else a catalog with the usual schema.
                 let fallback = match &reference {
@@ -198,7 +200,8 @@ fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
         .map(|number| {
             let name = format!("${number}");
             let field = fields.remove(&name).ok_or_else(|| {
-                Error::invalid(format!("the statement has {count} parameters and none is {name}")).with_hint("number them from $1 without gaps")
+                Error::invalid(format!("the statement has {count} parameters and none is {name}"))
+                    .with_hint("number them from $1 without gaps")
             })?;
             let data_type = field.map_or(DataType::Utf8, |field| field.data_type().clone());
             Ok((name, data_type))
@@ -230,14 +233,23 @@ fn bind_nulls(plan: LogicalPlan, parameters: &[(String, DataType)]) -> Result<Lo
     Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
 }
 
-/// Statements of DataFusion's own that write: refused by what they are, before their names are looked up.
-fn refuse_unresolved_writes(statement: &Statement) -> Result<()> {
+/// Refuses all that is not known to read by what it is, before its names are looked up.
+fn refuse_unknown(statement: &Statement) -> Result<()> {
     match statement {
         Statement::CreateExternalTable(_) => Err(not_offered("CREATE EXTERNAL TABLE")),
         Statement::CopyTo(_) => Err(not_offered("COPY")),
         Statement::Reset(_) => Err(not_offered("RESET")),
-        Statement::Explain(explain) => refuse_unresolved_writes(&explain.statement),
-        Statement::Statement(_) => Ok(()),
+        Statement::Explain(explain) => refuse_unknown(&explain.statement),
+        Statement::Statement(statement) => match statement.as_ref() {
+            ast::Statement::Query(_)
+            | ast::Statement::Explain { .. }
+            | ast::Statement::ExplainTable { .. }
+            | ast::Statement::ShowTables { .. }
+            | ast::Statement::ShowColumns { .. }
+            | ast::Statement::ShowVariable { .. }
+            | ast::Statement::ShowFunctions { .. } => Ok(()),
+            other => Err(not_offered(other.to_string().split_whitespace().next().unwrap_or_default())),
+        },
     }
 }
 

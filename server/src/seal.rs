@@ -81,7 +81,8 @@ impl Seal {
     /// A value that only [`Seal::open`] of the same purpose can read, for so long.
     pub fn seal(&self, purpose: Purpose, value: &(impl Serialize + ?Sized), lives: Duration) -> Result<Vec<u8>> {
         let expires = now().saturating_add(lives.as_secs());
-        let mut plain = postcard::to_stdvec(&(expires, value)).map_err(|error| Error::internal("a value cannot be sealed").caused_by(error))?;
+        let mut plain = postcard::to_stdvec(&(expires, value))
+            .map_err(|error| Error::internal("a value cannot be sealed").caused_by(error))?;
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).map_err(|_| Error::internal("the system gives no random numbers"))?;
         let Some(key) = self.keys.first() else { return Err(Error::internal("there is no key to seal with")) };

@@ -75,7 +75,13 @@ pub fn metrics() -> Result<PrometheusHandle> {
 }
 
 /// Serves until `stop` fires, then for as long as streams run, within the grace time.
-pub async fn serve(config: &Config, gateway: Arc<Gateway>, listeners: Listeners, metrics: PrometheusHandle, stop: CancellationToken) -> Result<()> {
+pub async fn serve(
+    config: &Config,
+    gateway: Arc<Gateway>,
+    listeners: Listeners,
+    metrics: PrometheusHandle,
+    stop: CancellationToken,
+) -> Result<()> {
     let flight = flight(config, &gateway, listeners.flight, stop.clone()).await?;
     let http = axum::serve(listeners.http, http::router(gateway, metrics)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let both = async {
@@ -111,7 +117,8 @@ async fn flight(
         ticket_ttl: config.tickets.ttl.0,
         session_ttl: config.tickets.session_ttl.0,
     };
-    let service = FlightServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(usize::MAX);
+    let service =
+        FlightServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(usize::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.

@@ -61,9 +61,8 @@ fn checked(subquery: Subquery) -> Result<Subquery> {
     Ok(Subquery { subquery: Arc::new(plan), ..subquery })
 }
 
-static SINGLE_VALUE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
-    Arc::new(AggregateUDF::from(SingleValue { signature: Signature::any(1, Volatility::Immutable) }))
-});
+static SINGLE_VALUE: LazyLock<Arc<AggregateUDF>> =
+    LazyLock::new(|| Arc::new(AggregateUDF::from(SingleValue { signature: Signature::any(1, Volatility::Immutable) })));
 
 /// The value of the only row, NULL where there is none, an error where there are more.
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_syntax_error_has_its_position() {
-        insta::assert_snapshot!(refusal("SELECT 1\nFROM WHERE"), @"line 2, column 6: syntax error: Expected: identifier, found: WHERE");
+        insta::assert_snapshot!(refusal("SELECT (1\nFROM t"), @"line 2, column 1: syntax error: expected: ), found: FROM");
         insta::assert_snapshot!(refusal("SELECT 'a"), @"line 1, column 8: syntax error: unterminated string literal");
         insta::assert_snapshot!(refusal(""), @"there is no statement in the text");
         insta::assert_snapshot!(refusal("SELECT 1; SELECT 2"), @"more than one statement in one text; send them one by one");

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
-};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use nexus_flight_catalog::virtual_table::VirtualTable;
 use nexus_flight_catalog::{
-    Capabilities, Catalogs, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, TableKind,
-    Version,
+    Capabilities, Catalogs, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, TableKind, Version,
 };
 
 use crate::config::Setting;

@@ -18,8 +18,8 @@ use tonic::{Response, Status};
 use crate::flight::caller::Caller;
 use crate::flight::encode::schema_bytes;
 use crate::flight::options::{
-    CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue,
-    SessionOptionValue, SetSessionOptionsRequest, SetSessionOptionsResult,
+    CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue, SessionOptionValue,
+    SetSessionOptionsRequest, SetSessionOptionsResult,
 };
 use crate::flight::service::{Service, broken};
 use crate::flight::ticket::{Prepared, Statement};
@@ -75,7 +75,9 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
             }
             Ok(respond(Some(CloseSessionResult { status: CloseStatus::Closed.into() }.encode_to_vec())))
         }
-        other => Err(Error::unsupported(format!("the action {other} is not offered")).with_hint("ListActions lists those that are")),
+        other => {
+            Err(Error::unsupported(format!("the action {other} is not offered")).with_hint("ListActions lists those that are"))
+        }
     }
 }
 

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
+use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt, TicketStatementQuery};
+use arrow_flight::sql::{
+    Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt,
+    TicketStatementQuery,
+};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
     HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket as FlightTicket,
 };
-use arrow_flight::flight_descriptor::DescriptorType;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
@@ -21,12 +24,12 @@ use nexus_flight_catalog::{Catalogs, Context, Error, Result};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::flight::actions;
 use crate::flight::caller::Caller;
+use crate::flight::commands::{self, Metadata};
 use crate::flight::encode::{encode, schema_bytes};
 use crate::flight::status::status;
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
-use crate::flight::commands::{self, Metadata};
-use crate::flight::actions;
 use crate::query::Execute;
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
@@ -100,7 +103,8 @@ impl Service {
         };
         let ticket = FlightTicket { ticket: ticket.encode_to_vec().into() };
         // No location: the client stays on the connection it has, which is the only one known to reach this server.
-        let endpoint = FlightEndpoint { ticket: Some(ticket), location: vec![], expiration_time: None, app_metadata: Bytes::new() };
+        let endpoint =
+            FlightEndpoint { ticket: Some(ticket), location: vec![], expiration_time: None, app_metadata: Bytes::new() };
         Ok(FlightInfo {
             schema: schema_bytes(&schema)?,
             flight_descriptor: Some(descriptor),
@@ -124,7 +128,8 @@ impl Service {
     }
 
     async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<FlightData>> {
-        let any = Any::decode(ticket).map_err(|_| Error::invalid("the ticket is not one of Flight SQL").with_hint("ask GetFlightInfo for one"))?;
+        let any = Any::decode(ticket)
+            .map_err(|_| Error::invalid("the ticket is not one of Flight SQL").with_hint("ask GetFlightInfo for one"))?;
         let command = Command::try_from(any)?;
         let messages = match command {
             Command::TicketStatementQuery(TicketStatementQuery { statement_handle }) => {
@@ -185,7 +190,9 @@ fn refuse_transaction(id: Option<&[u8]>) -> Result<()> {
 
 fn command(descriptor: &FlightDescriptor) -> Result<Command> {
     if descriptor.r#type() != DescriptorType::Cmd {
-        return Err(Error::unsupported("a path is not offered: this is a Flight SQL endpoint").with_hint("send a Flight SQL command"));
+        return Err(
+            Error::unsupported("a path is not offered: this is a Flight SQL endpoint").with_hint("send a Flight SQL command")
+        );
     }
     let any = Any::decode(&*descriptor.cmd).map_err(|_| Error::invalid("the command is not one of Flight SQL"))?;
     Ok(Command::try_from(any)?)
@@ -220,10 +227,7 @@ impl FlightService for Service {
     type ListActionsStream = Messages<ActionType>;
     type DoExchangeStream = Messages<FlightData>;
 
-    async fn handshake(
-        &self,
-        request: Request<Streaming<HandshakeRequest>>,
-    ) -> Result<Response<Self::HandshakeStream>, Status> {
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
         respond(
             async {
                 // The credentials came in the header and were checked before this.

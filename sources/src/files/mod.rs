@@ -36,7 +36,7 @@ pub static SPEC: Spec = Spec {
     summary: "Parquet, CSV, newline JSON and Arrow files in a local folder or an S3 bucket",
     options: OPTIONS,
     capabilities: Capabilities { filters: true, limit: true, versions: true, keys: true, native: false, ingest: false },
-    proof: Proof::Real,
+    proof: Proof::SameWire,
     docs: include_str!("docs.md"),
     open,
 };

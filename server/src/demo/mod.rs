@@ -1,9 +1,13 @@
 //! `nexus serve --demo`: TPC-H made on the spot, and a table with a column of each Arrow type.
 
+mod types;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use nexus_flight_catalog::{Error, Result};
+use nexus_flight_catalog::{Catalogs, Error, Keys, Result};
+use nexus_sources::memory::MemorySource;
 
 use crate::config::Config;
 use crate::tpch;
@@ -56,6 +60,9 @@ fn text(data: &Path, flight: &str, http: &str) -> Result<String> {
 }
 
 /// Adds what no configuration can say: the table with a column of each type.
-pub fn register(_catalogs: &nexus_flight_catalog::Catalogs) -> Result<()> {
+pub fn register(catalogs: &Catalogs) -> Result<()> {
+    let source = MemorySource::new();
+    source.insert("main", "types", vec![types::types()?], Keys { primary: vec!["id".to_owned()], foreign: vec![] })?;
+    catalogs.register("demo", Arc::new(source));
     Ok(())
 }
