@@ -1,5 +1,7 @@
 //! Files in a bucket of a real S3 server, which `make test` starts.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod seeds;
 
 use std::sync::Arc;

@@ -86,7 +86,7 @@ fn quantity<'a>(text: &str, units: impl IntoIterator<Item = &'a (&'a str, u64)>)
 }
 
 fn write_quantity(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    match units.iter().find(|(_, scale)| value >= *scale && value % scale == 0) {
+    match units.iter().find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale)) {
         Some((unit, scale)) => write!(f, "{}{unit}", value / scale),
         None => write!(f, "{value}"),
     }

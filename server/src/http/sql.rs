@@ -146,22 +146,22 @@ fn encoded(format: Format, answer: Answer) -> Result<impl futures::Stream<Item =
 
 /// A writer that gives away what it has written.
 enum Writer {
-    Arrow(Shared, StreamWriter<Shared>),
+    Arrow(Shared, Box<StreamWriter<Shared>>),
     Json(Shared, JsonWriter<Shared, LineDelimited>),
-    Csv(Shared, csv::Writer<Shared>),
+    Csv(Shared, Box<csv::Writer<Shared>>),
 }
 
 impl Writer {
     fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
         let out = Shared::default();
         Ok(match format {
-            Format::Arrow => Writer::Arrow(out.clone(), StreamWriter::try_new(out, schema)?),
+            Format::Arrow => Writer::Arrow(out.clone(), Box::new(StreamWriter::try_new(out, schema)?)),
             Format::Json => Writer::Json(out.clone(), json_writer(out)),
             Format::Csv => {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out.clone());
                 // The header stands there even where there are no rows.
                 writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
-                Writer::Csv(out, writer)
+                Writer::Csv(out, Box::new(writer))
             }
         })
     }

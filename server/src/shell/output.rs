@@ -48,7 +48,7 @@ impl Format {
 /// Writes the rows of one statement. Without `finish` what was written is incomplete.
 pub(super) enum Output<W: Write + Send> {
     Table(Table<W>),
-    Csv(csv::Writer<W>),
+    Csv(Box<csv::Writer<W>>),
     Json(LineDelimitedWriter<W>),
     Arrow(Box<StreamWriter<W>>),
     Parquet(Box<ArrowWriter<W>>),
@@ -63,7 +63,7 @@ impl<W: Write + Send> Output<W> {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(to);
                 // The header comes with the first batch, and there may be none.
                 writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
-                Output::Csv(writer)
+                Output::Csv(Box::new(writer))
             }
             Format::Json => {
                 let writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(to);
@@ -140,7 +140,7 @@ pub(super) struct Table<W> {
 impl<W: Write> Table<W> {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let schema = batch.schema();
-        let columns: Vec<Vec<String>> = batch.columns().iter().map(|column| texts(column)).collect::<Result<_>>()?;
+        let columns: Vec<Vec<String>> = batch.columns().iter().map(texts).collect::<Result<_>>()?;
         let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
         let mut text = String::new();
         let widths = match &self.widths {
