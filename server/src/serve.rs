@@ -15,6 +15,7 @@ use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::flight::commands::Metadata;
+use crate::flight::frames;
 use crate::flight::service::Service;
 use crate::gateway::Gateway;
 use crate::http;
@@ -117,13 +118,16 @@ async fn flight(
         ticket_ttl: config.tickets.ttl.0,
         session_ttl: config.tickets.session_ttl.0,
     };
-    let service =
-        FlightServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(usize::MAX);
+    let service = Arc::new(service);
+    let all = FlightServiceServer::from_arc(Arc::clone(&service))
+        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_encoding_message_size(usize::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.
-    let guarded = Routes::new(service)
+    let guarded = Routes::new(all)
         .into_axum_router()
+        .merge(frames::route(service, LARGEST_REQUEST))
         .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
         .merge(Routes::new(health_service).into_axum_router().reset_fallback());
     let server = Server::builder()

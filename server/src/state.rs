@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::error::{DataFusionError, Result};
@@ -34,7 +34,8 @@ pub struct State {
     /// What DataFusion plans with.
     pub session: SessionState,
     stores: Arc<StatementStores>,
-    idle: Arc<Mutex<Vec<State>>>,
+    /// Weak, since the states that wait there would else hold on to the place where they wait.
+    idle: Weak<Mutex<Vec<State>>>,
 }
 
 impl States {
@@ -66,7 +67,7 @@ impl States {
         let stores = Arc::new(StatementStores::default());
         let runtime = RuntimeEnv { object_store_registry: Arc::clone(&stores) as _, ..(**self.base.runtime_env()).clone() };
         let builder = SessionStateBuilder::new_from_existing(self.base.clone()).with_runtime_env(Arc::new(runtime));
-        State { session: builder.build(), stores, idle: Arc::clone(&self.idle) }
+        State { session: builder.build(), stores, idle: Arc::downgrade(&self.idle) }
     }
 }
 
@@ -90,7 +91,7 @@ impl State {
     pub fn give_back(mut self) {
         self.stores.take();
         self.session.register_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
-        let idle = Arc::clone(&self.idle);
+        let Some(idle) = self.idle.upgrade() else { return };
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE {
             idle.push(self);

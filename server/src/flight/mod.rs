@@ -4,6 +4,7 @@ pub mod actions;
 pub mod caller;
 pub mod commands;
 pub mod encode;
+pub mod frames;
 pub mod metadata;
 pub mod options;
 pub mod profile;
