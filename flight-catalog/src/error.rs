@@ -264,7 +264,7 @@ impl From<DataFusionError> for Error {
             DataFusionError::IoError(inner) => from_io(inner),
             DataFusionError::SQL(inner, _) => from_parser(&inner.to_string()),
             DataFusionError::NotImplemented(message) => Error::unsupported(sentence(&message)),
-            DataFusionError::Plan(message) => Error::invalid(sentence(&message)),
+            DataFusionError::Plan(message) => from_plan(&message),
             DataFusionError::Configuration(message) => Error::invalid(sentence(&message)),
             DataFusionError::SchemaError(inner, _) => from_schema(*inner),
             DataFusionError::Execution(message) => Error::invalid(sentence(&message)),
@@ -365,12 +365,20 @@ fn from_io(cause: std::io::Error) -> Error {
     from_display(kind, cause)
 }
 
+/// DataFusion writes what it would propose on a line of its own.
+fn from_plan(text: &str) -> Error {
+    match text.split_once("\nDid you mean '") {
+        Some((message, proposed)) => {
+            Error::invalid(sentence(message)).with_hint(format!("did you mean \"{}\"?", proposed.trim_end_matches(['?', '\''])))
+        }
+        None => Error::invalid(sentence(text)),
+    }
+}
+
 /// sqlparser writes the position into its message: `… at Line: 1, Column: 8`.
 fn from_parser(text: &str) -> Error {
     let text = text.strip_prefix("sql parser error: ").unwrap_or(text);
-    let Some((message, position)) = text.rsplit_once(" at Line: ") else {
-        return Error::invalid(sentence(text));
-    };
+    let (message, position) = text.rsplit_once(" at Line: ").unwrap_or((text, ""));
     let error = Error::invalid(format!("syntax error: {}", sentence(message)));
     match position.split_once(", Column: ").map(|(line, column)| (line.parse(), column.trim().parse())) {
         Some((Ok(line), Ok(column))) => error.at(Place::Statement { line, column }),

@@ -8,6 +8,8 @@ pub mod flight;
 pub mod gateway;
 pub mod http;
 pub mod layers;
+pub mod number_literals;
+pub mod pausing;
 pub mod plan;
 pub mod query;
 pub mod route;

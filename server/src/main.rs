@@ -9,19 +9,14 @@ use nexus_flight_catalog::{Error, Result};
 use nexus_server::config::{Config, Log, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
 use nexus_server::serve::{self, Listeners};
-use nexus_server::workers::Workers;
+use nexus_server::workers::{self, Workers};
 use nexus_server::{demo, shell, tpch};
-use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Plans are walked by recursion, so every thread that may plan has room for the deepest statement that the caps let in.
-/// Only what is used of it takes memory.
-const STACK: usize = 64 << 20;
 
 /// One Arrow Flight SQL endpoint for every source.
 #[derive(Debug, Parser)]
@@ -109,19 +104,14 @@ fn main() -> ExitCode {
 
 /// Two sets of threads: one for the protocols, one for the statements.
 fn start(command: Command) -> Result<ExitCode> {
-    let protocols = threads("nexus-protocol")?;
-    let statements = threads("nexus-statement")?;
+    let protocols = workers::threads("nexus-protocol")?;
+    let statements = workers::threads("nexus-statement")?;
     let workers = Workers(statements.handle().clone());
     let result = protocols.block_on(async { tokio::spawn(run(command, workers)).await });
     // A thread that still works on something nobody waits for must not hold the end up.
     protocols.shutdown_background();
     statements.shutdown_background();
     result.unwrap_or_else(|error| Err(Error::internal("the main task ended early").caused_by(error)))
-}
-
-fn threads(name: &str) -> Result<Runtime> {
-    let threads = Builder::new_multi_thread().enable_all().thread_name(name).thread_stack_size(STACK).build();
-    threads.map_err(|error| Error::internal(format!("no threads can be started: {error}")))
 }
 
 async fn run(command: Command, workers: Workers) -> Result<ExitCode> {

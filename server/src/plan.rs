@@ -19,12 +19,13 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Context, Error, Result, TableName, Tables, information_schema};
 
+use crate::number_literals::NumberLiterals;
+use crate::pausing::PausingJoins;
 use crate::query::{Description, Query};
 use crate::session::Session;
 use crate::single_row::SingleRow;
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
-use crate::workers::PausingJoins;
 
 /// Plans statements. It keeps nothing of them.
 #[derive(Debug)]
@@ -159,8 +160,9 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
         // Its analysis is part of its answer.
         return Ok(plan);
     }
-    // Before the analysis, which gives the check its types.
+    // Before the analysis, which gives the check its types, and compares what it is given.
     let plan = SingleRow.analyze(plan, state.config_options())?;
+    let plan = NumberLiterals.analyze(plan, state.config_options())?;
     Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
 }
 
@@ -241,16 +243,26 @@ fn refuse_unknown(statement: &Statement) -> Result<()> {
         Statement::Reset(_) => Err(not_offered("RESET")),
         Statement::Explain(explain) => refuse_unknown(&explain.statement),
         Statement::Statement(statement) => match statement.as_ref() {
-            ast::Statement::Query(_)
-            | ast::Statement::Explain { .. }
+            ast::Statement::Query(query) => match query.body.as_ref() {
+                // After a WITH.
+                body @ (ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_) | ast::SetExpr::Merge(_)) => {
+                    Err(not_offered(first_word(&body.to_string())))
+                }
+                _ => Ok(()),
+            },
+            ast::Statement::Explain { .. }
             | ast::Statement::ExplainTable { .. }
             | ast::Statement::ShowTables { .. }
             | ast::Statement::ShowColumns { .. }
             | ast::Statement::ShowVariable { .. }
             | ast::Statement::ShowFunctions { .. } => Ok(()),
-            other => Err(not_offered(other.to_string().split_whitespace().next().unwrap_or_default())),
+            other => Err(not_offered(first_word(&other.to_string()))),
         },
     }
+}
+
+fn first_word(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
 }
 
 fn not_offered(what: &str) -> Error {

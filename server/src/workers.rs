@@ -1,18 +1,9 @@
 //! The threads on which statements are planned and run: apart from those of the protocols, so that a busy statement never
 //! keeps a client, a health check or a Ctrl-C waiting.
 
-use std::sync::Arc;
-
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::error::Result as DataFusionResult;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use futures::{StreamExt, stream};
 use nexus_flight_catalog::{Error, Result};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,6 +11,16 @@ use crate::query::Batches;
 
 /// Batches on their way between the threads: one to send while the next one is made.
 const AHEAD: usize = 2;
+
+/// Plans are walked by recursion, so every thread that may plan has room for the deepest statement that the caps let in.
+/// Only what is used of it takes memory.
+const STACK: usize = 64 << 20;
+
+/// Threads with room for the deepest statement.
+pub fn threads(name: &str) -> Result<Runtime> {
+    let threads = Builder::new_multi_thread().enable_all().thread_name(name).thread_stack_size(STACK).build();
+    threads.map_err(|error| Error::internal(format!("no threads can be started: {error}")))
+}
 
 /// The threads that statements run on.
 #[derive(Debug, Clone)]
@@ -54,35 +55,5 @@ impl Workers {
             }
         })
         .boxed()
-    }
-}
-
-/// Makes joins pause now and then. Each input batch of a join may become any number of output batches, and between those
-/// nothing of DataFusion's own pauses: a large cross join would neither let others run nor notice that it is no longer wanted.
-#[derive(Debug)]
-pub struct PausingJoins;
-
-impl PhysicalOptimizerRule for PausingJoins {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        plan.transform_up(|node| {
-            let any = node.as_any();
-            let multiplies = any.is::<CrossJoinExec>()
-                || any.is::<NestedLoopJoinExec>()
-                || any.is::<HashJoinExec>()
-                || any.is::<SortMergeJoinExec>();
-            if !multiplies {
-                return Ok(Transformed::no(node));
-            }
-            Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
-        })
-        .data()
-    }
-
-    fn name(&self) -> &str {
-        "pausing_joins"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
     }
 }

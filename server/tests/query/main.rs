@@ -1,0 +1,13 @@
+//! The one query path, without a network: names, parameters, cache, limits, cancelling, depth, and what is refused.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cache;
+mod cancel;
+mod depth;
+mod fixture;
+mod limits;
+mod names;
+mod parameters;
+mod refusals;
+mod types;

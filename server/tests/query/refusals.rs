@@ -1,0 +1,169 @@
+//! What is refused, and in which words.
+
+use nexus_flight_catalog::Kind;
+
+use crate::fixture::Fixture;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_writes_and_nothing_sets() {
+    let fixture = Fixture::new("");
+    let statements = [
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE SCHEMA s",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE FUNCTION f() RETURNS INT RETURN 1",
+        "DROP TABLE numbers",
+        "ALTER TABLE numbers ADD COLUMN a INT",
+        "TRUNCATE TABLE numbers",
+        "INSERT INTO numbers VALUES (9, 'n9')",
+        "UPDATE numbers SET id = 1",
+        "DELETE FROM numbers",
+        "MERGE INTO numbers USING other ON numbers.id = other.id WHEN MATCHED THEN DELETE",
+        "COPY numbers TO '/tmp/out.csv'",
+        "COPY (SELECT 1) TO '/tmp/out.csv'",
+        "SET datafusion.execution.batch_size = 1",
+        "RESET datafusion.execution.batch_size",
+        "BEGIN",
+        "COMMIT",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "DEALLOCATE p",
+        "GRANT SELECT ON numbers TO a",
+        "CALL f()",
+        "USE other",
+        "VACUUM",
+        "EXPLAIN INSERT INTO numbers VALUES (9, 'n9')",
+        "EXPLAIN ANALYZE DELETE FROM numbers",
+        "EXPLAIN ANALYZE COPY numbers TO '/tmp/out.csv'",
+        "WITH x AS (SELECT 1) INSERT INTO numbers SELECT 1, 'a' FROM x",
+    ];
+    let mut messages = Vec::new();
+    for statement in statements {
+        let error = fixture.error(statement).await;
+        assert!(matches!(error.kind(), Kind::Unsupported | Kind::Invalid), "{statement}: {error:?}");
+        messages.push(format!("{statement}\n    {}: {error}", error.kind().name()));
+    }
+    assert!(fixture.rows("SELECT count(*) AS c FROM numbers").await.contains("| 3 |"));
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    CREATE TABLE t AS SELECT 1
+        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    CREATE VIEW v AS SELECT 1
+        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    CREATE SCHEMA s
+        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'
+        unsupported: CREATE EXTERNAL TABLE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    CREATE FUNCTION f() RETURNS INT RETURN 1
+        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    DROP TABLE numbers
+        unsupported: DROP is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    ALTER TABLE numbers ADD COLUMN a INT
+        unsupported: ALTER is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    TRUNCATE TABLE numbers
+        unsupported: TRUNCATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    INSERT INTO numbers VALUES (9, 'n9')
+        unsupported: INSERT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    UPDATE numbers SET id = 1
+        unsupported: UPDATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    DELETE FROM numbers
+        unsupported: DELETE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    MERGE INTO numbers USING other ON numbers.id = other.id WHEN MATCHED THEN DELETE
+        unsupported: MERGE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    COPY numbers TO '/tmp/out.csv'
+        unsupported: COPY is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    COPY (SELECT 1) TO '/tmp/out.csv'
+        unsupported: COPY is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    SET datafusion.execution.batch_size = 1
+        unsupported: SET is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    RESET datafusion.execution.batch_size
+        unsupported: RESET is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    BEGIN
+        unsupported: BEGIN is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    COMMIT
+        unsupported: COMMIT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    PREPARE p AS SELECT 1
+        unsupported: PREPARE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    EXECUTE p
+        unsupported: EXECUTE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    DEALLOCATE p
+        unsupported: DEALLOCATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    GRANT SELECT ON numbers TO a
+        unsupported: GRANT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    CALL f()
+        unsupported: CALL is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    USE other
+        unsupported: USE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    VACUUM
+        unsupported: VACUUM is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    EXPLAIN INSERT INTO numbers VALUES (9, 'n9')
+        unsupported: INSERT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    EXPLAIN ANALYZE DELETE FROM numbers
+        unsupported: DELETE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    EXPLAIN ANALYZE COPY numbers TO '/tmp/out.csv'
+        unsupported: COPY is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    WITH x AS (SELECT 1) INSERT INTO numbers SELECT 1, 'a' FROM x
+        unsupported: INSERT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+    "#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_path_and_no_address_is_reached_by_a_statement() {
+    let fixture = Fixture::new("");
+    for statement in [
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM \"/etc/passwd\"",
+        "SELECT * FROM 'http://127.0.0.1:1/a.parquet'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM parquet_metadata('/etc/passwd')",
+    ] {
+        let error = fixture.error(statement).await;
+        assert!(matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Unsupported), "{statement}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_named() {
+    let fixture = Fixture::new("");
+    let mut messages = Vec::new();
+    for statement in [
+        "SELEC 1",
+        "SELECT * FROM numbers WHERE",
+        "SELECT id + name FROM numbers WHERE name",
+        "SELECT nosuch(id) FROM numbers",
+        "SELECT id, count(*) FROM numbers",
+        "SELECT * FROM numbers WHERE id = 'many'",
+        "SELECT CAST('x' AS INT)",
+        "SELECT 1 / 0",
+        "SELECT (SELECT id FROM numbers)",
+        "SELECT 1 UNION SELECT 1, 2",
+        "SELECT * FROM numbers a JOIN other b ON a.id = b.idd",
+    ] {
+        let error = fixture.error(statement).await;
+        messages.push(format!("{statement}\n    {}: {error}", error.kind().name()));
+    }
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    SELEC 1
+        invalid: line 1, column 1: syntax error: expected: an SQL statement, found: SELEC
+    SELECT * FROM numbers WHERE
+        invalid: line 1, column 28: syntax error: expected: an expression, found: EOF
+    SELECT id + name FROM numbers WHERE name
+        invalid: cannot create filter with non-boolean predicate 'numbers.name' returning Utf8
+    SELECT nosuch(id) FROM numbers
+        invalid: line 1, column 8: invalid function 'nosuch'; did you mean "cosh"?
+    SELECT id, count(*) FROM numbers
+        invalid: line 1, column 8: column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column "numbers.id" must appear in the GROUP BY clause or must be part of an aggregate function, currently only "count(Int64(1))" appears in the SELECT clause satisfies this requirement
+    SELECT * FROM numbers WHERE id = 'many'
+        invalid: "many" is not a number, and numbers.id is one, of type Int64; write a number, or cast the number to text to compare both as text
+    SELECT CAST('x' AS INT)
+        invalid: cannot cast string 'x' to value of Int32 type
+    SELECT 1 / 0
+        invalid: division by zero
+    SELECT (SELECT id FROM numbers)
+        invalid: a sub-query that stands for one value gave more than one row; add LIMIT 1 or an aggregate, or use IN or EXISTS
+    SELECT 1 UNION SELECT 1, 2
+        invalid: line 1, column 1: UNION queries have different number of columns
+    SELECT * FROM numbers a JOIN other b ON a.id = b.idd
+        invalid: line 1, column 48: column "idd" does not exist; did you mean "id"?
+    "#);
+}
