@@ -151,6 +151,29 @@ def test_a_good_configuration_and_its_schema(tmp_path: Path) -> None:
     assert {"flight", "http", "auth", "catalogs"} <= set(schema["properties"])
 
 
+def test_a_check_that_connects_names_what_does_not_answer(tmp_path: Path) -> None:
+    config = tmp_path / "nexus.toml"
+    config.write_text('[catalogs.lake]\nkind = "files"\nlocation = "lake"\n')
+    assert nexus("config", "check", config).returncode == 0
+    done = nexus("config", "check", "--connect", config)
+    assert done.returncode == 1
+    assert f"{config}:3: catalogs.lake.location: the folder {tmp_path}/lake cannot be opened" in done.stderr
+    (tmp_path / "lake").mkdir()
+    done = nexus("config", "check", "--connect", config)
+    assert (done.returncode, done.stdout) == (0, f"{config}: the configuration is good, and every source answers\n")
+
+
+def test_a_source_that_does_not_answer_is_logged_and_keeps_no_other_down(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "one.csv").write_text("a\n1\n")
+    catalogs = "".join(f'[catalogs.{name}]\nkind = "files"\nlocation = "{name}"\n' for name in ("here", "gone"))
+    with configured(tmp_path, catalogs) as gateway:
+        until(lambda: "a source does not answer" in gateway.logged())
+        assert "catalogs.gone.location" in gateway.logged()
+        done = nexus("sql", "--url", gateway.uri, "--format", "csv", "-c", "SELECT a FROM here.main.one")
+        assert done.stdout == "a\n1\n", done.stderr
+
+
 def test_the_written_schema_and_help() -> None:
     assert "serve" in nexus("--help").stdout
     assert re.match(r"nexus \d+\.\d+", nexus("--version").stdout)

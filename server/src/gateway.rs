@@ -1,10 +1,12 @@
 //! The running gateway: what all protocols share, put together from the configuration.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use nexus_flight_catalog::{Catalogs, Result};
+use futures::future::join_all;
+use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result};
 
 use crate::config::Config;
 use crate::plan::Planner;
@@ -19,6 +21,8 @@ use crate::workers::Workers;
 
 /// How many of the largest users of memory an error about memory names.
 const NAMED_CONSUMERS: usize = 3;
+/// How long a source may take to say that it is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the protocols are served from.
 pub struct Gateway {
@@ -63,6 +67,25 @@ impl Gateway {
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
         Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner }))
+    }
+
+    /// Asks all configured sources at once whether they answer. Gives an error for each that does not, with the file and line
+    /// of what is wrong, or of its catalog.
+    pub async fn unreachable(&self, config: &Config) -> Vec<Error> {
+        let ping = async |name: &String| {
+            let mut cx = Context::new(Principal::anonymous());
+            cx.deadline = Some(Instant::now() + ANSWERS_WITHIN);
+            let source = self.catalogs.source(name)?;
+            cx.run(source.ping(&cx)).await.map_err(|error| match error.kind() {
+                Kind::Timeout => Error::new(Kind::Timeout, format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
+                _ => error,
+            })
+        };
+        let pings = config.catalogs.keys().map(async |name| {
+            let failed = ping(name).await.err()?;
+            Some(config.locate(failed.at(Place::Key(format!("catalogs.{name}")))))
+        });
+        join_all(pings).await.into_iter().flatten().collect()
     }
 }
 

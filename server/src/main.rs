@@ -1,8 +1,9 @@
 //! The command line of the gateway.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use nexus_flight_catalog::{Error, Result};
@@ -83,6 +84,9 @@ enum ConfigCommand {
     Check {
         /// The configuration file.
         file: PathBuf,
+        /// Ask every source too whether it answers.
+        #[arg(long)]
+        connect: bool,
     },
     /// Print the JSON Schema of configurations.
     Schema,
@@ -118,10 +122,7 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
     match command {
         Command::Serve(args) => serve(args, workers).await?,
         Command::Sql(args) => return shell::run(args).await,
-        Command::Config(ConfigCommand::Check { file }) => {
-            Gateway::new(&Config::load(&file)?, workers)?;
-            println!("{}: the configuration is good", file.display());
-        }
+        Command::Config(ConfigCommand::Check { file, connect }) => return check(&file, connect, workers).await,
         Command::Config(ConfigCommand::Schema) => println!("{:#}", json_schema(nexus_sources::SPECS)),
         Command::HashPassword => println!("{}", nexus_server::wire::auth::hash_password(read_password()?)?),
         Command::Tpch { scale_factor, output } => {
@@ -134,6 +135,21 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
         }
         Command::Docs(DocsCommand::Connectors) => print!("{}", nexus_server::docs::connectors()),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode> {
+    let config = Config::load(file)?;
+    let gateway = Gateway::new(&config, workers)?;
+    let failed = if connect { gateway.unreachable(&config).await } else { Vec::new() };
+    for error in &failed {
+        eprintln!("error: {error}");
+    }
+    if !failed.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let answer = if connect { ", and every source answers" } else { "" };
+    println!("{}: the configuration is good{answer}", file.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -155,6 +171,13 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     let signals = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     tokio::spawn(stop_on_signal(signals, stop.clone()));
     println!("ready flight={flight} http={http}");
+    // Beside the serving: one source that is down must not keep the others from their users.
+    let asked = (config.clone(), Arc::clone(&gateway));
+    tokio::spawn(async move {
+        for error in asked.1.unreachable(&asked.0).await {
+            tracing::warn!(%error, "a source does not answer");
+        }
+    });
     serve::serve(&config, gateway, listeners, metrics, stop).await?;
     tracing::info!("stopped");
     Ok(())

@@ -123,12 +123,12 @@ fn a_user_without_a_hash() {
 
 #[test]
 fn a_password_in_place_of_its_hash() {
-    assert_snapshot!(broken("[auth]\nmode = 'basic'\n[auth.users.ann]\npassword_hash = 'hunter2'"), @"nexus.toml:4: auth.users.ann.password_hash: this is not an argon2id hash; the form is $argon2id$v=19$m=…,t=…,p=…$SALT$HASH; never write the password itself");
+    assert_snapshot!(broken("[auth]\nmode = 'basic'\n[auth.users.ann]\npassword_hash = 'hunter2'"), @"nexus.toml:4: auth.users.ann.password_hash: this is not an argon2id hash; make one with nexus hash-password; never write the password itself");
 }
 
 #[test]
 fn a_hash_of_another_kind() {
-    assert_snapshot!(broken("[auth]\nmode = 'basic'\n[auth.users.ann]\npassword_hash = '$argon2i$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b+dWRWJTmaaJObG7yN+Kcj3hI0'"), @"nexus.toml:4: auth.users.ann.password_hash: this is not an argon2id hash; the form is $argon2id$v=19$m=…,t=…,p=…$SALT$HASH; never write the password itself");
+    assert_snapshot!(broken("[auth]\nmode = 'basic'\n[auth.users.ann]\npassword_hash = '$argon2i$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b+dWRWJTmaaJObG7yN+Kcj3hI0'"), @"nexus.toml:4: auth.users.ann.password_hash: this is not an argon2id hash; make one with nexus hash-password; never write the password itself");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn auth(config: &Config) -> Result<()> {
         if !whole {
             return Err(places
                 .error(&format!("auth.users.{name}.password_hash"), "this is not an argon2id hash")
-                .with_hint("the form is $argon2id$v=19$m=…,t=…,p=…$SALT$HASH; never write the password itself"));
+                .with_hint("make one with nexus hash-password; never write the password itself"));
         }
     }
     Ok(())

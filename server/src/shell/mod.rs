@@ -82,8 +82,12 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 fn script(args: &Args) -> Result<Vec<String>> {
     let mut text = args.command.join(";\n");
     if args.command.is_empty() {
-        let read = io::stdin().lock().take(LARGEST_SCRIPT).read_to_string(&mut text);
-        read.map_err(|cause| Error::invalid(format!("standard input cannot be read: {cause}")))?;
+        let read = io::stdin().lock().take(LARGEST_SCRIPT + 1).read_to_string(&mut text);
+        let read = read.map_err(|cause| Error::invalid(format!("standard input cannot be read: {cause}")))?;
+        if read as u64 > LARGEST_SCRIPT {
+            let message = format!("standard input holds more than {} MiB of statements", LARGEST_SCRIPT >> 20);
+            return Err(Error::exhausted(message).with_hint("split it").with_retryable(false));
+        }
     }
     let (mut statements, rest) = split::statements(&text);
     statements.extend(split::last(rest));

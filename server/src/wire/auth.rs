@@ -140,3 +140,17 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_nobody_has_costs_as_much_as_one_that_somebody_has() {
+        let nobody = PasswordHash::new(NOBODY).unwrap();
+        let made = hash_password("hunter2".into()).unwrap();
+        let somebody = PasswordHash::new(&made).unwrap();
+        assert_eq!((nobody.algorithm, nobody.version, &nobody.params), (somebody.algorithm, somebody.version, &somebody.params));
+        assert_eq!(nobody.hash.map(|hash| hash.len()), somebody.hash.map(|hash| hash.len()));
+    }
+}
