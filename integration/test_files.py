@@ -1,6 +1,8 @@
 """Files as tables: seen without a restart, partitions, patterns, declared schemas, buckets with right and wrong keys."""
 
 import gzip
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,3 +184,81 @@ def test_a_bucket_that_is_down_does_not_take_the_gateway_with_it(tmp_path: Path)
             client.rows("select * from numbers", timeout=60)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE, error.value.details()
         assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+def test_nothing_is_cut_from_values_that_the_first_rows_did_not_show(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    late = {
+        "whole.json": ('{"a": 1}\n', '{"a": 2.9}\n'),
+        "nested.json": ('{"a": [{"b": 1}]}\n', '{"a": [{"b": 2.9}]}\n'),
+        "days.csv": ("a,b\n" + "2024-01-01,x\n", "2024-01-01 10:30:00,x\n"),
+        "seconds.csv": ("a,b\n" + "2024-01-01T00:00:00,x\n", "2024-01-01T00:00:00.75,x\n"),
+    }
+    for name, (first, last) in late.items():
+        rows = first + first.splitlines(keepends=True)[-1] * 30_000
+        (data / name).write_text(rows)
+        table = name.split(".")[0]
+        before = client.rows(f"select count(a) as n from {table}")
+        assert before[0]["n"] >= 30_000
+        (data / name).write_text(rows + last)
+        with pytest.raises(grpc.RpcError) as refused:
+            client.rows(f"select a from {table}")
+        assert refused.value.code() == grpc.StatusCode.DATA_LOSS
+        assert name in refused.value.details() and "which the column holds" in refused.value.details()
+        (data / name).unlink()
+
+
+def test_whole_numbers_of_json_are_exact(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    (data / "exact.json").write_text('{"a": 9007199254740993, "b": {"c": -1}}\n{"a": 9223372036854775807}\n{"a": 2.0}\n' * 2)
+    assert [row["a"] for row in client.rows("select a from exact limit 2")] == [9007199254740993, 9223372036854775807]
+
+
+def test_an_odd_entry_hides_no_other_file(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    odd = data / "odd"
+    for folder in (data, odd):
+        folder.mkdir(exist_ok=True)
+        (folder / "bad\tname.csv").write_text("a\n1\n")
+        (folder / "empty.csv").write_text("")
+        (folder / "nowhere.csv").symlink_to(data / "gone")
+        (folder / "round.csv").symlink_to("round.csv")
+        (folder / "out.csv").symlink_to("/etc/hostname")
+        (folder / "up").symlink_to("..")
+        os.mkfifo(folder / "pipe.csv")
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.csv")).write_text("a\n1\n")
+    names = [row["table_name"] for row in client.rows("select table_name from information_schema.tables")]
+    assert "jan" in names and not {"empty", "nowhere", "round", "pipe", "out"} & set(names)
+    assert client.rows("select count(*) as n from jan") == [{"n": 2}]
+    # In the folder of a table they are told of, and the gateway goes on.
+    with pytest.raises(grpc.RpcError) as refused:
+        client.rows("select * from odd")
+    assert str(odd) in refused.value.details() and refused.value.code() != grpc.StatusCode.INTERNAL
+    assert client.rows("select count(*) as n from jan") == [{"n": 2}]
+    shutil.rmtree(odd)
+    for entry in os.scandir(os.fsencode(data)):
+        if entry.is_symlink() or not entry.is_dir() and entry.name in {b"bad\tname.csv", b"empty.csv", b"pipe.csv", b"\xff.csv"}:
+            os.unlink(entry.path)
+
+
+def test_two_columns_of_one_name_are_refused(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    pq.write_table(twice, data / "twice.parquet")
+    (data / "twice_text.csv").write_text("a,a\n1,2\n")
+    for table in ("twice", "twice_text"):
+        with pytest.raises(grpc.RpcError, match='two columns of this file are named "a"'):
+            client.rows(f"select * from {table}")
+
+
+def test_no_row_is_left_out_for_a_bound_that_leaves_nan_out(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    pq.write_table(pa.table({"x": [0.5, float("nan")], "id": [1, 2]}), data / "nan.parquet", write_page_index=True)
+    assert client.rows("select id from nan where x > 1") == [{"id": 2}]
+
+
+def test_a_declaration_without_a_path_is_about_the_file_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "semi.csv").write_text("a;b\n1;2\n")
+    catalog = f'[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path}"\n[catalogs.lake.tables.semi]\ndelimiter = ";"\n'
+    with configured(tmp_path, catalog) as gateway, Client(gateway.flight) as client:
+        assert client.rows("select b from lake.main.semi") == [{"b": 2}]

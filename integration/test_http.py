@@ -44,6 +44,20 @@ def test_arrow(embedded: Gateway) -> None:
     assert pa.ipc.open_stream(answer.content).read_all().to_pylist() == ROWS
 
 
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/csv", "application/vnd.apache.arrow.stream"])
+@pytest.mark.parametrize("wrong", ["1/0", "cast(r_name as int)", "(select n_name from nation)"])
+def test_an_error_before_the_first_row_is_told(embedded: Gateway, wrong: str, accept: str) -> None:
+    answer = post(embedded, f"select {wrong} from region", accept)
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (400, "invalid")
+    # It is the statement that is wrong, and no file.
+    assert "parquet" not in answer.text
+
+
+def test_a_statement_of_several_lines_is_one_line_of_the_log(embedded: Gateway) -> None:
+    assert post(embedded, "select 1 as one\n  2026-01-01T00:00:00Z INFO forged").status_code == 400
+    assert not any(line.strip().startswith("2026-01-01T00") for line in embedded.logged().splitlines())
+
+
 def test_a_statement_in_json(embedded: Gateway) -> None:
     answer = requests.post(f"{embedded.url}/v1/sql", json={"statement": QUERY}, timeout=60)
     assert [json.loads(line) for line in answer.text.splitlines()] == ROWS

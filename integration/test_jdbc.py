@@ -128,6 +128,13 @@ def test_the_url_names_the_catalog(embedded: Gateway) -> None:
     assert answer["value"]["rows"] == [["true"]]
 
 
+def test_the_columns_of_an_answer_are_described(embedded: Gateway) -> None:
+    statement = "select cast(1.5 as decimal(12,2)) as d, cast(1 as bigint) as b, 'x' as t"
+    [answer] = jdbc.probe("query", embedded.flight, statement)
+    about = [(column["name"], column["precision"], column["scale"]) for column in answer["columns"]]
+    assert about == [("d", 12, 2), ("b", 19, 0), ("t", 0, 0)]
+
+
 def test_an_unknown_catalog_in_the_url_is_refused(embedded: Gateway) -> None:
     done = jdbc.run_probe("query", embedded.flight, "select 1", query="&catalog=no_such_catalog")
     assert done.returncode != 0 or "error" in done.stdout, done.stdout

@@ -1,52 +1,18 @@
-//! Catalog name → source, and the tables that one statement names.
+//! Catalog name → source.
 
-use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::common::TableReference;
-use datafusion::error::Result as DataFusionResult;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Kind, Result, list, nearest};
 use crate::information_schema;
+use crate::name::TableName;
 use crate::source::{Context, Resolved, Source, TableEntry};
+use crate::tables::Tables;
 
 /// How many tables of one statement are resolved at once.
 const RESOLVED_AT_ONCE: usize = 16;
-
-/// A table's full name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TableName {
-    /// The catalog.
-    pub catalog: String,
-    /// The schema in it.
-    pub schema: String,
-    /// The table in that.
-    pub table: String,
-}
-
-impl TableName {
-    /// A name of three parts.
-    pub fn new(catalog: impl Into<String>, schema: impl Into<String>, table: impl Into<String>) -> Self {
-        Self { catalog: catalog.into(), schema: schema.into(), table: table.into() }
-    }
-
-    /// The full name of a reference in a statement, given the current catalog and schema.
-    pub fn resolve(reference: &TableReference, catalog: &str, schema: &str) -> Self {
-        let full = reference.clone().resolve(catalog, schema);
-        Self::new(&*full.catalog, &*full.schema, &*full.table)
-    }
-}
-
-impl fmt::Display for TableName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.catalog, self.schema, self.table)
-    }
-}
 
 /// All registered sources. Shared by every statement; a source registered now is seen by the next statement.
 #[derive(Debug, Default)]
@@ -137,7 +103,7 @@ impl Catalogs {
             .buffered(RESOLVED_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Tables { tables: Arc::new(resolved) })
+        Ok(Tables::new(resolved))
     }
 
     async fn resolve_one(
@@ -176,103 +142,5 @@ fn missing(what: &str, name: &str, known: &[&str]) -> Error {
         Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
         None if known.is_empty() => error.with_hint(format!("there is no {what} here")),
         None => error.with_hint(format!("there are {}", list(known))),
-    }
-}
-
-/// The tables that one statement names, resolved: the catalog list that its planning sees, and nothing else.
-#[derive(Debug, Clone, Default)]
-pub struct Tables {
-    /// By the name as it was written, made full: the true name and the table.
-    tables: Arc<BTreeMap<TableName, (TableName, Resolved)>>,
-}
-
-impl Tables {
-    /// Each table with its true name.
-    pub fn iter(&self) -> impl Iterator<Item = (&TableName, &Resolved)> {
-        self.tables.values().map(|(name, table)| (name, table))
-    }
-
-    /// The table behind a full name as it was written.
-    pub fn get(&self, written: &TableName) -> Option<(&TableName, &Resolved)> {
-        self.tables.get(written).map(|(name, table)| (name, table))
-    }
-
-    /// The same tables as DataFusion looks them up.
-    pub fn catalog_list(&self) -> Arc<dyn CatalogProviderList> {
-        let mut catalogs: HashMap<String, Resolution> = HashMap::new();
-        for (written, (_, resolved)) in self.tables.iter() {
-            let schemas = &mut catalogs.entry(written.catalog.clone()).or_default().schemas;
-            let tables = &mut schemas.entry(written.schema.clone()).or_default().tables;
-            tables.insert(written.table.clone(), Arc::clone(&resolved.provider));
-        }
-        let catalogs = catalogs.into_iter().map(|(name, catalog)| (name, Arc::new(catalog))).collect();
-        Arc::new(ResolvedCatalogs { catalogs })
-    }
-}
-
-#[derive(Debug)]
-struct ResolvedCatalogs {
-    catalogs: HashMap<String, Arc<Resolution>>,
-}
-
-impl CatalogProviderList for ResolvedCatalogs {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn register_catalog(&self, _name: String, _catalog: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
-        // A statement cannot add catalogs: the list is what was resolved for it.
-        None
-    }
-
-    fn catalog_names(&self) -> Vec<String> {
-        self.catalogs.keys().cloned().collect()
-    }
-
-    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        self.catalogs.get(name).map(|catalog| Arc::clone(catalog) as _)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Resolution {
-    schemas: HashMap<String, ResolvedSchema>,
-}
-
-impl CatalogProvider for Resolution {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn schema_names(&self) -> Vec<String> {
-        self.schemas.keys().cloned().collect()
-    }
-
-    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        self.schemas.get(name).map(|schema| Arc::new(schema.clone()) as _)
-    }
-}
-
-#[derive(Debug, Default, Clone)]
-struct ResolvedSchema {
-    tables: HashMap<String, Arc<dyn TableProvider>>,
-}
-
-#[async_trait]
-impl SchemaProvider for ResolvedSchema {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn table_names(&self) -> Vec<String> {
-        self.tables.keys().cloned().collect()
-    }
-
-    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        Ok(self.tables.get(name).cloned())
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        self.tables.contains_key(name)
     }
 }

@@ -21,8 +21,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::catalog::TableName;
 use crate::error::{Error, Kind, Result};
+use crate::name::TableName;
 use crate::source::{Capabilities, Context, ForeignKey, Keys, Principal, Resolved, Source, Version};
 
 /// A table that the source under test holds.

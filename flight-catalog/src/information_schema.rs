@@ -10,8 +10,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::catalog::{Catalogs, TableName};
+use crate::catalog::Catalogs;
 use crate::error::{Error, Kind, Result};
+use crate::name::TableName;
 use crate::source::{Context, Resolved, TableEntry, TableKind, Version};
 use crate::virtual_table::{Filters, VirtualTable};
 

@@ -8,12 +8,16 @@ pub mod catalog;
 pub mod conformance;
 pub mod error;
 pub mod information_schema;
+pub mod name;
 pub mod source;
+pub mod tables;
 pub mod virtual_table;
 
-pub use catalog::{Catalogs, TableName, Tables};
+pub use catalog::Catalogs;
 pub use error::{Error, Kind, Place, Result};
+pub use name::TableName;
 pub use source::{
     Capabilities, Context, ForeignKey, Keys, Opt, OptType, Options, Principal, Proof, Resolved, Source, Spec, TableEntry,
     TableKind, Version,
 };
+pub use tables::Tables;

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::catalog::TableName;
 use crate::error::{Error, Result, list, nearest};
+use crate::name::TableName;
 
 /// A registered source: what a catalog name maps to.
 ///

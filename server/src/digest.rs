@@ -2,13 +2,14 @@
 //!
 //! The encoding is our own: each node and expression as a tag, its own values and its inputs, every text and list with its
 //! length before it. The rewrites by which equal questions meet are these: letter case, white space and comments (gone when
-//! parsed), table aliases and qualifiers (a column is its position in its input), aliases inside of the plan (only the names
+//! parsed), table aliases and qualifiers (a column is its position in its input, or in that of a query around it), aliases inside of the plan (only the names
 //! of the answer's own columns are kept). A node, expression or value that is not listed here has no digest, and what has no
 //! digest is not cached. So has whatever does not give the same answer each time.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchemaRef, ScalarValue};
 use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{
     Distinct, Expr, Join, LogicalPlan, Signature, Subquery, TableScan, Volatility, WindowFunctionDefinition,
@@ -19,7 +20,7 @@ use ring::digest::{Context, SHA256};
 use crate::plan::Planned;
 
 /// Changes when the encoding does.
-const ENCODING: &[u8] = b"plan/1";
+const ENCODING: &[u8] = b"plan/2";
 
 /// What an answer is kept under.
 pub type Digest = [u8; 32];
@@ -38,7 +39,7 @@ pub enum NoDigest {
 /// The digest of an analysed, unoptimised plan over its tables' versions. `unversioned` says of a table of unknown version
 /// whether it may be taken as unchanged for a time.
 pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Result<Digest, NoDigest> {
-    let mut encoder = Encoder { planned, out: Sink(Context::new(&SHA256)), unversioned: &unversioned };
+    let mut encoder = Encoder { planned, out: Sink(Context::new(&SHA256)), unversioned: &unversioned, outer: Vec::new() };
     encoder.out.write(ENCODING);
     encoder.list(planned.schema.fields().iter(), |encoder, field| {
         encoder.text(field.name());
@@ -68,6 +69,8 @@ struct Encoder<'a> {
     planned: &'a Planned,
     out: Sink,
     unversioned: &'a dyn Fn(&TableName) -> bool,
+    /// What the queries around this one can name, the nearest last.
+    outer: Vec<Columns>,
 }
 
 impl Encoder<'_> {
@@ -114,7 +117,7 @@ impl Encoder<'_> {
             _ => {}
         }
         let inputs = plan.inputs();
-        let columns = Columns(inputs.iter().map(|input| input.schema().as_ref()).collect());
+        let columns = Columns(inputs.iter().map(|input| Arc::clone(input.schema())).collect());
         match plan {
             LogicalPlan::Projection(node) => {
                 self.tag("projection");
@@ -179,12 +182,12 @@ impl Encoder<'_> {
             encoder.shown(field.data_type());
             Ok(())
         })?;
-        self.exprs(&scan.filters, &Columns(vec![&scan.projected_schema]))?;
+        self.exprs(&scan.filters, &Columns(vec![Arc::clone(&scan.projected_schema)]))?;
         self.shown(&scan.fetch);
         Ok(())
     }
 
-    fn join(&mut self, join: &Join, columns: &Columns<'_>) -> Done {
+    fn join(&mut self, join: &Join, columns: &Columns) -> Done {
         self.tag("join");
         self.shown(&join.join_type);
         self.shown(&join.null_equality);
@@ -195,11 +198,11 @@ impl Encoder<'_> {
         self.option(join.filter.as_ref(), |encoder, filter| encoder.expr(filter, columns))
     }
 
-    fn exprs(&mut self, exprs: &[Expr], columns: &Columns<'_>) -> Done {
+    fn exprs(&mut self, exprs: &[Expr], columns: &Columns) -> Done {
         self.list(exprs.iter(), |encoder, expr| encoder.expr(expr, columns))
     }
 
-    fn sorts(&mut self, sorts: &[Sort], columns: &Columns<'_>) -> Done {
+    fn sorts(&mut self, sorts: &[Sort], columns: &Columns) -> Done {
         self.list(sorts.iter(), |encoder, sort| {
             encoder.expr(&sort.expr, columns)?;
             encoder.flag(sort.asc);
@@ -208,20 +211,22 @@ impl Encoder<'_> {
         })
     }
 
-    fn expr(&mut self, expr: &Expr, columns: &Columns<'_>) -> Done {
+    fn expr(&mut self, expr: &Expr, columns: &Columns) -> Done {
         match expr {
             Expr::Alias(alias) => self.expr(&alias.expr, columns),
             Expr::Column(column) => {
                 self.tag("column");
-                match columns.position(column) {
-                    Some(position) => self.number(position),
-                    None => self.text(&column.flat_name()),
-                }
+                self.number(columns.position(column).ok_or(NoDigest::Unlisted)?);
                 Ok(())
             }
             Expr::OuterReferenceColumn(field, column) => {
                 self.tag("outer");
-                self.text(&column.flat_name());
+                // Not by name: the alias in it may be that of another table in an equal question.
+                let mut around = self.outer.iter().rev().enumerate();
+                let found = around.find_map(|(out, columns)| Some((out, columns.position(column)?)));
+                let (out, position) = found.ok_or(NoDigest::Unlisted)?;
+                self.number(out);
+                self.number(position);
                 self.shown(field.data_type());
                 Ok(())
             }
@@ -311,7 +316,7 @@ impl Encoder<'_> {
         }
     }
 
-    fn unary(&mut self, tag: &str, inner: &Expr, columns: &Columns<'_>) -> Done {
+    fn unary(&mut self, tag: &str, inner: &Expr, columns: &Columns) -> Done {
         self.tag(tag);
         self.expr(inner, columns)
     }
@@ -325,7 +330,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn window(&mut self, call: &WindowFunction, columns: &Columns<'_>) -> Done {
+    fn window(&mut self, call: &WindowFunction, columns: &Columns) -> Done {
         match &call.fun {
             WindowFunctionDefinition::AggregateUDF(function) => {
                 self.function("window aggregate", function.name(), function.signature())?;
@@ -343,9 +348,12 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn subquery(&mut self, subquery: &Subquery, columns: &Columns<'_>) -> Done {
+    fn subquery(&mut self, subquery: &Subquery, columns: &Columns) -> Done {
+        self.outer.push(columns.clone());
         self.exprs(&subquery.outer_ref_columns, columns)?;
-        self.plan(&subquery.subquery)
+        self.plan(&subquery.subquery)?;
+        self.outer.pop();
+        Ok(())
     }
 
     fn literal(&mut self, value: &ScalarValue) -> Done {
@@ -362,9 +370,10 @@ impl Encoder<'_> {
 }
 
 /// The columns that an expression can name: those of all its inputs, side by side.
-struct Columns<'a>(Vec<&'a DFSchema>);
+#[derive(Clone)]
+struct Columns(Vec<DFSchemaRef>);
 
-impl Columns<'_> {
+impl Columns {
     fn position(&self, column: &Column) -> Option<usize> {
         let mut before = 0;
         for schema in &self.0 {

@@ -8,6 +8,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use futures::future::join_all;
 use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result};
 
+use crate::bounds;
 use crate::config::Config;
 use crate::plan::Planner;
 use crate::query::Execute;
@@ -56,8 +57,9 @@ impl Gateway {
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_metadata_cache_limit(0).build_arc()?;
         let limits = &config.limits;
         let caps = Caps { bytes: limits.statement.bytes(), tokens: limits.tokens as usize, nesting: limits.nesting as usize };
+        let most = bounds::most(limits.memory.bytes());
         let schema = config.defaults.schema.clone();
-        let planner = Arc::new(Planner::new(Arc::clone(&catalogs), schema.clone(), runtime, caps));
+        let planner = Arc::new(Planner::new(Arc::clone(&catalogs), schema.clone(), runtime, caps, most)?);
         let stack = stack::build(config, Arc::clone(&planner), workers);
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let lives = config.tickets.session_ttl.0;

@@ -1,5 +1,6 @@
 //! The nexus gateway: protocols over one query path.
 
+pub mod bounds;
 pub mod config;
 pub mod demo;
 pub mod digest;
@@ -8,9 +9,10 @@ pub mod flight;
 pub mod gateway;
 pub mod http;
 pub mod layers;
-pub mod number_literals;
+pub mod numbers;
 pub mod pausing;
 pub mod plan;
+pub mod printable;
 pub mod query;
 pub mod route;
 pub mod seal;

@@ -68,13 +68,13 @@ struct ServeArgs {
     #[command(flatten)]
     what: What,
     /// The size of the demo's data.
-    #[arg(long, default_value_t = 0.01, requires = "demo")]
+    #[arg(long, default_value_t = 0.01, conflicts_with = "config")]
     scale_factor: f64,
     /// The Flight SQL address of the demo.
-    #[arg(long, default_value = "127.0.0.1:31337", requires = "demo")]
+    #[arg(long, default_value = "127.0.0.1:31337", conflicts_with = "config")]
     flight_listen: String,
     /// The HTTP address of the demo.
-    #[arg(long, default_value = "127.0.0.1:8080", requires = "demo")]
+    #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "config")]
     http_listen: String,
 }
 

@@ -12,6 +12,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
@@ -19,7 +20,8 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Context, Error, Result, TableName, Tables, information_schema};
 
-use crate::number_literals::NumberLiterals;
+use crate::bounds::{NarrowUnnest, bounded};
+use crate::numbers::Numbers;
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Query};
 use crate::session::Session;
@@ -52,15 +54,23 @@ pub struct Planned {
 }
 
 impl Planner {
-    /// A planner over catalogs, whose statements share the memory and disk of one runtime.
-    pub fn new(catalogs: Arc<Catalogs>, default_schema: String, runtime: Arc<RuntimeEnv>, caps: Caps) -> Self {
+    /// A planner over catalogs, whose statements share the memory and disk of one runtime. A column of a batch grows to at
+    /// most `most` bytes.
+    pub fn new(
+        catalogs: Arc<Catalogs>,
+        default_schema: String,
+        runtime: Arc<RuntimeEnv>,
+        caps: Caps,
+        most: usize,
+    ) -> Result<Self> {
         let base = SessionStateBuilder::new()
             .with_config(settings())
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(NarrowUnnest { most }))
             .with_physical_optimizer_rule(Arc::new(PausingJoins))
             .build();
-        Self { catalogs, default_schema, states: States::new(base), caps }
+        Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), caps })
     }
 
     /// A state for looking up the functions that statements can call.
@@ -144,6 +154,8 @@ fn settings() -> SessionConfig {
     let options = config.options_mut();
     // 0.06 + 0.01 is 0.07 and nothing else: an exact literal is a decimal, as in the standard.
     options.sql_parser.parse_float_as_decimal = true;
+    // A time with a zone is a moment, wherever the reader is.
+    options.execution.time_zone = Some("+00:00".to_owned());
     options.sql_parser.collect_spans = true;
     // Plain strings go to the wire as they are; views would be compacted there by another copy.
     options.sql_parser.map_string_types_to_utf8view = false;
@@ -162,8 +174,34 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     }
     // Before the analysis, which gives the check its types, and compares what it is given.
     let plan = SingleRow.analyze(plan, state.config_options())?;
-    let plan = NumberLiterals.analyze(plan, state.config_options())?;
-    Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
+    let plan = Numbers.analyze(plan, state.config_options())?;
+    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    fold_casts(plan)
+}
+
+/// Makes a cast of a literal a literal, as the optimizer would later: the type of `round(price, 1)` hangs on the value of 1,
+/// and what was promised must be what comes.
+fn fold_casts(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let folded = expr.transform_up(|expr| match &expr {
+                Expr::Cast(Cast { expr: inner, data_type }) => match inner.as_ref() {
+                    // What cannot be cast is told by the execution, and only where it is reached.
+                    Expr::Literal(value, _) => match value.cast_to(data_type) {
+                        Ok(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
+                        Err(_) => Ok(Transformed::no(expr)),
+                    },
+                    _ => Ok(Transformed::no(expr)),
+                },
+                _ => Ok(Transformed::no(expr)),
+            });
+            folded.map(|folded| folded.update_data(|expr| name.restore(expr)))
+        })?;
+        node.map_data(LogicalPlan::recompute_schema)
+    });
+    Ok(plan.data()?)
 }
 
 /// Gives a type to the placeholders whose place implies one that DataFusion does not see: under a cast, and in LIMIT and OFFSET.
@@ -252,10 +290,19 @@ fn refuse_unknown(statement: &Statement) -> Result<()> {
             },
             ast::Statement::Explain { .. }
             | ast::Statement::ExplainTable { .. }
-            | ast::Statement::ShowTables { .. }
             | ast::Statement::ShowColumns { .. }
-            | ast::Statement::ShowVariable { .. }
             | ast::Statement::ShowFunctions { .. } => Ok(()),
+            ast::Statement::ShowTables { show_options, .. } if show_options.show_in.is_none() => Ok(()),
+            ast::Statement::ShowTables { .. } => Err(not_shown("SHOW TABLES IN", "information_schema.tables")),
+            ast::Statement::ShowSchemas { .. } => Err(not_shown("SHOW SCHEMAS", "information_schema.schemata")),
+            ast::Statement::ShowDatabases { .. } => Err(not_shown("SHOW DATABASES", "system.main.sources")),
+            ast::Statement::ShowCreate { .. } => Err(not_shown("SHOW CREATE", "information_schema.columns")),
+            ast::Statement::ShowVariable { variable } => {
+                let words: Vec<&str> = variable.iter().map(|word| word.value.as_str()).collect();
+                let words = words.join(" ").to_uppercase();
+                let instead = if words == "CATALOGS" { "system.main.sources" } else { "system.main.settings" };
+                Err(not_shown(&format!("SHOW {words}"), instead))
+            }
             other => Err(not_offered(first_word(&other.to_string()))),
         },
     }
@@ -263,6 +310,11 @@ fn refuse_unknown(statement: &Statement) -> Result<()> {
 
 fn first_word(text: &str) -> &str {
     text.split_whitespace().next().unwrap_or_default()
+}
+
+fn not_shown(what: &str, instead: &str) -> Error {
+    Error::unsupported(format!("{what} is not offered"))
+        .with_hint(format!("read {instead}; SHOW TABLES and SHOW COLUMNS are offered"))
 }
 
 fn not_offered(what: &str) -> Error {

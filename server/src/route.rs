@@ -5,25 +5,37 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Error, Result};
 
+use crate::bounds;
+use crate::config::Limits;
+use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, CacheUse};
-use crate::stack::Run;
+use crate::state::State;
 
 /// Runs a statement where it belongs.
 #[derive(Debug)]
-pub struct Route;
+pub struct Route {
+    /// The bytes that the literals of a statement may take in a batch.
+    most: usize,
+}
+
+impl Route {
+    /// The route of statements under these limits.
+    pub fn new(limits: &Limits) -> Self {
+        Self { most: bounds::most(limits.memory.bytes()) }
+    }
+}
 
 #[async_trait]
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
-        let Planned { query: _, schema, plan, tables: _, state } = planned;
-        let plan = physical(plan, &state.session).await?;
+        let Planned { query: _, schema, plan, tables: _, mut state } = planned;
+        let plan = physical(plan, &mut state, self.most).await?;
         let stream = execute_stream(plan, Arc::new(state.into_task()))?;
         let shape = Arc::clone(&schema);
         let batches = stream.map_err(Error::from).map(move |batch| conform(batch?, &shape)).boxed();
@@ -31,13 +43,15 @@ impl Run for Route {
     }
 }
 
-async fn physical(plan: LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+async fn physical(plan: LogicalPlan, state: &mut State, most: usize) -> Result<Arc<dyn ExecutionPlan>> {
     let optimized = match plan {
         // The optimizer shows its work for this one.
-        explain @ LogicalPlan::Explain(_) => state.optimize(&explain)?,
-        plan => state.optimizer().optimize(plan, state, |_, _| {})?,
+        explain @ LogicalPlan::Explain(_) => state.session.optimize(&explain)?,
+        plan => state.session.optimizer().optimize(plan, &state.session, |_, _| {})?,
     };
-    Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
+    // Not before: what is computed of literals alone is a literal by now.
+    state.limit_batches(bounds::rows_within(&optimized, most)?);
+    Ok(state.session.query_planner().create_physical_plan(&optimized, &state.session).await?)
 }
 
 /// The plan's schema is what the client was told; an optimised plan may differ from it in nullability and metadata, and in

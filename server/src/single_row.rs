@@ -44,7 +44,26 @@ impl AnalyzerRule for SingleRow {
 
 /// A correlated one must be an aggregate for DataFusion to take it at all.
 fn may_be_many(subquery: &Subquery) -> bool {
-    subquery.outer_ref_columns.is_empty() && subquery.subquery.max_rows().is_none_or(|rows| rows > 1)
+    subquery.outer_ref_columns.is_empty() && most_rows(&subquery.subquery).is_none_or(|rows| rows > 1)
+}
+
+/// How many rows a plan can give at the most, if that is plain to see. DataFusion's own `max_rows` has none for a `SELECT`
+/// without `FROM`, which has one.
+fn most_rows(plan: &LogicalPlan) -> Option<usize> {
+    match plan {
+        LogicalPlan::EmptyRelation(node) => Some(usize::from(node.produce_one_row)),
+        LogicalPlan::Values(node) => Some(node.values.len()),
+        LogicalPlan::Aggregate(node) if node.group_expr.is_empty() => Some(1),
+        LogicalPlan::Limit(_) => plan.max_rows(),
+        LogicalPlan::Union(node) => node.inputs.iter().map(|input| most_rows(input)).sum(),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Distinct(_) => plan.inputs().into_iter().next().and_then(most_rows),
+        _ => None,
+    }
 }
 
 fn checked(subquery: Subquery) -> Result<Subquery> {

@@ -7,20 +7,14 @@ use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Context, Result};
 
 use crate::config::Config;
+use crate::layers::Run;
 use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
 use crate::layers::limit::Limit;
-use crate::plan::{Planned, Planner};
+use crate::plan::Planner;
 use crate::query::{Answer, Batches, Description, Execute, Query};
 use crate::route::Route;
 use crate::workers::Workers;
-
-/// A layer beneath the planner: a planned statement → its answer.
-#[async_trait]
-pub trait Run: Send + Sync {
-    /// The answer of a statement that was planned.
-    async fn run(&self, planned: Planned) -> Result<Answer>;
-}
 
 /// The stack with the parts of it that `system` shows.
 pub struct Stack {
@@ -37,7 +31,7 @@ pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers) -> Stack 
     let history = Arc::new(History::default());
     let kept = Arc::new(Kept::new(config));
     // Runs what comes down to it.
-    let run = Route;
+    let run = Route::new(&config.limits);
     // Beneath the cache: an answer that is kept needs no permit.
     let run = Limit::new(run, &config.limits);
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.

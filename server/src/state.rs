@@ -59,6 +59,10 @@ impl States {
             names.default_catalog.clone_from(&session.catalog);
             names.default_schema.clone_from(&session.schema);
         }
+        let rows = self.base.config().batch_size();
+        if state.session.config().batch_size() != rows {
+            state.session.config_mut().options_mut().execution.batch_size = rows;
+        }
         state.session.mark_start_execution();
         state
     }
@@ -75,6 +79,14 @@ impl State {
     /// Lets planning see the tables of the statement, and no others.
     pub fn show(&mut self, tables: &Tables) {
         self.session.register_catalog_list(tables.catalog_list());
+    }
+
+    /// Lets no batch of the statement have more rows than this.
+    pub fn limit_batches(&mut self, rows: usize) {
+        let size = self.session.config().batch_size();
+        if rows < size {
+            self.session.config_mut().options_mut().execution.batch_size = rows;
+        }
     }
 
     /// What the planned statement runs with: its stores go along, so that what a source registered for it goes with it.

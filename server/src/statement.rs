@@ -1,6 +1,7 @@
 //! Text → one parsed statement, within caps that keep every later recursion on the stack.
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
@@ -8,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use nexus_flight_catalog::{Error, Place, Result};
 
 mod doubling;
+mod repairs;
 
 /// How large a statement may be.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +56,21 @@ pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
         (None, _) => Err(Error::invalid("there is no statement in the text")),
         (Some(_), false) => Err(Error::unsupported("more than one statement in one text").with_hint("send them one by one")),
         (Some(mut statement), true) => {
-            doubling::flatten_and_check(&mut statement)?;
+            if let Some(sql) = sql(&mut statement) {
+                doubling::flatten_and_check(sql)?;
+                repairs::repair(sql)?;
+            }
             Ok(Parsed { statement, is_show })
         }
+    }
+}
+
+/// The statement of SQL proper, without an EXPLAIN around it.
+fn sql(statement: &mut Statement) -> Option<&mut ast::Statement> {
+    match statement {
+        Statement::Statement(statement) => Some(statement),
+        Statement::Explain(explain) => sql(&mut explain.statement),
+        Statement::CopyTo(_) | Statement::CreateExternalTable(_) | Statement::Reset(_) => None,
     }
 }
 

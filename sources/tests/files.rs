@@ -87,13 +87,16 @@ async fn a_truncated_parquet_file() {
 #[tokio::test]
 async fn a_csv_row_with_too_many_fields() {
     let (dir, source) = folder();
-    let good: String = (0..2000).map(|row| format!("{row},x\n")).collect();
+    write(&dir.path().join("short.csv"), "a,b\n1,2\n1,2,3\n4,5\n");
+    let error = ask(&source, "short", "SELECT * FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/short.csv:3: incorrect number of fields, expected 2 got 3; correct the line, or remove the file");
+    let good: String = (0..30_000).map(|row| format!("{row},x\n")).collect();
     write(&dir.path().join("t.csv"), &format!("a,b\n{good}1,2,3\n"));
     let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2002: incorrect number of fields, expected 2 got 3; correct the line, or remove the file");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:30002: incorrect number of fields, expected 2 got 3; correct the line, or remove the file");
     write(&dir.path().join("t.csv"), &format!("a,b\n{good}oops,y\n"));
     let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
-    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2002: error while parsing value 'oops' as type 'Int64' for column 0; correct the line, or remove the file");
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:30002: error while parsing value 'oops' as type 'Int64' for column 0; correct the line, or remove the file");
     write(&dir.path().join("u.csv"), "a,b\n1,\"two\nlines\"\n2,\"x\"\"y\"\n");
     insta::assert_snapshot!(ask(&source, "u", "SELECT a, length(b) AS l FROM t").await.unwrap(), @"
     +---+---+

@@ -21,7 +21,8 @@ use crate::flight::options::{
     CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue, SessionOptionValue,
     SetSessionOptionsRequest, SetSessionOptionsResult,
 };
-use crate::flight::service::{Service, broken};
+use crate::flight::service::Service;
+use crate::flight::status::broken;
 use crate::flight::ticket::{Prepared, Statement};
 use crate::seal::Purpose;
 

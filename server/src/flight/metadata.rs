@@ -11,15 +11,14 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Result, TableEntry, TableKind, TableName};
 
+use crate::flight::columns::column_metadata;
 use crate::flight::encode::schema_bytes;
 use crate::flight::profile::TypeProfile;
 
-mod columns;
 mod keys;
 mod sql_info;
 mod xdbc;
 
-pub use columns::column_metadata;
 pub use keys::{cross_reference, exported_keys, foreign_keys_schema, imported_keys, primary_keys, primary_keys_schema};
 pub use sql_info::{Facts, Functions, SqlInfos};
 pub use xdbc::{xdbc_type_info, xdbc_type_info_schema};

@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod caller;
+pub mod columns;
 pub mod commands;
 pub mod encode;
 pub mod frames;

@@ -14,6 +14,8 @@ use arrow::datatypes::{ByteViewType, DataType, Field, FieldRef, Fields, Schema, 
 use nexus_flight_catalog::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::flight::columns::column_metadata;
+
 /// The column that stands for none, where a client takes a result without columns for no result.
 const NO_COLUMNS: &str = "(no columns)";
 
@@ -44,7 +46,9 @@ impl TypeProfile {
                 let column = Field::new(NO_COLUMNS, DataType::Null, true);
                 Arc::new(Schema::new_with_metadata(vec![column], schema.metadata().clone()))
             }
-            _ => self.columns(schema),
+            // Of its columns the JDBC driver tells precision and scale only from here.
+            Self::Lowered => self.columns(&column_metadata(schema, None)),
+            Self::Native => self.columns(schema),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::flight::actions;
 use crate::flight::caller::Caller;
 use crate::flight::commands::{self, Metadata};
 use crate::flight::encode::{encode, schema_bytes};
-use crate::flight::status::status;
+use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::query::Execute;
 use crate::seal::{Purpose, Seal};
@@ -201,11 +201,6 @@ fn command(descriptor: &FlightDescriptor) -> Result<Command> {
 fn unknown_command(type_url: &str) -> Error {
     let name = type_url.rsplit('.').next().unwrap_or(type_url);
     Error::unsupported(format!("the command {name} is not offered"))
-}
-
-/// A stream that the client broke off.
-pub(super) fn broken(status: Status) -> Error {
-    Error::invalid(format!("the stream of the client broke off: {}", status.message()))
 }
 
 /// Every answer of the service, with its error as a status.

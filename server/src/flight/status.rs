@@ -16,6 +16,11 @@ pub fn status(error: &Error) -> Status {
     Status::new(code(error.kind()), message)
 }
 
+/// A stream that the client broke off.
+pub fn broken(status: Status) -> Error {
+    Error::invalid(format!("the stream of the client broke off: {}", status.message()))
+}
+
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,

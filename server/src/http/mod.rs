@@ -4,19 +4,18 @@ pub mod sql;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
-use nexus_flight_catalog::{Context, Error, Kind, Principal};
-use serde_json::json;
+use nexus_flight_catalog::{Context, Error, Principal};
 
 use crate::gateway::Gateway;
 use crate::wire::auth;
+use crate::wire::problem::problem;
 
 /// All routes. What can read data asks for credentials; health and metrics do not.
 pub fn router(gateway: Arc<Gateway>, metrics: PrometheusHandle) -> Router {
@@ -42,35 +41,4 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 
 async fn expose(State(metrics): State<PrometheusHandle>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
-}
-
-/// An error as JSON: kind, message, place, hint, retryable.
-pub fn problem(error: &Error) -> Response {
-    let body = json!({
-        "error": {
-            "kind": error.kind().name(),
-            "message": error.message(),
-            "place": error.place().map(ToString::to_string),
-            "hint": error.hint(),
-            "retryable": error.retryable(),
-        }
-    });
-    (code(error.kind()), Json(body)).into_response()
-}
-
-fn code(kind: Kind) -> StatusCode {
-    match kind {
-        Kind::Invalid => StatusCode::BAD_REQUEST,
-        Kind::NotFound => StatusCode::NOT_FOUND,
-        Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Kind::Denied => StatusCode::FORBIDDEN,
-        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        Kind::Precondition => StatusCode::CONFLICT,
-        Kind::Exhausted => StatusCode::TOO_MANY_REQUESTS,
-        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
-        Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        Kind::Data => StatusCode::UNPROCESSABLE_ENTITY,
-        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    }
 }

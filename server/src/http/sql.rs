@@ -15,14 +15,14 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Context, Error, Principal, Result};
 use serde::Deserialize;
 
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
-use crate::http::problem;
 use crate::query::{Answer, Protocol, Query};
+use crate::wire::problem::problem;
 
 /// The header that says what the cache had to do with an answer.
 const CACHE: &str = "x-nexus-cache";
@@ -61,7 +61,10 @@ async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, bo
     let query = Query { cx, statement: request.statement.into(), parameters: None, session, protocol: Protocol::Http };
     let answer = gateway.execute.execute(query).await?;
     let cache = HeaderValue::from_static(answer.cache.name());
-    let mut response = Response::new(Body::from_stream(encoded(format, answer)?));
+    let mut body = Box::pin(encoded(format, answer)?);
+    // The status goes out before the first byte, so whether there is one must be known first.
+    let first = body.try_next().await?.unwrap_or_default();
+    let mut response = Response::new(Body::from_stream(stream::once(async { Ok(first) }).chain(body)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(CACHE, cache);

@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Result};
 use uuid::Uuid;
 
+use crate::printable::printable;
 use crate::query::{Answer, CacheUse, Description, Execute, Query};
 
 /// How many statements that ran are remembered.
@@ -226,7 +227,8 @@ impl Open {
             milliseconds = record.elapsed.as_millis() as u64,
             cache = record.cache.unwrap_or("none"),
             error = record.error.as_deref().unwrap_or(""),
-            statement = %record.statement,
+            // Over several lines it could look like other entries of the log.
+            statement = %printable(&record.statement),
             "statement"
         );
         self.history.close(self.record.clone());

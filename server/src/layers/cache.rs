@@ -14,9 +14,9 @@ use nexus_flight_catalog::{Result, TableName, Version, information_schema};
 
 use crate::config::Config;
 use crate::digest::{Digest, digest};
+use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse};
-use crate::stack::Run;
 
 /// The answers that are kept.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use nexus_flight_catalog::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
+use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::Answer;
-use crate::stack::Run;
 
 /// Lets so many statements run and so many wait, and refuses the rest at once.
 #[derive(Debug)]

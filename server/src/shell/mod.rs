@@ -1,12 +1,12 @@
 //! `nexus sql`: statements from the command line, a pipe or a prompt, sent to any Flight SQL server.
 
 mod client;
+mod destination;
 mod output;
 mod repl;
 mod split;
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use nexus_flight_catalog::{Error, Result};
 use secrecy::SecretString;
 
 use client::{Client, Rows};
+use destination::Destination;
 pub use output::Format;
 use output::Output;
 
@@ -44,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     pub schema: Option<String>,
     /// Statement to run, instead of asking for some; may be given again
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     pub command: Vec<String>,
     /// Form of the rows
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -67,7 +68,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let user = args.user.as_deref().zip(password.as_ref());
     let mut client = Client::connect(&args.url, user, args.catalog.as_deref(), args.schema.as_deref()).await?;
     let Some(statements) = script else { return repl::run(&mut client, args.format).await };
-    let mut to = destination(&args)?;
+    let mut to = args.output.as_deref().map_or_else(|| Ok(Destination::stdout()), Destination::file)?;
     for statement in &statements {
         match run_statement(&mut client, Ask::Statement(statement), args.format, &mut to).await? {
             Done::Whole(_) => {}
@@ -75,6 +76,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             Done::Interrupted => return Ok(ExitCode::from(INTERRUPTED)),
         }
     }
+    to.keep()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -121,15 +123,6 @@ fn password(user: &str) -> Result<SecretString> {
     }
     Err(Error::unauthenticated(format!("there is no password for user \"{user}\""))
         .with_hint("set the environment variable NEXUS_PASSWORD"))
-}
-
-type Destination = Box<dyn Write + Send>;
-
-fn destination(args: &Args) -> Result<Destination> {
-    let Some(path) = &args.output else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
-    let file = File::create(path)
-        .map_err(|cause| Error::invalid(format!("{} cannot be written: {cause}", path.display())).with_hint("check --output"))?;
-    Ok(Box::new(BufWriter::new(file)))
 }
 
 /// What the server is asked for.

@@ -17,6 +17,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use crate::printable::printable;
+
 /// No column of a table is padded further than this; longer values are written whole and push the rest of their line.
 const WIDEST: usize = 60;
 
@@ -146,7 +148,7 @@ impl<W: Write> Table<W> {
         let widths = match &self.widths {
             Some(widths) => widths,
             None => {
-                let names: Vec<String> = schema.fields().iter().map(|field| printable(field.name())).collect();
+                let names: Vec<String> = schema.fields().iter().map(|field| printable(field.name()).into_owned()).collect();
                 let widest = |(name, cells): (&String, &Vec<String>)| {
                     let longest = cells.iter().chain([name]).map(|cell| cell.chars().count()).max().unwrap_or(0);
                     longest.min(WIDEST)
@@ -190,19 +192,7 @@ fn line<'a>(text: &mut String, cells: impl Iterator<Item = (&'a str, usize, bool
 fn texts(column: &ArrayRef) -> Result<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
-    (0..column.len()).map(|row| Ok(printable(&formatter.value(row).try_to_string()?))).collect()
-}
-
-/// A value that keeps to its line and sends a terminal nothing but letters.
-fn printable(text: &str) -> String {
-    if !text.contains(char::is_control) {
-        return text.to_owned();
-    }
-    let mut printable = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() { printable.extend(letter.escape_default()) } else { printable.push(letter) }
-    }
-    printable
+    (0..column.len()).map(|row| Ok(printable(&formatter.value(row).try_to_string()?).into_owned())).collect()
 }
 
 /// The batch with nested columns as text, since CSV has no form of its own for them.

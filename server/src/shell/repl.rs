@@ -1,7 +1,6 @@
 //! The prompt of `nexus sql`: lines until a semicolon, a history, and the few commands that begin with a backslash.
 
 use std::borrow::Cow;
-use std::io::{self, BufWriter};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,13 +17,14 @@ use rustyline::{ColorMode, DefaultEditor, Editor, Helper};
 use secrecy::SecretString;
 
 use super::client::Client;
+use super::destination::Destination;
 use super::output::Format;
-use super::{Ask, Destination, Done, run_statement, split};
+use super::{Ask, Done, run_statement, split};
 
 const HELP: &str = "\
 Statements end with a semicolon and may take several lines.
   \\d [PATTERN]   list the tables, or those whose name is like PATTERN
-  \\q             leave, as Ctrl-D does
+  \\q             leave, as exit, quit and Ctrl-D do
   \\?             this help
 Ctrl-C drops what is typed, or cancels the statement that runs.";
 
@@ -33,9 +33,15 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
     let mut editor = DefaultEditor::new().map_err(unusable)?;
     let history = history();
     if let Some(path) = &history {
+        let _ = path.parent().map(std::fs::create_dir_all);
         // There is none the first time.
         let _ = editor.load_history(path);
     }
+    let remember = |editor: &mut DefaultEditor, entry: &str| {
+        // A history that cannot be kept is not worth an error. It is kept at once: a terminal may be closed at any time.
+        let _ = editor.add_history_entry(entry);
+        let _ = history.as_ref().map(|path| editor.append_history(path));
+    };
     eprintln!("nexus sql; \\? for help");
     let mut typed = String::new();
     loop {
@@ -57,6 +63,9 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
                 if !typed.is_empty() {
                     typed.push('\n');
                 }
+                if typed.is_empty() && matches!(line.trim().trim_end_matches(';'), "exit" | "quit") {
+                    break;
+                }
                 typed.push_str(&line);
                 let (statements, rest) = split::statements(&typed);
                 if !statements.is_empty() {
@@ -73,31 +82,22 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
             Err(cause) => return Err(unusable(cause)),
         }
     }
-    if let Some(path) = &history {
-        // A history that cannot be kept is not worth an error at the end of the work.
-        let _ = path.parent().map(std::fs::create_dir_all);
-        let _ = editor.save_history(path);
-    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a statement and tells how it went.
 async fn show(client: &mut Client, ask: Ask<'_>, format: Format) {
-    let mut to: Destination = Box::new(BufWriter::new(io::stdout()));
+    let mut to = Destination::stdout();
     match run_statement(client, ask, format, &mut to).await {
         Ok(Done::Whole(total)) => {
             let took = total.took.as_secs_f64();
-            eprintln!("{} rows, {}, {took:.3} s", HumanCount(total.rows), HumanBytes(total.bytes));
+            let rows = if total.rows == 1 { "row" } else { "rows" };
+            eprintln!("{} {rows}, {}, {took:.3} s", HumanCount(total.rows), HumanBytes(total.bytes));
         }
         Ok(Done::Interrupted) => eprintln!("cancelled"),
         Ok(Done::ReaderGone) => {}
         Err(error) => eprintln!("error: {error}"),
     }
-}
-
-fn remember(editor: &mut DefaultEditor, entry: &str) {
-    // Only a history that is full of secrets or on a broken disk refuses, and neither concerns the statement.
-    let _ = editor.add_history_entry(entry);
 }
 
 /// Where the history is kept, by the XDG rules.

@@ -5,8 +5,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{self, Expr, ObjectName, Query, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, Expr, ObjectName, Query, Statement, Visit, VisitMut, Visitor, VisitorMut};
 use nexus_flight_catalog::{Error, Result};
 
 /// How many sub-queries, and how many CASE, may stand within one another: at ten levels planning takes milliseconds, at
@@ -19,16 +18,10 @@ const TABLES: u64 = 1_000;
 /// Writes `ELSE CASE … END END` as further branches of one CASE, then refuses what still nests too deep. The depth of the
 /// statement must be bounded already. Errors: `Exhausted`.
 pub(super) fn flatten_and_check(statement: &mut Statement) -> Result<()> {
-    match statement {
-        Statement::Explain(explain) => flatten_and_check(&mut explain.statement),
-        Statement::CopyTo(_) | Statement::CreateExternalTable(_) | Statement::Reset(_) => Ok(()),
-        Statement::Statement(statement) => {
-            let ControlFlow::Continue(()) = VisitMut::visit(statement, &mut Flatten);
-            match Visit::visit(statement, &mut Levels::default()) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(error) => Err(error.with_retryable(false)),
-            }
-        }
+    let ControlFlow::Continue(()) = VisitMut::visit(statement, &mut Flatten);
+    match Visit::visit(statement, &mut Levels::default()) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error.with_retryable(false)),
     }
 }
 

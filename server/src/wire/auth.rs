@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
-use crate::http::problem;
 use crate::seal::{Purpose, Seal};
+use crate::wire::problem::problem;
 
 /// Some clients pad their base64 and some do not.
 const BASE64: GeneralPurpose =

@@ -51,3 +51,58 @@ async fn waiting_ends() {
     assert_eq!(error.kind(), Kind::Exhausted);
     insta::assert_snapshot!(error, @"no statement ended within 20ms to make room; try again later, or raise limits.concurrency");
 }
+
+/// Statements whose batches would be gigabytes, were they made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_grows_to_its_bound_and_no_further() {
+    let fixture = Fixture::new("[limits]\nmemory = \"64MiB\"\n");
+    fixture.source.put("many", crate::fixture::numbers(&(0..8192).collect::<Vec<_>>()));
+    for statement in [
+        "SELECT repeat(name, 1000000) FROM many",
+        "SELECT repeat('ab', 2000000000)",
+        "SELECT lpad(name, 1000000), id FROM many",
+        "SELECT rpad(name, 1000000, 'xy') FROM many",
+        "SELECT length(repeat(repeat(name, 1000), 1000)) FROM many",
+        "SELECT replace(repeat(name, 100), 'n', repeat('x', 100000)) FROM many",
+        "SELECT regexp_replace(repeat(name, 100), '.', repeat('x', 100000), 'g') FROM many",
+        r"SELECT regexp_replace(repeat(name, 1000), '(.*)', repeat('\1', 1000)) FROM many",
+        "SELECT array_to_string(range(id), repeat('x', 100000)) FROM many",
+        "SELECT range(1000000000000)",
+        "SELECT generate_series(0, id * 1000000) FROM many",
+        "SELECT generate_series(TIMESTAMP '1900-01-01', TIMESTAMP '2100-01-01', INTERVAL '1' SECOND)",
+        "SELECT array_repeat(name, 1000000) FROM many",
+        "SELECT array_repeat(array_repeat(id, 1000), 1000) FROM many",
+        "SELECT array_resize([id], 1000000, 0) FROM many",
+        "SELECT array_replace_all(array_repeat(1, 1000), 1, id) FROM many WHERE array_length(array_repeat(id, 100000)) > 0",
+        "SELECT unnest(range(100000)), repeat(name, 1000) FROM many WHERE id < 3",
+        "SELECT unnest(unnest([range(1000), range(100000)])), repeat(name, 1000) FROM many WHERE id < 3",
+    ] {
+        let error = fixture.error(statement).await;
+        assert_eq!((error.kind(), error.retryable()), (Kind::Exhausted, false), "{statement}: {error}");
+    }
+    insta::assert_snapshot!(fixture.error("SELECT repeat(name, 1000000) FROM many").await, @"repeat would make 16 MiB at once, the limit is 9 MiB; ask for shorter values, or raise limits.memory");
+    insta::assert_snapshot!(fixture.error("SELECT unnest(range(100000)), repeat(name, 1000) FROM numbers").await, @"a row would become 100000 rows with 192 MiB at once by unnest, the limit is 8 MiB; select fewer columns beside it, unnest shorter lists, or raise limits.memory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_within_the_bound_is_answered() {
+    let fixture = Fixture::new("[limits]\nmemory = \"64MiB\"\n");
+    fixture.source.put("many", crate::fixture::numbers(&(0..8192).collect::<Vec<_>>()));
+    for (statement, wanted) in [
+        // Bounded from above they are gigabytes.
+        ("SELECT sum(length(replace(name, 'zz', repeat('x', 100000)))) = sum(length(name)) FROM many", "true"),
+        ("SELECT sum(length(regexp_replace(name, 'zz', repeat('x', 100000), 'g'))) = sum(length(name)) FROM many", "true"),
+        ("SELECT count(*) FROM (SELECT unnest(range(100)), name FROM many)", "819200"),
+        ("SELECT sum(x) FROM (SELECT unnest(unnest([range(10), range(5)])) AS x FROM many)", "450560"),
+        ("SELECT count(*) FROM (SELECT unnest(range(id % 3)) FROM many)", "8191"),
+        ("SELECT array_length(generate_series(DATE '2024-01-01', DATE '2024-12-31', INTERVAL '1' DAY))", "366"),
+        ("SELECT range(5, 0), range(5, 0, -2), range(0, 1000000000000, -1)", "[]"),
+        ("SELECT lpad('7', 3, '0'), rpad(NULL, 3), repeat('ab', -1), concat('a', NULL, 'b')", "007"),
+        ("SELECT max(length(concat_ws(repeat('x', 100000), name, name, name))) FROM many", "200015"),
+        // Each literal is in each row of a batch, which is made of fewer rows.
+        ("SELECT max(length(x)), count(*) FROM (SELECT repeat('x', 100000) || name AS x FROM many)", "8192"),
+    ] {
+        let rows = fixture.rows(statement).await;
+        assert!(rows.contains(wanted), "{statement}\n{rows}");
+    }
+}

@@ -42,8 +42,8 @@ pub(super) struct Access {
 /// A table as the configuration declares it.
 #[derive(Debug, Clone)]
 pub(super) struct Declared {
-    /// A file, a folder or a pattern, relative to the location.
-    pub(super) path: String,
+    /// A file, a folder or a pattern, relative to the location; if not given, what is found under the table's name.
+    pub(super) path: Option<String>,
     pub(super) format: Option<Format>,
     pub(super) columns: Option<Fields>,
     pub(super) partitions: Vec<Field>,
@@ -167,10 +167,11 @@ fn location(written: Written, options: &Options) -> Result<Location> {
 }
 
 fn declared(name: &str, table: WrittenTable, schema: &str, place: &dyn Fn(&str) -> Place) -> Result<Declared> {
-    let path = table.path.unwrap_or_else(|| name.to_owned());
-    let leaves = path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains(['\0', '\\']);
-    if leaves || path.trim_matches('/').is_empty() {
-        return Err(Error::invalid(format!("\"{path}\" does not stay within the location"))
+    let path = table.path;
+    let written = path.as_deref().unwrap_or(name);
+    let leaves = written.starts_with('/') || written.split('/').any(|part| part == "..") || written.contains(['\0', '\\']);
+    if leaves || written.trim_matches('/').is_empty() {
+        return Err(Error::invalid(format!("\"{written}\" does not stay within the location"))
             .with_hint("write a path relative to the location, without \"..\"")
             .at(place(".path")));
     }

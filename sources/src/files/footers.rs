@@ -15,8 +15,10 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, MetadataFetch};
+use parquet::basic::{LogicalType, Type};
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::store::PinnedStore;
 
@@ -60,10 +62,42 @@ impl Footers {
         let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone() };
         let reader =
             ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_prefetch_hint(Some(TAIL));
-        let footer = Arc::new(reader.load_and_finish(fetch, meta.size).await?);
+        let footer = Arc::new(without_float_bounds(reader.load_and_finish(fetch, meta.size).await?)?);
         self.0.insert(key, Arc::clone(&footer)).await;
         Ok(footer)
     }
+}
+
+/// Writers leave NaN out of the bounds of a column (Parquet format, `ColumnOrder`), and in SQL it is the largest of all: by
+/// these bounds rows would be left out that are wanted.
+fn without_float_bounds(footer: ParquetMetaData) -> Result<ParquetMetaData> {
+    let is_float = |column: &ColumnChunkMetaData| {
+        matches!(column.column_type(), Type::FLOAT | Type::DOUBLE)
+            || matches!(column.column_descr().logical_type_ref(), Some(LogicalType::Float16))
+    };
+    let floats = |group: &RowGroupMetaData| group.columns().iter().map(is_float).collect::<Vec<bool>>();
+    let Some(floats) = footer.row_groups().first().map(floats).filter(|floats| floats.contains(&true)) else { return Ok(footer) };
+    let mut builder = footer.into_builder();
+    let groups = builder.take_row_groups().into_iter().map(|group| {
+        let columns = group.columns().iter().zip(&floats).map(|(column, float)| match float {
+            true => column.clone().into_builder().clear_statistics().build(),
+            false => Ok(column.clone()),
+        });
+        let columns = columns.collect::<Result<_>>()?;
+        group.into_builder().set_column_metadata(columns).build()
+    });
+    let groups = groups.collect::<Result<_>>()?;
+    let index = builder.take_column_index().map(|mut index| {
+        for group in &mut index {
+            group
+                .iter_mut()
+                .zip(&floats)
+                .filter(|(_, float)| **float)
+                .for_each(|(column, _)| *column = ColumnIndexMetaData::NONE);
+        }
+        index
+    });
+    Ok(builder.set_row_groups(groups).set_column_index(index).build())
 }
 
 impl fmt::Debug for Footers {

@@ -3,6 +3,8 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::Statistics;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::error::{DataFusionError, Result};
 use futures::{StreamExt, TryStreamExt};
@@ -10,13 +12,12 @@ use object_store::ObjectStoreExt;
 
 use super::format::Format;
 use super::listing::{File, Listing};
-use super::shape::Seen;
 use super::store::PinnedStore;
 
 /// How much of a file is looked at, after it is unpacked.
 const HEAD: usize = 4 * 1024 * 1024;
 /// How many rows types are guessed from.
-const ROWS: usize = 1000;
+const ROWS: usize = 20_000;
 /// How an Arrow file begins, as opposed to an Arrow stream.
 const ARROW_FILE: &[u8; 8] = b"ARROW1\0\0";
 const PADDING: &[u8; 8] = &[0; 8];
@@ -28,15 +29,19 @@ pub(super) struct Options {
     pub(super) delimiter: u8,
 }
 
+/// What one file says of itself.
+pub(super) struct Seen {
+    pub(super) schema: Schema,
+    pub(super) statistics: Option<Statistics>,
+    pub(super) stream: bool,
+}
+
 /// Reads the beginning of a file for its columns.
 pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &File, options: &Options) -> Result<Seen> {
     let (head, whole) = head(store, file, listing.compression).await?;
     let stream = listing.format == Format::Arrow && !head.starts_with(ARROW_FILE);
     let schema = match listing.format {
-        Format::Csv => {
-            let format = arrow::csv::reader::Format::default().with_header(options.header).with_delimiter(options.delimiter);
-            format.infer_schema(Cursor::new(lines(&head, whole)), Some(ROWS))?.0
-        }
+        Format::Csv => csv_columns(lines(&head, whole), options)?,
         Format::Json => arrow::json::reader::infer_json_schema(Cursor::new(lines(&head, whole)), Some(ROWS))?.0,
         Format::Arrow | Format::Parquet => {
             let mut messages = head.as_slice();
@@ -49,6 +54,19 @@ pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &Fil
         }
     };
     Ok(Seen { schema, statistics: None, stream })
+}
+
+fn csv_columns(text: &[u8], options: &Options) -> Result<Schema> {
+    let format = arrow::csv::reader::Format::default().with_header(options.header).with_delimiter(options.delimiter);
+    let error = match format.infer_schema(Cursor::new(text), Some(ROWS)) {
+        Ok((schema, _)) => return Ok(schema),
+        Err(error) => error,
+    };
+    // The guess says no line, or the one after; reading says the line.
+    let (first, _) = format.infer_schema(Cursor::new(text), Some(0))?;
+    let columns: Vec<Field> = first.fields().iter().map(|field| Field::new(field.name(), DataType::Utf8, true)).collect();
+    let reader = arrow::csv::ReaderBuilder::new(Arc::new(Schema::new(columns))).with_format(format).build(Cursor::new(text))?;
+    Err(reader.into_iter().find_map(std::result::Result::err).unwrap_or(error).into())
 }
 
 /// The beginning of a file, unpacked, and whether that is all of it.

@@ -74,20 +74,48 @@ impl Target {
 
 /// The tables that are there without being declared: data files and folders right under the location.
 pub(super) async fn discover(store: &Store) -> Result<BTreeMap<String, Vec<Target>>> {
-    let top = store.objects().list_with_delimiter(None).await;
-    let top = top.map_err(|cause| store.list_error(&cause, &Path::default()))?;
+    let (files, folders) = top(store).await?;
     let mut found: BTreeMap<String, Vec<Target>> = BTreeMap::new();
-    let mut files = within(store, top.objects.into_iter().map(|meta| meta.location).collect()).await?;
+    let mut files = within(store, files).await?;
     files.sort();
     for path in files {
         let Some(named) = path.filename().filter(|name| !hidden(name)).and_then(Format::of) else { continue };
         found.entry(named.stem.to_owned()).or_default().push(Target::File(path.clone()));
     }
-    for path in within(store, top.common_prefixes).await? {
+    for path in within(store, folders).await? {
         let Some(name) = path.filename().filter(|name| !hidden(name)) else { continue };
         found.entry(name.to_owned()).or_default().push(Target::Folder(path.clone()));
     }
     Ok(found)
+}
+
+/// The files that are not empty, and the folders, right under the location.
+async fn top(store: &Store) -> Result<(Vec<Path>, Vec<Path>)> {
+    let Some(folder) = store.folder.clone() else {
+        let top = store.objects().list_with_delimiter(None).await;
+        let top = top.map_err(|cause| store.list_error(&cause, &Path::default()))?;
+        let files = top.objects.into_iter().filter(|meta| meta.size > 0).map(|meta| meta.location);
+        return Ok((files.collect(), top.common_prefixes));
+    };
+    // Not through the store, which would fail for all of them because of one whose name is no path for it.
+    let listed = tokio::task::spawn_blocking(move || {
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        for entry in std::fs::read_dir(&folder)? {
+            let name = entry?.file_name();
+            let Some(path) = name.to_str().and_then(|name| Path::parse(name).ok()) else { continue };
+            // What is a link counts as what it leads to; what leads nowhere is no table.
+            match std::fs::metadata(folder.join(&name)) {
+                Ok(found) if found.is_dir() => folders.push(path),
+                Ok(found) if found.is_file() && found.len() > 0 => files.push(path),
+                _ => {}
+            }
+        }
+        Ok::<_, std::io::Error>((files, folders))
+    });
+    let listed = listed.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?;
+    listed.map_err(|cause| {
+        Error::unavailable(format!("the folder cannot be listed: {cause}")).at(store.place(&Path::default())).caused_by(cause)
+    })
 }
 
 fn hidden(name: &str) -> bool {

@@ -5,22 +5,26 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::config::ConfigOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScanConfig, FileSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use futures::{FutureExt, StreamExt};
-use nexus_flight_catalog::{Error, Kind, Place};
+use nexus_flight_catalog::{Error, Kind, Place, Result};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::store::Store;
+use super::strict::converted;
 
 /// Puts the file into an error.
 pub(super) trait Locate {
@@ -81,6 +85,8 @@ pub(super) struct Located {
     pub(super) store: Arc<Store>,
     /// Whether parts of a file may be read side by side.
     pub(super) splits: bool,
+    /// The columns of the table; those of the inner reader differ where it would cut values.
+    pub(super) schema: TableSchema,
 }
 
 impl Located {
@@ -97,7 +103,7 @@ impl FileSource for Located {
         partition: usize,
     ) -> DataFusionResult<Arc<dyn FileOpener>> {
         let inner = self.inner.create_file_opener(store, config, partition)?;
-        Ok(Arc::new(LocatedOpener { inner, store: Arc::clone(&self.store) }))
+        Ok(Arc::new(LocatedOpener { inner, store: Arc::clone(&self.store), schema: config.projected_schema()? }))
     }
 
     /// The optimizer knows the inner reader, not the wrapper.
@@ -106,7 +112,7 @@ impl FileSource for Located {
     }
 
     fn table_schema(&self) -> &TableSchema {
-        self.inner.table_schema()
+        &self.schema
     }
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
@@ -165,7 +171,11 @@ impl FileSource for Located {
         Ok(self.inner.try_pushdown_sort(order, properties)?.map(|inner| self.around(inner)))
     }
 
+    /// Only columns: what goes wrong with an expression is no fault of the file, and must not be said to be.
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> DataFusionResult<Option<Arc<dyn FileSource>>> {
+        if !projection.iter().all(|column| column.expr.as_any().is::<Column>()) {
+            return Ok(None);
+        }
         Ok(self.inner.try_pushdown_projection(projection)?.map(|inner| self.around(inner)))
     }
 }
@@ -173,18 +183,35 @@ impl FileSource for Located {
 struct LocatedOpener {
     inner: Arc<dyn FileOpener>,
     store: Arc<Store>,
+    schema: SchemaRef,
 }
 
 impl FileOpener for LocatedOpener {
     fn open(&self, file: PartitionedFile) -> DataFusionResult<FileOpenFuture> {
         let (store, path) = (Arc::clone(&self.store), file.object_meta.location.clone());
+        let schema = Arc::clone(&self.schema);
         let opening = self.inner.open(file).map_err(|error| store.locate(error, &path))?;
         Ok(async move {
             let batches = opening.await.map_err(|error| store.locate(error, &path))?;
-            Ok(batches.map(move |batch| Ok(batch.map_err(|error| store.locate(error, &path))?)).boxed())
+            let fit = move |batch: DataFusionResult<RecordBatch>| {
+                let batch = batch.and_then(|batch| Ok(strict(batch, &schema)?));
+                Ok(batch.map_err(|error| store.locate(error, &path))?)
+            };
+            Ok(batches.map(fit).boxed())
         }
         .boxed())
     }
+}
+
+/// The batch with the columns of the table.
+fn strict(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let types = |schema: &SchemaRef| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+    if types(batch.schema_ref()) == types(schema) {
+        return Ok(batch);
+    }
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(read, field)| converted(read, field.data_type()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<Result<_>>()?, &options)?)
 }
 
 #[cfg(test)]

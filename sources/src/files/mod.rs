@@ -22,6 +22,7 @@ mod located;
 mod scan;
 mod shape;
 mod store;
+mod strict;
 
 use config::{Config, Declared};
 use footers::Footers;
@@ -96,11 +97,13 @@ impl FilesSource {
 
     /// Where the files of a table are. Errors: `NotFound`; `Invalid` where two things have the table's name.
     async fn target(&self, store: &Store, table: &str, declared: Option<&Declared>) -> Result<Target> {
-        if let Some(declared) = declared {
-            return Target::parse(&declared.path);
+        if let Some(path) = declared.and_then(|declared| declared.path.as_deref()) {
+            return Target::parse(path);
         }
         let mut found = listing::discover(store).await?;
         match found.remove(table).unwrap_or_default().as_slice() {
+            // A file whose ending says nothing, or one that is still to come.
+            [] if declared.is_some() => Target::parse(table),
             [] => Err(Error::not_found(format!("table \"{table}\" does not exist"))),
             [target] => Ok(target.clone()),
             several => {

@@ -34,6 +34,7 @@ use super::listing::{File, Listing};
 use super::located::Located;
 use super::shape::Shape;
 use super::store::{PinnedStore, Store};
+use super::strict::fields_read_as;
 
 /// A table over the files of one listing.
 pub(super) struct FilesTable {
@@ -65,8 +66,10 @@ impl FilesTable {
 
     /// DataFusion's reader of the format.
     fn reader(&self) -> Arc<dyn FileSource> {
-        let schema = self.schema.clone();
-        match self.listing.format {
+        let format = self.listing.format;
+        let read = Schema::new(fields_read_as(format, self.shape.columns.fields()));
+        let schema = TableSchema::new(Arc::new(read), self.schema.table_partition_cols().clone());
+        match format {
             Format::Parquet => {
                 let mut options = TableParquetOptions::default();
                 options.global.schema_force_view_types = false;
@@ -188,7 +191,8 @@ impl TableProvider for FilesTable {
         state.runtime_env().register_object_store(self.url.as_ref(), Arc::clone(&self.pinned) as _);
         let (groups, statistics) = self.groups(files, state.config().target_partitions())?;
         let splits = self.listing.format != Format::Arrow;
-        let source = Arc::new(Located { inner: self.reader(), store: Arc::clone(&self.store), splits });
+        let source =
+            Arc::new(Located { inner: self.reader(), store: Arc::clone(&self.store), splits, schema: self.schema.clone() });
         let config = FileScanConfigBuilder::new(self.url.clone(), source)
             .with_file_groups(groups)
             .with_file_compression_type(self.listing.compression)

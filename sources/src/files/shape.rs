@@ -1,5 +1,6 @@
 //! The columns of a table and what is known of its rows, from the heads or footers of its files.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -11,7 +12,7 @@ use parquet::arrow::parquet_to_arrow_schema;
 
 use super::footers::Footers;
 use super::format::Format;
-use super::heads;
+use super::heads::{self, Seen};
 use super::listing::{File, Listing};
 use super::located::Locate;
 use super::store::{PinnedStore, Store};
@@ -28,13 +29,6 @@ pub(super) struct Shape {
     pub(super) statistics: Vec<Arc<Statistics>>,
     /// Whether Arrow files are streams.
     pub(super) streams: bool,
-}
-
-/// What one file says of itself.
-pub(super) struct Seen {
-    pub(super) schema: Schema,
-    pub(super) statistics: Option<Statistics>,
-    pub(super) stream: bool,
 }
 
 impl Shape {
@@ -60,6 +54,9 @@ impl Shape {
         };
         let opened: Vec<_> = listing.files.iter().map(open).collect();
         let seen: Vec<Seen> = stream::iter(opened).buffered(OPENED_AT_ONCE).try_collect().await?;
+        for (file, seen) in listing.files.iter().zip(&seen) {
+            distinct(&seen.schema).map_err(|error| error.at(store.place(&file.meta.location)))?;
+        }
         if listing.format == Format::Csv {
             same_headers(store, &listing.files, &seen)?;
         }
@@ -95,6 +92,16 @@ impl Shape {
         }
         let statistics = seen.into_iter().map(|seen| Some(Arc::new(fit(seen.statistics?, &seen.schema, &columns)))).collect();
         Ok(Self { columns, statistics: Option::unwrap_or_default(statistics), streams })
+    }
+}
+
+/// Refuses two columns of one name: whoever names one of them would get whichever comes first.
+fn distinct(schema: &Schema) -> Result<()> {
+    let mut names = HashSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        None => Ok(()),
+        Some(field) => Err(Error::data(format!("two columns of this file are named \"{}\"", field.name()))
+            .with_hint("give each its own name, or declare the columns of a CSV file without a header")),
     }
 }
 

@@ -117,6 +117,9 @@ impl Store {
             }
             object_store::Error::PermissionDenied { .. } => Error::denied("this process may not read it"),
             object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => changed(),
+            object_store::Error::InvalidPath { source } => {
+                Error::data(format!("the name of a file here is no path: {source}")).with_hint("rename the file")
+            }
             object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
             _ => Error::unavailable(format!("the store cannot be read: {}", first_line(&text))),
         };

@@ -319,7 +319,7 @@ fn every_column_type_is_an_xdbc_type() {
         DataType::Struct(vec![item()].into()),
         DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8)),
     ] {
-        assert!(listed.contains(&columns::type_name(&data_type)), "{data_type}");
+        assert!(listed.contains(&crate::flight::columns::type_name(&data_type)), "{data_type}");
     }
     let strings = xdbc_type_info(&CommandGetXdbcTypeInfo { data_type: Some(12) }).unwrap();
     assert_eq!(strings.column(0).as_string::<i32>().value(0), "VARCHAR");

@@ -1,0 +1,277 @@
+//! Functions whose answer can be far larger than what they are given. Before one of those runs, its answer is bounded from
+//! above; where that is too much the rows are cut into runs, and the answer itself is held to the bound.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::interval_arithmetic::Interval;
+use datafusion::logical_expr::preimage::PreimageResult;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature,
+};
+use nexus_flight_catalog::Error;
+
+use super::measure::{Measured, bytes, runs};
+use super::shown;
+
+/// How the size of an answer follows from the arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Growth {
+    Repeat,
+    Pad,
+    Replace,
+    RegexpReplace,
+    Concat,
+    Join,
+    Range,
+    ArrayRepeat,
+    ArrayResize,
+    ArrayReplace,
+}
+
+const FUNCTIONS: [(&str, Growth); 14] = [
+    ("repeat", Growth::Repeat),
+    ("lpad", Growth::Pad),
+    ("rpad", Growth::Pad),
+    ("replace", Growth::Replace),
+    ("regexp_replace", Growth::RegexpReplace),
+    ("concat", Growth::Concat),
+    ("concat_ws", Growth::Concat),
+    ("array_to_string", Growth::Join),
+    ("range", Growth::Range),
+    ("generate_series", Growth::Range),
+    ("array_repeat", Growth::ArrayRepeat),
+    ("array_resize", Growth::ArrayResize),
+    ("array_replace_n", Growth::ArrayReplace),
+    ("array_replace_all", Growth::ArrayReplace),
+];
+
+/// The state with these functions held to `most` bytes a batch.
+pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
+    for (name, growth) in FUNCTIONS {
+        let inner = Arc::clone(state.udf(name)?.inner());
+        state.register_udf(Arc::new(ScalarUDF::new_from_impl(Bounded { inner: Inner(inner), growth, most })))?;
+    }
+    Ok(state)
+}
+
+impl Growth {
+    /// The most bytes that a row can become.
+    fn row(self, columns: &[Measured], row: usize) -> i128 {
+        let number = |column: usize| columns.get(column).map_or(0, |column| column.number(row));
+        let bytes = |column: usize| columns.get(column).map_or(0, |column| column.bytes(row));
+        let item = |column: usize| columns.get(column).map_or(0, Measured::item);
+        let count = |column: usize| number(column).max(0);
+        match self {
+            Growth::Repeat => number(0).saturating_mul(count(1)),
+            // In characters, of at most four bytes.
+            Growth::Pad => count(1).saturating_mul(4),
+            Growth::Replace => number(0).saturating_add((number(0) / number(1).max(1) + 1).saturating_mul(number(2))),
+            Growth::RegexpReplace => {
+                // Only with flags can there be more than one match. Each group that is named takes two bytes to name, and what
+                // all matches of it hold is no longer than the text.
+                let matches = if columns.len() > 3 { number(0) + 1 } else { 1 };
+                let groups = (number(2) / 2).saturating_mul(number(0));
+                number(0).saturating_add(matches.saturating_mul(number(2))).saturating_add(groups)
+            }
+            // A separator stands at most beside each of the others.
+            Growth::Concat => (0..columns.len()).map(bytes).sum::<i128>().saturating_add(number(0) * columns.len() as i128),
+            // A number or a time becomes at most some forty characters.
+            Growth::Join => {
+                number(0).saturating_mul(item(0).saturating_add(40).saturating_add(bytes(1)).saturating_add(bytes(2)))
+            }
+            Growth::Range => {
+                let (start, stop) = if columns.len() == 1 { (0, number(0)) } else { (number(0), number(1)) };
+                let step = if columns.len() > 2 { number(2) } else { 1 };
+                let span = stop.saturating_sub(start);
+                // A step of zero is refused by the function itself.
+                if step == 0 || span.signum() * step.signum() < 0 { 0 } else { (span / step + 1).saturating_mul(8) }
+            }
+            Growth::ArrayRepeat => bytes(0).saturating_add(8).saturating_mul(count(1)),
+            Growth::ArrayResize => item(0).max(bytes(2)).max(1).saturating_mul(count(1)),
+            Growth::ArrayReplace => number(0).saturating_mul(item(0).saturating_add(bytes(2))),
+        }
+    }
+
+    /// The most bytes that each row can become; of one row where all share their arguments.
+    fn rows(self, args: &[ColumnarValue]) -> Result<Vec<i128>> {
+        let columns = args.iter().map(|arg| Measured::of(&arg.to_array(1)?)).collect::<Result<Vec<_>>>()?;
+        let rows = args.iter().find_map(|arg| match arg {
+            ColumnarValue::Array(array) => Some(array.len()),
+            ColumnarValue::Scalar(_) => None,
+        });
+        Ok((0..rows.unwrap_or(1)).map(|row| self.row(&columns, row)).collect())
+    }
+}
+
+/// A function of DataFusion's, compared by itself as DataFusion does.
+#[derive(Debug, Clone)]
+struct Inner(Arc<dyn ScalarUDFImpl>);
+
+impl PartialEq for Inner {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.dyn_eq(other.0.as_any())
+    }
+}
+
+impl Eq for Inner {}
+
+impl std::hash::Hash for Inner {
+    fn hash<H: std::hash::Hasher>(&self, mut state: &mut H) {
+        self.0.dyn_hash(&mut state);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Bounded {
+    inner: Inner,
+    growth: Growth,
+    /// The bytes that an answer may have beyond a few times what was given.
+    most: usize,
+}
+
+impl Bounded {
+    fn too_large(&self, size: i128, most: i128) -> Error {
+        let name = self.name();
+        let size = if size == i128::MAX { "too much".to_owned() } else { shown(size.unsigned_abs()) };
+        Error::exhausted(format!("{name} would make {size} at once, the limit is {}", shown(most.unsigned_abs())))
+            .with_hint("ask for shorter values, or raise limits.memory")
+            .with_retryable(false)
+    }
+}
+
+fn sliced(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctionArgs {
+    let slice = |arg: &ColumnarValue| match arg {
+        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, rows)),
+        scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
+    };
+    ScalarFunctionArgs { args: args.args.iter().map(slice).collect(), number_rows: rows, ..args.clone() }
+}
+
+#[warn(clippy::missing_trait_methods)]
+impl ScalarUDFImpl for Bounded {
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let sizes = self.growth.rows(&args.args)?;
+        let total = sizes.iter().fold(0_i128, |total, size| total.saturating_add(*size));
+        if total <= self.most as i128 {
+            return self.inner.0.invoke_with_args(args);
+        }
+        let given = args.args.iter().map(|arg| match arg {
+            ColumnarValue::Array(array) => bytes(array),
+            ColumnarValue::Scalar(value) => value.size(),
+        });
+        // Large values that stay about as large are no more than was there already.
+        let most = (self.most + 2 * given.sum::<usize>()) as i128;
+        if let Some(size) = sizes.iter().find(|size| **size > most) {
+            return Err(self.too_large(*size, most).into());
+        }
+        let (mut parts, mut made) = (Vec::new(), 0_i128);
+        for run in runs(&sizes, self.most as i128) {
+            let part = self.inner.0.invoke_with_args(sliced(&args, run.start, run.len()))?.into_array(run.len())?;
+            made += bytes(&part) as i128;
+            if made > most {
+                return Err(self.too_large(made, most).into());
+            }
+            parts.push(part);
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        Ok(ColumnarValue::Array(concat(&parts)?))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn name(&self) -> &str {
+        self.inner.0.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.0.aliases()
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        #[expect(deprecated, reason = "whoever still asks gets what the function says")]
+        self.inner.0.display_name(args)
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.0.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.0.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        self.inner.0.return_field_from_args(args)
+    }
+
+    fn is_nullable(&self, args: &[Expr], schema: &dyn datafusion::common::ExprSchema) -> bool {
+        #[expect(deprecated, reason = "whoever still asks gets what the function says")]
+        self.inner.0.is_nullable(args, schema)
+    }
+
+    fn with_updated_config(&self, _config: &ConfigOptions) -> Option<ScalarUDF> {
+        // None of these hangs on the configuration.
+        None
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.0.simplify(args, info)
+    }
+
+    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        self.inner.0.preimage(args, literal, info)
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.0.short_circuits()
+    }
+
+    fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.0.conditional_arguments(args)
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        self.inner.0.evaluate_bounds(inputs)
+    }
+
+    fn propagate_constraints(&self, interval: &Interval, inputs: &[&Interval]) -> Result<Option<Vec<Interval>>> {
+        self.inner.0.propagate_constraints(interval, inputs)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.0.output_ordering(inputs)
+    }
+
+    fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.0.preserves_lex_ordering(inputs)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.0.coerce_types(types)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.0.documentation()
+    }
+
+    fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
+        self.inner.0.placement(args)
+    }
+}

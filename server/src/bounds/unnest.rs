@@ -1,0 +1,175 @@
+//! Lists that become rows. All that a batch of lists holds becomes one batch, with the other columns beside each item; so the
+//! batch is cut into runs of rows before.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::Statistics;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
+use futures::{StreamExt, TryStreamExt, stream};
+use nexus_flight_catalog::Error;
+
+use super::measure::{Measured, runs};
+use super::shown;
+
+/// Cuts what goes into an unnest, so that what comes out is about a batch, and refuses a row that alone becomes too much.
+#[derive(Debug)]
+pub struct NarrowUnnest {
+    /// The most bytes that one row may become.
+    pub most: usize,
+}
+
+impl PhysicalOptimizerRule for NarrowUnnest {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|node| {
+            let Some(unnest) = node.as_any().downcast_ref::<UnnestExec>() else { return Ok(Transformed::no(node)) };
+            let lists = unnest.list_column_indices().to_vec();
+            let narrow = Narrow { input: Arc::clone(unnest.input()), lists, most: self.most };
+            Ok(Transformed::yes(Arc::clone(&node).with_new_children(vec![Arc::new(narrow)])?))
+        })
+        .data()
+    }
+
+    fn name(&self) -> &str {
+        "narrow_unnest"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Narrow {
+    input: Arc<dyn ExecutionPlan>,
+    lists: Vec<ListUnnest>,
+    most: usize,
+}
+
+impl Narrow {
+    fn pieces(&self, batch: &RecordBatch, rows: usize) -> Result<Vec<RecordBatch>> {
+        let counts = self.counts(batch)?;
+        let is_list = |column: usize| self.lists.iter().any(|list| list.index_in_input_schema == column);
+        let columns = batch.columns().iter().enumerate();
+        // What is unnested counts for each of its items.
+        let sizes = columns.map(|(column, array)| Ok((is_list(column), Measured::of(array)?))).collect::<Result<Vec<_>>>()?;
+        for (row, count) in counts.iter().enumerate() {
+            let width = sizes.iter().fold(0_i128, |width, (is_list, measured)| {
+                width.saturating_add(if *is_list { measured.item() } else { measured.bytes(row) })
+            });
+            let size = count.saturating_mul(width);
+            if size > self.most as i128 {
+                let (size, most) = (shown(size.unsigned_abs()), shown(self.most as u128));
+                let message = format!("a row would become {count} rows with {size} at once by unnest, the limit is {most}");
+                return Err(Error::exhausted(message)
+                    .with_hint("select fewer columns beside it, unnest shorter lists, or raise limits.memory")
+                    .with_retryable(false)
+                    .into());
+            }
+        }
+        Ok(runs(&counts, rows as i128).into_iter().map(|run| batch.slice(run.start, run.len())).collect())
+    }
+
+    /// How many rows each row becomes, at the most.
+    fn counts(&self, batch: &RecordBatch) -> Result<Vec<i128>> {
+        let depths_differ = self.lists.windows(2).any(|pair| matches!(pair, [a, b] if a.depth != b.depth));
+        let mut counts = vec![1_i128; batch.num_rows()];
+        for list in &self.lists {
+            let items = items(batch.column(list.index_in_input_schema), list.depth)?;
+            for (count, items) in counts.iter_mut().zip(items) {
+                // Lists beside one another are walked together; one in another is walked for each item of the outer.
+                *count = if depths_differ { count.saturating_mul(items.max(1)) } else { (*count).max(items) };
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// How many items the list of each row has, `depth` lists down.
+fn items(lists: &ArrayRef, depth: usize) -> Result<Vec<i128>> {
+    let lengths = |array: &ArrayRef| -> Result<Vec<i128>> {
+        let lengths = cast(&arrow::compute::kernels::length::length(array)?, &DataType::Int64)?;
+        Ok(lengths.as_primitive::<Int64Type>().iter().map(|length| length.unwrap_or(0).into()).collect())
+    };
+    if depth <= 1 {
+        return lengths(lists);
+    }
+    let (inner, starts): (&ArrayRef, Vec<usize>) = match lists.data_type() {
+        DataType::List(_) => {
+            let lists = lists.as_list::<i32>();
+            (lists.values(), lists.value_offsets().iter().map(|offset| *offset as usize).collect())
+        }
+        DataType::LargeList(_) => {
+            let lists = lists.as_list::<i64>();
+            (lists.values(), lists.value_offsets().iter().map(|offset| *offset as usize).collect())
+        }
+        _ => {
+            let lists = lists.as_fixed_size_list();
+            let size = lists.value_length() as usize;
+            (lists.values(), (0..=lists.len()).map(|row| row * size).collect())
+        }
+    };
+    let inner = items(inner, depth - 1)?;
+    let within = |pair: &[usize]| match pair {
+        [start, end] => inner.get(*start..*end).unwrap_or_default().iter().map(|items| (*items).max(1)).sum(),
+        _ => 0,
+    };
+    Ok(starts.windows(2).map(within).collect())
+}
+
+impl DisplayAs for Narrow {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Narrow")
+    }
+}
+
+impl ExecutionPlan for Narrow {
+    fn name(&self) -> &str {
+        "Narrow"
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self { input, ..Self::clone(&self) }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = context.session_config().batch_size();
+        let narrow = self.clone();
+        let input = self.input.execute(partition, context)?;
+        let pieces = move |batch| Ok::<_, DataFusionError>(stream::iter(narrow.pieces(&batch?, rows)?).map(Ok));
+        let pieces = input.map(pieces).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), pieces)))
+    }
+
+    fn partition_statistics(&self, partition: Option<usize>) -> Result<Statistics> {
+        self.input.partition_statistics(partition)
+    }
+}

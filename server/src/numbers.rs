@@ -1,0 +1,223 @@
+//! What kind of number a number is, where DataFusion decides otherwise than the standard and PostgreSQL.
+//!
+//! - Text between quotes beside a number is that number; DataFusion compares both as text, where '10' comes before '9'.
+//! - An exact number beside an approximate one becomes approximate (ISO/IEC 9075-2, dyadic arithmetic and result types);
+//!   DataFusion makes the approximate one a decimal, which loses small values and refuses large ones.
+
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Between, Case, InList, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Union};
+use datafusion::optimizer::AnalyzerRule;
+use nexus_flight_catalog::Error;
+
+/// Functions whose arguments are values of one kind, of which they give one.
+const CHOOSING: [&str; 6] = ["coalesce", "nullif", "nvl", "nvl2", "greatest", "least"];
+
+/// Settles it before the analysis gives every expression its type. Errors: `Invalid` for a text that is no number.
+#[derive(Debug)]
+pub struct Numbers;
+
+impl AnalyzerRule for Numbers {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| {
+            let mut schema = DFSchema::empty();
+            node.inputs().iter().for_each(|input| schema.merge(input.schema()));
+            let names = NamePreserver::new(&node);
+            let node = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                expr.transform_up(|expr| settled(expr, &schema)).map(|settled| settled.update_data(|expr| name.restore(expr)))
+            })?;
+            // The types of what lies beneath may have changed too.
+            node.map_data(united)?.map_data(LogicalPlan::recompute_schema)
+        })
+        .data()
+    }
+
+    fn name(&self) -> &str {
+        "numbers"
+    }
+}
+
+fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let changed = match &mut expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(*op) => {
+            beside(left, right, schema)? | beside(right, left, schema)? | alike([left.as_mut(), right.as_mut()], true, schema)?
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.is_numerical_operators() => {
+            alike([left.as_mut(), right.as_mut()], false, schema)?
+        }
+        Expr::Between(Between { expr, low, high, .. }) => {
+            let texts = beside(expr, low, schema)? | beside(expr, high, schema)?;
+            texts | alike([expr.as_mut(), low.as_mut(), high.as_mut()], true, schema)?
+        }
+        Expr::InList(InList { expr, list, .. }) => {
+            let mut changed = false;
+            for item in list.iter_mut() {
+                changed |= beside(expr, item, schema)?;
+            }
+            changed | alike(list.iter_mut().chain([expr.as_mut()]), true, schema)?
+        }
+        Expr::Case(Case { expr: operand, when_then_expr, else_expr }) => {
+            let mut changed = false;
+            if let Some(operand) = operand {
+                for (when, _) in when_then_expr.iter_mut() {
+                    changed |= beside(operand, when, schema)?;
+                }
+                let whens = when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+                changed |= alike(whens.chain([operand.as_mut()]), true, schema)?;
+            }
+            let results = when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            changed | alike(results.chain(else_expr.as_deref_mut()), false, schema)?
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if CHOOSING.contains(&func.name()) => {
+            alike(args.iter_mut(), false, schema)?
+        }
+        _ => false,
+    };
+    Ok(Transformed::new_transformed(expr, changed))
+}
+
+fn compares(operator: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+/// The type of the values, which may be written as a dictionary. None where the analysis proper tells what is wrong.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
+    match expr.get_type(schema).ok()? {
+        DataType::Dictionary(_, values) => Some(*values),
+        other => Some(other),
+    }
+}
+
+/// Makes `literal` a number where `other` is one. Returns whether it did.
+fn beside(other: &Expr, literal: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = &*literal else { return Ok(false) };
+    let Some(wanted) = type_of(other, schema).filter(DataType::is_numeric) else { return Ok(false) };
+    let Some(value) = number(text.trim(), &wanted) else {
+        return Err(Error::invalid(format!("{text:?} is not a number, and {other} is one, of type {wanted}"))
+            .with_hint("write a number, or cast the number to text to compare both as text")
+            .into());
+    };
+    *literal = Expr::Literal(value, None);
+    Ok(true)
+}
+
+/// Makes the exact ones approximate where one is approximate. Returns whether it did. A literal that is only compared takes
+/// the type of what it is compared with: 0.1 is equal to a `REAL` that was written as 0.1.
+fn alike<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, compared: bool, schema: &DFSchema) -> Result<bool> {
+    let exprs: Vec<(&mut Expr, Option<DataType>)> = exprs
+        .into_iter()
+        .map(|expr| {
+            let data_type = type_of(expr, schema);
+            (expr, data_type)
+        })
+        .collect();
+    let widest = exprs
+        .iter()
+        .filter_map(|(_, data_type)| data_type.clone())
+        .filter(DataType::is_floating)
+        .max_by_key(|float| float.primitive_width());
+    let Some(widest) = widest else { return Ok(false) };
+    let wanted = if compared { widest } else { DataType::Float64 };
+    let mut changed = false;
+    for (expr, data_type) in exprs {
+        if !data_type.is_some_and(|data_type| data_type.is_decimal()) {
+            continue;
+        }
+        let taken = std::mem::take(expr);
+        *expr = match &taken {
+            Expr::Literal(value, _) => Expr::Literal(approximate(value)?.cast_to(&wanted)?, None),
+            // Of a computed one no more is lost than is needed.
+            _ => Expr::Cast(Cast::new(Box::new(taken), DataType::Float64)),
+        };
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// A decimal as the nearest approximate number.
+fn approximate(value: &ScalarValue) -> Result<ScalarValue> {
+    let text = match value {
+        ScalarValue::Decimal128(Some(value), precision, scale) => Decimal128Type::format_decimal(*value, *precision, *scale),
+        ScalarValue::Decimal256(Some(value), precision, scale) => Decimal256Type::format_decimal(*value, *precision, *scale),
+        other => return other.cast_to(&DataType::Float64),
+    };
+    ScalarValue::from(text).cast_to(&DataType::Float64)
+}
+
+/// A union in whose columns exact and approximate numbers do not meet.
+fn united(node: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Union(Union { inputs, schema }) = node else { return Ok(node) };
+    let of = |column: usize, kind: fn(&DataType) -> bool| {
+        inputs.iter().any(|input| input.schema().fields().get(column).is_some_and(|field| kind(field.data_type())))
+    };
+    let mixed: Vec<bool> =
+        (0..schema.fields().len()).map(|column| of(column, DataType::is_floating) && of(column, DataType::is_decimal)).collect();
+    if !mixed.contains(&true) {
+        return Ok(LogicalPlan::Union(Union { inputs, schema }));
+    }
+    let alike = inputs.iter().map(|input| {
+        let columns = input.schema().iter().zip(&mixed).map(|((qualifier, field), mixed)| {
+            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+            if *mixed && field.data_type().is_decimal() {
+                Expr::Cast(Cast::new(Box::new(column), DataType::Float64)).alias_qualified(qualifier.cloned(), field.name())
+            } else {
+                column
+            }
+        });
+        Ok(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?.into())
+    });
+    Ok(LogicalPlan::Union(Union { inputs: alike.collect::<Result<_>>()?, schema }))
+}
+
+/// The text as a number without rounding: of the wanted type where that holds it, else as an exact decimal.
+fn number(text: &str, wanted: &DataType) -> Option<ScalarValue> {
+    let text_value = ScalarValue::from(text);
+    if wanted.is_integer()
+        && let Ok(value) = text_value.cast_to(wanted)
+    {
+        return Some(value);
+    }
+    if wanted.is_floating() {
+        return text_value.cast_to(wanted).ok();
+    }
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_plain = !digits.is_empty() && [whole, fraction].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_plain && whole.len() + fraction.len() <= 38 {
+        let precision = u8::try_from(whole.len() + fraction.len()).ok()?.max(1);
+        let scale = i8::try_from(fraction.len()).ok()?;
+        return text_value.cast_to(&DataType::Decimal128(precision, scale)).ok();
+    }
+    text_value.cast_to(&DataType::Float64).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_rounded() {
+        let shown = |text: &str, wanted: DataType| number(text, &wanted).map(|value| format!("{value} {}", value.data_type()));
+        let decimal = DataType::Decimal128(15, 2);
+        assert_eq!(shown("5", DataType::Int32).as_deref(), Some("5 Int32"));
+        assert_eq!(shown("-5", DataType::UInt8).as_deref(), Some("Some(-5),1,0 Decimal128(1, 0)"));
+        assert_eq!(shown("1.5", DataType::Int64).as_deref(), Some("Some(15),2,1 Decimal128(2, 1)"));
+        assert_eq!(shown("0.055", decimal.clone()).as_deref(), Some("Some(55),4,3 Decimal128(4, 3)"));
+        assert_eq!(
+            shown("9223372036854775808", DataType::Int64).as_deref(),
+            Some("Some(9223372036854775808),19,0 Decimal128(19, 0)")
+        );
+        assert_eq!(shown("1e3", decimal).as_deref(), Some("1000 Float64"));
+        assert_eq!(shown("0.5", DataType::Float32).as_deref(), Some("0.5 Float32"));
+        for text in ["many", "", "1.2.3", ".", "0x10", "1 2"] {
+            assert_eq!(shown(text, DataType::Int64), None, "{text}");
+        }
+    }
+}

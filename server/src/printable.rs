@@ -1,0 +1,15 @@
+//! Text from elsewhere, made fit for a terminal or a line of a log.
+
+use std::borrow::Cow;
+
+/// The text with its control characters written out, so that it keeps to its line and moves no cursor.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut printable = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() { printable.extend(letter.escape_default()) } else { printable.push(letter) }
+    }
+    Cow::Owned(printable)
+}

@@ -1,0 +1,38 @@
+//! The project's error as an HTTP answer: the one place where a kind becomes a status code.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use nexus_flight_catalog::{Error, Kind};
+use serde_json::json;
+
+/// An error as JSON: kind, message, place, hint, retryable.
+pub fn problem(error: &Error) -> Response {
+    let body = json!({
+        "error": {
+            "kind": error.kind().name(),
+            "message": error.message(),
+            "place": error.place().map(ToString::to_string),
+            "hint": error.hint(),
+            "retryable": error.retryable(),
+        }
+    });
+    (code(error.kind()), Json(body)).into_response()
+}
+
+fn code(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Kind::Denied => StatusCode::FORBIDDEN,
+        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Kind::Precondition => StatusCode::CONFLICT,
+        Kind::Exhausted => StatusCode::TOO_MANY_REQUESTS,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
+        Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Kind::Data => StatusCode::UNPROCESSABLE_ENTITY,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
