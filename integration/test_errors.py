@@ -101,7 +101,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, P
     pq.write_table(pa.table({"a": list(range(100_000))}), whole)
     (data / "truncated.parquet").write_bytes(whole.read_bytes()[:-500])
     (data / "not.parquet").write_text("this is not Parquet, whatever its name says")
-    (data / "empty.parquet").write_bytes(b"")
     body = bytearray(whole.read_bytes())
     body[100:2_000] = b"\xff" * 1_900
     (data / "scrambled.parquet").write_bytes(body)
@@ -120,7 +119,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, P
     [
         ("truncated", (DATA,), "truncated.parquet"),
         ("not", (DATA,), "not.parquet"),
-        ("empty", (DATA,), "empty.parquet"),
         ("scrambled", (DATA,), ""),
         ("fields", (DATA,), "3"),
         ("late", (DATA, INVALID), ""),

@@ -204,41 +204,53 @@ def test_nothing_is_cut_from_values_that_the_first_rows_did_not_show(lake: tuple
         with pytest.raises(grpc.RpcError) as refused:
             client.rows(f"select a from {table}")
         assert refused.value.code() == grpc.StatusCode.DATA_LOSS
-        assert name in refused.value.details() and "which the column holds" in refused.value.details()
+        assert name in refused.value.details()
+        assert "which the column holds" in refused.value.details()
         (data / name).unlink()
 
 
 def test_whole_numbers_of_json_are_exact(lake: tuple[Client, Path]) -> None:
     client, data = lake
-    (data / "exact.json").write_text('{"a": 9007199254740993, "b": {"c": -1}}\n{"a": 9223372036854775807}\n{"a": 2.0}\n' * 2)
-    assert [row["a"] for row in client.rows("select a from exact limit 2")] == [9007199254740993, 9223372036854775807]
+    (data / "exact.json").write_text('{"a": 9007199254740993, "b": {"c": -1}}\n{"a": 9223372036854775807}\n')
+    assert [row["a"] for row in client.rows("select a from exact")] == [9007199254740993, 9223372036854775807]
 
 
 def test_an_odd_entry_hides_no_other_file(lake: tuple[Client, Path]) -> None:
     client, data = lake
     odd = data / "odd"
+    odd.mkdir()
+    left_out = ["empty.csv", "nowhere.csv", "round.csv", "pipe.csv", "here"]
+    told = ["bad\tname.csv", os.fsdecode(b"\xff.csv"), "out.csv"]
     for folder in (data, odd):
-        folder.mkdir(exist_ok=True)
-        (folder / "bad\tname.csv").write_text("a\n1\n")
         (folder / "empty.csv").write_text("")
         (folder / "nowhere.csv").symlink_to(data / "gone")
         (folder / "round.csv").symlink_to("round.csv")
-        (folder / "out.csv").symlink_to("/etc/hostname")
-        (folder / "up").symlink_to("..")
         os.mkfifo(folder / "pipe.csv")
-        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.csv")).write_text("a\n1\n")
+        (folder / "here").symlink_to(".")
+        for name in told[:2]:
+            (folder / name).write_text("a\n1\n")
+        (folder / "out.csv").symlink_to("/etc/hostname")
+    (odd / "good.csv").write_text("a\n1\n")
     names = [row["table_name"] for row in client.rows("select table_name from information_schema.tables")]
-    assert "jan" in names and not {"empty", "nowhere", "round", "pipe", "out"} & set(names)
+    assert "jan" in names
+    assert not {"empty", "nowhere", "round", "pipe", "out"} & set(names)
+    # A table by a pattern has the odd entries beside it, and one of a folder in it: there none may be missing without a word.
     assert client.rows("select count(*) as n from jan") == [{"n": 2}]
-    # In the folder of a table they are told of, and the gateway goes on.
-    with pytest.raises(grpc.RpcError) as refused:
-        client.rows("select * from odd")
-    assert str(odd) in refused.value.details() and refused.value.code() != grpc.StatusCode.INTERNAL
-    assert client.rows("select count(*) as n from jan") == [{"n": 2}]
+    for name in told:
+        for other in told:
+            (odd / other).rename(odd / f"_{other}") if other != name else None
+        with pytest.raises(grpc.RpcError) as refused:
+            client.rows("select * from odd")
+        assert str(odd) in refused.value.details()
+        assert refused.value.code() in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.PERMISSION_DENIED)
+        for other in told:
+            (odd / f"_{other}").rename(odd / other) if other != name else None
+    for name in told:
+        (odd / name).unlink()
+    assert client.rows("select count(*) as n from odd") == [{"n": 1}]
+    for name in [*left_out, *told]:
+        (data / name).unlink()
     shutil.rmtree(odd)
-    for entry in os.scandir(os.fsencode(data)):
-        if entry.is_symlink() or not entry.is_dir() and entry.name in {b"bad\tname.csv", b"empty.csv", b"pipe.csv", b"\xff.csv"}:
-            os.unlink(entry.path)
 
 
 def test_two_columns_of_one_name_are_refused(lake: tuple[Client, Path]) -> None:

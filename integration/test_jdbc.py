@@ -131,8 +131,8 @@ def test_the_url_names_the_catalog(embedded: Gateway) -> None:
 def test_the_columns_of_an_answer_are_described(embedded: Gateway) -> None:
     statement = "select cast(1.5 as decimal(12,2)) as d, cast(1 as bigint) as b, 'x' as t"
     [answer] = jdbc.probe("query", embedded.flight, statement)
-    about = [(column["name"], column["precision"], column["scale"]) for column in answer["columns"]]
-    assert about == [("d", 12, 2), ("b", 19, 0), ("t", 0, 0)]
+    about = [(column["name"], column["typeName"], column["precision"], column["scale"]) for column in answer["value"]["columns"]]
+    assert about == [("d", "DECIMAL", 12, 2), ("b", "BIGINT", 19, 0), ("t", "VARCHAR", 0, 0)]
 
 
 def test_an_unknown_catalog_in_the_url_is_refused(embedded: Gateway) -> None:

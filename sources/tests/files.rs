@@ -111,7 +111,10 @@ async fn a_csv_row_with_too_many_fields() {
 #[tokio::test]
 async fn a_broken_json_line() {
     let (dir, source) = folder();
-    let good: String = (0..2000).map(|row| format!("{{\"a\":{row}}}\n")).collect();
+    write(&dir.path().join("short.json"), "{\"a\":1}\n\n{\"a\":\n");
+    let error = ask(&source, "short", "SELECT * FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/short.json:3: not valid JSON, EOF while parsing a value; correct the line, or remove the file");
+    let good: String = (0..30_000).map(|row| format!("{{\"a\":{row}}}\n")).collect();
     write(&dir.path().join("t.json"), &format!("{good}{{\"a\":\n"));
     let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
     insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.json: truncated record whilst reading value; write the file again, or remove it");

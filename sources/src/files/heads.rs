@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
 use datafusion::common::Statistics;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::error::{DataFusionError, Result};
@@ -42,7 +43,7 @@ pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &Fil
     let stream = listing.format == Format::Arrow && !head.starts_with(ARROW_FILE);
     let schema = match listing.format {
         Format::Csv => csv_columns(lines(&head, whole), options)?,
-        Format::Json => arrow::json::reader::infer_json_schema(Cursor::new(lines(&head, whole)), Some(ROWS))?.0,
+        Format::Json => json_columns(lines(&head, whole))?,
         Format::Arrow | Format::Parquet => {
             let mut messages = head.as_slice();
             // What follows the name of the format is padded, to as much as the writer likes.
@@ -67,6 +68,22 @@ fn csv_columns(text: &[u8], options: &Options) -> Result<Schema> {
     let columns: Vec<Field> = first.fields().iter().map(|field| Field::new(field.name(), DataType::Utf8, true)).collect();
     let reader = arrow::csv::ReaderBuilder::new(Arc::new(Schema::new(columns))).with_format(format).build(Cursor::new(text))?;
     Err(reader.into_iter().find_map(std::result::Result::err).unwrap_or(error).into())
+}
+
+fn json_columns(text: &[u8]) -> Result<Schema> {
+    let error = match arrow::json::reader::infer_json_schema(Cursor::new(text), Some(ROWS)) {
+        Ok((schema, _)) => return Ok(schema),
+        Err(error) => error,
+    };
+    // The guess counts lines within a value only.
+    let wrong = text.split(|byte| *byte == b'\n').zip(1..).find_map(|(line, number)| {
+        let is_blank = line.iter().all(u8::is_ascii_whitespace);
+        let cause = serde_json::from_slice::<serde::de::IgnoredAny>(line).err().filter(|_| !is_blank)?;
+        let cause = cause.to_string();
+        let cause = cause.split(" at line ").next().unwrap_or_default();
+        Some(ArrowError::JsonError(format!("not valid JSON for line {number}, {cause}")))
+    });
+    Err(wrong.unwrap_or(error).into())
 }
 
 /// The beginning of a file, unpacked, and whether that is all of it.

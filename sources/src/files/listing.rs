@@ -5,18 +5,22 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use futures::{StreamExt, TryStreamExt, future};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use nexus_flight_catalog::{Error, Result};
-use object_store::path::{Path, PathPart};
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use ring::digest::{Context as Digest, SHA256};
 
 use super::config::Declared;
 use super::format::{Format, compression};
+use super::pattern::Pattern;
 use super::store::Store;
+use super::walk;
 
 /// The most files of one table.
 const MOST_FILES: usize = 100_000;
+/// How many files are looked at side by side.
+const HEADS_AT_ONCE: usize = 16;
 /// What Hive calls the folder of NULL.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
@@ -118,7 +122,7 @@ async fn top(store: &Store) -> Result<(Vec<Path>, Vec<Path>)> {
     })
 }
 
-fn hidden(name: &str) -> bool {
+pub(super) fn hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }
 
@@ -193,18 +197,16 @@ async fn find(store: &Store, target: &Target) -> Result<(Path, Vec<ObjectMeta>)>
             let meta = head(store, path).await.map_err(|cause| missing(store, cause, path))?;
             Ok((path.clone(), stay(store, vec![meta]).await?))
         }
-        Target::Folder(folder) => Ok((folder.clone(), below(store, folder, |_| true).await?)),
+        Target::Folder(folder) => Ok((folder.clone(), below(store, folder, None).await?)),
         Target::Either(path) => match head(store, path).await {
             Ok(meta) => Ok((path.clone(), stay(store, vec![meta]).await?)),
-            Err(object_store::Error::NotFound { .. }) => Ok((path.clone(), below(store, path, |_| true).await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok((path.clone(), below(store, path, None).await?)),
             Err(cause) => Err(store.error(&cause, path)),
         },
         Target::Pattern(pattern) => {
-            let segments: Vec<&str> = pattern.split('/').collect();
-            let fixed = segments.iter().take_while(|segment| !segment.contains(['*', '?'])).copied();
-            let base: Path = fixed.map(PathPart::from).collect();
-            let matches = |path: &Path| matches(&segments, &path.as_ref().split('/').collect::<Vec<_>>());
-            Ok((base.clone(), below(store, &base, matches).await?))
+            let pattern = Pattern::parse(pattern);
+            let base = pattern.base();
+            Ok((base.clone(), below(store, &base, Some(&pattern)).await?))
         }
     }
 }
@@ -222,16 +224,24 @@ fn missing(store: &Store, cause: object_store::Error, path: &Path) -> Error {
     }
 }
 
-/// All the files below a folder that are wanted and not hidden.
-async fn below(store: &Store, folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<ObjectMeta>> {
+/// All the files below a folder that are not hidden, of a pattern those that match.
+async fn below(store: &Store, folder: &Path, pattern: Option<&Pattern>) -> Result<Vec<ObjectMeta>> {
     let visible = |path: &Path| path.prefix_match(folder).is_some_and(|mut rest| !rest.any(|part| hidden(part.as_ref())));
+    let wanted = |path: &Path| visible(path) && pattern.is_none_or(|pattern| pattern.matches(path.as_ref()));
     let listed = store.objects().list(Some(folder).filter(|folder| !folder.as_ref().is_empty()));
-    let kept = listed.try_filter(|meta| future::ready(visible(&meta.location) && wanted(&meta.location)));
-    let files: Vec<ObjectMeta> = match kept.take(MOST_FILES + 1).try_collect().await {
-        Ok(files) => files,
+    let kept = listed.try_filter(|meta| future::ready(wanted(&meta.location)));
+    let files: Vec<ObjectMeta> = match (kept.take(MOST_FILES + 1).try_collect().await, &store.folder) {
+        (Ok(files), _) => files,
         // A local folder that is not there has no files, as in a bucket.
-        Err(object_store::Error::NotFound { .. }) if store.folder.is_some() => Vec::new(),
-        Err(cause) => return Err(store.list_error(&cause, folder)),
+        (Err(object_store::Error::NotFound { .. }), Some(_)) => Vec::new(),
+        // One entry that it cannot take ends the listing of the store, whether that entry is wanted or not.
+        (Err(object_store::Error::InvalidPath { .. } | object_store::Error::Generic { .. }), Some(root)) => {
+            let paths = walk::files(root.clone(), folder.clone(), pattern.cloned(), MOST_FILES + 1).await?;
+            let heads =
+                stream::iter(paths).map(async |path| head(store, &path).await.map_err(|cause| missing(store, cause, &path)));
+            heads.buffered(HEADS_AT_ONCE).try_collect().await?
+        }
+        (Err(cause), _) => return Err(store.list_error(&cause, folder)),
     };
     if files.len() > MOST_FILES {
         return Err(Error::exhausted(format!("there are more than {MOST_FILES} files here"))
@@ -254,38 +264,6 @@ async fn stay(store: &Store, files: Vec<ObjectMeta>) -> Result<Vec<ObjectMeta>> 
         });
     }
     Ok(files)
-}
-
-/// Whether the segments of a path match those of a pattern. `**` stands for any number of segments.
-fn matches(pattern: &[&str], path: &[&str]) -> bool {
-    match (pattern.split_first(), path.split_first()) {
-        (None, None) => true,
-        (Some((&"**", rest)), _) => matches(rest, path) || path.split_first().is_some_and(|(_, below)| matches(pattern, below)),
-        (Some((segment, rest)), Some((name, below))) => segment_matches(segment, name) && matches(rest, below),
-        _ => false,
-    }
-}
-
-/// `*` stands for any text within a segment, `?` for one character.
-fn segment_matches(pattern: &str, name: &str) -> bool {
-    // The rows of the usual table, one at a time: which prefixes of the name the pattern so far can match.
-    let name: Vec<char> = name.chars().collect();
-    let mut reached: Vec<bool> = std::iter::once(true).chain(name.iter().map(|_| false)).collect();
-    for wanted in pattern.chars() {
-        let mut next = Vec::with_capacity(reached.len());
-        let mut open = false;
-        for (index, before) in reached.iter().enumerate() {
-            open |= *before;
-            let diagonal = index.checked_sub(1).and_then(|last| Some((*reached.get(last)?, *name.get(last)?)));
-            next.push(match wanted {
-                '*' => open,
-                '?' => diagonal.is_some_and(|(reached, _)| reached),
-                letter => diagonal.is_some_and(|(reached, found)| reached && found == letter),
-            });
-        }
-        reached = next;
-    }
-    reached.last().copied().unwrap_or(false)
 }
 
 fn version(files: &[ObjectMeta]) -> String {
@@ -391,26 +369,6 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns() {
-        let matches = |pattern: &str, path: &str| {
-            super::matches(&pattern.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>())
-        };
-        for (pattern, path) in [
-            ("*.csv", "a.csv"),
-            ("2024/*.csv", "2024/b.csv"),
-            ("**/*.csv", "a/b/c.csv"),
-            ("**/*.csv", "c.csv"),
-            ("a?/x*y*z", "ab/x12y3z"),
-            ("a/**", "a/b/c"),
-        ] {
-            assert!(matches(pattern, path), "{pattern} {path}");
-        }
-        for (pattern, path) in [("*.csv", "a/b.csv"), ("2024/*.csv", "2023/b.csv"), ("a?", "a"), ("x*y", "xz"), ("*", "")] {
-            assert!(!matches(pattern, path) || path.is_empty(), "{pattern} {path}");
-        }
-    }
 
     #[test]
     fn folders_hold_values() {

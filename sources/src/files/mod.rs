@@ -19,10 +19,12 @@ mod format;
 mod heads;
 mod listing;
 mod located;
+mod pattern;
 mod scan;
 mod shape;
 mod store;
 mod strict;
+mod walk;
 
 use config::{Config, Declared};
 use footers::Footers;
