@@ -116,6 +116,9 @@ def test_health_and_metrics(embedded: Gateway) -> None:
     before = counted(embedded, 'nexus_statements_total{protocol="http",outcome="finished"}')
     post(embedded, "select 1")
     assert counted(embedded, 'nexus_statements_total{protocol="http",outcome="finished"}') > before
+    text = requests.get(f"{embedded.url}/metrics", timeout=10).text
+    named = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE nexus_")}
+    assert named == {line.split()[2] for line in text.splitlines() if line.startswith("# HELP nexus_")}
 
 
 def counted(gateway: Gateway, sample: str) -> float:
@@ -140,4 +143,7 @@ def test_statements_ask_for_the_password(guarded: Gateway) -> None:
         answer = post(guarded, "select 1", auth=login)
         assert answer.status_code == 401
         assert "hunter2" not in answer.text
+    refusals = [line for line in guarded.logged().splitlines() if "credentials refused" in line]
+    assert len(refusals) >= 3
+    assert all('peer="127.0.0.1:' in line for line in refusals)
     assert requests.get(f"{guarded.url}/livez", timeout=10).status_code == 200

@@ -174,6 +174,7 @@ def test_credentials_that_are_none(header: str, brief: Gateway) -> None:
         with pytest.raises(grpc.RpcError) as error:
             client.info(statement("select 1"))
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert 'peer="127.0.0.1:' in next(line for line in brief.logged().splitlines() if "credentials refused" in line)
     with Client(brief.flight) as client, pytest.raises(grpc.RpcError) as error:
         client.info(statement("select 1"))
     assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED

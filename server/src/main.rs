@@ -1,6 +1,7 @@
 //! The command line of the gateway.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -72,10 +73,10 @@ struct ServeArgs {
     scale_factor: f64,
     /// The Flight SQL address of the demo.
     #[arg(long, default_value = "127.0.0.1:31337", conflicts_with = "config")]
-    flight_listen: String,
+    flight_listen: SocketAddr,
     /// The HTTP address of the demo.
     #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "config")]
-    http_listen: String,
+    http_listen: SocketAddr,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,7 +157,7 @@ async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode>
 async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     let config = match &args.what.config {
         Some(file) => Config::load(file)?,
-        None => demo::config(&demo::folder(), args.scale_factor, &args.flight_listen, &args.http_listen)?,
+        None => demo::config(&demo::folder(), args.scale_factor, args.flight_listen, args.http_listen)?,
     };
     log(&config.log)?;
     let metrics = serve::metrics()?;

@@ -69,10 +69,17 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
 
 /// Collects metrics for the whole process; to be called once.
 pub fn metrics() -> Result<PrometheusHandle> {
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| Error::internal("metrics cannot be collected").caused_by(error))
+        .map_err(|error| Error::internal("metrics cannot be collected").caused_by(error))?;
+    metrics::describe_counter!("nexus_statements_total", "Statements that ended, by protocol and outcome.");
+    metrics::describe_gauge!("nexus_statements_running", "Statements that run or wait.");
+    metrics::describe_histogram!("nexus_statement_seconds", "From the arrival of a statement to the end of its rows.");
+    metrics::describe_counter!("nexus_rows_sent_total", "Rows sent.");
+    metrics::describe_counter!("nexus_cache_hits_total", "Statements that were answered from the cache.");
+    metrics::describe_counter!("nexus_refused_credentials_total", "Requests without good credentials.");
+    Ok(handle)
 }
 
 /// Serves until `stop` fires, then for as long as streams run, within the grace time.
@@ -84,7 +91,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<()> {
     let flight = flight(config, &gateway, listeners.flight, stop.clone()).await?;
-    let http = axum::serve(listeners.http, http::router(gateway, metrics)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let http = axum::serve(listeners.http, http::router(gateway, metrics).into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
     let both = async {
         let (flight, http) = tokio::join!(flight, http.into_future());
         flight.and(http.map_err(|error| Error::unavailable("the HTTP port failed").caused_by(error)))

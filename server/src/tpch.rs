@@ -109,9 +109,7 @@ const FEW_VALUES: [&str; 20] = [
 /// 400 MB at any scale, and is free again afterwards. Errors: a scale factor that is no sensible number; a folder that
 /// cannot be written.
 pub fn write(dir: &Path, scale_factor: f64, progress: impl FnMut(&str, u64)) -> Result<()> {
-    if !(scale_factor > 0.0 && scale_factor <= 1000.0) {
-        return Err(Error::invalid(format!("{scale_factor} is no scale factor")).with_hint("give a number above 0, up to 1000"));
-    }
+    check(scale_factor)?;
     fs::create_dir_all(dir).map_err(|cause| failed(dir, cause))?;
     let words = Distributions::static_default();
     // tpchgen's own pool would stay in memory as long as the process.
@@ -188,6 +186,14 @@ impl<P: FnMut(&str, u64)> Output<'_, P> {
         let file = writer.into_inner().map_err(broken)?;
         file.sync_all().map_err(|cause| failed(path, cause))
     }
+}
+
+/// Errors: `Invalid` where a scale factor is no sensible number.
+pub fn check(scale_factor: f64) -> Result<()> {
+    if scale_factor > 0.0 && scale_factor <= 1000.0 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{scale_factor} is no scale factor")).with_hint("give a number above 0, up to 1000"))
 }
 
 fn failed(path: &Path, cause: impl std::error::Error + Send + Sync + 'static) -> Error {

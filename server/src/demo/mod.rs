@@ -3,6 +3,7 @@
 mod types;
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::config::Config;
 use crate::tpch;
 
 /// The configuration of the demo, over data that is made if it is not there yet.
-pub fn config(folder: &Path, scale_factor: f64, flight: &str, http: &str) -> Result<Config> {
+pub fn config(folder: &Path, scale_factor: f64, flight: SocketAddr, http: SocketAddr) -> Result<Config> {
+    tpch::check(scale_factor)?;
     let data = folder.join(format!("tpch-sf{scale_factor}"));
     if !data.join("region.parquet").exists() {
         eprintln!("making TPC-H data at scale factor {scale_factor} in {}", data.display());
@@ -31,15 +33,12 @@ pub fn folder() -> PathBuf {
     cache.unwrap_or_else(|| std::env::temp_dir().join("nexus-gateway")).join("demo")
 }
 
-fn text(data: &Path, flight: &str, http: &str) -> Result<String> {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+fn text(data: &Path, flight: SocketAddr, http: SocketAddr) -> Result<String> {
     let location = data.to_str().ok_or_else(|| Error::invalid("the path of the demo data is not UTF-8"))?;
     let mut text = format!(
-        "flight.listen = {}\nhttp.listen = {}\ndefaults.catalog = \"tpch\"\n\n[catalogs.demo]\nkind = \"memory\"\n\n\
+        "flight.listen = \"{flight}\"\nhttp.listen = \"{http}\"\ndefaults.catalog = \"tpch\"\n\n[catalogs.demo]\nkind = \"memory\"\n\n\
          [catalogs.tpch]\nkind = \"files\"\nlocation = {}\n",
-        quoted(flight),
-        quoted(http),
-        quoted(location),
+        serde_json::Value::from(location),
     );
     for table in &tpch::TABLES {
         let foreign: Vec<String> = table

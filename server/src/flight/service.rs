@@ -199,8 +199,10 @@ fn command(descriptor: &FlightDescriptor) -> Result<Command> {
 }
 
 fn unknown_command(type_url: &str) -> Error {
-    let name = type_url.rsplit('.').next().unwrap_or(type_url);
-    Error::unsupported(format!("the command {name} is not offered"))
+    match type_url.rsplit('.').next() {
+        Some("") | None => Error::invalid("the command is not one of Flight SQL"),
+        Some(name) => Error::unsupported(format!("the command {name} is not offered")),
+    }
 }
 
 /// Every answer of the service, with its error as a status.

@@ -1,12 +1,13 @@
 //! Credentials → principal, for gRPC and HTTP alike.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
@@ -18,6 +19,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use nexus_flight_catalog::{Error, Kind, Principal, Result};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
+use tonic::transport::server::TcpConnectInfo;
 
 use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
@@ -129,7 +131,8 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
         }
         Err(error) => {
             metrics::counter!("nexus_refused_credentials_total").increment(1);
-            tracing::warn!(target: "nexus::audit", error = %error, "credentials refused");
+            let peer = peer(&request).map(|peer| peer.to_string()).unwrap_or_default();
+            tracing::warn!(target: "nexus::audit", %error, peer, "credentials refused");
             let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
             if request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
                 return status(&error).into_http();
@@ -139,6 +142,12 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
             response
         }
     }
+}
+
+/// Where a request comes from.
+fn peer(request: &Request) -> Option<SocketAddr> {
+    let of_http = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    of_http.or_else(|| request.extensions().get::<TcpConnectInfo>()?.remote_addr())
 }
 
 #[cfg(test)]
