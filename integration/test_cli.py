@@ -174,6 +174,15 @@ def test_a_source_that_does_not_answer_is_logged_and_keeps_no_other_down(tmp_pat
         assert done.stdout == "a\n1\n", done.stderr
 
 
+def test_a_reader_that_leaves_is_no_trouble(tmp_path: Path) -> None:
+    config = tmp_path / "nexus.toml"
+    config.write_text("")
+    for command in (["config", "schema"], ["config", "check", config]):
+        with subprocess.Popen([BINARY, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            process.stdout.close()
+            assert (process.wait(30), process.stderr.read()) == (0, "")
+
+
 def test_the_written_schema_and_help() -> None:
     assert "serve" in nexus("--help").stdout
     assert re.match(r"nexus \d+\.\d+", nexus("--version").stdout)

@@ -6,6 +6,7 @@ that file instead. A block that cannot run here says why: `sh no-run: the reason
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import BINARY, REPOSITORY, Gateway, serve
+from gateway import BINARY, REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -49,15 +50,27 @@ def blocks(page: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The demo on the ports that the documentation names."""
-    with serve("--demo", log=tmp_path_factory.mktemp("usual") / "gateway.log") as gateway:
-        yield gateway
+def usual() -> Iterator[str]:
+    """What `make run` serves, on the ports that the documentation names: its address."""
+    demo = [sys.executable, REPOSITORY / "integration" / "demo.py"]
+    with subprocess.Popen(demo, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        said = ""
+        while "curl" not in said and (line := process.stdout.readline()):
+            said += line
+        try:
+            # The answer of its one query, and how each client connects.
+            assert re.search(r"^ *N +O +\d+", said, re.MULTILINE), said
+            for line in ("jdbc:arrow-flight-sql://127.0.0.1:31337/", "grpc://127.0.0.1:31337", "http://127.0.0.1:8080/v1/sql"):
+                assert line in said
+            yield "grpc://127.0.0.1:31337"
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 @pytest.mark.timeout(300)
-def test_the_commands_of_a_page(page: Path, usual: Gateway, tmp_path: Path) -> None:
+def test_the_commands_of_a_page(page: Path, usual: str, tmp_path: Path) -> None:
     for block in blocks(page):
         where = f"{page.relative_to(REPOSITORY)}:{block.line}"
         assert block.language not in MISNAMED, f"{where}: write sh or python in place of {block.language}"
@@ -70,7 +83,7 @@ def test_the_commands_of_a_page(page: Path, usual: Gateway, tmp_path: Path) -> N
             assert done.returncode == 0, f"{where} ended with {done.returncode}\n{block.text}\n{done.stdout}\n{done.stderr}"
 
 
-def commands(block: Block, gateway: Gateway) -> list[str] | None:
+def commands(block: Block, address: str) -> list[str] | None:
     """What runs a block; none where it is no code of ours to run."""
     match block.language:
         case "sh":
@@ -78,7 +91,7 @@ def commands(block: Block, gateway: Gateway) -> list[str] | None:
         case "python":
             return [sys.executable, "-W", "error::SyntaxWarning", "-c", block.text]
         case "sql":
-            return [str(BINARY), "sql", "--url", gateway.uri, "-c", block.text]
+            return [str(BINARY), "sql", "--url", address, "-c", block.text]
         case _:
             return None
 

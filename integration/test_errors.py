@@ -105,7 +105,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, P
     body[100:2_000] = b"\xff" * 1_900
     (data / "scrambled.parquet").write_bytes(body)
     (data / "fields.csv").write_text("a,b\n1,2\n3,4,5\n6,7\n")
-    (data / "late.csv").write_text("a,b\n" + "1,2\n" * 20_000 + "3,x\n")
+    (data / "late.csv").write_text("a,b\n" + "1,2\n" * 30_000 + "3,x\n")
     (data / "bad.json").write_text('{"a": 1}\n{"a": \n')
     (data / "cut.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 1_000)[:-20])
     with configured(folder, f'[defaults]\ncatalog = "lake"\n[catalogs.lake]\nkind = "files"\nlocation = "{data}"\n') as gateway:
@@ -119,10 +119,11 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, P
     [
         ("truncated", (DATA,), "truncated.parquet"),
         ("not", (DATA,), "not.parquet"),
-        ("scrambled", (DATA,), ""),
-        ("fields", (DATA,), "3"),
-        ("late", (DATA, INVALID), ""),
-        ("bad", (DATA,), ""),
+        ("scrambled", (DATA,), "scrambled.parquet"),
+        ("fields", (DATA,), "fields.csv:3: incorrect number of fields"),
+        ("late", (DATA,), "late.csv:30002: error while parsing value 'x'"),
+        ("bad", (DATA,), "bad.json:2: not valid JSON"),
+        ("cut", (DATA,), "cut.csv.gz"),
     ],
 )
 def test_a_file_that_is_broken(table: str, codes: tuple, said: str, broken: tuple[Client, Path]) -> None:
@@ -157,8 +158,28 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         done = nexus("serve", "--demo", "--scale-factor", "0.001", "--flight-listen", address, "--http-listen", "127.0.0.1:0")
     assert done.returncode not in (0, 101)
     assert address in done.stderr
+    assert "--flight-listen: cannot listen" in done.stderr
     assert "another program listens there" in done.stderr
     assert "panicked" not in done.stderr
+
+
+def test_a_port_in_use_is_told_by_its_line(tmp_path: Path) -> None:
+    config = tmp_path / "nexus.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(f'[flight]\nlisten = "127.0.0.1:0"\n[http]\nlisten = "{address}"\n')
+        done = nexus("serve", "--config", config)
+    assert f"{config}:4: http.listen: cannot listen on {address}: another program listens there" in done.stderr
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_by_its_line(tmp_path: Path) -> None:
+    config = tmp_path / "nexus.toml"
+    options = 'endpoint = "http://127.0.0.1:1"\nallow_http = true\naccess_key_id = "a"\nsecret_access_key = "b"\n'
+    config.write_text(f'\n[catalogs.far]\nkind = "files"\nlocation = "s3://bucket"\n{options}')
+    done = nexus("config", "check", "--connect", config)
+    assert done.returncode == 1
+    assert f"{config}:2: catalogs.far: s3://bucket: the store cannot be read" in done.stderr
+    assert "check that it can be reached" in done.stderr
 
 
 @pytest.mark.parametrize(

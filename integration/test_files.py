@@ -269,6 +269,14 @@ def test_no_row_is_left_out_for_a_bound_that_leaves_nan_out(lake: tuple[Client, 
     assert client.rows("select id from nan where x > 1") == [{"id": 2}]
 
 
+def test_bounds_as_far_apart_as_their_type_allows(lake: tuple[Client, Path]) -> None:
+    client, data = lake
+    numbers = {"b": pa.array([-(2**63), 42, 2**63 - 1]), "u": pa.array([0, 5, 2**64 - 1], pa.uint64())}
+    pq.write_table(pa.table(numbers), data / "wide.parquet")
+    for condition, count in [("b = 42", 1), ("b > 0", 2), ("b between 0 and 50", 1), ("u = 5", 1), ("u > 5", 1), ("b < u", 2)]:
+        assert client.rows(f"select count(*) as n from wide where {condition}") == [{"n": count}], condition
+
+
 def test_a_declaration_without_a_path_is_about_the_file_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "semi.csv").write_text("a;b\n1;2\n")
     catalog = f'[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path}"\n[catalogs.lake.tables.semi]\ndelimiter = ";"\n'

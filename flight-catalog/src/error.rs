@@ -270,6 +270,8 @@ impl From<DataFusionError> for Error {
             DataFusionError::Execution(message) => Error::invalid(sentence(&message)),
             DataFusionError::ResourcesExhausted(message) => Error::exhausted(sentence(&message))
                 .with_hint("ask for less at once, or raise limits.memory in the configuration"),
+            DataFusionError::Internal(message) => Error::internal(sentence(&message))
+                .with_hint("this is a defect; write the statement in another way until it is mended"),
             DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),
             DataFusionError::Shared(inner) => from_shared(&inner),
             other => Error::internal(sentence(&other.to_string())),

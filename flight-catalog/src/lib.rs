@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod error;
 pub mod information_schema;
 pub mod name;
+pub mod options;
 pub mod source;
 pub mod tables;
 pub mod virtual_table;
@@ -16,8 +17,8 @@ pub mod virtual_table;
 pub use catalog::Catalogs;
 pub use error::{Error, Kind, Place, Result};
 pub use name::TableName;
+pub use options::{Opt, OptType, Options};
 pub use source::{
-    Capabilities, Context, ForeignKey, Keys, Opt, OptType, Options, Principal, Proof, Resolved, Source, Spec, TableEntry,
-    TableKind, Version,
+    Capabilities, Context, ForeignKey, Keys, Principal, Proof, Resolved, Source, Spec, TableEntry, TableKind, Version,
 };
 pub use tables::Tables;

@@ -8,12 +8,12 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::error::{Error, Result, list, nearest};
+use crate::error::{Error, Result};
 use crate::name::TableName;
+use crate::options::{Opt, Options};
 
 /// A registered source: what a catalog name maps to.
 ///
@@ -217,36 +217,6 @@ impl Spec {
     }
 }
 
-/// An option of a connector.
-#[derive(Debug, Clone, Copy)]
-pub struct Opt {
-    /// The key in the configuration.
-    pub name: &'static str,
-    /// What values it takes.
-    pub value: OptType,
-    /// Whether the source cannot be opened without it.
-    pub required: bool,
-    /// Whether its value must never be shown.
-    pub secret: bool,
-    /// What it does, for people; ends without a stop.
-    pub help: &'static str,
-}
-
-/// The type of an option's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OptType {
-    /// Text.
-    String,
-    /// true or false.
-    Boolean,
-    /// A whole number.
-    Integer,
-    /// A list of texts.
-    Strings,
-    /// A table whose keys are names that the user gives and whose values are tables.
-    Tables,
-}
-
 /// What a source can do beyond being listed and read with projection. Data, so that documents and tests can read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -300,59 +270,5 @@ impl Proof {
             Proof::Emulated => "tested against an emulator",
             Proof::Untested => "not tested",
         }
-    }
-}
-
-/// The options of one catalog as they were configured, with references to secrets already replaced.
-///
-/// Its `Debug` shows the keys only, since a value may be a secret.
-#[derive(Clone, Default)]
-pub struct Options {
-    /// The catalog's name, for messages.
-    pub catalog: String,
-    /// Where relative paths start: the folder of the configuration file.
-    pub base: std::path::PathBuf,
-    /// The values by key.
-    pub values: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("catalog", &self.catalog).field("keys", &self.values.keys().collect::<Vec<_>>()).finish()
-    }
-}
-
-impl Options {
-    /// The options as the connector's own type, after the keys were checked against what it declares.
-    /// Errors: `Invalid` with the key as its place.
-    pub fn parse<T: DeserializeOwned>(&self, spec: &Spec) -> Result<T> {
-        let known: Vec<&str> = spec.options.iter().map(|opt| opt.name).collect();
-        for key in self.values.keys() {
-            if !known.contains(&key.as_str()) {
-                let error = Error::invalid(format!("unknown key \"{key}\" for a catalog of kind \"{}\"", spec.kind));
-                let error = match nearest(key, known.iter().copied()) {
-                    Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
-                    None if known.is_empty() => error.with_hint("this kind takes no options"),
-                    None => error.with_hint(format!("the keys are {}", list(&known))),
-                };
-                return Err(error.at(self.key(key)));
-            }
-        }
-        for opt in spec.options.iter().filter(|opt| opt.required) {
-            if !self.values.contains_key(opt.name) {
-                return Err(Error::invalid(format!("the key \"{}\" is missing: {}", opt.name, opt.help))
-                    .with_hint(format!("add it under [catalogs.{}]", self.catalog))
-                    .at(crate::Place::Key(format!("catalogs.{}", self.catalog))));
-            }
-        }
-        T::deserialize(serde_json::Value::Object(self.values.clone())).map_err(|cause| {
-            // serde_json names the offending field but not where; the connector's own checks are more exact.
-            Error::invalid(cause.to_string()).at(crate::Place::Key(format!("catalogs.{}", self.catalog)))
-        })
-    }
-
-    /// The place of a key of this catalog, for an error.
-    pub fn key(&self, key: &str) -> crate::Place {
-        crate::Place::Key(format!("catalogs.{}.{key}", self.catalog))
     }
 }

@@ -29,25 +29,34 @@ fn section(page: &mut String, spec: &Spec) {
         page.push_str("It takes no options.\n");
     } else {
         page.push_str("| option | value | | what it does |\n|---|---|---|---|\n");
-        spec.options.iter().for_each(|option| row(page, option));
+        rows(page, "", spec.options);
     }
-    push(page, format_args!("\n{}\n", spec.docs.trim()));
+    // The page of the connector is a part of this one, two levels down, and its title is here already.
+    let lines = spec.docs.trim().lines().skip(1);
+    let below = lines.map(|line| if line.starts_with('#') { format!("#{line}") } else { line.to_owned() });
+    push(page, format_args!("\n{}\n", below.collect::<Vec<_>>().join("\n").trim()));
 }
 
-fn row(page: &mut String, option: &Opt) {
-    let value = match option.value {
-        OptType::String => "text",
-        OptType::Boolean => "true or false",
-        OptType::Integer => "whole number",
-        OptType::Strings => "list of texts",
-        OptType::Tables => "table of tables",
-    };
+/// The options, each before the keys of its tables.
+fn rows(page: &mut String, outer: &str, options: &[Opt]) {
+    for option in options {
+        row(page, outer, option);
+        match option.value {
+            OptType::Tables(options) => rows(page, &format!("{outer}{}.NAME.", option.name), options),
+            OptType::Records(options) => rows(page, &format!("{outer}{}.", option.name), options),
+            _ => {}
+        }
+    }
+}
+
+fn row(page: &mut String, outer: &str, option: &Opt) {
+    let value = option.value.describe();
     let notes: Vec<&str> = [(option.required, "required"), (option.secret, "secret")]
         .into_iter()
         .filter(|(is, _)| *is)
         .map(|(_, note)| note)
         .collect();
-    push(page, format_args!("| `{}` | {value} | {} | {} |\n", option.name, notes.join(", "), option.help));
+    push(page, format_args!("| `{outer}{}` | {value} | {} | {} |\n", option.name, notes.join(", "), option.help));
 }
 
 fn capitalised(text: &str) -> String {

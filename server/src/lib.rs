@@ -9,6 +9,7 @@ pub mod flight;
 pub mod gateway;
 pub mod http;
 pub mod layers;
+pub mod ntile;
 pub mod numbers;
 pub mod pausing;
 pub mod plan;

@@ -1,14 +1,14 @@
 //! The command line of the gateway.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use nexus_flight_catalog::{Error, Result};
-use nexus_server::config::{Config, Log, LogFormat, json_schema};
+use nexus_flight_catalog::{Error, Place, Result};
+use nexus_server::config::{AuthMode, Config, Log, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
 use nexus_server::serve::{self, Listeners};
 use nexus_server::workers::{self, Workers};
@@ -124,8 +124,8 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
         Command::Serve(args) => serve(args, workers).await?,
         Command::Sql(args) => return shell::run(args).await,
         Command::Config(ConfigCommand::Check { file, connect }) => return check(&file, connect, workers).await,
-        Command::Config(ConfigCommand::Schema) => println!("{:#}", json_schema(nexus_sources::SPECS)),
-        Command::HashPassword => println!("{}", nexus_server::wire::auth::hash_password(read_password()?)?),
+        Command::Config(ConfigCommand::Schema) => say(format_args!("{:#}", json_schema(nexus_sources::SPECS))),
+        Command::HashPassword => say(format_args!("{}", nexus_server::wire::auth::hash_password(read_password()?)?)),
         Command::Tpch { scale_factor, output } => {
             let shown = std::io::stderr().is_terminal();
             tpch::write(&output, scale_factor, |table, rows| {
@@ -134,7 +134,7 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
                 }
             })?;
         }
-        Command::Docs(DocsCommand::Connectors) => print!("{}", nexus_server::docs::connectors()),
+        Command::Docs(DocsCommand::Connectors) => say(format_args!("{}", nexus_server::docs::connectors().trim_end())),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -150,7 +150,7 @@ async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode>
         return Ok(ExitCode::FAILURE);
     }
     let answer = if connect { ", and every source answers" } else { "" };
-    println!("{}: the configuration is good{answer}", file.display());
+    say(format_args!("{}: the configuration is good{answer}", file.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -165,13 +165,27 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     if args.what.demo {
         demo::register(&gateway.catalogs)?;
     }
-    let listeners = Listeners::bind(&config).await.map_err(|error| config.locate(error))?;
+    let listeners = Listeners::bind(&config).await.map_err(|error| match args.what.config {
+        Some(_) => config.locate(error),
+        // Nobody wrote a file: there it is a flag.
+        None => match error.place() {
+            Some(Place::Key(key)) => {
+                let flag = format!("--{}", key.replace('.', "-"));
+                let hint = error.hint().unwrap_or_default().replace(key.as_str(), &flag);
+                Error::new(error.kind(), format!("{flag}: {}", error.message())).with_hint(hint)
+            }
+            _ => error,
+        },
+    })?;
     let (flight, http) = listeners.addresses()?;
+    if config.auth.mode == AuthMode::Basic && !(flight.ip().is_loopback() && http.ip().is_loopback()) {
+        tracing::warn!("passwords come in as they are, since this port has no TLS: let others reach it through a proxy that has");
+    }
     let stop = CancellationToken::new();
     // Before anybody is told that it is ready: whoever reads that may stop it at once.
     let signals = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     tokio::spawn(stop_on_signal(signals, stop.clone()));
-    println!("ready flight={flight} http={http}");
+    say(format_args!("ready flight={flight} http={http}"));
     // Beside the serving: one source that is down must not keep the others from their users.
     let asked = (config.clone(), Arc::clone(&gateway));
     tokio::spawn(async move {
@@ -197,6 +211,11 @@ async fn stop_on_signal((mut interrupt, mut terminate): (Signal, Signal), stop: 
     stop.cancel();
     signal().await;
     std::process::exit(130);
+}
+
+/// A line on standard output. Whoever reads it may want no more of it.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn handler(kind: SignalKind) -> Result<Signal> {

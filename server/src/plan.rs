@@ -8,19 +8,21 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, WindowUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Context, Error, Result, TableName, Tables, information_schema};
 
-use crate::bounds::{NarrowUnnest, bounded};
+use crate::bounds::{NarrowUnnest, bounded, concatenation, refuse_sizes, with_bounded_concatenation};
+use crate::ntile::Ntile;
 use crate::numbers::Numbers;
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Query};
@@ -35,6 +37,8 @@ pub struct Planner {
     catalogs: Arc<Catalogs>,
     default_schema: String,
     states: States,
+    /// `||`, as statements call it.
+    concatenation: Arc<ScalarUDF>,
     caps: Caps,
 }
 
@@ -63,14 +67,15 @@ impl Planner {
         caps: Caps,
         most: usize,
     ) -> Result<Self> {
-        let base = SessionStateBuilder::new()
+        let mut base = SessionStateBuilder::new()
             .with_config(settings())
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(NarrowUnnest { most }))
             .with_physical_optimizer_rule(Arc::new(PausingJoins))
             .build();
-        Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), caps })
+        base.register_udwf(Arc::new(WindowUDF::from(Ntile::default())))?;
+        Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), concatenation: concatenation(most), caps })
     }
 
     /// A state for looking up the functions that statements can call.
@@ -86,7 +91,7 @@ impl Planner {
             Some(values) => bind(plan, parameters.len(), values)?,
             None => bind_nulls(plan, &parameters)?,
         };
-        let analysed = analyse(bound, &state.session)?;
+        let analysed = analyse(bound, &state.session, &self.concatenation)?;
         state.give_back();
         let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
         Ok(Description { schema: schema_of(&analysed), parameters: Arc::new(Schema::new(fields)) })
@@ -100,11 +105,11 @@ impl Planner {
             Some(values) => bind(plan, parameters.len(), values)?,
             None if parameters.is_empty() => plan,
             None => {
-                return Err(Error::invalid(format!("the statement has {} parameters and none was given", parameters.len()))
+                return Err(Error::invalid(format!("the statement has {} and none was given", counted(parameters.len())))
                     .with_hint("bind a value to each of them"));
             }
         };
-        let plan = analyse(bound, &state.session)?;
+        let plan = analyse(bound, &state.session, &self.concatenation)?;
         Ok(Planned { query, schema: schema_of(&plan), plan, tables, state })
     }
 
@@ -116,6 +121,7 @@ impl Planner {
         state.show(&tables);
         let plan = state.session.statement_to_plan(parsed.statement).await?;
         refuse_writes(&plan)?;
+        refuse_sizes(&plan)?;
         let plan = type_placeholders(plan)?;
         Ok((plan, tables, state))
     }
@@ -167,7 +173,7 @@ fn schema_of(plan: &LogicalPlan) -> SchemaRef {
     Arc::new(plan.schema().as_arrow().clone())
 }
 
-fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+fn analyse(plan: LogicalPlan, state: &SessionState, concatenation: &Arc<ScalarUDF>) -> Result<LogicalPlan> {
     if matches!(plan, LogicalPlan::Explain(_)) {
         // Its analysis is part of its answer.
         return Ok(plan);
@@ -176,7 +182,7 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let plan = SingleRow.analyze(plan, state.config_options())?;
     let plan = Numbers.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    fold_casts(plan)
+    Ok(with_bounded_concatenation(fold_casts(plan)?, concatenation)?)
 }
 
 /// Makes a cast of a literal a literal, as the optimizer would later: the type of `round(price, 1)` hangs on the value of 1,
@@ -240,7 +246,7 @@ fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
         .map(|number| {
             let name = format!("${number}");
             let field = fields.remove(&name).ok_or_else(|| {
-                Error::invalid(format!("the statement has {count} parameters and none is {name}"))
+                Error::invalid(format!("the statement has {} and none is {name}", counted(count)))
                     .with_hint("number them from $1 without gaps")
             })?;
             let data_type = field.map_or(DataType::Utf8, |field| field.data_type().clone());
@@ -251,7 +257,10 @@ fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
 
 fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<LogicalPlan> {
     if values.num_columns() != wanted {
-        let message = format!("the statement has {wanted} parameters and {} were given", values.num_columns());
+        let message = {
+            let (given, were) = (values.num_columns(), if values.num_columns() == 1 { "was" } else { "were" });
+            format!("the statement has {} and {given} {were} given", counted(wanted))
+        };
         return Err(Error::invalid(message).with_hint("bind a value to each of them"));
     }
     if values.num_rows() != 1 {
@@ -261,6 +270,10 @@ fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<Logica
     let values: Vec<ScalarValue> =
         values.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, DataFusionError>>()?;
     Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
+}
+
+fn counted(parameters: usize) -> String {
+    if parameters == 1 { "1 parameter".to_owned() } else { format!("{parameters} parameters") }
 }
 
 /// A statement is described with NULLs of the implied types, so that its answer has the types that it will have.
@@ -288,10 +301,9 @@ fn refuse_unknown(statement: &Statement) -> Result<()> {
                 }
                 _ => Ok(()),
             },
-            ast::Statement::Explain { .. }
-            | ast::Statement::ExplainTable { .. }
-            | ast::Statement::ShowColumns { .. }
-            | ast::Statement::ShowFunctions { .. } => Ok(()),
+            ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. } | ast::Statement::ShowColumns { .. } => Ok(()),
+            ast::Statement::ShowFunctions { .. } => Err(Error::unsupported("SHOW FUNCTIONS is not offered")
+                .with_hint("the functions are those of DataFusion 53: https://datafusion.apache.org/user-guide/sql/")),
             ast::Statement::ShowTables { show_options, .. } if show_options.show_in.is_none() => Ok(()),
             ast::Statement::ShowTables { .. } => Err(not_shown("SHOW TABLES IN", "information_schema.tables")),
             ast::Statement::ShowSchemas { .. } => Err(not_shown("SHOW SCHEMAS", "information_schema.schemata")),

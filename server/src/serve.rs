@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::middleware::from_fn_with_state;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use nexus_flight_catalog::{Error, Result};
+use nexus_flight_catalog::{Error, Place, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -55,14 +55,17 @@ impl Listeners {
 
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        let reason = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "another program listens there".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "the system does not permit it".to_owned(),
-            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-            _ => error.to_string(),
+        let (reason, hint) = match error.kind() {
+            std::io::ErrorKind::AddrInUse => ("another program listens there".to_owned(), "stop the other program, or"),
+            std::io::ErrorKind::PermissionDenied => ("the system does not permit it".to_owned(), "take a port above 1023:"),
+            std::io::ErrorKind::AddrNotAvailable => {
+                ("this machine has no such address".to_owned(), "take one that it has, or 0.0.0.0 for all of them:")
+            }
+            _ => (error.to_string(), "choose another address:"),
         };
-        Error::unavailable(format!("{key}: cannot listen on {address}: {reason}"))
-            .with_hint(format!("stop the other program or set another {key}"))
+        Error::unavailable(format!("cannot listen on {address}: {reason}"))
+            .with_hint(format!("{hint} set another {key}"))
+            .at(Place::Key(key.to_owned()))
             .caused_by(error)
     })
 }

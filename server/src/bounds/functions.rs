@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 };
 use nexus_flight_catalog::Error;
 
+use super::concatenation::Concatenation;
 use super::measure::{Measured, bytes, runs};
 use super::shown;
 
@@ -32,22 +33,29 @@ enum Growth {
     Replace,
     RegexpReplace,
     Concat,
+    ConcatWith,
     Join,
+    Format,
+    /// What is made is small; the work is that of each letter with each.
+    Pairs,
     Range,
     ArrayRepeat,
     ArrayResize,
     ArrayReplace,
 }
 
-const FUNCTIONS: [(&str, Growth); 14] = [
+const FUNCTIONS: [(&str, Growth); 17] = [
     ("repeat", Growth::Repeat),
     ("lpad", Growth::Pad),
     ("rpad", Growth::Pad),
     ("replace", Growth::Replace),
     ("regexp_replace", Growth::RegexpReplace),
     ("concat", Growth::Concat),
-    ("concat_ws", Growth::Concat),
+    ("concat_ws", Growth::ConcatWith),
+    ("array_concat", Growth::Concat),
     ("array_to_string", Growth::Join),
+    ("to_char", Growth::Format),
+    ("levenshtein", Growth::Pairs),
     ("range", Growth::Range),
     ("generate_series", Growth::Range),
     ("array_repeat", Growth::ArrayRepeat),
@@ -55,6 +63,12 @@ const FUNCTIONS: [(&str, Growth); 14] = [
     ("array_replace_n", Growth::ArrayReplace),
     ("array_replace_all", Growth::ArrayReplace),
 ];
+
+/// `||` held to `most` bytes a batch.
+pub fn concatenation(most: usize) -> Arc<ScalarUDF> {
+    let inner = Inner(Arc::new(Concatenation::default()));
+    Arc::new(ScalarUDF::new_from_impl(Bounded { inner, growth: Growth::Concat, most }))
+}
 
 /// The state with these functions held to `most` bytes a batch.
 pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
@@ -84,18 +98,27 @@ impl Growth {
                 let groups = (number(2) / 2).saturating_mul(number(0));
                 number(0).saturating_add(matches.saturating_mul(number(2))).saturating_add(groups)
             }
-            // A separator stands at most beside each of the others.
-            Growth::Concat => (0..columns.len()).map(bytes).sum::<i128>().saturating_add(number(0) * columns.len() as i128),
+            Growth::Concat => (0..columns.len()).map(bytes).sum(),
+            // The separator stands between the others.
+            Growth::ConcatWith => (0..columns.len()).map(bytes).sum::<i128>().saturating_add(number(0) * columns.len() as i128),
             // A number or a time becomes at most some forty characters.
             Growth::Join => {
                 number(0).saturating_mul(item(0).saturating_add(40).saturating_add(bytes(1)).saturating_add(bytes(2)))
             }
+            // The longest of what a letter pair of a format stands for is a whole date and time.
+            Growth::Format => bytes(1).saturating_mul(16),
+            Growth::Pairs => bytes(0).saturating_mul(bytes(1)),
             Growth::Range => {
                 let (start, stop) = if columns.len() == 1 { (0, number(0)) } else { (number(0), number(1)) };
                 let step = if columns.len() > 2 { number(2) } else { 1 };
                 let span = stop.saturating_sub(start);
-                // A step of zero is refused by the function itself.
-                if step == 0 || span.signum() * step.signum() < 0 { 0 } else { (span / step + 1).saturating_mul(8) }
+                match span.checked_div(step) {
+                    Some(_) if span.signum() * step.signum() < 0 => 0,
+                    Some(steps) => (steps + 1).saturating_mul(8),
+                    // Of no time at all it would go on for ever; a number that is zero is refused by the function itself.
+                    None if columns.get(2).is_some_and(Measured::is_interval) => i128::MAX,
+                    None => 0,
+                }
             }
             Growth::ArrayRepeat => bytes(0).saturating_add(8).saturating_mul(count(1)),
             Growth::ArrayResize => item(0).max(bytes(2)).max(1).saturating_mul(count(1)),
@@ -170,8 +193,8 @@ impl ScalarUDFImpl for Bounded {
             ColumnarValue::Array(array) => bytes(array),
             ColumnarValue::Scalar(value) => value.size(),
         });
-        // Large values that stay about as large are no more than was there already.
-        let most = (self.most + 2 * given.sum::<usize>()) as i128;
+        // Large values that stay about as large are no more than was there already; but step by step they could double for ever.
+        let most = (self.most + (2 * given.sum::<usize>()).min(3 * self.most)) as i128;
         if let Some(size) = sizes.iter().find(|size| **size > most) {
             return Err(self.too_large(*size, most).into());
         }

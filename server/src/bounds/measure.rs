@@ -5,7 +5,7 @@ use std::ops::Range;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
-use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::error::Result;
 
 const DAY: i128 = 86_400_000_000_000;
@@ -13,7 +13,7 @@ const DAY: i128 = 86_400_000_000_000;
 /// A column, measured. One of a single row stands for a value that all rows share.
 pub(super) struct Measured {
     /// Of text its bytes, of a list its items, of a number its value, of a date or time the nanoseconds since 1970, of an
-    /// interval its nanoseconds at the least; zero for NULL.
+    /// interval its nanoseconds at the least, which are none where its parts have different signs; zero for NULL.
     numbers: Vec<i128>,
     holds: Holds,
     /// The bytes of an item of a list, of another value that is no text: on average.
@@ -25,6 +25,14 @@ enum Holds {
     Text,
     Lists,
     Values,
+    Intervals,
+}
+
+/// A month has at least 28 days. One month less 28 days may be no time at all.
+fn least(interval: IntervalMonthDayNano) -> i128 {
+    let parts = [i128::from(interval.months) * 28 * DAY, i128::from(interval.days) * DAY, i128::from(interval.nanoseconds)];
+    let one_way = parts.iter().all(|part| *part >= 0) || parts.iter().all(|part| *part <= 0);
+    if one_way { parts.iter().sum() } else { 0 }
 }
 
 impl Measured {
@@ -53,12 +61,8 @@ impl Measured {
                 (Holds::Values, whole(array, nanos)?)
             }
             Interval(IntervalUnit::MonthDayNano) => {
-                let nanos = array.as_primitive::<IntervalMonthDayNanoType>().iter().map(|value| {
-                    value.map_or(0, |value| {
-                        (i128::from(value.months) * 28 + i128::from(value.days)) * DAY + i128::from(value.nanoseconds)
-                    })
-                });
-                (Holds::Values, nanos.collect())
+                let nanos = array.as_primitive::<IntervalMonthDayNanoType>().iter().map(|value| value.map_or(0, least));
+                (Holds::Intervals, nanos.collect())
             }
             _ => (Holds::Values, vec![0; array.len()]),
         };
@@ -67,7 +71,7 @@ impl Measured {
             (Holds::Lists, FixedSizeList(..)) => average(array.as_fixed_size_list().values()),
             (Holds::Lists, LargeList(_)) => average(array.as_list::<i64>().values()),
             (Holds::Lists, _) => average(array.as_list::<i32>().values()),
-            (Holds::Values, _) => average(array),
+            (Holds::Values | Holds::Intervals, _) => average(array),
         };
         Ok(Self { numbers, holds, each })
     }
@@ -76,6 +80,10 @@ impl Measured {
     pub(super) fn number(&self, row: usize) -> i128 {
         let row = if self.numbers.len() == 1 { 0 } else { row };
         self.numbers.get(row).copied().unwrap_or_default()
+    }
+
+    pub(super) fn is_interval(&self) -> bool {
+        self.holds == Holds::Intervals
     }
 
     /// The bytes of an item of the lists.
@@ -88,7 +96,7 @@ impl Measured {
         match self.holds {
             Holds::Text => self.number(row).saturating_add(4),
             Holds::Lists => self.number(row).saturating_mul(self.each).saturating_add(4),
-            Holds::Values => self.each,
+            Holds::Values | Holds::Intervals => self.each,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! How large a batch may become. Operators count what they keep against the memory limit, but not the batch that they are
 //! about to make, and a few things make far more than they are given: `repeat(name, 1000000)` of a batch of rows is gigabytes.
 
+mod concatenation;
 mod functions;
 mod literals;
 mod measure;
+mod types;
 mod unnest;
 
-pub use functions::bounded;
+pub use concatenation::replaced as with_bounded_concatenation;
+pub use functions::{bounded, concatenation};
 pub use literals::rows_within;
+pub use types::refuse_sizes;
 pub use unnest::NarrowUnnest;
 
 /// The least and the most that the bound is, whatever the memory limit.

@@ -11,7 +11,16 @@ const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$Rdescu
 /// What is said of a configuration that is broken.
 fn broken(text: &str) -> String {
     let env = |name: &str| (name == "SECRET").then(|| "hunter2".to_owned());
-    let said = Config::parse(&text.replace("HASH", HASH), Path::new("nexus.toml"), &env).unwrap_err().to_string();
+    let said = match Config::parse(&text.replace("HASH", HASH), Path::new("nexus.toml"), &env) {
+        Err(error) => error.to_string(),
+        // What connectors say of their options.
+        Ok(config) => {
+            let mut opened = config.catalogs.iter().map(|(name, catalog)| {
+                nexus_sources::open(&catalog.kind, &config.options(name, catalog)).err().map(|error| config.locate(error))
+            });
+            opened.find_map(|error| error).expect("nothing is broken").to_string()
+        }
+    };
     assert!(!said.contains("hunter2"), "a secret is shown: {said}");
     said
 }
@@ -294,4 +303,54 @@ fn a_reference_to_a_wrong_level() {
 #[test]
 fn a_reference_to_a_wrong_catalog() {
     assert_snapshot!(broken("[defaults]\ncatalog = '${env:SECRET}'"), @"nexus.toml:2: defaults.catalog: the value of its reference is not a catalog here; add [catalogs.NAME]");
+}
+
+#[test]
+fn an_option_of_the_wrong_type() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\nschema = 5"), @"nexus.toml:4: catalogs.lake.schema: a string is needed here, not an integer; it is the name of the schema that holds the tables; main if not given");
+}
+
+#[test]
+fn an_option_that_is_unknown() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocatoin = 'data'"), @r#"nexus.toml:3: catalogs.lake.locatoin: unknown key "locatoin" for a catalog of kind "files"; did you mean "location"?"#);
+}
+
+#[test]
+fn an_option_that_is_missing() {
+    assert_snapshot!(broken("\n[catalogs.lake]\nkind = 'files'"), @r#"nexus.toml:2: catalogs.lake: the key "location" is missing: a folder, relative to the configuration file, or s3://bucket/prefix; add location = … under [catalogs.lake]"#);
+}
+
+#[test]
+fn a_kind_out_of_a_reference() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = '${env:SECRET}'"), @r#"nexus.toml:2: catalogs.lake.kind: there is no kind of source "***"; the kinds are "files", "memory""#);
+}
+
+#[test]
+fn a_switch_out_of_a_reference() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\nallow_http = '${env:SECRET}'"), @"nexus.toml:4: catalogs.lake.allow_http: true or false is needed here, not a string; it is whether the endpoint may be http");
+}
+
+#[test]
+fn a_format_out_of_a_reference() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\n[catalogs.lake.tables.t]\nformat = '${env:SECRET}'"), @r#"nexus.toml:5: catalogs.lake.tables.t.format: unknown value "***"; the values are "parquet", "csv", "json", "arrow""#);
+}
+
+#[test]
+fn a_type_out_of_a_reference() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\n[catalogs.lake.tables.t]\ncolumns = [{ name = 'a', type = '${env:SECRET}' }]"), @r#"nexus.toml:5: catalogs.lake.tables.t.columns.a: "***" is no type; write it as in CAST, such as BIGINT, DECIMAL(15,2), VARCHAR, DATE or TIMESTAMP(6)"#);
+}
+
+#[test]
+fn a_path_out_of_a_reference() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\n[catalogs.lake.tables.t]\npath = '../${env:SECRET}'"), @r#"nexus.toml:5: catalogs.lake.tables.t.path: "***" does not stay within the location; write a path relative to the location, without "..""#);
+}
+
+#[test]
+fn a_secret_that_is_a_number() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 's3://b'\nsecret_access_key = 20200202"), @"nexus.toml:4: catalogs.lake.secret_access_key: a string is needed here, not an integer; it is the secret of the access key");
+}
+
+#[test]
+fn a_declared_table_with_an_unknown_key() {
+    assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\n\n[catalogs.lake.tables.t]\ncolums = []"), @r#"nexus.toml:6: catalogs.lake.tables.t.colums: unknown key "colums" of a table; did you mean "columns"?"#);
 }

@@ -1,6 +1,6 @@
 //! From the text of the configuration file to typed values: references replaced, every trouble with its line and key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -16,11 +16,19 @@ use toml::de::{DeTable, DeValue, Deserializer};
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// Where the keys stand in the file, and which of them took their value from elsewhere.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Places {
     file: String,
     lines: BTreeMap<String, u64>,
-    referenced: BTreeSet<String>,
+    /// The values of those keys.
+    referenced: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Places {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Values that came out of references are secrets.
+        f.debug_struct("Places").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 impl Places {
@@ -44,12 +52,19 @@ impl Places {
 
     /// Whether the value of a key, or a part of it, came out of a reference, and so must not be shown.
     pub(super) fn referenced(&self, key: &str) -> bool {
-        self.referenced.iter().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        self.referenced.keys().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     }
 
     /// A value between quotes for a message, unless it came out of a reference.
     pub(super) fn quote(&self, key: &str, value: &str) -> String {
         if self.referenced(key) { "the value of its reference".to_owned() } else { format!("\"{value}\"") }
+    }
+
+    /// A text of others with `***` for every value that came out of a reference. One of a letter or two would be found in
+    /// every text, and hides nothing.
+    pub(super) fn without_references(&self, text: &str) -> String {
+        let hidden = self.referenced.values().filter(|value| value.len() > 2);
+        hidden.fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"))
     }
 
     /// What is wrong with a key.
@@ -129,8 +144,8 @@ impl Reader<'_> {
                 if let Some(replaced) =
                     self.replace(text).map_err(|(what, hint)| self.places.error(path, what).with_hint(hint))?
                 {
+                    self.places.referenced.insert(path.to_owned(), replaced.clone());
                     *text = replaced.into();
-                    self.places.referenced.insert(path.to_owned());
                 }
                 Ok(())
             }

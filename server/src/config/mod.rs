@@ -313,13 +313,14 @@ impl Config {
         self.places.of(key)
     }
 
-    /// An error whose place is a key, with the file and line of that key instead. Other errors stay as they are.
+    /// An error whose place is a key, with the file and line of that key instead, and without what came out of references.
+    /// Other errors stay as they are.
     pub fn locate(&self, error: Error) -> Error {
         let Some(Place::Key(key)) = error.place() else { return error };
-        let located = Error::new(error.kind(), format!("{key}: {}", error.message())).at(self.place(key));
-        let located = located.with_retryable(error.retryable());
+        let message = self.places.without_references(&format!("{key}: {}", error.message()));
+        let located = Error::new(error.kind(), message).at(self.place(key)).with_retryable(error.retryable());
         match error.hint() {
-            Some(hint) => located.with_hint(hint),
+            Some(hint) => located.with_hint(self.places.without_references(hint)),
             None => located,
         }
     }

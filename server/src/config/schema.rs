@@ -33,16 +33,19 @@ fn catalog(spec: &Spec) -> Value {
         ttl.insert("default".to_owned(), json!("0s"));
     }
     properties.insert("ttl".to_owned(), ttl);
-    properties.extend(spec.options.iter().map(|opt| (opt.name.to_owned(), option(opt))));
-    let required = spec.options.iter().filter(|opt| opt.required).map(|opt| opt.name);
-    json!({
-        "title": format!("catalog of kind {}", spec.kind),
-        "description": spec.summary,
-        "type": "object",
-        "properties": properties,
-        "required": std::iter::once("kind").chain(required).collect::<Vec<_>>(),
-        "additionalProperties": false,
-    })
+    let mut schema = table(spec.options, properties, vec!["kind"]);
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("title".to_owned(), json!(format!("catalog of kind {}", spec.kind)));
+        schema.insert("description".to_owned(), json!(spec.summary));
+    }
+    schema
+}
+
+/// A table that takes these options beside others.
+fn table(options: &[Opt], mut properties: Map<String, Value>, mut required: Vec<&str>) -> Value {
+    properties.extend(options.iter().map(|opt| (opt.name.to_owned(), option(opt))));
+    required.extend(options.iter().filter(|opt| opt.required).map(|opt| opt.name));
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
 fn option(opt: &Opt) -> Value {
@@ -51,7 +54,11 @@ fn option(opt: &Opt) -> Value {
         OptType::Boolean => json!({ "type": "boolean" }),
         OptType::Integer => json!({ "type": "integer" }),
         OptType::Strings => json!({ "type": "array", "items": { "type": "string" } }),
-        OptType::Tables => json!({ "type": "object", "additionalProperties": { "type": "object" } }),
+        OptType::OneOf(values) => json!({ "enum": values }),
+        OptType::Records(options) => json!({ "type": "array", "items": table(options, Map::new(), Vec::new()) }),
+        OptType::Tables(options) => {
+            json!({ "type": "object", "additionalProperties": table(options, Map::new(), Vec::new()) })
+        }
     };
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("description".to_owned(), json!(opt.help));

@@ -49,7 +49,7 @@ static FILES: Spec = Spec {
     options: &[
         Opt { name: "path", value: OptType::String, required: true, secret: false, help: "The folder" },
         Opt { name: "secret_key", value: OptType::String, required: false, secret: true, help: "The key" },
-        Opt { name: "tables", value: OptType::Tables, required: false, secret: false, help: "Tables" },
+        Opt { name: "tables", value: OptType::Tables(&[]), required: false, secret: false, help: "Tables" },
     ],
     capabilities: Capabilities { filters: false, limit: false, versions: false, keys: false, native: false, ingest: false },
     proof: Proof::Untested,

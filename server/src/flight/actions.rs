@@ -1,16 +1,13 @@
 //! The actions: prepared statements and sessions.
 
-use arrow::array::RecordBatch;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
     ProstMessageExt,
 };
-use arrow_flight::{Action, ActionType, FlightData};
+use arrow_flight::{Action, ActionType};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Error, Result};
 use prost::Message;
 use tonic::{Response, Status};
@@ -22,7 +19,6 @@ use crate::flight::options::{
     SetSessionOptionsRequest, SetSessionOptionsResult,
 };
 use crate::flight::service::Service;
-use crate::flight::status::broken;
 use crate::flight::ticket::{Prepared, Statement};
 use crate::seal::Purpose;
 
@@ -149,37 +145,5 @@ fn text(value: SessionOptionValue) -> Result<String, OptionErrorValue> {
     match value.option_value {
         Some(OptionValue::Text(text)) => Ok(text),
         _ => Err(OptionErrorValue::InvalidValue),
-    }
-}
-
-/// The one row of parameters in a stream of messages; none where there is no batch. Errors: `Unsupported` for more rows.
-pub async fn one_row(
-    first: FlightData,
-    rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
-) -> Result<Option<RecordBatch>> {
-    let messages = stream::iter([Ok(first)]).chain(rest).map_err(|status| FlightError::ExternalError(Box::new(broken(status))));
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
-    let mut row: Option<RecordBatch> = None;
-    while let Some(batch) = batches.try_next().await.map_err(decoded)? {
-        let rows = row.as_ref().map_or(0, RecordBatch::num_rows) + batch.num_rows();
-        if rows > 1 {
-            return Err(Error::unsupported("more than one row of parameters for a query")
-                .with_hint("bind one row and execute again for the next"));
-        }
-        if batch.num_rows() == 1 {
-            row = Some(batch);
-        }
-    }
-    Ok(row)
-}
-
-fn decoded(error: FlightError) -> Error {
-    match error {
-        FlightError::Arrow(error) => Error::invalid(format!("the parameters cannot be read: {error}")),
-        FlightError::ExternalError(cause) => match cause.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(cause) => Error::invalid(format!("the parameters cannot be read: {cause}")),
-        },
-        other => Error::invalid(format!("the parameters cannot be read: {other}")),
     }
 }

@@ -8,6 +8,7 @@ pub mod encode;
 pub mod frames;
 pub mod metadata;
 pub mod options;
+pub mod parameters;
 pub mod profile;
 pub mod service;
 pub mod status;

@@ -28,6 +28,7 @@ use crate::flight::actions;
 use crate::flight::caller::Caller;
 use crate::flight::commands::{self, Metadata};
 use crate::flight::encode::{encode, schema_bytes};
+use crate::flight::parameters;
 use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::query::Execute;
@@ -173,7 +174,7 @@ impl Service {
         };
         let prepared: Prepared = self.seal.open(Purpose::Prepared, &handle)?;
         check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
-        let row = actions::one_row(first, messages).await?;
+        let row = parameters::one_row(first, messages).await?;
         let statement = prepared.statement.bound(row.as_ref())?;
         let handle = self.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, self.session_ttl)?;
         let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };

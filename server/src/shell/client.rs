@@ -113,6 +113,11 @@ impl Address {
             Code::Ok | Code::Unknown | Code::Internal => Kind::Internal,
         };
         match status.message() {
+            // The body of an HTTP error, taken for a frame.
+            message if message.contains("invalid compression flag") => {
+                Error::unavailable(format!("the server at {} does not speak gRPC", self.authority))
+                    .with_hint("give the port of flight.listen in --url, not that of http.listen")
+            }
             "" => Error::new(kind, format!("the server says no more than \"{}\"", status.code().description())),
             message => Error::new(kind, message),
         }

@@ -17,7 +17,9 @@ pub(super) fn last(text: &str) -> Option<&str> {
     let mut rest = text;
     while let Some(letter) = rest.chars().next() {
         rest = match comment(rest) {
-            Some(length) => rest.get(length..).unwrap_or_default(),
+            // One without an end is the begin of what is not all there yet.
+            Some(None) => return Some(text.trim()),
+            Some(Some(length)) => rest.get(length..).unwrap_or_default(),
             None if letter.is_whitespace() => rest.get(letter.len_utf8()..).unwrap_or_default(),
             None => return Some(text.trim()),
         };
@@ -34,18 +36,45 @@ fn semicolon(text: &str) -> Option<usize> {
             ';' => return Some(at),
             // A doubled quote is the end of one string and the begin of the next, which comes to the same.
             '\'' | '"' => 2 + rest.get(1..)?.find(letter)?,
-            _ => comment(rest).unwrap_or(letter.len_utf8()),
+            '$' => dollar_quoted(rest)?,
+            _ => comment(rest).map_or(Some(letter.len_utf8()), |length| length)?,
         };
     }
     None
 }
 
-/// The length of the comment that a text begins with. A comment without an end goes on to the end of the text.
-fn comment(text: &str) -> Option<usize> {
+/// The length of the comment that a text begins with, or that it has no end. Comments may stand in one another.
+fn comment(text: &str) -> Option<Option<usize>> {
     if text.starts_with("--") {
-        return Some(text.find('\n').unwrap_or(text.len()));
+        return Some(Some(text.find('\n').unwrap_or(text.len())));
     }
-    text.strip_prefix("/*").map(|inner| inner.find("*/").map_or(text.len(), |end| end + 4))
+    text.strip_prefix("/*")?;
+    let (mut at, mut depth) = (2, 1);
+    while depth > 0 {
+        let rest = text.get(at..).unwrap_or_default();
+        let Some((next, deeper)) = [("/*", 1), ("*/", -1)]
+            .into_iter()
+            .filter_map(|(mark, deeper)| Some((rest.find(mark)?, deeper)))
+            .min_by_key(|(next, _)| *next)
+        else {
+            return Some(None);
+        };
+        at += next + 2;
+        depth += deeper;
+    }
+    Some(Some(at))
+}
+
+/// The length of the string between `$$` or `$name$` that a text begins with, or of the `$` alone; none where it has no end.
+fn dollar_quoted(text: &str) -> Option<usize> {
+    let name = text.get(1..)?.find('$').and_then(|end| text.get(..end + 2));
+    let name = name.filter(|name| name.trim_matches('$').chars().all(|letter| letter == '_' || letter.is_alphanumeric()));
+    // `$1` is a parameter.
+    let is_number = |name: &&str| name.trim_start_matches('$').starts_with(|letter: char| letter.is_ascii_digit());
+    match name.filter(|name| !is_number(name)) {
+        Some(name) => Some(2 * name.len() + text.get(name.len()..)?.find(name)?),
+        None => Some(1),
+    }
 }
 
 #[cfg(test)]
@@ -62,14 +91,23 @@ mod tests {
 
     #[test]
     fn what_is_open_waits_for_more() {
-        for text in ["SELECT 'a;", "SELECT \"a;", "SELECT 1 /* ;", "SELECT 1 -- ;", ""] {
+        for text in ["SELECT 'a;", "SELECT \"a;", "SELECT 1 /* ;", "SELECT 1 -- ;", "/* a; /* b; */", "SELECT $a$;$b$", ""] {
             assert_eq!(statements(text), (vec![], text));
         }
     }
 
     #[test]
+    fn dollars_quote_and_number() {
+        assert_eq!(
+            statements("SELECT $$a;'$$; SELECT $x$;$$;$x$; SELECT $1;").0,
+            ["SELECT $$a;'$$", "SELECT $x$;$$;$x$", "SELECT $1"]
+        );
+        assert_eq!(last("/* a"), Some("/* a"));
+    }
+
+    #[test]
     fn space_and_comments_are_no_statement() {
-        for text in ["", " \n", "-- a", "/* a */ -- b\n", "/* a"] {
+        for text in ["", " \n", "-- a", "/* a */ -- b\n", "/* a /* b */ */"] {
             assert_eq!(last(text), None, "{text}");
         }
         assert_eq!(statements(" ; -- a\n;"), (vec![], ""));

@@ -12,6 +12,9 @@ use nexus_flight_catalog::{Error, Result};
 /// twenty it takes seconds, at thirty an hour.
 const LEVELS: usize = 10;
 
+/// How many groupings one `GROUP BY` may have: each is a copy of all its expressions, and a CUBE of twenty has a million.
+const GROUPINGS: u64 = 1_024;
+
 /// How many tables a statement may read once its common table expressions are written out.
 const TABLES: u64 = 1_000;
 
@@ -78,10 +81,41 @@ impl Levels {
     }
 }
 
+/// How many groupings a `GROUP BY` asks for.
+fn groupings(select: &ast::Select) -> u64 {
+    let power = |size: usize| 1_u64.checked_shl(u32::try_from(size).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
+    let (exprs, modifiers) = match &select.group_by {
+        ast::GroupByExpr::All(modifiers) => (&[][..], modifiers),
+        ast::GroupByExpr::Expressions(exprs, modifiers) => (exprs.as_slice(), modifiers),
+    };
+    let of = |expr: &Expr| match expr {
+        Expr::Cube(sets) => power(sets.len()),
+        Expr::Rollup(sets) => sets.len() as u64 + 1,
+        Expr::GroupingSets(sets) => sets.len() as u64,
+        _ => 1,
+    };
+    let cube = modifiers.iter().any(|modifier| matches!(modifier, ast::GroupByWithModifier::Cube));
+    let written = exprs.iter().map(of).fold(1, u64::saturating_mul);
+    if cube { written.saturating_mul(power(exprs.len())) } else { written }
+}
+
 impl Visitor for Levels {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        let mut bodies = vec![query.body.as_ref()];
+        while let Some(body) = bodies.pop() {
+            match body {
+                ast::SetExpr::Select(select) if groupings(select) > GROUPINGS => {
+                    let message = format!("the GROUP BY has {} groupings, the limit is {GROUPINGS}", groupings(select));
+                    return ControlFlow::Break(
+                        Error::exhausted(message).with_hint("write those that are wanted as GROUPING SETS"),
+                    );
+                }
+                ast::SetExpr::SetOperation { left, right, .. } => bodies.extend([left.as_ref(), right.as_ref()]),
+                _ => {}
+            }
+        }
         let names = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| name(&table.alias.name));
         let pending = names.collect::<Vec<_>>().into_iter();
         self.queries.push(Level { tables: 0, pending, known: HashMap::new() });

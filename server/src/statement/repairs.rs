@@ -3,9 +3,11 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, ExactNumberInfo, Expr, Query, SetExpr, SetOperator, SetQuantifier, Statement, Value, ValueWithSpan,
-    VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, Ident, JoinConstraint, JoinOperator,
+    ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value,
+    ValueWithSpan, VisitMut, VisitorMut, WindowFrameBound, WindowType,
 };
 use nexus_flight_catalog::{Error, Result};
 
@@ -22,8 +24,19 @@ struct Repairs;
 impl VisitorMut for Repairs {
     type Break = Error;
 
-    /// `1e3` is approximate (ISO/IEC 9075-2, approximate numeric literal); DataFusion would make it a decimal as it makes 1.5.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        quantified(expr)?;
+        if let Expr::Function(function) = expr {
+            // A grouped count counts the rows of which the condition is unknown too.
+            if let Some(condition) = function.filter.take() {
+                function.filter = Some(Box::new(Expr::IsTrue(Box::new(Expr::Nested(condition)))));
+            }
+            if let Some(guarded) = guarded(function) {
+                *expr = guarded;
+                return ControlFlow::Continue(());
+            }
+        }
+        // `1e3` is approximate (ISO/IEC 9075-2, approximate numeric literal); it would be a decimal as 1.5 is.
         if let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), span }) = expr
             && digits.contains(['e', 'E'])
         {
@@ -39,10 +52,33 @@ impl VisitorMut for Repairs {
         ControlFlow::Continue(())
     }
 
-    /// DataFusion looks only whether a row is on the other side, and not how often.
+    /// A sample would be all rows.
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<Error> {
+        match table {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => ControlFlow::Break(
+                Error::unsupported("TABLESAMPLE is not offered")
+                    .with_hint("choose rows with WHERE random() < 0.1, or with LIMIT"),
+            ),
+            TableFactor::NestedJoin { table_with_joins, .. } => joins(table_with_joins),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if let Some(with) = &mut query.with
+            && with.recursive
+        {
+            with.cte_tables.iter_mut().for_each(|table| {
+                let names: Vec<Ident> = table.alias.columns.iter().map(|column| column.name.clone()).collect();
+                name_columns(&mut table.query.body, &names);
+            });
+        }
         let mut bodies = vec![query.body.as_ref()];
         while let Some(body) = bodies.pop() {
+            if let SetExpr::Select(select) = body {
+                select.from.iter().try_for_each(joins)?;
+            }
+            // Only whether a row is on the other side would count, and not how often.
             let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { continue };
             let counts = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
             if counts && !matches!(op, SetOperator::Union) {
@@ -54,5 +90,101 @@ impl VisitorMut for Repairs {
             bodies.extend([left.as_ref(), right.as_ref()]);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// `= ANY (SELECT …)` is `IN`, and `<> ALL` is `NOT IN`. The others would look up names of the query in the tables around it.
+fn quantified(expr: &mut Expr) -> ControlFlow<Error> {
+    let (left, operator, right, any) = match expr {
+        Expr::AnyOp { left, compare_op, right, .. } => (left, compare_op, right, true),
+        Expr::AllOp { left, compare_op, right } => (left, compare_op, right, false),
+        _ => return ControlFlow::Continue(()),
+    };
+    let null = || Expr::Value(Value::Null.into());
+    let mut query = std::mem::replace(right.as_mut(), null());
+    while let Expr::Nested(within) = query {
+        query = *within;
+    }
+    let Expr::Subquery(subquery) = query else {
+        **right = query;
+        return ControlFlow::Continue(());
+    };
+    let negated = match (&operator, any) {
+        (BinaryOperator::Eq, true) => false,
+        (BinaryOperator::NotEq, false) => true,
+        _ => {
+            let word = if any { "ANY" } else { "ALL" };
+            return ControlFlow::Break(
+                Error::unsupported(format!("{operator} {word} (SELECT …) is not offered"))
+                    .with_hint("compare with the minimum or maximum of the query instead"),
+            );
+        }
+    };
+    let left = Box::new(std::mem::replace(left.as_mut(), null()));
+    *expr = Expr::InSubquery { expr: left, subquery, negated };
+    ControlFlow::Continue(())
+}
+
+/// A minimum or average over a frame that slides: of a frame that holds NULLs only it is NULL, and would be the last one there
+/// was.
+fn guarded(function: &Function) -> Option<Expr> {
+    let name = function.name.to_string().to_lowercase();
+    let slides = match function.over.as_ref()? {
+        WindowType::WindowSpec(spec) => {
+            spec.window_frame.as_ref().is_some_and(|frame| !matches!(frame.start_bound, WindowFrameBound::Preceding(None)))
+        }
+        WindowType::NamedWindow(_) => true,
+    };
+    if !slides || !matches!(name.as_str(), "min" | "avg" | "mean") {
+        return None;
+    }
+    let count = Function { name: ObjectName::from(vec![Ident::new("count")]), ..function.clone() };
+    let zero = Expr::Value(Value::Number("0".to_owned(), false).into());
+    let condition = Expr::BinaryOp { left: Box::new(Expr::Function(count)), op: BinaryOperator::Gt, right: Box::new(zero) };
+    Some(Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result: Expr::Function(function.clone()) }],
+        else_result: None,
+    })
+}
+
+/// Of a join on common names, the one column that they become would be that of the left side, and NULL where that has no row.
+fn joins(from: &TableWithJoins) -> ControlFlow<Error> {
+    for join in &from.joins {
+        let (word, constraint) = match &join.join_operator {
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => ("RIGHT", constraint),
+            JoinOperator::FullOuter(constraint) => ("FULL", constraint),
+            _ => continue,
+        };
+        if matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural) {
+            return ControlFlow::Break(
+                Error::unsupported(format!("a {word} JOIN with USING or NATURAL is not offered"))
+                    .with_hint("write ON a.id = b.id, and coalesce(a.id, b.id) for the column of both"),
+            );
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Gives the names of a recursive query to the columns of its first part, where the second part looks for them.
+fn name_columns(body: &mut SetExpr, names: &[Ident]) {
+    match body {
+        SetExpr::SetOperation { left, .. } => name_columns(left, names),
+        SetExpr::Select(select) => {
+            let Select { projection, .. } = select.as_mut();
+            let has_all =
+                projection.iter().all(|item| !matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+            if !has_all || projection.len() != names.len() {
+                return;
+            }
+            for (item, name) in projection.iter_mut().zip(names) {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.clone() };
+                }
+            }
+        }
+        _ => {}
     }
 }

@@ -85,8 +85,8 @@ async fn what_does_not_fit_is_said() {
     let kind = message(bound(&fixture, "SELECT * FROM numbers WHERE id = ?", vec![text]).await.unwrap_err());
     insta::assert_snapshot!([missing, too_few, too_many, rows, gap, kind].join("\n"), @r#"
     the statement has 2 parameters and none was given; bind a value to each of them
-    the statement has 2 parameters and 1 were given; bind a value to each of them
-    the statement has 0 parameters and 1 were given; bind a value to each of them
+    the statement has 2 parameters and 1 was given; bind a value to each of them
+    the statement has 0 parameters and 1 was given; bind a value to each of them
     2 rows of parameters for a query; bind one row and execute again for the next
     the statement has 2 parameters and none is $2; number them from $1 without gaps
     "many" is not a number, and numbers.id is one, of type Int64; write a number, or cast the number to text to compare both as text

@@ -7,7 +7,8 @@ use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Cast, Expr};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use nexus_flight_catalog::{Error, ForeignKey, Keys, Options, Place, Result};
+use nexus_flight_catalog::error::list as listed;
+use nexus_flight_catalog::{Error, ForeignKey, Keys, Options, Place, Result, information_schema};
 use object_store::path::Path;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -65,11 +66,10 @@ struct Written {
     allow_http: bool,
     schema: Option<String>,
     #[serde(default)]
-    tables: BTreeMap<String, serde_json::Value>,
+    tables: BTreeMap<String, WrittenTable>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct WrittenTable {
     path: Option<String>,
     format: Option<Format>,
@@ -86,7 +86,6 @@ struct WrittenTable {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct WrittenColumn {
     name: String,
     #[serde(rename = "type")]
@@ -94,7 +93,6 @@ struct WrittenColumn {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct WrittenForeignKey {
     columns: Vec<String>,
     table: String,
@@ -104,13 +102,17 @@ struct WrittenForeignKey {
 impl Config {
     /// Errors: `Invalid` with the key at fault.
     pub(super) fn parse(options: &Options) -> Result<Self> {
-        let written: Written = options.parse(&SPEC)?;
+        let mut written: Written = options.parse(&SPEC)?;
         let schema = written.schema.clone().unwrap_or_else(|| "main".to_owned());
+        if schema == information_schema::NAME || schema.is_empty() {
+            return Err(Error::invalid("no schema of files can have this name")
+                .with_hint("choose another, or leave schema out")
+                .at(options.key("schema")));
+        }
         let mut tables = BTreeMap::new();
-        for (name, value) in &written.tables {
+        for (name, table) in std::mem::take(&mut written.tables) {
             let place = |key: &str| options.key(&format!("tables.{name}{key}"));
-            let table = WrittenTable::deserialize(value).map_err(|cause| Error::invalid(cause.to_string()).at(place("")))?;
-            tables.insert(name.clone(), declared(name, table, &schema, &place)?);
+            tables.insert(name.clone(), declared(&name, table, &schema, &place)?);
         }
         let location = location(written, options)?;
         Ok(Self { catalog: options.catalog.clone(), location, schema, tables })
@@ -120,6 +122,11 @@ impl Config {
 fn location(written: Written, options: &Options) -> Result<Location> {
     let Written { location, endpoint, region, access_key_id, secret_access_key, session_token, allow_http, .. } = written;
     let Some((scheme, rest)) = location.split_once("://") else {
+        if let Some((scheme, _)) = location.split_once(":/") {
+            return Err(Error::invalid(format!("\"{scheme}:/\" begins neither a folder nor an address"))
+                .with_hint("write a local folder, or s3://bucket/prefix")
+                .at(options.key("location")));
+        }
         for (name, given) in [
             ("endpoint", endpoint.is_some()),
             ("region", region.is_some()),
@@ -192,6 +199,27 @@ fn declared(name: &str, table: WrittenTable, schema: &str, place: &dyn Fn(&str) 
         columns.into_iter().map(field).collect::<Result<Vec<Field>>>()
     };
     let columns = table.columns.map(|columns| fields(columns, ".columns")).transpose()?.map(Fields::from);
+    let partitions = fields(table.partitions, ".partitions")?;
+    let known: Vec<&str> = columns.iter().flatten().map(|field| field.name().as_str()).chain(names(&partitions)).collect();
+    if let Some(twice) = known.iter().enumerate().find_map(|(at, name)| known.iter().take(at).find(|before| *before == name)) {
+        return Err(Error::invalid(format!("the column \"{twice}\" is declared twice"))
+            .with_hint("give each column a name of its own")
+            .at(place(".columns")));
+    }
+    let own = |key: &str, of: &[String]| match of.iter().find(|name| columns.is_some() && !known.contains(&name.as_str())) {
+        Some(name) => Err(Error::invalid(format!("the column \"{name}\" is not declared"))
+            .with_hint(format!("the columns are {}", listed(&known)))
+            .at(place(key))),
+        None => Ok(()),
+    };
+    own(".primary_key", &table.primary_key)?;
+    for key in &table.foreign_keys {
+        own(".foreign_keys", &key.columns)?;
+        if key.columns.is_empty() || key.columns.len() != key.referenced.len() {
+            let message = format!("{} columns here stand for {} there", key.columns.len(), key.referenced.len());
+            return Err(Error::invalid(message).with_hint("name as many in columns as in referenced").at(place(".foreign_keys")));
+        }
+    }
     let foreign = table.foreign_keys.into_iter().map(|key| ForeignKey {
         columns: key.columns,
         schema: schema.to_owned(),
@@ -202,12 +230,16 @@ fn declared(name: &str, table: WrittenTable, schema: &str, place: &dyn Fn(&str) 
         path,
         format: table.format,
         columns,
-        partitions: fields(table.partitions, ".partitions")?,
+        partitions,
         header: table.header.unwrap_or(true),
         delimiter,
         keys: Keys { primary: table.primary_key, foreign: foreign.collect() },
         comment: table.comment,
     })
+}
+
+fn names(fields: &[Field]) -> impl Iterator<Item = &str> {
+    fields.iter().map(|field| field.name().as_str())
 }
 
 /// The type that `CAST(… AS sql)` makes.
@@ -254,7 +286,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_key() {
         let table = |table: serde_json::Value| serde_json::json!({ "location": "data", "tables": { "t": table } });
-        insta::assert_snapshot!(refusal(serde_json::json!({})), @r#"catalogs.lake: the key "location" is missing: a folder, relative to the configuration file, or s3://bucket/prefix; add it under [catalogs.lake]"#);
+        insta::assert_snapshot!(refusal(serde_json::json!({})), @r#"catalogs.lake: the key "location" is missing: a folder, relative to the configuration file, or s3://bucket/prefix; add location = … under [catalogs.lake]"#);
         insta::assert_snapshot!(refusal(serde_json::json!({ "location": "gs://b" })), @"catalogs.lake.location: a location cannot start with gs://; write a local folder, or s3://bucket/prefix");
         insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3://" })), @"catalogs.lake.location: the location names no bucket; write s3://bucket/prefix");
         insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3://b", "access_key_id": "k" })), @r#"catalogs.lake.access_key_id: "access_key_id" is given without "secret_access_key"; give both, or neither"#);
@@ -263,7 +295,22 @@ mod tests {
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "path": "../up" }))), @r#"catalogs.lake.tables.t.path: "../up" does not stay within the location; write a path relative to the location, without "..""#);
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "path": "/etc" }))), @r#"catalogs.lake.tables.t.path: "/etc" does not stay within the location; write a path relative to the location, without "..""#);
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "delimiter": "ab" }))), @r#"catalogs.lake.tables.t.delimiter: a delimiter is one ASCII character; such as ",", ";", "|" or "\t""#);
-        insta::assert_snapshot!(refusal(table(serde_json::json!({ "format": "xls" }))), @"catalogs.lake.tables.t: unknown variant `xls`, expected one of `parquet`, `csv`, `json`, `arrow`");
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "format": "xls" }))), @r#"catalogs.lake.tables.t.format: unknown value "xls"; the values are "parquet", "csv", "json", "arrow""#);
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3:/sales" })), @r#"catalogs.lake.location: "s3:/" begins neither a folder nor an address; write a local folder, or s3://bucket/prefix"#);
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "data", "schema": "information_schema" })), @"catalogs.lake.schema: no schema of files can have this name; choose another, or leave schema out");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": 5 })), @"catalogs.lake.location: a string is needed here, not an integer; it is a folder, relative to the configuration file, or s3://bucket/prefix");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3://b", "allow_http": "hunter2" })), @"catalogs.lake.allow_http: true or false is needed here, not a string; it is whether the endpoint may be http");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "location": "data", "tables": ["a"] })), @"catalogs.lake.tables: a table of tables is needed here, not an array; it is what to declare of tables, by their names; the others are found");
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "colums": [] }))), @r#"catalogs.lake.tables.t.colums: unknown key "colums" of a table; did you mean "columns"?"#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "header": "yes" }))), @"catalogs.lake.tables.t.header: true or false is needed here, not a string; it is whether the first line of a CSV file names the columns; true if not given");
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "primary_key": [1] }))), @"catalogs.lake.tables.t.primary_key: an array of strings is needed here, not an integer; it is the columns that tell rows apart; nothing checks that they do");
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "columns": [{ "name": "a", "typ": "INT" }] }))), @r#"catalogs.lake.tables.t.columns.typ: unknown key "typ" here; did you mean "type"?"#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "columns": [{ "name": "a" }] }))), @r#"catalogs.lake.tables.t.columns: the key "type" is missing: its type, written as in CAST, such as DECIMAL(15,2); add type = … under [catalogs.lake.tables.t.columns]"#);
+        let ab = serde_json::json!([{ "name": "a", "type": "INT" }, { "name": "b", "type": "INT" }]);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "columns": ab, "primary_key": ["zz"] }))), @r#"catalogs.lake.tables.t.primary_key: the column "zz" is not declared; the columns are "a", "b""#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "columns": ab, "partitions": [{ "name": "a", "type": "INT" }] }))), @r#"catalogs.lake.tables.t.columns: the column "a" is declared twice; give each column a name of its own"#);
+        let keys = serde_json::json!([{ "columns": ["a", "b"], "table": "u", "referenced": ["x"] }]);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "foreign_keys": keys }))), @"catalogs.lake.tables.t.foreign_keys: 2 columns here stand for 1 there; name as many in columns as in referenced");
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "columns": [{ "name": "a", "type": "BIGNT)" }] }))), @r#"catalogs.lake.tables.t.columns.a: "BIGNT)" is no type; write it as in CAST, such as BIGINT, DECIMAL(15,2), VARCHAR, DATE or TIMESTAMP(6)"#);
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Named<'a> {
 }
 
 impl Format {
+    /// All names, as the configuration writes them.
+    pub(super) const NAMES: &[&str] = &[Format::Parquet.name(), Format::Csv.name(), Format::Json.name(), Format::Arrow.name()];
+
     /// The format as the configuration writes it.
     pub(super) const fn name(self) -> &'static str {
         match self {

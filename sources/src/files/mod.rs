@@ -28,6 +28,7 @@ mod walk;
 
 use config::{Config, Declared};
 use footers::Footers;
+use format::Format;
 use listing::{Listing, Target};
 use scan::FilesTable;
 use shape::Shape;
@@ -48,16 +49,46 @@ const fn text(name: &'static str, help: &'static str) -> Opt {
     Opt { name, value: OptType::String, required: false, secret: false, help }
 }
 
+const fn names(name: &'static str, help: &'static str) -> Opt {
+    Opt { value: OptType::Strings, ..text(name, help) }
+}
+
 const OPTIONS: &[Opt] = &[
     Opt { required: true, ..text("location", "a folder, relative to the configuration file, or s3://bucket/prefix") },
     text("schema", "the name of the schema that holds the tables; main if not given"),
-    Opt { value: OptType::Tables, ..text("tables", "tables to declare, beside those that are found") },
+    Opt { value: OptType::Tables(TABLE), ..text("tables", "what to declare of tables, by their names; the others are found") },
     text("endpoint", "the address of an S3 server other than that of AWS"),
     text("region", "the region of the bucket"),
     text("access_key_id", "the id of the access key; without it, it comes from the environment or the machine"),
     Opt { secret: true, ..text("secret_access_key", "the secret of the access key") },
     Opt { secret: true, ..text("session_token", "the token that goes with a temporary access key") },
     Opt { value: OptType::Boolean, ..text("allow_http", "whether the endpoint may be http") },
+];
+
+const TABLE: &[Opt] = &[
+    text("path", "a file, a folder, or a pattern with *, ? and **, under the location; what has the table's name if not given"),
+    Opt { value: OptType::OneOf(Format::NAMES), ..text("format", "the format of the files, where their names do not end in it") },
+    Opt { value: OptType::Records(COLUMN), ..text("columns", "all columns in order, instead of guessing them") },
+    Opt { value: OptType::Records(COLUMN), ..text("partitions", "the columns that name=value folders hold, in order") },
+    Opt {
+        value: OptType::Boolean,
+        ..text("header", "whether the first line of a CSV file names the columns; true if not given")
+    },
+    text("delimiter", "the character between the values of CSV; a comma if not given"),
+    names("primary_key", "the columns that tell rows apart; nothing checks that they do"),
+    Opt { value: OptType::Records(FOREIGN_KEY), ..text("foreign_keys", "the keys of other tables that columns hold") },
+    text("comment", "what the table is, for people"),
+];
+
+const COLUMN: &[Opt] = &[
+    Opt { required: true, ..text("name", "the name of the column") },
+    Opt { required: true, ..text("type", "its type, written as in CAST, such as DECIMAL(15,2)") },
+];
+
+const FOREIGN_KEY: &[Opt] = &[
+    Opt { required: true, ..names("columns", "the columns here") },
+    Opt { required: true, ..text("table", "the other table, in the same schema") },
+    Opt { required: true, ..names("referenced", "the columns there, in the same order") },
 ];
 
 /// How many tables' shapes are kept.

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Result};
@@ -124,9 +125,28 @@ async fn parquet(store: &Arc<PinnedStore>, footers: &Footers, file: &File) -> Re
     let footer = footers.read(store, &file.meta).await?;
     let descriptor = footer.file_metadata();
     let written = parquet_to_arrow_schema(descriptor.schema_descr(), descriptor.key_value_metadata())?;
-    let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, &Arc::new(written.clone()))?;
+    let mut statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, &Arc::new(written.clone()))?;
+    statistics.column_statistics.iter_mut().for_each(without_endless_bounds);
     let fields: Fields = written.fields().iter().map(|field| Arc::new(plain(field))).collect();
     Ok(Seen { schema: Schema::new(fields), statistics: Some(statistics), stream: false })
+}
+
+/// Leaves out bounds that are as far apart as their type allows: the optimizer counts the values between them in 64 bits, and
+/// fails where there are more.
+fn without_endless_bounds(column: &mut ColumnStatistics) {
+    let whole = |bound: &Precision<ScalarValue>| match bound.get_value()?.cast_to(&DataType::Decimal128(38, 0)) {
+        Ok(ScalarValue::Decimal128(value, ..)) => value,
+        _ => None,
+    };
+    let is_number = |bound: &Precision<ScalarValue>| bound.get_value().is_some_and(|value| value.data_type().is_integer());
+    if !is_number(&column.min_value) || !is_number(&column.max_value) {
+        return;
+    }
+    let span = whole(&column.max_value).zip(whole(&column.min_value)).map(|(max, min)| max - min);
+    if span.is_none_or(|span| span >= i128::from(i64::MAX)) {
+        column.min_value = Precision::Absent;
+        column.max_value = Precision::Absent;
+    }
 }
 
 /// The field without views, which not every client can read, and without the writer's notes.

@@ -1,0 +1,171 @@
+//! Parameters as clients send them: Arrow IPC from outside. What a message declares of itself is held against the bytes that
+//! came before anything is decoded: the decoder takes memory by what is declared.
+
+use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_ipc::{MessageHeader, RecordBatch as Batch, root_as_message};
+use futures::stream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use nexus_flight_catalog::{Error, Result};
+use tonic::Status;
+
+use crate::flight::status::broken;
+
+/// The most bytes that the buffers of a message may be once they are unpacked, and the most rows of a column without any.
+const MOST: i64 = 64 << 20;
+
+/// The one row of parameters in a stream of messages; none where there is no batch. Errors: `Unsupported` for more rows,
+/// `Invalid` for messages that are not sound.
+pub async fn one_row(
+    first: FlightData,
+    rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+) -> Result<Option<RecordBatch>> {
+    let messages = stream::iter([Ok(first)]).chain(rest).map_err(broken).and_then(async |message| {
+        check(&message)?;
+        Ok(message)
+    });
+    let messages = messages.map_err(|error| FlightError::ExternalError(Box::new(error)));
+    // In a task of its own: where the decoder still meets what it does not expect, it panics.
+    let decoding = tokio::spawn(decode(FlightRecordBatchStream::new_from_flight_data(messages)));
+    decoding.await.unwrap_or_else(|cause| Err(unreadable("they are not sound").caused_by(cause)))
+}
+
+async fn decode(mut batches: FlightRecordBatchStream) -> Result<Option<RecordBatch>> {
+    let mut row: Option<RecordBatch> = None;
+    while let Some(batch) = batches.try_next().await.map_err(decoded)? {
+        let rows = row.as_ref().map_or(0, RecordBatch::num_rows) + batch.num_rows();
+        if rows > 1 {
+            return Err(Error::unsupported("more than one row of parameters for a query")
+                .with_hint("bind one row and execute again for the next"));
+        }
+        if batch.num_rows() == 1 {
+            row = Some(batch);
+        }
+    }
+    Ok(row)
+}
+
+fn decoded(error: FlightError) -> Error {
+    match error {
+        FlightError::ExternalError(cause) => match cause.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(cause) => unreadable(&cause.to_string()),
+        },
+        FlightError::Arrow(error) => unreadable(&error.to_string()),
+        other => unreadable(&other.to_string()),
+    }
+}
+
+fn unreadable(why: &str) -> Error {
+    Error::invalid(format!("the parameters cannot be read: {why}"))
+}
+
+/// Holds what a message declares against the bytes that came with it.
+fn check(message: &FlightData) -> Result<()> {
+    if message.data_header.is_empty() {
+        return Ok(());
+    }
+    let header = root_as_message(&message.data_header).map_err(|cause| unreadable(&cause.to_string()))?;
+    let batch = match header.header_type() {
+        MessageHeader::RecordBatch => header.header_as_record_batch(),
+        MessageHeader::DictionaryBatch => header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()),
+        _ => return Ok(()),
+    };
+    batch.is_some_and(|batch| is_sound(&batch, &message.data_body)).then_some(()).ok_or_else(|| unreadable("they are not sound"))
+}
+
+fn is_sound(batch: &Batch<'_>, body: &[u8]) -> bool {
+    let is_packed = batch.compression().is_some();
+    let mut unpacked: i64 = 0;
+    let buffers = batch.buffers().into_iter().flatten().all(|buffer| {
+        let range = usize::try_from(buffer.offset()).ok().zip(usize::try_from(buffer.length()).ok());
+        let bytes = range.and_then(|(offset, length)| body.get(offset..offset.checked_add(length)?));
+        let declared = match bytes {
+            None => return false,
+            // The length before a packed buffer; -1 says that this one is not.
+            Some(bytes) if is_packed && !bytes.is_empty() => match bytes.first_chunk() {
+                Some(length) => i64::from_le_bytes(*length),
+                None => return false,
+            },
+            Some(_) => 0,
+        };
+        unpacked = unpacked.saturating_add(declared.max(0));
+        declared >= -1 && unpacked <= MOST
+    });
+    let nodes = batch
+        .nodes()
+        .into_iter()
+        .flatten()
+        .all(|node| (0..=MOST).contains(&node.length()) && (0..=node.length()).contains(&node.null_count()));
+    buffers && nodes && (0..=MOST).contains(&batch.length())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow_ipc::CompressionType;
+    use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+    use nexus_flight_catalog::Kind;
+
+    use super::*;
+
+    /// A schema and a batch of one row, with its buffers packed or not.
+    fn messages(packed: bool) -> Vec<FlightData> {
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(1000)]));
+        let number: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_from_iter([("t", text), ("n", number)]).unwrap();
+        let compression = packed.then_some(CompressionType::LZ4_FRAME);
+        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let mut tracker = DictionaryTracker::new(false);
+        let schema = IpcDataGenerator {}.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
+        let (_, rows) = IpcDataGenerator {}.encode(&batch, &mut tracker, &options, &mut CompressionContext::default()).unwrap();
+        vec![schema.into(), rows.into()]
+    }
+
+    async fn read(mut messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
+        let rest = messages.split_off(1);
+        one_row(messages.remove(0), stream::iter(rest.into_iter().map(Ok))).await
+    }
+
+    #[tokio::test]
+    async fn a_row_is_read_packed_or_not() {
+        for packed in [false, true] {
+            assert_eq!(read(messages(packed)).await.unwrap().unwrap().num_columns(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_length_that_is_forged_takes_no_memory() {
+        let mut forged = messages(true);
+        let mut body = forged[1].data_body.to_vec();
+        let length = 1000_i64.to_le_bytes();
+        let at = body.windows(8).rposition(|bytes| bytes == length).unwrap();
+        body[at..at + 8].copy_from_slice(&(1_i64 << 36).to_le_bytes());
+        forged[1].data_body = body.into();
+        let error = read(forged).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        insta::assert_snapshot!(error, @"the parameters cannot be read: they are not sound");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_changed_the_process_goes_on() {
+        for packed in [false, true] {
+            let whole = messages(packed);
+            for message in 0..2 {
+                for (at, value) in (0..whole[message].data_header.len()).flat_map(|at| [(at, 0xff), (at, 0x00), (at, 0x7f)]) {
+                    let mut changed = whole.clone();
+                    let mut header = changed[message].data_header.to_vec();
+                    header[at] = value;
+                    changed[message].data_header = header.into();
+                    if let Err(error) = read(changed).await {
+                        assert!(matches!(error.kind(), Kind::Invalid | Kind::Unsupported), "{error}");
+                    }
+                }
+            }
+        }
+    }
+}
