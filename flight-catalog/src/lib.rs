@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod conformance;
 pub mod error;
 pub mod information_schema;
+pub mod ipc;
 pub mod name;
 pub mod options;
 pub mod source;

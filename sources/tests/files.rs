@@ -7,7 +7,7 @@ mod seeds;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use nexus_flight_catalog::{Context, Error, Kind, Principal, Resolved, Result, Source, Version};
@@ -288,4 +288,54 @@ async fn secrets_do_not_show() {
     let shown = format!("{source:?} {error} {error:?}");
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
     assert!(!shown.contains("s3cr3t") && !shown.contains("t0ken"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_arrow_file_of_nulls_or_of_no_rows() {
+    let (dir, source) = folder();
+    let nulls: ArrayRef = Arc::new(arrow::array::NullArray::new(3));
+    let batch = RecordBatch::try_from_iter_with_nullable([("a", nulls, true)]).unwrap();
+    let mut writer = arrow::ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    std::fs::write(dir.path().join("none.arrow"), {
+        let mut none = arrow::ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        none.finish().unwrap();
+        none.into_inner().unwrap()
+    })
+    .unwrap();
+    writer.write(&batch).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    std::fs::write(dir.path().join("nulls.arrow"), writer.into_inner().unwrap()).unwrap();
+    assert!(ask(&source, "nulls", "SELECT count(*) AS n, count(a) AS a FROM t").await.unwrap().contains("| 6 | 0 |"));
+    assert!(ask(&source, "none", "SELECT count(*) AS n, count(a) AS a FROM t").await.unwrap().contains("| 0 | 0 |"));
+}
+
+#[tokio::test]
+async fn a_damaged_arrow_file_is_told_and_takes_no_memory() {
+    let (dir, source) = folder();
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..300).map(|row| format!("row {row}"))));
+    let number: ArrayRef = Arc::new(Int64Array::from_iter_values(0..300));
+    let batch = RecordBatch::try_from_iter([("t", text), ("a", number)]).unwrap();
+    for packed in [false, true] {
+        let compression = packed.then_some(arrow::ipc::CompressionType::LZ4_FRAME);
+        let options = arrow::ipc::writer::IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let mut whole = Vec::new();
+        let mut writer = arrow::ipc::writer::FileWriter::try_new_with_options(&mut whole, &batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        std::fs::write(dir.path().join("whole.arrow"), &whole).unwrap();
+        assert!(ask(&source, "whole", "SELECT sum(a), max(t) FROM t").await.unwrap().contains("89700"));
+        std::fs::write(dir.path().join("cut.arrow"), &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(ask(&source, "cut", "SELECT sum(a) FROM t").await.unwrap_err().kind(), Kind::Data);
+        for (at, value) in (8..whole.len() - 4).step_by(7).flat_map(|at| [(at, 0xff), (at, 0x7f)]) {
+            let mut damaged = whole.clone();
+            damaged[at..at + 4].fill(value);
+            std::fs::write(dir.path().join("damaged.arrow"), &damaged).unwrap();
+            if let Err(error) = ask(&source, "damaged", "SELECT sum(a), max(t) FROM t").await {
+                // A changed name of a column is a column that is not there.
+                assert!(matches!(error.kind(), Kind::Data | Kind::Invalid | Kind::Unsupported), "{at}: {error}");
+            }
+        }
+    }
 }

@@ -1,14 +1,12 @@
-//! Parameters as clients send them: Arrow IPC from outside. What a message declares of itself is held against the bytes that
-//! came before anything is decoded: the decoder takes memory by what is declared.
+//! Parameters as clients send them: Arrow IPC from outside.
 
 use arrow::array::RecordBatch;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
-use arrow_ipc::{MessageHeader, RecordBatch as Batch, root_as_message};
 use futures::stream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Error, Result};
+use nexus_flight_catalog::{Error, Result, ipc};
 use tonic::Status;
 
 use crate::flight::status::broken;
@@ -64,42 +62,8 @@ fn unreadable(why: &str) -> Error {
 
 /// Holds what a message declares against the bytes that came with it.
 fn check(message: &FlightData) -> Result<()> {
-    if message.data_header.is_empty() {
-        return Ok(());
-    }
-    let header = root_as_message(&message.data_header).map_err(|cause| unreadable(&cause.to_string()))?;
-    let batch = match header.header_type() {
-        MessageHeader::RecordBatch => header.header_as_record_batch(),
-        MessageHeader::DictionaryBatch => header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()),
-        _ => return Ok(()),
-    };
-    batch.is_some_and(|batch| is_sound(&batch, &message.data_body)).then_some(()).ok_or_else(|| unreadable("they are not sound"))
-}
-
-fn is_sound(batch: &Batch<'_>, body: &[u8]) -> bool {
-    let is_packed = batch.compression().is_some();
-    let mut unpacked: i64 = 0;
-    let buffers = batch.buffers().into_iter().flatten().all(|buffer| {
-        let range = usize::try_from(buffer.offset()).ok().zip(usize::try_from(buffer.length()).ok());
-        let bytes = range.and_then(|(offset, length)| body.get(offset..offset.checked_add(length)?));
-        let declared = match bytes {
-            None => return false,
-            // The length before a packed buffer; -1 says that this one is not.
-            Some(bytes) if is_packed && !bytes.is_empty() => match bytes.first_chunk() {
-                Some(length) => i64::from_le_bytes(*length),
-                None => return false,
-            },
-            Some(_) => 0,
-        };
-        unpacked = unpacked.saturating_add(declared.max(0));
-        declared >= -1 && unpacked <= MOST
-    });
-    let nodes = batch
-        .nodes()
-        .into_iter()
-        .flatten()
-        .all(|node| (0..=MOST).contains(&node.length()) && (0..=node.length()).contains(&node.null_count()));
-    buffers && nodes && (0..=MOST).contains(&batch.length())
+    let is_sound = message.data_header.is_empty() || ipc::is_sound(&message.data_header, &message.data_body, MOST);
+    is_sound.then_some(()).ok_or_else(|| unreadable("they are not sound"))
 }
 
 #[cfg(test)]

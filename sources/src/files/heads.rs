@@ -11,6 +11,7 @@ use datafusion::error::{DataFusionError, Result};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 
+use super::arrow_file;
 use super::format::Format;
 use super::listing::{File, Listing};
 use super::store::PinnedStore;
@@ -19,9 +20,6 @@ use super::store::PinnedStore;
 const HEAD: usize = 4 * 1024 * 1024;
 /// How many rows types are guessed from.
 const ROWS: usize = 20_000;
-/// How an Arrow file begins, as opposed to an Arrow stream.
-const ARROW_FILE: &[u8; 8] = b"ARROW1\0\0";
-const PADDING: &[u8; 8] = &[0; 8];
 
 /// How text is read.
 #[derive(Debug, Clone, Copy)]
@@ -34,27 +32,17 @@ pub(super) struct Options {
 pub(super) struct Seen {
     pub(super) schema: Schema,
     pub(super) statistics: Option<Statistics>,
-    pub(super) stream: bool,
 }
 
 /// Reads the beginning of a file for its columns.
 pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &File, options: &Options) -> Result<Seen> {
     let (head, whole) = head(store, file, listing.compression).await?;
-    let stream = listing.format == Format::Arrow && !head.starts_with(ARROW_FILE);
     let schema = match listing.format {
         Format::Csv => csv_columns(lines(&head, whole), options)?,
         Format::Json => json_columns(lines(&head, whole))?,
-        Format::Arrow | Format::Parquet => {
-            let mut messages = head.as_slice();
-            // What follows the name of the format is padded, to as much as the writer likes.
-            while let Some((ARROW_FILE | PADDING, rest)) = messages.split_first_chunk() {
-                messages = rest;
-            }
-            let reader = arrow::ipc::reader::StreamReader::try_new(Cursor::new(messages), None)?;
-            reader.schema().as_ref().clone()
-        }
+        Format::Arrow | Format::Parquet => arrow_file::columns(head).await?,
     };
-    Ok(Seen { schema, statistics: None, stream })
+    Ok(Seen { schema, statistics: None })
 }
 
 fn csv_columns(text: &[u8], options: &Options) -> Result<Schema> {

@@ -23,6 +23,8 @@ use nexus_flight_catalog::{Error, Kind, Place, Result};
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+use super::arrow_file;
+use super::format::Format;
 use super::store::Store;
 use super::strict::converted;
 
@@ -83,8 +85,8 @@ fn cause<T: StdError + 'static>(error: &DataFusionError) -> Option<&T> {
 pub(super) struct Located {
     pub(super) inner: Arc<dyn FileSource>,
     pub(super) store: Arc<Store>,
-    /// Whether parts of a file may be read side by side.
-    pub(super) splits: bool,
+    /// An Arrow file is read by our own reader, and in one piece.
+    pub(super) format: Format,
     /// The columns of the table; those of the inner reader differ where it would cut values.
     pub(super) schema: TableSchema,
 }
@@ -102,7 +104,10 @@ impl FileSource for Located {
         config: &FileScanConfig,
         partition: usize,
     ) -> DataFusionResult<Arc<dyn FileOpener>> {
-        let inner = self.inner.create_file_opener(store, config, partition)?;
+        let inner = match self.format {
+            Format::Arrow => arrow_file::opener(store, self.inner.projection(), self.inner.table_schema())?,
+            _ => self.inner.create_file_opener(store, config, partition)?,
+        };
         Ok(Arc::new(LocatedOpener { inner, store: Arc::clone(&self.store), schema: config.projected_schema()? }))
     }
 
@@ -140,7 +145,7 @@ impl FileSource for Located {
     }
 
     fn supports_repartitioning(&self) -> bool {
-        self.splits && self.inner.supports_repartitioning()
+        self.format != Format::Arrow && self.inner.supports_repartitioning()
     }
 
     fn repartitioned(
@@ -151,7 +156,10 @@ impl FileSource for Located {
         config: &FileScanConfig,
     ) -> DataFusionResult<Option<FileScanConfig>> {
         // The configuration holds this wrapper, and what comes back is a copy of it.
-        if self.splits { self.inner.repartitioned(partitions, least, ordering, config) } else { Ok(None) }
+        if self.format == Format::Arrow {
+            return Ok(None);
+        }
+        self.inner.repartitioned(partitions, least, ordering, config)
     }
 
     fn try_pushdown_filters(

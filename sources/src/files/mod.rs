@@ -13,6 +13,7 @@ use nexus_flight_catalog::{
 use ring::digest::{SHA256, digest};
 use tokio::sync::OnceCell;
 
+mod arrow_file;
 mod config;
 mod footers;
 mod format;

@@ -88,7 +88,6 @@ impl FilesTable {
                 Arc::new(CsvSource::new(schema).with_csv_options(options))
             }
             Format::Json => Arc::new(JsonSource::new(schema)),
-            Format::Arrow if self.shape.streams => Arc::new(ArrowSource::new_stream_file_source(schema)),
             Format::Arrow => Arc::new(ArrowSource::new_file_source(schema)),
         }
     }
@@ -190,9 +189,9 @@ impl TableProvider for FilesTable {
         }
         state.runtime_env().register_object_store(self.url.as_ref(), Arc::clone(&self.pinned) as _);
         let (groups, statistics) = self.groups(files, state.config().target_partitions())?;
-        let splits = self.listing.format != Format::Arrow;
+        let format = self.listing.format;
         let source =
-            Arc::new(Located { inner: self.reader(), store: Arc::clone(&self.store), splits, schema: self.schema.clone() });
+            Arc::new(Located { inner: self.reader(), store: Arc::clone(&self.store), format, schema: self.schema.clone() });
         let config = FileScanConfigBuilder::new(self.url.clone(), source)
             .with_file_groups(groups)
             .with_file_compression_type(self.listing.compression)

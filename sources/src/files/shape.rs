@@ -28,14 +28,12 @@ pub(super) struct Shape {
     pub(super) columns: SchemaRef,
     /// What is known of each file's rows, in the order of the listing; empty where nothing is.
     pub(super) statistics: Vec<Arc<Statistics>>,
-    /// Whether Arrow files are streams.
-    pub(super) streams: bool,
 }
 
 impl Shape {
     /// The shape that a declaration gives, without opening a file.
     pub(super) fn declared(columns: &Fields) -> Self {
-        Self { columns: Arc::new(Schema::new(columns.clone())), statistics: Vec::new(), streams: false }
+        Self { columns: Arc::new(Schema::new(columns.clone())), statistics: Vec::new() }
     }
 
     /// Opens every file for its columns. Errors: `Data`, naming the file, or the two files that do not fit together.
@@ -85,14 +83,8 @@ impl Shape {
             Arc::new(Field::new(field.name(), field.data_type().clone(), nullable))
         });
         let columns = Arc::new(Schema::new(fields.collect::<Fields>()));
-        let streams = seen.first().is_some_and(|seen| seen.stream);
-        if let Some((file, _)) = listing.files.iter().zip(&seen).find(|(_, seen)| seen.stream != streams) {
-            return Err(Error::data("some files of this table are Arrow files, and some are Arrow streams")
-                .with_hint("write all in one form")
-                .at(store.place(&file.meta.location)));
-        }
         let statistics = seen.into_iter().map(|seen| Some(Arc::new(fit(seen.statistics?, &seen.schema, &columns)))).collect();
-        Ok(Self { columns, statistics: Option::unwrap_or_default(statistics), streams })
+        Ok(Self { columns, statistics: Option::unwrap_or_default(statistics) })
     }
 }
 
@@ -128,7 +120,7 @@ async fn parquet(store: &Arc<PinnedStore>, footers: &Footers, file: &File) -> Re
     let mut statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, &Arc::new(written.clone()))?;
     statistics.column_statistics.iter_mut().for_each(without_endless_bounds);
     let fields: Fields = written.fields().iter().map(|field| Arc::new(plain(field))).collect();
-    Ok(Seen { schema: Schema::new(fields), statistics: Some(statistics), stream: false })
+    Ok(Seen { schema: Schema::new(fields), statistics: Some(statistics) })
 }
 
 /// Leaves out bounds that are as far apart as their type allows: the optimizer counts the values between them in 64 bits, and
