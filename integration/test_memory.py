@@ -28,7 +28,8 @@ def streamed(gateway: Gateway, wanted: int, pause: float) -> int:
     """Reads that many bytes of an endless join, waiting after each 64 MiB; returns the largest resident memory seen."""
     process = psutil.Process(gateway.pid)
     with Client(gateway.flight) as client:
-        endless = "select l.* from lineitem l, generate_series(1, 1000)"
+        # The first side of a cross join is held: that is the small one.
+        endless = "select l.* from generate_series(1, 1000), lineitem l"
         [ticket] = client.info(statement(endless)).tickets
         stream = client.get(ticket, timeout=3600)
         seen = largest = step = 0
