@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::error::{Error, Kind, Result, list, nearest};
+use crate::error::{Error, Kind, Result, list, suggestion};
 use crate::information_schema;
 use crate::name::TableName;
 use crate::source::{Context, Resolved, Source, TableEntry};
@@ -136,11 +136,7 @@ async fn explain_missing(cx: &Context, source: &dyn Source, name: &TableName) ->
 }
 
 fn missing(what: &str, name: &str, known: &[&str]) -> Error {
-    let error = Error::not_found(format!("{what} \"{name}\" does not exist"));
+    let there = || if known.is_empty() { format!("there is no {what} here") } else { format!("there are {}", list(known)) };
     let last = name.rsplit('.').next().unwrap_or(name);
-    match nearest(last, known.iter().copied()) {
-        Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
-        None if known.is_empty() => error.with_hint(format!("there is no {what} here")),
-        None => error.with_hint(format!("there are {}", list(known))),
-    }
+    Error::not_found(format!("{what} \"{name}\" does not exist")).with_hint(suggestion(last, known, there))
 }

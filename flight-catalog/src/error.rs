@@ -435,6 +435,11 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
+/// The hint about a wrong name: the known one that is nearest, or else what `otherwise` says.
+pub fn suggestion(name: &str, known: &[&str], otherwise: impl FnOnce() -> String) -> String {
+    nearest(name, known.iter().copied()).map_or_else(otherwise, |near| format!("did you mean \"{near}\"?"))
+}
+
 /// Names for a message: quoted, and cut after the first ten.
 pub fn list(names: &[&str]) -> String {
     let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{name}\"")).collect();

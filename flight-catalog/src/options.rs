@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::{list, nearest};
+use crate::error::{list, suggestion};
 use crate::{Error, Place, Result, Spec};
 
 /// An option of a connector.
@@ -98,13 +98,13 @@ fn table(values: &Map<String, Value>, options: &[Opt], key: &str, of: &str) -> R
     for name in values.keys() {
         if !options.iter().any(|option| option.name == name) {
             let known: Vec<&str> = options.iter().map(|option| option.name).collect();
-            let error = Error::invalid(format!("unknown key \"{name}\" {of}"));
-            let error = match nearest(name, known.iter().copied()) {
-                Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
-                None if known.is_empty() => error.with_hint("this kind takes no options"),
-                None => error.with_hint(format!("the keys are {}", list(&known))),
+            let keys = || match known.as_slice() {
+                [] => "this kind takes no options".to_owned(),
+                known => format!("the keys are {}", list(known)),
             };
-            return Err(error.at(Place::Key(format!("{key}.{name}"))));
+            return Err(Error::invalid(format!("unknown key \"{name}\" {of}"))
+                .with_hint(suggestion(name, &known, keys))
+                .at(Place::Key(format!("{key}.{name}"))));
         }
     }
     for option in options {
@@ -133,12 +133,9 @@ fn check(value: &Value, option: &Opt, key: &str) -> Result<()> {
             if known.contains(&text.as_str()) {
                 return Ok(());
             }
-            let error = Error::invalid(format!("unknown value \"{text}\""));
-            let error = match nearest(text, known.iter().copied()) {
-                Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
-                None => error.with_hint(format!("the values are {}", list(known))),
-            };
-            Err(error.at(Place::Key(key.to_owned())))
+            Err(Error::invalid(format!("unknown value \"{text}\""))
+                .with_hint(suggestion(text, known, || format!("the values are {}", list(known))))
+                .at(Place::Key(key.to_owned())))
         }
         (OptType::Strings, Value::Array(items)) => match items.iter().find(|item| !item.is_string()) {
             Some(other) => wrong(other),

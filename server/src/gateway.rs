@@ -85,15 +85,15 @@ impl Gateway {
         };
         let pings = config.catalogs.keys().map(async |name| {
             let failed = ping(name).await.err()?;
+            let catalog = || Place::Key(format!("catalogs.{name}"));
             // What the user wrote is the catalog; where the source is follows from it.
-            let message = match failed.place() {
-                Some(Place::Key(_)) | None => failed.message().to_owned(),
-                Some(place) => format!("{place}: {}", failed.message()),
+            let (message, place) = match failed.place() {
+                Some(key @ Place::Key(_)) => (failed.message().to_owned(), key.clone()),
+                Some(place) => (format!("{place}: {}", failed.message()), catalog()),
+                None => (failed.message().to_owned(), catalog()),
             };
-            let place = failed.place().filter(|place| matches!(place, Place::Key(_))).cloned();
-            let error = Error::new(failed.kind(), message).with_retryable(failed.retryable());
-            let error = error.with_hint(failed.hint().unwrap_or("check that it can be reached from this machine"));
-            Some(config.locate(error.at(place.unwrap_or_else(|| Place::Key(format!("catalogs.{name}"))))))
+            let error = Error::new(failed.kind(), message).with_retryable(failed.retryable()).at(place);
+            Some(config.locate(error.with_hint(failed.hint().unwrap_or("check that it can be reached from this machine"))))
         });
         join_all(pings).await.into_iter().flatten().collect()
     }

@@ -6,14 +6,15 @@
 
 use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, Case, InList, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Union};
 use datafusion::optimizer::AnalyzerRule;
 use nexus_flight_catalog::Error;
+
+use crate::rewrite;
 
 /// Functions whose arguments are values of one kind, of which they give one.
 const CHOOSING: [&str; 6] = ["coalesce", "nullif", "nvl", "nvl2", "greatest", "least"];
@@ -24,18 +25,11 @@ pub struct Numbers;
 
 impl AnalyzerRule for Numbers {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| {
-            let mut schema = DFSchema::empty();
-            node.inputs().iter().for_each(|input| schema.merge(input.schema()));
-            let names = NamePreserver::new(&node);
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                expr.transform_up(|expr| settled(expr, &schema)).map(|settled| settled.update_data(|expr| name.restore(expr)))
-            })?;
-            // The types of what lies beneath may have changed too.
-            node.map_data(united)?.map_data(LogicalPlan::recompute_schema)
-        })
-        .data()
+        rewrite::expressions(
+            plan,
+            |expr, schema| expr.transform_up(|expr| settled(expr, schema)),
+            |node| united(node)?.recompute_schema(),
+        )
     }
 
     fn name(&self) -> &str {

@@ -1,13 +1,11 @@
 //! Joins that pause now and then. Each input batch of a join may become any number of output batches, and between those
 //! nothing of DataFusion's own pauses: a large cross join would neither let others run nor notice that it is no longer wanted.
 
-use std::any::Any;
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
-use datafusion::common::Statistics;
+use arrow::array::RecordBatch;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
@@ -15,10 +13,12 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
-use futures::{StreamExt, stream};
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties, SendableRecordBatchStream};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use tokio::task::coop;
+
+use crate::piped::{Pipe, Piped};
 
 /// Puts a pause after each join of a plan.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl PhysicalOptimizerRule for PausingJoins {
             if !multiplies {
                 return Ok(Transformed::no(node));
             }
-            Ok(Transformed::yes(Arc::new(Pausing::new(node)) as Arc<dyn ExecutionPlan>))
+            Ok(Transformed::yes(Arc::new(Piped::new(node, Arc::new(Pausing))) as Arc<dyn ExecutionPlan>))
         })
         .data()
     }
@@ -54,53 +54,23 @@ impl PhysicalOptimizerRule for PausingJoins {
 /// Unlike `CooperativeExec`, it takes from the share after a batch and not before: of more than 128 of those within one
 /// another, the outermost take the whole share on the way in, each time anew, and the innermost is never reached.
 #[derive(Debug)]
-struct Pausing {
-    input: Arc<dyn ExecutionPlan>,
-    properties: Arc<PlanProperties>,
-}
+struct Pausing;
 
-impl Pausing {
-    fn new(input: Arc<dyn ExecutionPlan>) -> Self {
-        let properties = PlanProperties::clone(input.properties()).with_scheduling_type(SchedulingType::Cooperative);
-        Self { input, properties: Arc::new(properties) }
-    }
-}
-
-impl DisplayAs for Pausing {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pausing")
-    }
-}
-
-impl ExecutionPlan for Pausing {
-    fn name(&self) -> &str {
+impl Pipe for Pausing {
+    fn name(&self) -> &'static str {
         "Pausing"
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
+    fn properties(&self, input: &Arc<PlanProperties>) -> Arc<PlanProperties> {
+        Arc::new(PlanProperties::clone(input).with_scheduling_type(SchedulingType::Cooperative))
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::new(input)))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let mut input = self.input.execute(partition, context)?;
-        let pausing = stream::poll_fn(move |cx| {
+    fn pass(
+        self: Arc<Self>,
+        mut input: SendableRecordBatchStream,
+        _context: &TaskContext,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        stream::poll_fn(move |cx| {
             if !coop::has_budget_remaining() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -109,11 +79,7 @@ impl ExecutionPlan for Pausing {
             // The batch goes on even where nothing of the share is left to take.
             let _taken = pin!(coop::consume_budget()).poll(cx);
             Poll::Ready(batch)
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), pausing)))
-    }
-
-    fn partition_statistics(&self, partition: Option<usize>) -> Result<Statistics> {
-        self.input.partition_statistics(partition)
+        })
+        .boxed()
     }
 }

@@ -13,7 +13,6 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, WindowUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
@@ -26,6 +25,7 @@ use crate::ntile::Ntile;
 use crate::numbers::Numbers;
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Query};
+use crate::rewrite;
 use crate::session::Session;
 use crate::single_row::SingleRow;
 use crate::state::{State, States};
@@ -187,27 +187,19 @@ fn analyse(plan: LogicalPlan, state: &SessionState, concatenation: &Arc<ScalarUD
 
 /// Makes a cast of a literal a literal, as the optimizer would later: the type of `round(price, 1)` hangs on the value of 1,
 /// and what was promised must be what comes.
-fn fold_casts(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let folded = expr.transform_up(|expr| match &expr {
-                Expr::Cast(Cast { expr: inner, data_type }) => match inner.as_ref() {
-                    // What cannot be cast is told by the execution, and only where it is reached.
-                    Expr::Literal(value, _) => match value.cast_to(data_type) {
-                        Ok(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
-                        Err(_) => Ok(Transformed::no(expr)),
-                    },
-                    _ => Ok(Transformed::no(expr)),
-                },
-                _ => Ok(Transformed::no(expr)),
-            });
-            folded.map(|folded| folded.update_data(|expr| name.restore(expr)))
-        })?;
-        node.map_data(LogicalPlan::recompute_schema)
-    });
-    Ok(plan.data()?)
+fn fold_casts(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+    let fold = |expr: Expr| match &expr {
+        Expr::Cast(Cast { expr: inner, data_type }) => match inner.as_ref() {
+            // What cannot be cast is told by the execution, and only where it is reached.
+            Expr::Literal(value, _) => match value.cast_to(data_type) {
+                Ok(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
+                Err(_) => Ok(Transformed::no(expr)),
+            },
+            _ => Ok(Transformed::no(expr)),
+        },
+        _ => Ok(Transformed::no(expr)),
+    };
+    rewrite::expressions(plan, |expr, _| expr.transform_up(fold), LogicalPlan::recompute_schema)
 }
 
 /// Gives a type to the placeholders whose place implies one that DataFusion does not see: under a cast, and in LIMIT and OFFSET.

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::kernels::concat_elements::concat_elements_utf8_many;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, Volatility,
 };
+
+use crate::rewrite;
 
 /// Joins texts of one type; NULL where one is.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -65,23 +66,16 @@ impl ScalarUDFImpl for Concatenation {
 /// The analysed plan with `function` for every `||` of texts, and one call for a chain of them: DataFusion takes the type of
 /// nested calls over and over.
 pub fn replaced(plan: LogicalPlan, function: &Arc<ScalarUDF>) -> Result<LogicalPlan> {
-    plan.transform_up_with_subqueries(|node| {
-        let mut schema = DFSchema::empty();
-        node.inputs().iter().for_each(|input| schema.merge(input.schema()));
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let replaced = expr.transform_down(|expr| match expr {
-                Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) if is_text(&left, &right, &schema) => {
-                    let call = ScalarFunction::new_udf(Arc::clone(function), operands(*left, *right));
-                    Ok(Transformed::yes(Expr::ScalarFunction(call)))
-                }
-                other => Ok(Transformed::no(other)),
-            });
-            replaced.map(|replaced| replaced.update_data(|expr| name.restore(expr)))
+    let joined = |expr: Expr, schema: &DFSchema| {
+        expr.transform_down(|expr| match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) if is_text(&left, &right, schema) => {
+                let call = ScalarFunction::new_udf(Arc::clone(function), operands(*left, *right));
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            }
+            other => Ok(Transformed::no(other)),
         })
-    })
-    .data()
+    };
+    rewrite::expressions(plan, joined, Ok)
 }
 
 /// What a chain joins, in order.

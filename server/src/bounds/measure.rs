@@ -41,13 +41,9 @@ impl Measured {
             Binary, BinaryView, Date32, Date64, FixedSizeList, Interval, LargeBinary, LargeList, LargeUtf8, List, Timestamp,
             Utf8, Utf8View,
         };
-        let whole = |array: &dyn Array, unit: i128| -> Result<Vec<i128>> {
-            let array = cast(array, &DataType::Int64)?;
-            Ok(array.as_primitive::<Int64Type>().iter().map(|value| i128::from(value.unwrap_or(0)) * unit).collect())
-        };
         let (holds, numbers) = match array.data_type() {
-            Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => (Holds::Text, whole(&length(array)?, 1)?),
-            List(_) | LargeList(_) | FixedSizeList(..) => (Holds::Lists, whole(&length(array)?, 1)?),
+            Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => (Holds::Text, lengths(array)?),
+            List(_) | LargeList(_) | FixedSizeList(..) => (Holds::Lists, lengths(array)?),
             number if number.is_integer() => (Holds::Values, whole(array, 1)?),
             Date32 => (Holds::Values, whole(&cast(array, &DataType::Int32)?, DAY)?),
             Date64 => (Holds::Values, whole(array, 1_000_000)?),
@@ -99,6 +95,17 @@ impl Measured {
             Holds::Values | Holds::Intervals => self.each,
         }
     }
+}
+
+/// The values of whole numbers, in units; zero for NULL.
+fn whole(array: &dyn Array, unit: i128) -> Result<Vec<i128>> {
+    let array = cast(array, &DataType::Int64)?;
+    Ok(array.as_primitive::<Int64Type>().iter().map(|value| i128::from(value.unwrap_or(0)) * unit).collect())
+}
+
+/// The bytes of each text, the items of each list; zero for NULL.
+pub(super) fn lengths(array: &ArrayRef) -> Result<Vec<i128>> {
+    whole(&length(array)?, 1)
 }
 
 fn average(array: &ArrayRef) -> i128 {

@@ -1,27 +1,24 @@
 //! Lists that become rows. All that a batch of lists holds becomes one batch, with the other columns beside each item; so the
 //! batch is cut into runs of rows before.
 
-use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
-use datafusion::common::Statistics;
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::{ListUnnest, UnnestExec};
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
-use futures::{StreamExt, TryStreamExt, stream};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::Error;
 
-use super::measure::{Measured, runs};
+use super::measure::{Measured, lengths, runs};
 use super::shown;
+use crate::piped::{Pipe, Piped};
 
 /// Cuts what goes into an unnest, so that what comes out is about a batch, and refuses a row that alone becomes too much.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ impl PhysicalOptimizerRule for NarrowUnnest {
         plan.transform_up(|node| {
             let Some(unnest) = node.as_any().downcast_ref::<UnnestExec>() else { return Ok(Transformed::no(node)) };
             let lists = unnest.list_column_indices().to_vec();
-            let narrow = Narrow { input: Arc::clone(unnest.input()), lists, most: self.most };
+            let narrow = Piped::new(Arc::clone(unnest.input()), Arc::new(Narrow { lists, most: self.most }));
             Ok(Transformed::yes(Arc::clone(&node).with_new_children(vec![Arc::new(narrow)])?))
         })
         .data()
@@ -50,9 +47,8 @@ impl PhysicalOptimizerRule for NarrowUnnest {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Narrow {
-    input: Arc<dyn ExecutionPlan>,
     lists: Vec<ListUnnest>,
     most: usize,
 }
@@ -98,10 +94,6 @@ impl Narrow {
 
 /// How many items the list of each row has, `depth` lists down.
 fn items(lists: &ArrayRef, depth: usize) -> Result<Vec<i128>> {
-    let lengths = |array: &ArrayRef| -> Result<Vec<i128>> {
-        let lengths = cast(&arrow::compute::kernels::length::length(array)?, &DataType::Int64)?;
-        Ok(lengths.as_primitive::<Int64Type>().iter().map(|length| length.unwrap_or(0).into()).collect())
-    };
     if depth <= 1 {
         return lengths(lists);
     }
@@ -128,48 +120,14 @@ fn items(lists: &ArrayRef, depth: usize) -> Result<Vec<i128>> {
     Ok(starts.windows(2).map(within).collect())
 }
 
-impl DisplayAs for Narrow {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Narrow")
-    }
-}
-
-impl ExecutionPlan for Narrow {
-    fn name(&self) -> &str {
+impl Pipe for Narrow {
+    fn name(&self) -> &'static str {
         "Narrow"
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input, ..Self::clone(&self) }))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn pass(self: Arc<Self>, input: SendableRecordBatchStream, context: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
         let rows = context.session_config().batch_size();
-        let narrow = self.clone();
-        let input = self.input.execute(partition, context)?;
-        let pieces = move |batch| Ok::<_, DataFusionError>(stream::iter(narrow.pieces(&batch?, rows)?).map(Ok));
-        let pieces = input.map(pieces).try_flatten();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), pieces)))
-    }
-
-    fn partition_statistics(&self, partition: Option<usize>) -> Result<Statistics> {
-        self.input.partition_statistics(partition)
+        let pieces = move |batch| Ok::<_, DataFusionError>(stream::iter(self.pieces(&batch?, rows)?).map(Ok));
+        input.map(pieces).try_flatten().boxed()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use argon2::password_hash::PasswordHash;
-use nexus_flight_catalog::error::{list, nearest};
+use nexus_flight_catalog::error::{list, suggestion};
 use nexus_flight_catalog::{Error, Result};
 use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
@@ -121,10 +121,8 @@ fn log(config: &Config) -> Result<()> {
         // A word alone may be the name of a module, which would silence everything else: a mistyped level is more likely.
         let named = !word.contains(['=', '[', ':']);
         if named && !LEVELS.contains(&word.to_lowercase().as_str()) {
-            let hint = match nearest(word, LEVELS) {
-                Some(name) => format!("did you mean \"{name}\"?"),
-                None => format!("the levels are {}; directives look like \"info,h2=warn\"", list(&LEVELS)),
-            };
+            let levels = || format!("the levels are {}; directives look like \"info,h2=warn\"", list(&LEVELS));
+            let hint = suggestion(word, &LEVELS, levels);
             return wrong(format!("{} is not a level", places.quote("log.level", word)))
                 .map_err(|error: Error| error.with_hint(hint));
         }
@@ -156,11 +154,11 @@ fn catalogs(config: &Config) -> Result<()> {
     if RESERVED[0] != name && !config.catalogs.contains_key(name) {
         let known: Vec<&str> = config.catalogs.keys().map(String::as_str).collect();
         let error = places.error("defaults.catalog", format!("{} is not a catalog here", places.quote("defaults.catalog", name)));
-        return Err(match nearest(name, known.iter().copied()) {
-            Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
-            None if known.is_empty() => error.with_hint("add [catalogs.NAME]"),
-            None => error.with_hint(format!("there are {}", list(&known))),
-        });
+        let there = || match known.as_slice() {
+            [] => "add [catalogs.NAME]".to_owned(),
+            known => format!("there are {}", list(known)),
+        };
+        return Err(error.with_hint(suggestion(name, &known, there)));
     }
     Ok(())
 }

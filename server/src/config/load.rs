@@ -6,7 +6,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use nexus_flight_catalog::error::{list, nearest};
+use nexus_flight_catalog::error::{list, suggestion};
 use nexus_flight_catalog::{Error, Place, Result};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -223,10 +223,7 @@ fn reword(message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let first = quoted.next().unwrap_or_default();
     let known: Vec<&str> = quoted.collect();
-    let suggestion = |what: &str| match nearest(first, known.iter().copied()) {
-        Some(name) => format!("did you mean \"{name}\"?"),
-        None => format!("the {what} are {}", list(&known)),
-    };
+    let suggestion = |what: &str| suggestion(first, &known, || format!("the {what} are {}", list(&known)));
     if message.starts_with("unknown field") {
         return ("unknown key".to_owned(), Some(suggestion("keys here")));
     }

@@ -174,9 +174,9 @@ fn name_columns(body: &mut SetExpr, names: &[Ident]) {
         SetExpr::SetOperation { left, .. } => name_columns(left, names),
         SetExpr::Select(select) => {
             let Select { projection, .. } = select.as_mut();
-            let has_all =
+            let is_listed =
                 projection.iter().all(|item| !matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
-            if !has_all || projection.len() != names.len() {
+            if !is_listed || projection.len() != names.len() {
                 return;
             }
             for (item, name) in projection.iter_mut().zip(names) {
