@@ -30,6 +30,11 @@ def main() -> int:
     missing = [f"{tool} is not on the PATH: {fix}" for tool, fix in TOOLS.items() if not shutil.which(tool)]
     if sys.version_info[:2] != (3, 11):
         missing.append("python3 is not 3.11, for which requirements.txt has the checksums: put Python 3.11 on the PATH")
+    if not missing:
+        # Only now: it looks beside the java on the PATH.
+        import jdbc
+
+        missing += jdbc.missing()
     if missing:
         print("\n".join(missing), file=sys.stderr)
         return 1

@@ -21,13 +21,20 @@ def homes() -> dict[str, Path]:
     """Every JDK beside the one on the PATH, by its major version."""
     java = shutil.which("java")
     assert java, "java is not on the PATH: install JDK 17 and JDK 25"
-    found = {}
+    found: dict[str, Path] = {}
     for release in sorted(Path(java).resolve().parents[2].glob("*/release")):
         if version := re.search(r'JAVA_VERSION="(\d+)', release.read_text()):
             found[version[1]] = release.parent
-    missing = [version for version in VERSIONS if version not in found]
-    assert not missing, f"no JDK {' and no JDK '.join(missing)} beside {Path(java).resolve().parents[1]}: install it there"
     return found
+
+
+def missing() -> list[str]:
+    """The JDKs that the tests need and this machine has not, in words."""
+    return [
+        f"JDK {version} is not beside the java on the PATH, where {', '.join(sorted(homes()))} are: install it there"
+        for version in VERSIONS
+        if version not in homes()
+    ]
 
 
 @cache

@@ -20,6 +20,8 @@ from gateway import BINARY, REPOSITORY
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # Other names of the same languages would pass unseen.
+# A key for tickets as well as a password: 32 bytes in base64.
+SECRET = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
 MISNAMED = {"bash", "shell", "console", "shell-session", "zsh", "py", "python3"}
 
 
@@ -78,9 +80,21 @@ def test_the_commands_of_a_page(page: Path, usual: str, tmp_path: Path) -> None:
             assert re.match(r"no-run: \w.{5,}", block.note), f"{where}: no-run needs a reason"
         elif block.file:
             (tmp_path / block.file).write_text(block.text)
+        elif block.language == "toml":
+            check_configuration(block, where, tmp_path)
         elif command := commands(block, usual):
             done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, f"{where} ended with {done.returncode}\n{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def check_configuration(block: Block, where: str, folder: Path) -> None:
+    """A configuration in the documentation is one that the gateway takes, whatever the secrets in it are."""
+    file = folder / "shown.toml"
+    file.write_text(block.text)
+    secrets = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", block.text), SECRET)
+    command = [str(BINARY), "config", "check", str(file)]
+    done = subprocess.run(command, env={**environment(), **secrets}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{where}\n{block.text}\n{done.stderr}"
 
 
 def commands(block: Block, address: str) -> list[str] | None:

@@ -14,7 +14,7 @@ import pytest
 
 import s3
 from gateway import Gateway, configured
-from wire import Client
+from wire import Client, statement
 
 CATALOG = """
 [defaults]
@@ -131,8 +131,10 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
         yield running
 
 
-def over(bucket: s3.Bucket, folder: Path, key: str = s3.KEY, secret: str = s3.SECRET, name: str = "sales") -> Gateway:
-    """A gateway over the bucket, with these keys."""
+def over(
+    bucket: s3.Bucket, folder: Path, key: str = s3.KEY, secret: str = s3.SECRET, name: str = "sales", tables: str = ""
+) -> Gateway:
+    """A gateway over the bucket, with these keys and declared tables."""
     text = f"""
 [defaults]
 catalog = "bucket"
@@ -144,6 +146,7 @@ region = "us-east-1"
 access_key_id = "{key}"
 secret_access_key = "${{env:BUCKET_SECRET}}"
 allow_http = true
+{tables}
 """
     return configured(folder, text, environment={"BUCKET_SECRET": secret})
 
@@ -155,6 +158,44 @@ def test_a_bucket_with_the_right_key(bucket: s3.Bucket, tmp_path: Path) -> None:
         pa.csv.write_csv(pa.table({"late": [7]}), bucket.root / "sales" / "2026" / "late.csv")
         assert client.rows("select late from late") == [{"late": 7}]
         assert s3.SECRET not in gateway.logged()
+
+
+def test_folders_and_globs_of_a_bucket(bucket: s3.Bucket, tmp_path: Path) -> None:
+    here = bucket.root / "sales" / "2026"
+    for year in (2024, 2025, 2026):
+        for month in ("one", "two"):
+            folder = here / "events" / f"year={year}" / month
+            folder.mkdir(parents=True)
+            pq.write_table(pa.table({"at": [year * 10, year * 10 + 1]}), folder / "part.parquet")
+            pa.csv.write_csv(pa.table({"note": [f"{year} {month}"]}), folder / "note.csv")
+    (here / "events" / "_SUCCESS").write_bytes(b"")
+    globs = {"events": "events/**/*.parquet", "notes": "events/*/two/*.csv"}
+    declared = "\n".join(f'[catalogs.bucket.tables.{name}]\npath = "{glob}"' for name, glob in globs.items())
+    with over(bucket, tmp_path, tables=declared) as gateway, Client(gateway.flight) as client:
+        assert client.rows("select count(*) as n, sum(at) as s, max(year) as y from events where year >= 2025") == [
+            {"n": 8, "s": 2 * (20250 + 20251 + 20260 + 20261), "y": 2026}
+        ]
+        assert client.rows("select note from notes order by note") == [{"note": f"{year} two"} for year in (2024, 2025, 2026)]
+        late = here / "events" / "year=2027" / "two"
+        late.mkdir(parents=True)
+        pa.csv.write_csv(pa.table({"note": ["2027 two"]}), late / "note.csv")
+        assert client.rows("select count(*) as n from notes") == [{"n": 4}]
+
+
+def test_an_object_that_changes_while_it_is_read(bucket: s3.Bucket, tmp_path: Path) -> None:
+    large = bucket.root / "sales" / "2026" / "large.parquet"
+    many = pa.table({"a": pa.array(range(20_000_000), pa.int64())})
+    pq.write_table(many, large, row_group_size=100_000, use_dictionary=False, compression=None)
+    with over(bucket, tmp_path) as gateway, Client(gateway.flight) as client:
+        [ticket] = client.info(statement("select a from large")).tickets
+        stream = client.get(ticket)
+        next(stream)
+        pq.write_table(pa.table({"a": [-1]}), tmp_path / "other.parquet")
+        (tmp_path / "other.parquet").replace(large)
+        with pytest.raises(grpc.RpcError) as error:
+            list(stream)
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION, error.value.details()
+        assert client.rows("select a from large") == [{"a": -1}]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,34 @@ def test_an_error_is_json(statement: str, status: int, said: str, embedded: Gate
     assert said in answer.text
 
 
+@pytest.mark.parametrize("form", ["application/vnd.apache.arrow.stream", "application/x-ndjson", "text/csv"])
+def test_an_error_after_the_first_rows_breaks_the_body_off(form: str, embedded: Gateway) -> None:
+    # In order, so that the row that fails is far behind the first.
+    late = "select 1 / (value - 150000) as v from generate_series(1, 200000)"
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        post(embedded, late, form)
+    told = post(embedded, f"select state, error from system.queries where statement = '{late}' limit 1").json()
+    assert told["state"] == "invalid"
+    assert "divi" in told["error"].lower()
+
+
+def test_the_headers_tell_the_statement_and_the_cache(embedded: Gateway) -> None:
+    answers = [post(embedded, "select 20261124 as v") for _ in range(2)]
+    assert [answer.headers["x-nexus-cache"] for answer in answers] == ["miss", "hit"]
+    assert post(embedded, "select random()").headers["x-nexus-cache"] == "bypass"
+    [first, second] = [answer.headers["x-nexus-query"] for answer in answers]
+    assert first != second
+    told = post(embedded, f"select statement, cache from system.queries where query_id = '{second}'").json()
+    assert told == {"statement": "select 20261124 as v", "cache": "hit"}
+
+
+def test_a_statement_that_is_too_long(embedded: Gateway) -> None:
+    for text in ("select " + "1" * (2 << 20), "select " + "1" * (20 << 20)):
+        answer = post(embedded, text)
+        assert answer.status_code == 429
+        assert "limits.statement" in answer.json()["error"]["hint"]
+
+
 def test_a_form_that_is_not_offered(embedded: Gateway) -> None:
     answer = post(embedded, "select 1", "image/png")
     assert answer.status_code in (400, 406)
@@ -106,8 +134,10 @@ def test_a_form_that_is_not_offered(embedded: Gateway) -> None:
 
 
 def test_other_pages_and_methods(embedded: Gateway) -> None:
-    assert requests.get(f"{embedded.url}/nowhere", timeout=10).status_code == 404
-    assert requests.get(f"{embedded.url}/v1/sql", timeout=10).status_code == 405
+    for path, status in (("nowhere", 404), ("v1/sql", 405)):
+        answer = requests.get(f"{embedded.url}/{path}", timeout=10)
+        assert answer.status_code == status
+        assert "POST /v1/sql" in answer.json()["error"]["hint"]
 
 
 def test_health_and_metrics(embedded: Gateway) -> None:

@@ -11,6 +11,8 @@ import pyarrow.compute
 _wide = Context(prec=80)
 LONG = "longer than the twelve bytes of a view"
 MOMENT = datetime(2026, 2, 28, 23, 59, 59)
+# The digits of a second that Python and a unit can both hold.
+FRACTIONS = {"s": 0, "ms": 3, "us": 6, "ns": 6}
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,18 @@ def _bytes(name: str, data_type: pa.DataType) -> Column:
 
 
 def _timestamps(name: str, unit: str, zone: str | None = None) -> Column:
-    values = [datetime(1970, 1, 1), MOMENT, datetime(1900, 1, 1), datetime(2262, 4, 11)]
-    return Column(name, pa.timestamp(unit, zone), values, [f"{value}.0" for value in values])
+    digits = FRACTIONS[unit]
+    fraction = MOMENT.replace(microsecond=int("123456"[:digits].ljust(6, "0")))
+    values = [datetime(1970, 1, 1), MOMENT, datetime(1900, 1, 1), datetime(2262, 4, 11), fraction]
+    shown = [f"{value}.0" for value in values[:-1]] + [f"{MOMENT}.{'123456'[:digits] or '0'}"]
+    return Column(name, pa.timestamp(unit, zone), values, shown)
+
+
+def _times(name: str, data_type: pa.DataType, unit: str) -> Column:
+    fraction = time(12, 34, 56, int("123456"[: FRACTIONS[unit]].ljust(6, "0")))
+    # The driver shows thousandths, and none where they are nothing.
+    shown = "12:34:56" if unit == "s" else "12:34:56.123"
+    return Column(name, data_type, [time(0, 0), time(23, 59, 59), fraction], ["00:00:00", "23:59:59", shown])
 
 
 def _lists(name: str, data_type: pa.DataType) -> Column:
@@ -102,10 +114,10 @@ COLUMNS = [
         ["1970-01-01", "1900-01-01", "9999-12-31"],
     ),
     Column("date64", pa.date64(), [date(1970, 1, 1), date(9999, 12, 31)], ["1970-01-01", "9999-12-31"]),
-    Column("time32_s", pa.time32("s"), [time(0, 0), time(23, 59, 59)], ["00:00:00", "23:59:59"]),
-    Column("time32_ms", pa.time32("ms"), [time(0, 0), time(23, 59, 59)], ["00:00:00", "23:59:59"]),
-    Column("time64_us", pa.time64("us"), [time(0, 0), time(23, 59, 59)], ["00:00:00", "23:59:59"]),
-    Column("time64_ns", pa.time64("ns"), [time(0, 0), time(23, 59, 59)], ["00:00:00", "23:59:59"]),
+    _times("time32_s", pa.time32("s"), "s"),
+    _times("time32_ms", pa.time32("ms"), "ms"),
+    _times("time64_us", pa.time64("us"), "us"),
+    _times("time64_ns", pa.time64("ns"), "ns"),
     _timestamps("timestamp_s", "s"),
     _timestamps("timestamp_ms", "ms"),
     _timestamps("timestamp_us", "us"),

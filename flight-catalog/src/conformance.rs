@@ -6,119 +6,26 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray,
-    RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{TableProviderFilterPushDown, col, lit};
-use datafusion::physical_plan::{collect, stream::RecordBatchStreamAdapter};
+use datafusion::physical_plan::{collect, execute_stream, stream::RecordBatchStreamAdapter};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Kind, Result};
 use crate::name::TableName;
-use crate::source::{Capabilities, Context, ForeignKey, Keys, Principal, Resolved, Source, Version};
+use crate::source::{Capabilities, Context, Keys, Principal, Resolved, Source, Version};
 
-/// A table that the source under test holds.
-#[derive(Debug, Clone)]
-pub struct SeedTable {
-    /// Its name.
-    pub name: String,
-    /// Its rows.
-    pub batch: RecordBatch,
-    /// Its keys; checked where the source declares that it knows keys.
-    pub keys: Keys,
-}
+mod seed;
 
-/// The tables that a fixture loads: `types` (common types, NULLs, text in many scripts), `links` (refers to `types`),
-/// `empty`, and `nested` (lists, structures, binary) for sources that can hold it.
-pub fn seed() -> Vec<SeedTable> {
-    let primary = |column: &str| Keys { primary: vec![column.to_owned()], foreign: vec![] };
-    let target = ForeignKey {
-        columns: vec!["target".into()],
-        schema: "main".into(),
-        table: "types".into(),
-        referenced: vec!["id".into()],
-    };
-    let links = Keys { foreign: vec![target], ..primary("link") };
-    let types = types(ROWS);
-    vec![
-        SeedTable { name: "empty".into(), batch: types.slice(0, 0), keys: Keys::default() },
-        SeedTable { name: "links".into(), batch: links_batch(), keys: links },
-        SeedTable { name: "nested".into(), batch: nested(), keys: Keys::default() },
-        SeedTable { name: "types".into(), batch: types, keys: primary("id") },
-    ]
-}
-
-const ROWS: i64 = 120;
-
-fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    let fields: Fields = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
-    let arrays = columns.into_iter().map(|(_, array)| array).collect();
-    let made = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays);
-    made.unwrap_or_else(|_| RecordBatch::new_empty(Arc::new(Schema::empty())))
-}
-
-/// The table `types` with this many rows; a fixture's mutation writes it anew with more.
-pub fn types(rows: i64) -> RecordBatch {
-    let texts =
-        ["alpha", "Beta", "数据网关", "データ", "게이트웨이", "naïve café", "emoji 🚀", "comma, \"quoted\"", "x%_y", " padded "];
-    let ids = || 0..rows;
-    let sparse = |step: i64| move |id: i64| (id % step != 0).then_some(id);
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("id", Arc::new(Int64Array::from_iter_values(ids()))),
-        ("flag", Arc::new(ids().map(sparse(7)).map(|id| id.map(|id| id % 2 == 0)).collect::<BooleanArray>())),
-        ("small", Arc::new(ids().map(sparse(5)).map(|id| id.map(|id| (id % 20 - 10) as i32)).collect::<Int32Array>())),
-        ("ratio", Arc::new(ids().map(sparse(11)).map(|id| id.map(|id| id as f64 / 8.0 - 3.5)).collect::<Float64Array>())),
-        ("price", {
-            let values: Decimal128Array = ids().map(sparse(9)).map(|id| id.map(|id| i128::from(id * 1099 - 5000))).collect();
-            Arc::new(values.with_data_type(DataType::Decimal128(15, 2)))
-        }),
-        ("name", {
-            let text = |id: i64| texts.get((id % 13) as usize).map(|text| format!("{text} {}", id % 3));
-            Arc::new(ids().map(text).collect::<StringArray>())
-        }),
-        ("day", Arc::new(ids().map(sparse(6)).map(|id| id.map(|id| 19_000 + id as i32 * 3)).collect::<Date32Array>())),
-        ("at", {
-            let micros = |id: i64| 1_700_000_000_000_000 + id * 86_400_123_456;
-            Arc::new(ids().map(sparse(8)).map(|id| id.map(micros)).collect::<TimestampMicrosecondArray>())
-        }),
-    ];
-    batch(columns)
-}
-
-fn links_batch() -> RecordBatch {
-    let targets = (0..40).map(|link| (link % 4 != 3).then_some(link * 5 % 130));
-    batch(vec![
-        ("link", Arc::new(Int64Array::from_iter_values(0..40))),
-        ("target", Arc::new(targets.collect::<Int64Array>())),
-        ("note", Arc::new((0..40).map(|link| (link % 3 != 0).then(|| format!("备注 {link}"))).collect::<StringArray>())),
-    ])
-}
-
-fn nested() -> RecordBatch {
-    let lists = (0..30).map(|row| (row % 4 != 0).then(|| (0..row % 5).map(Some).collect::<Vec<Option<i32>>>()));
-    let x: ArrayRef = Arc::new((0..30).map(|row| (row % 3 != 0).then_some(row)).collect::<Int32Array>());
-    let y: ArrayRef = Arc::new((0..30).map(|row| Some(format!("点 {row}"))).collect::<StringArray>());
-    let fields = [("x", &x), ("y", &y)].map(|(name, array)| Arc::new(Field::new(name, array.data_type().clone(), true)));
-    let point = StructArray::try_new(Fields::from(fields.to_vec()), vec![x, y], None);
-    let bytes = (0..30u8).map(|row| (row % 5 != 0).then(|| vec![row, 0, 255]));
-    let mut columns: Vec<(&str, ArrayRef)> = vec![
-        ("id", Arc::new(Int64Array::from_iter_values(0..30))),
-        ("list", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists))),
-        ("bytes", Arc::new(bytes.collect::<BinaryArray>())),
-    ];
-    if let Ok(point) = point {
-        columns.push(("point", Arc::new(point)));
-    }
-    batch(columns)
-}
+use seed::ROWS;
+pub use seed::{SeedTable, seed, types};
 
 /// Changes the rows of `types` to those of [`types`] with this many rows.
 pub type Mutate = Box<dyn Fn(i64) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -157,7 +64,7 @@ pub async fn check(fixture: &Fixture) -> Result<(), Vec<String>> {
     run.declarations();
     run.listings().await;
     run.missing_names().await;
-    run.cancelled().await;
+    run.left_early().await;
     for table in &fixture.tables {
         run.reads(table).await;
         run.push_down(table).await;
@@ -242,13 +149,20 @@ impl Run<'_> {
         }
     }
 
-    async fn cancelled(&mut self) {
+    /// Work that is dropped halfway leaves the source as it was.
+    async fn left_early(&mut self) {
         let Fixture { source, schema, .. } = self.fixture;
         let cx = self.cx.clone();
-        let cx = Context { cancel: cx.cancel.child_token(), ..cx };
-        cx.cancel.cancel();
-        let table = cx.run(source.table(&cx, schema, "types")).await;
-        self.fails("resolving for a statement that was cancelled", Kind::Cancelled, table);
+        // Polled once at the most, and dropped.
+        let _ = source.table(&cx, schema, "types").now_or_never();
+        let resolved = self.resolve("types").await;
+        let Some(resolved) = self.works("resolving after a resolution that was left", resolved) else { return };
+        for what in ["a scan", "a scan after one that was left"] {
+            let first = first_batch(&resolved.provider).await;
+            if let Some(rows) = self.works(what, first) {
+                self.expect(rows > 0, || format!("{what} gives no rows"));
+            }
+        }
     }
 
     /// Every answer about a table is the one that DataFusion gives over the same rows.
@@ -330,11 +244,9 @@ impl Run<'_> {
             }
             Err(error) => self.violations.push(format!("asking for filters fails: {error}")),
         }
-        let rows = match scan_with_limit(&resolved.provider, 1).await {
-            Ok(rows) => rows,
-            Err(error) => return self.violations.push(format!("a scan with a limit fails: {error}")),
-        };
         let all = table.batch.num_rows();
+        let rows = scan(&resolved.provider, 1).await;
+        let Some(rows) = self.works("a scan with a limit", rows) else { return };
         self.expect(rows > 0, || "a scan with limit 1 gives no row".into());
         self.expect(!limit || rows < all, || format!("limits are declared, and a scan with limit 1 gives all {all} rows"));
         self.expect(limit || rows == all, || {
@@ -558,11 +470,19 @@ fn text(batch: &RecordBatch) -> Result<Vec<String>> {
 }
 
 /// How many rows a scan gives that was asked for few, before any plan above it.
-async fn scan_with_limit(provider: &Arc<dyn TableProvider>, limit: usize) -> Result<usize> {
+async fn scan(provider: &Arc<dyn TableProvider>, limit: usize) -> Result<usize> {
     let session = session();
     let plan = provider.scan(&session.state(), Some(&vec![0]), &[], Some(limit)).await?;
     let batches = collect(plan, session.task_ctx()).await?;
     Ok(batches.iter().map(RecordBatch::num_rows).sum())
+}
+
+/// The rows of the first batch of a scan that is left after it.
+async fn first_batch(provider: &Arc<dyn TableProvider>) -> Result<usize> {
+    let session = session();
+    let plan = provider.scan(&session.state(), None, &[], None).await?;
+    let mut batches = execute_stream(plan, session.task_ctx())?;
+    Ok(batches.try_next().await?.map_or(0, |batch| batch.num_rows()))
 }
 
 fn difference(sql: &str, got: &[String], wanted: &[String]) -> String {

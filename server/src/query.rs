@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -66,6 +66,12 @@ pub struct Description {
 /// Batches as they are made.
 pub type Batches = BoxStream<'static, Result<RecordBatch>>;
 
+/// The bytes of the rows themselves: their buffers may be shared with other columns and batches.
+pub fn size(batch: &RecordBatch) -> u64 {
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+    sizes.map(|size| size as u64).sum()
+}
+
 /// The rows of a statement.
 pub struct Answer {
     /// The columns, the same as [`Description::schema`].
@@ -95,5 +101,17 @@ impl CacheUse {
             CacheUse::Miss => "miss",
             CacheUse::Bypass => "bypass",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_counts_its_own_bytes_only() {
+        let column = arrow::array::Int64Array::from_iter_values(0..1000);
+        let batch = RecordBatch::try_from_iter([("a", std::sync::Arc::new(column) as _)]).unwrap();
+        assert_eq!(size(&batch.slice(0, 10)), 80);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::middleware::from_fn_with_state;
+use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nexus_flight_catalog::{Error, Place, Result};
 use tokio::net::TcpListener;
@@ -19,6 +20,7 @@ use crate::flight::frames;
 use crate::flight::service::Service;
 use crate::gateway::Gateway;
 use crate::http;
+use crate::wire::connection::Port;
 use crate::wire::{auth, hello};
 
 /// How long running streams may go on after the first Ctrl-C.
@@ -94,7 +96,10 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<()> {
     let flight = flight(config, &gateway, listeners.flight, stop.clone()).await?;
-    let http = axum::serve(listeners.http, http::router(gateway, metrics).into_make_service_with_connect_info::<SocketAddr>())
+    // A tap that does nothing: with one, axum tells the address of the client for any kind of port.
+    let port = Port::new(listeners.http, config.limits.connections).tap_io(|_| {});
+    let router = http::router(gateway, metrics, config.limits.statement.bytes());
+    let http = axum::serve(port, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let both = async {
         let (flight, http) = tokio::join!(flight, http.into_future());
@@ -122,7 +127,12 @@ async fn flight(
     let service = Service {
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
-        metadata: Metadata::new(Arc::clone(&gateway.catalogs), gateway.planner.functions(), config.tickets.session_ttl.0)?,
+        metadata: Metadata::new(
+            Arc::clone(&gateway.catalogs),
+            gateway.planner.functions(),
+            config.limits.statement.bytes(),
+            config.tickets.session_ttl.0,
+        )?,
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),
@@ -145,7 +155,7 @@ async fn flight(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_routes(Routes::from(guarded));
-    let incoming = hello::plain(listener);
+    let incoming = hello::plain(Port::new(listener, config.limits.connections));
     Ok(async move {
         let closing = async move {
             stop.cancelled().await;

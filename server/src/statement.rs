@@ -11,6 +11,8 @@ use nexus_flight_catalog::{Error, Place, Result};
 mod doubling;
 mod repairs;
 
+pub use doubling::TABLES;
+
 /// How large a statement may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Caps {

@@ -41,6 +41,10 @@ enum Lie {
     HiddenNative,
     /// Takes rows and drops them.
     IngestsNothing,
+    /// Stops at a limit without saying so.
+    HiddenLimit,
+    /// Knows no keys.
+    NoKeys,
 }
 
 async fn violations(lie: Lie, declare: impl FnOnce(&mut Capabilities)) -> String {
@@ -78,6 +82,8 @@ async fn the_truth_passes() {
 
 #[tokio::test]
 async fn what_is_declared_and_absent() {
+    let found = violations(Lie::NoKeys, |_| {}).await;
+    assert!(found.contains("has the keys Keys { primary: [], foreign: [] } and should have"), "{found}");
     let cases: [(Declare, &str); 4] = [
         (|it| it.filters = true, "filters are declared, and the table takes none"),
         (|it| it.limit = true, "limits are declared, and a scan with limit 1 gives all 120 rows"),
@@ -92,7 +98,9 @@ async fn what_is_declared_and_absent() {
 
 #[tokio::test]
 async fn what_is_there_and_not_declared() {
-    let cases: [(Lie, Declare, &str); 4] = [
+    let cases: [(Lie, Declare, &str); 6] = [
+        (Lie::HiddenLimit, |_| {}, "limits are not declared, and a scan with limit 1 gives 1 of 120 rows"),
+        (Lie::IngestsNothing, |_| {}, "ingest work and are not declared"),
         (Lie::Declaration, |it| it.keys = false, "and should have Keys"),
         (Lie::Declaration, |it| it.versions = false, "versions are not declared, and there is Pinned"),
         (Lie::HiddenNative, |_| {}, "native statements work and are not declared"),
@@ -144,7 +152,8 @@ impl Source for Liar {
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
         let mut resolved = self.inner.table(cx, schema, table).await?;
         match self.lie {
-            Lie::DropsRows | Lie::LimitBeforeFilter | Lie::IgnoresFilters => {
+            Lie::NoKeys => resolved.keys = Keys::default(),
+            Lie::DropsRows | Lie::LimitBeforeFilter | Lie::IgnoresFilters | Lie::HiddenLimit => {
                 resolved.provider = Arc::new(LyingTable { inner: resolved.provider, lie: self.lie });
             }
             Lie::FixedVersion => resolved.version = Version::Pinned("1".into()),
@@ -211,6 +220,7 @@ impl TableProvider for LyingTable {
                 let few = if filters.is_empty() { limit } else { Some(60) };
                 Ok(Arc::new(GlobalLimitExec::new(scan, 0, few)))
             }
+            Lie::HiddenLimit => Ok(Arc::new(GlobalLimitExec::new(scan, 0, limit))),
             Lie::DropsRows => Ok(Arc::new(GlobalLimitExec::new(scan, 1, None))),
             _ => Ok(scan),
         }

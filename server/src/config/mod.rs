@@ -140,6 +140,8 @@ impl Default for Tickets {
 pub struct Limits {
     /// Memory for the operators of all statements together.
     pub memory: Size,
+    /// Connections at once to each port; the next one waits.
+    pub connections: u32,
     /// Statements that run at once.
     pub concurrency: u32,
     /// Statements that wait for their turn; the next one is refused.
@@ -158,6 +160,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: Size(1 << 30),
+            connections: 1_000,
             concurrency: 16,
             queue: 64,
             queue_wait: Period(Duration::from_secs(30)),

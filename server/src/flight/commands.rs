@@ -11,6 +11,7 @@ use nexus_flight_catalog::{Catalogs, Context, Result};
 
 use crate::flight::metadata::{self, Facts, Functions, SqlInfos};
 use crate::flight::profile::TypeProfile;
+use crate::statement;
 
 /// The schema of a metadata command's answer; none where the command is not about metadata.
 pub fn schema(command: &Command) -> Option<SchemaRef> {
@@ -36,9 +37,11 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Over catalogs, with the functions of a state. A prepared statement lives for `prepared_timeout`.
-    pub fn new(catalogs: Arc<Catalogs>, state: &SessionState, prepared_timeout: Duration) -> Result<Self> {
-        let infos = SqlInfos::new(Facts { functions: functions(state), cancel: false, prepared_timeout })?;
+    /// Over catalogs, with the functions of a state. A statement has up to `longest` bytes, a prepared one lives for
+    /// `prepared_timeout`.
+    pub fn new(catalogs: Arc<Catalogs>, state: &SessionState, longest: usize, prepared_timeout: Duration) -> Result<Self> {
+        let functions = functions(state);
+        let infos = SqlInfos::new(Facts { functions, cancel: false, longest, tables: statement::TABLES, prepared_timeout })?;
         Ok(Self { catalogs, infos })
     }
 

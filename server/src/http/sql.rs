@@ -12,8 +12,9 @@ use arrow_ipc::writer::StreamWriter;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Context, Error, Principal, Result};
@@ -42,12 +43,19 @@ pub async fn run(
     State(gateway): State<Arc<Gateway>>,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match answer(&gateway, principal, &headers, &body).await {
-        Ok(response) => response,
-        Err(error) => problem(&error),
+    let answered = async { answer(&gateway, principal, &headers, &body.map_err(unread)?).await };
+    answered.await.unwrap_or_else(|error| problem(&error))
+}
+
+fn unread(rejection: BytesRejection) -> Error {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return Error::exhausted("the statement is longer than the limit")
+            .with_hint("shorten it, or raise limits.statement")
+            .with_retryable(false);
     }
+    Error::invalid("the body could not be read to its end").caused_by(rejection)
 }
 
 async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, body: &[u8]) -> Result<Response> {

@@ -10,7 +10,7 @@ use nexus_flight_catalog::{Error, Kind, Result};
 use uuid::Uuid;
 
 use crate::printable::printable;
-use crate::query::{Answer, CacheUse, Description, Execute, Query};
+use crate::query::{Answer, CacheUse, Description, Execute, Query, size};
 
 /// How many statements that ran are remembered.
 const REMEMBERED: usize = 1_000;
@@ -145,7 +145,7 @@ fn watched(answer: Answer, open: Open) -> Answer {
         let (mut batches, mut open) = state?;
         match batches.next().await {
             Some(Ok(batch)) => {
-                open.count(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+                open.count(batch.num_rows() as u64, size(&batch));
                 Some((Ok(batch), Some((batches, open))))
             }
             Some(Err(error)) => {

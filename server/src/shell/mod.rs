@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use clap::Args as Arguments;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -22,6 +21,8 @@ use client::{Client, Rows};
 use destination::Destination;
 pub use output::Format;
 use output::Output;
+
+use crate::query::size;
 
 /// The exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -198,12 +199,6 @@ fn schema(rows: &Rows<'_>) -> SchemaRef {
     rows.schema().cloned().unwrap_or_else(|| Schema::empty().into())
 }
 
-/// The bytes of the rows themselves: their buffers may be shared with other columns and batches.
-fn size(batch: &RecordBatch) -> u64 {
-    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
-    sizes.map(|size| size as u64).sum()
-}
-
 /// A line on standard error with time, rows and bytes; nothing where that is not a terminal.
 fn progress() -> ProgressBar {
     let progress = ProgressBar::new_spinner();
@@ -255,12 +250,5 @@ mod tests {
         tokio::spawn(async move { while listener.accept().await.is_ok() {} });
         let said = run(args(&["--url", &url, "-c", "SELECT 1"])).await.unwrap_err().to_string();
         assert!(said.starts_with("no connection to 127.0.0.1:") && said.contains("grpc+tls://"), "{said}");
-    }
-
-    #[test]
-    fn a_slice_counts_its_own_bytes_only() {
-        let column = arrow::array::Int64Array::from_iter_values(0..1000);
-        let batch = RecordBatch::try_from_iter([("a", std::sync::Arc::new(column) as _)]).unwrap();
-        assert_eq!(size(&batch.slice(0, 10)), 80);
     }
 }

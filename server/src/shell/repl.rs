@@ -1,6 +1,7 @@
 //! The prompt of `nexus sql`: lines until a semicolon, a history, and the few commands that begin with a backslash.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,7 +55,7 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
                 let mut words = line.split_whitespace();
                 match (words.next(), words.next()) {
                     (Some("\\q"), _) => break,
-                    (Some("\\d"), pattern) => show(client, Ask::Tables(pattern), Format::Table).await,
+                    (Some("\\d"), pattern) => drop(show(client, Ask::Tables(pattern), Format::Table).await),
                     (Some("\\?"), _) => eprintln!("{HELP}"),
                     (command, _) => eprintln!("error: there is no command {}; \\? lists them", command.unwrap_or_default()),
                 }
@@ -72,7 +73,10 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
                     remember(&mut editor, typed.trim());
                 }
                 for statement in &statements {
-                    show(client, Ask::Statement(statement), format).await;
+                    // Ctrl-C is meant for all that was typed.
+                    if show(client, Ask::Statement(statement), format).await.is_break() {
+                        break;
+                    }
                 }
                 // A comment or blank line alone does not begin a statement.
                 typed = split::last(rest).map(|_| rest.trim_start().to_owned()).unwrap_or_default();
@@ -85,8 +89,8 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a statement and tells how it went.
-async fn show(client: &mut Client, ask: Ask<'_>, format: Format) {
+/// Runs a statement and tells how it went. Breaks where the user cancelled it.
+async fn show(client: &mut Client, ask: Ask<'_>, format: Format) -> ControlFlow<()> {
     let mut to = Destination::stdout();
     match run_statement(client, ask, format, &mut to).await {
         Ok(Done::Whole(total)) => {
@@ -94,10 +98,14 @@ async fn show(client: &mut Client, ask: Ask<'_>, format: Format) {
             let rows = if total.rows == 1 { "row" } else { "rows" };
             eprintln!("{} {rows}, {}, {took:.3} s", HumanCount(total.rows), HumanBytes(total.bytes));
         }
-        Ok(Done::Interrupted) => eprintln!("cancelled"),
+        Ok(Done::Interrupted) => {
+            eprintln!("cancelled");
+            return ControlFlow::Break(());
+        }
         Ok(Done::ReaderGone) => {}
         Err(error) => eprintln!("error: {error}"),
     }
+    ControlFlow::Continue(())
 }
 
 /// Where the history is kept, by the XDG rules.

@@ -16,7 +16,7 @@ const LEVELS: usize = 10;
 const GROUPINGS: u64 = 1_024;
 
 /// How many tables a statement may read once its common table expressions are written out.
-const TABLES: u64 = 1_000;
+pub const TABLES: u64 = 1_000;
 
 /// Writes `ELSE CASE … END END` as further branches of one CASE, then refuses what still nests too deep. The depth of the
 /// statement must be bounded already. Errors: `Exhausted`.

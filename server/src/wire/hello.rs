@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use futures::Stream;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+
+use crate::wire::connection::{Connection, Port};
 
 /// Connections that have said something and wait to be served.
 const WAITING: usize = 64;
@@ -16,41 +18,29 @@ const SILENCE: Duration = Duration::from_secs(30);
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The connections of a plain port, less those that begin with TLS. Ends when the reader does.
-pub fn plain(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+pub fn plain(mut port: Port) -> impl Stream<Item = std::io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         loop {
-            let accepted = tokio::select! {
+            let (connection, peer) = tokio::select! {
                 () = sender.closed() => return,
-                accepted = listener.accept() => accepted,
+                accepted = port.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let sender = sender.clone();
-                    // In a task of its own, so that a silent client keeps nobody waiting.
-                    tokio::spawn(async move {
-                        if let Some(stream) = greeted(stream, peer).await {
-                            let _ = stream.set_nodelay(true);
-                            // The server may have ended meanwhile.
-                            let _ = sender.send(Ok(stream)).await;
-                        }
-                    });
+            let sender = sender.clone();
+            // In a task of its own, so that a silent client keeps nobody waiting.
+            tokio::spawn(async move {
+                if let Some(connection) = greeted(connection, peer).await {
+                    // The server may have ended meanwhile.
+                    let _ = sender.send(Ok(connection)).await;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    // Too many open files, mostly: closing ones make room.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
+            });
         }
     });
     ReceiverStream::new(receiver)
 }
 
-async fn greeted(stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
-    let mut first = [0];
-    let read = tokio::time::timeout(SILENCE, stream.peek(&mut first)).await.ok()?.ok()?;
-    if read == 1 && first == [TLS_HANDSHAKE] {
+async fn greeted(connection: Connection, peer: SocketAddr) -> Option<Connection> {
+    if tokio::time::timeout(SILENCE, connection.first()).await.ok()?? == TLS_HANDSHAKE {
         tracing::warn!(
             %peer,
             "a client began with TLS on this plain port; turn it off in the client: useEncryption=false for JDBC, grpc:// \
@@ -58,5 +48,5 @@ async fn greeted(stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
         );
         return None;
     }
-    (read == 1).then_some(stream)
+    Some(connection)
 }

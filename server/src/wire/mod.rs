@@ -1,5 +1,6 @@
 //! What gRPC and HTTP share below the protocols: how a connection begins and who is calling.
 
 pub mod auth;
+pub mod connection;
 pub mod hello;
 pub mod problem;

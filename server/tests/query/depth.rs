@@ -68,11 +68,9 @@ fn the_deepest_that_is_let_through_runs() {
             }
             let began = Instant::now();
             let outcome = fixture.run(&text(low)).await;
-            eprintln!(
-                "{name}: {low} in {:?}: {}",
-                began.elapsed(),
-                outcome.as_ref().map_or_else(ToString::to_string, |_| "rows".to_owned())
-            );
+            // Ten sub-queries are let through within one another, and more of everything else.
+            assert!(low >= 9, "{name}: only {low} are let through");
+            assert!(outcome.is_ok(), "{name}: {low}: {}", outcome.err().map(|error| error.to_string()).unwrap_or_default());
             assert!(began.elapsed() < Duration::from_secs(60), "{name}: {low} took {:?}", began.elapsed());
         }
     });

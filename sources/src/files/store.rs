@@ -121,6 +121,8 @@ impl Store {
                 Error::data(format!("the name of a file here is no path: {source}")).with_hint("rename the file")
             }
             object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
+            // Only what was listed is asked for: the object has become shorter.
+            _ if text.contains("InvalidRange") => changed(),
             _ => Error::unavailable(format!("the store cannot be read: {}", first_line(&text))),
         };
         error.at(self.place(path))

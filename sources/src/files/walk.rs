@@ -54,7 +54,14 @@ impl Walk {
     fn entry(&mut self, parent: &str, folder: &FilePath, name: &std::ffi::OsStr) -> Result<()> {
         let text = name.to_string_lossy();
         let relative = if parent.is_empty() { text.clone().into_owned() } else { format!("{parent}/{text}") };
-        let Ok(found) = fs::metadata(folder.join(name)) else { return Ok(()) };
+        let path = folder.join(name);
+        let found = match fs::metadata(&path) {
+            Ok(found) => found,
+            // Gone since it was listed, or a link that leads nowhere.
+            Err(_) if fs::symlink_metadata(&path).is_ok_and(|it| it.is_symlink()) => return Ok(()),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(cause) => return Err(unreadable(&cause, folder)),
+        };
         let is_wanted = match &self.pattern {
             Some(pattern) if found.is_dir() => pattern.leads(&relative),
             Some(pattern) => pattern.matches(&relative),

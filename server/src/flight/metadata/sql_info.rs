@@ -24,6 +24,10 @@ pub struct Facts {
     pub functions: Functions,
     /// Whether a running statement can be cancelled by an action.
     pub cancel: bool,
+    /// The most bytes of a statement.
+    pub longest: usize,
+    /// The most tables of a statement.
+    pub tables: u64,
     /// How long a prepared statement lives after its last use.
     pub prepared_timeout: Duration,
 }
@@ -48,10 +52,11 @@ impl SqlInfos {
     /// The answers of this server.
     pub fn new(facts: Facts) -> Result<Self> {
         let mut infos = SqlInfoDataBuilder::new();
+        let (longest, tables) = (facts.longest, facts.tables);
         server(&mut infos, &facts);
         words(&mut infos, facts.functions);
         grammar(&mut infos);
-        limits(&mut infos);
+        limits(&mut infos, longest, tables);
         transactions_and_results(&mut infos);
         Ok(Self(infos.build().map_err(own_fault)?))
     }
@@ -159,8 +164,10 @@ fn grammar(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
 }
 
-/// None of these has a limit of its own, for which 0 stands.
-fn limits(infos: &mut SqlInfoDataBuilder) {
+/// What has no limit of its own has 0.
+fn limits(infos: &mut SqlInfoDataBuilder, longest: usize, tables: u64) {
+    infos.append(SqlInfo::SqlMaxStatementLength, i64::try_from(longest).unwrap_or(i64::MAX));
+    infos.append(SqlInfo::SqlMaxTablesInSelect, i64::try_from(tables).unwrap_or(i64::MAX));
     for limit in [
         SqlInfo::SqlMaxBinaryLiteralLength,
         SqlInfo::SqlMaxCharLiteralLength,
@@ -177,10 +184,8 @@ fn limits(infos: &mut SqlInfoDataBuilder) {
         SqlInfo::SqlMaxProcedureNameLength,
         SqlInfo::SqlMaxCatalogNameLength,
         SqlInfo::SqlMaxRowSize,
-        SqlInfo::SqlMaxStatementLength,
         SqlInfo::SqlMaxStatements,
         SqlInfo::SqlMaxTableNameLength,
-        SqlInfo::SqlMaxTablesInSelect,
         SqlInfo::SqlMaxUsernameLength,
     ] {
         infos.append(limit, 0_i64);
