@@ -62,6 +62,10 @@ class Client:
         """DoGet: each FlightData message as it came."""
         return self.stream(SERVICE + "DoGet", field(1, ticket), timeout)
 
+    def action(self, name: str, body: bytes, timeout: float = 30) -> list[bytes]:
+        """DoAction: the body of each result."""
+        return [first(parse(message), 1) for message in self.stream(SERVICE + "DoAction", action(name, body), timeout)]
+
     def rows(self, sql: str, timeout: float = 30) -> list[dict]:
         """A statement through GetFlightInfo and DoGet."""
         info = self.info(statement(sql), timeout)
@@ -97,6 +101,11 @@ def packed(name: str, value: bytes = b"") -> bytes:
 def descriptor(command: bytes) -> bytes:
     """A FlightDescriptor of type CMD."""
     return b"\x08\x02" + field(2, command)
+
+
+def action(name: str, body: bytes) -> bytes:
+    """An Action of this type."""
+    return field(1, name.encode()) + field(2, body)
 
 
 def field(number: int, value: bytes) -> bytes:

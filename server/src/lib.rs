@@ -1,6 +1,7 @@
 //! The nexus gateway: protocols over one query path.
 
 pub mod bounds;
+pub mod cancel;
 pub mod config;
 pub mod demo;
 pub mod digest;

@@ -100,21 +100,33 @@ impl Seal {
 
     /// The value again. Errors: `Invalid` where it is not one of ours, `Precondition` where its time is over.
     pub fn open<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &[u8]) -> Result<T> {
+        let (expires, value) = self.opened(purpose, sealed)?;
+        if expires < now() {
+            return Err(Error::precondition(format!("the {} has expired", purpose.name())).with_hint("ask for a new one"));
+        }
+        Ok(value)
+    }
+
+    /// The value again, also where its time is over. Errors: `Invalid` where it is not one of ours.
+    pub fn open_expired<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &[u8]) -> Result<T> {
+        self.opened(purpose, sealed).map(|(_, value)| value)
+    }
+
+    /// When it expires, and the value.
+    fn opened<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &[u8]) -> Result<(u64, T)> {
         let plain = self.plain(purpose, sealed).ok_or_else(|| {
             Error::invalid(format!("the {} was not made by this server, or was changed", purpose.name()))
                 .with_hint("ask for a new one; replicas must share tickets.keys, and without keys none outlives a restart")
         })?;
         let (expires, rest) = postcard::take_from_bytes::<u64>(&plain)
             .map_err(|error| Error::internal("a sealed value cannot be read").caused_by(error))?;
-        if expires < now() {
-            return Err(Error::precondition(format!("the {} has expired", purpose.name())).with_hint("ask for a new one"));
-        }
-        postcard::from_bytes(rest).map_err(|error| {
+        let value = postcard::from_bytes(rest).map_err(|error| {
             // Sealed by another release.
             Error::precondition(format!("the {} has another form than this server's", purpose.name()))
                 .with_hint("ask for a new one")
                 .caused_by(error)
-        })
+        })?;
+        Ok((expires, value))
     }
 
     fn plain(&self, purpose: Purpose, sealed: &[u8]) -> Option<Vec<u8>> {

@@ -16,6 +16,7 @@ use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::flight::commands::Metadata;
+use crate::flight::endpoints::Endpoints;
 use crate::flight::frames;
 use crate::flight::service::Service;
 use crate::gateway::Gateway;
@@ -133,10 +134,10 @@ async fn flight(
             config.limits.statement.bytes(),
             config.tickets.session_ttl.0,
         )?,
+        endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0),
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),
-        ticket_ttl: config.tickets.ttl.0,
         session_ttl: config.tickets.session_ttl.0,
     };
     let service = Arc::new(service);

@@ -1,10 +1,10 @@
-//! The actions: prepared statements and sessions.
+//! The actions: prepared statements, sessions, and what can be done to a statement that was described.
 
 use arrow_flight::sql::{
-    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
-    ProstMessageExt,
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedStatementResult, Any, ProstMessageExt,
 };
-use arrow_flight::{Action, ActionType};
+use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, FlightInfo, RenewFlightEndpointRequest};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -24,6 +24,10 @@ use crate::seal::Purpose;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
+const CANCEL: &str = "CancelFlightInfo";
+/// What `CancelFlightInfo` was before Flight had it for all.
+const CANCEL_QUERY: &str = "CancelQuery";
+const RENEW: &str = "RenewFlightEndpoint";
 const SET_OPTIONS: &str = "SetSessionOptions";
 const GET_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
@@ -36,6 +40,9 @@ pub fn list() -> Vec<ActionType> {
     vec![
         action(CREATE_PREPARED, "Prepares a statement: its columns and parameters, and a handle."),
         action(CLOSE_PREPARED, "Gives a handle back. Handles hold nothing here, so nothing is left to do."),
+        action(CANCEL, "Ends a statement, while it waits, is planned or sends its rows."),
+        action(CANCEL_QUERY, "The older form of CancelFlightInfo."),
+        action(RENEW, "Lets the ticket of an endpoint hold for as long as a new one."),
         action(SET_OPTIONS, "Sets options of the session: catalog, schema."),
         action(GET_OPTIONS, "The options of the session."),
         action(CLOSE_SESSION, "Ends the session."),
@@ -54,8 +61,26 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
             let _: ActionClosePreparedStatementRequest = unpack(&action.body)?;
             caller.greet(respond(None))
         }
+        CANCEL => {
+            let request: CancelFlightInfoRequest = decode(CANCEL, &action.body)?;
+            let info = request.info.ok_or_else(|| undecodable(CANCEL))?;
+            let status = service.endpoints.cancel(&caller, &info).await?;
+            caller.greet(respond(Some(CancelFlightInfoResult::new(status).encode_to_vec())))
+        }
+        CANCEL_QUERY => {
+            let request: ActionCancelQueryRequest = unpack(&action.body)?;
+            let info: FlightInfo = decode(CANCEL_QUERY, &request.info)?;
+            // The numbers of both results mean the same.
+            let result = service.endpoints.cancel(&caller, &info).await?.into();
+            caller.greet(respond(Some(ActionCancelQueryResult { result }.as_any().encode_to_vec())))
+        }
+        RENEW => {
+            let request: RenewFlightEndpointRequest = decode(RENEW, &action.body)?;
+            let endpoint = service.endpoints.renew(&caller, request.endpoint.ok_or_else(|| undecodable(RENEW))?)?;
+            caller.greet(respond(Some(endpoint.encode_to_vec())))
+        }
         SET_OPTIONS => {
-            let request = SetSessionOptionsRequest::decode(&*action.body).map_err(|_| undecodable(SET_OPTIONS))?;
+            let request: SetSessionOptionsRequest = decode(SET_OPTIONS, &action.body)?;
             let errors = set_options(service, &mut caller, request).await?;
             caller.carry(respond(Some(SetSessionOptionsResult { errors }.encode_to_vec())))
         }
@@ -81,6 +106,10 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
 fn respond(body: Option<Vec<u8>>) -> Response<Results> {
     let results = body.map(|body| Ok(arrow_flight::Result { body: body.into() }));
     Response::new(stream::iter(results).boxed())
+}
+
+fn decode<M: Message + Default>(what: &str, body: &Bytes) -> Result<M> {
+    M::decode(&**body).map_err(|_| undecodable(what))
 }
 
 fn unpack<M: ProstMessageExt + Default>(body: &Bytes) -> Result<M> {

@@ -41,7 +41,7 @@ impl Metadata {
     /// `prepared_timeout`.
     pub fn new(catalogs: Arc<Catalogs>, state: &SessionState, longest: usize, prepared_timeout: Duration) -> Result<Self> {
         let functions = functions(state);
-        let infos = SqlInfos::new(Facts { functions, cancel: false, longest, tables: statement::TABLES, prepared_timeout })?;
+        let infos = SqlInfos::new(Facts { functions, longest, tables: statement::TABLES, prepared_timeout })?;
         Ok(Self { catalogs, infos })
     }
 

@@ -5,6 +5,7 @@ pub mod caller;
 pub mod columns;
 pub mod commands;
 pub mod encode;
+pub mod endpoints;
 pub mod frames;
 pub mod metadata;
 pub mod options;

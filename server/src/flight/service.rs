@@ -9,13 +9,10 @@ use std::time::Duration;
 use arrow::datatypes::Schema;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{
-    Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt,
-    TicketStatementQuery,
-};
+use arrow_flight::sql::{Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket as FlightTicket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
+    PutResult, SchemaResult, Ticket as FlightTicket,
 };
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
@@ -23,11 +20,13 @@ use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Catalogs, Context, Error, Result};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
 
 use crate::flight::actions;
 use crate::flight::caller::Caller;
 use crate::flight::commands::{self, Metadata};
 use crate::flight::encode::{encode, schema_bytes};
+use crate::flight::endpoints::{self, Endpoints};
 use crate::flight::parameters;
 use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
@@ -44,14 +43,14 @@ pub struct Service {
     pub catalogs: Arc<Catalogs>,
     /// What `GetSqlInfo` and the like answer.
     pub metadata: Metadata,
-    /// Seals tickets and handles.
+    /// Makes the endpoints that answers are fetched from.
+    pub endpoints: Endpoints,
+    /// Seals handles.
     pub seal: Arc<Seal>,
     /// Opens sessions.
     pub sessions: Arc<Sessions>,
     /// Makes tokens.
     pub authenticator: Arc<Authenticator>,
-    /// How long a ticket is good for.
-    pub ticket_ttl: Duration,
     /// How long a prepared handle is good for.
     pub session_ttl: Duration,
 }
@@ -82,30 +81,25 @@ impl Service {
 
     async fn flight_info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
-        let (schema, ticket) = match self.statement(caller, &command)? {
+        let (schema, endpoint) = match self.statement(caller, &command)? {
             Some(statement) => {
                 let query = caller.query(Arc::clone(&statement.text), statement.parameters()?);
                 let schema = self.execute.describe(&query).await?.schema;
                 let ticket = Ticket {
+                    id: Uuid::new_v4(),
                     principal: caller.principal.to_string(),
                     statement,
                     session: caller.session.clone(),
                     profile: caller.profile,
                     fingerprint: fingerprint(&schema)?,
                 };
-                let sealed = self.seal.seal(Purpose::Ticket, &ticket, self.ticket_ttl)?;
-                let ticket = TicketStatementQuery { statement_handle: sealed.into() }.as_any();
-                (caller.profile.schema(&schema), ticket)
+                (caller.profile.schema(&schema), self.endpoints.of_statement(&ticket)?)
             }
             None => {
                 let schema = commands::schema(&command).ok_or_else(|| unknown_command(command.type_url()))?;
-                (schema, command.into_any())
+                (schema, self.endpoints.of_metadata(command))
             }
         };
-        let ticket = FlightTicket { ticket: ticket.encode_to_vec().into() };
-        // No location: the client stays on the connection it has, which is the only one known to reach this server.
-        let endpoint =
-            FlightEndpoint { ticket: Some(ticket), location: vec![], expiration_time: None, app_metadata: Bytes::new() };
         Ok(FlightInfo {
             schema: schema_bytes(&schema)?,
             flight_descriptor: Some(descriptor),
@@ -129,14 +123,8 @@ impl Service {
     }
 
     async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<FlightData>> {
-        let any = Any::decode(ticket)
-            .map_err(|_| Error::invalid("the ticket is not one of Flight SQL").with_hint("ask GetFlightInfo for one"))?;
-        let command = Command::try_from(any)?;
-        let messages = match command {
-            Command::TicketStatementQuery(TicketStatementQuery { statement_handle }) => {
-                let ticket: Ticket = self.seal.open(Purpose::Ticket, &statement_handle)?;
-                self.run(caller, ticket).await?
-            }
+        let messages = match endpoints::command(ticket)? {
+            Command::TicketStatementQuery(sealed) => self.run(caller, self.endpoints.open(caller, &sealed)?).await?,
             command => {
                 let cx = Context::new(caller.principal.clone());
                 let batch = cx.run(self.metadata.answer(&cx, caller.profile, &command)).await?;
@@ -150,15 +138,20 @@ impl Service {
     }
 
     async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<FlightData>>> {
-        check_owner(&ticket.principal, &caller.principal, "ticket")?;
+        let run = self.endpoints.begin(&ticket)?;
         let mut query = caller.query(Arc::clone(&ticket.statement.text), ticket.statement.parameters()?);
         query.session = ticket.session;
+        query.cx.cancel = run.token();
         let answer = self.execute.execute(query).await?;
         if fingerprint(&answer.schema)? != ticket.fingerprint {
             return Err(Error::precondition("a table of the statement has other columns than when it was described")
                 .with_hint("send the statement again"));
         }
-        Ok(encode(&answer.schema, ticket.profile, answer.batches).boxed())
+        let messages = encode(&answer.schema, ticket.profile, answer.batches).inspect(move |_| {
+            // Held by the closure for as long as the stream lives.
+            let _ = &run;
+        });
+        Ok(messages.boxed())
     }
 
     async fn put(&self, caller: &Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
@@ -302,8 +295,17 @@ impl FlightService for Service {
         unimplemented("ListFlights")
     }
 
-    async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        unimplemented("PollFlightInfo")
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                let info = self.flight_info(&caller, request.into_inner()).await?;
+                // Complete, so there is nothing to ask for again.
+                let poll = PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
+                caller.greet(Response::new(poll))
+            }
+            .await,
+        )
     }
 
     async fn do_exchange(&self, _request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {

@@ -9,6 +9,7 @@ use arrow_ipc::writer::StreamWriter;
 use nexus_flight_catalog::{Error, Principal, Result};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::flight::encode::schema_bytes;
 use crate::flight::profile::TypeProfile;
@@ -20,6 +21,8 @@ const PARAMETERS: usize = 256 << 10;
 /// A statement that was described, to be run by whoever it was described for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ticket {
+    /// Tells it from others, so that it can be cancelled.
+    pub id: Uuid,
     /// For whom.
     pub principal: String,
     /// What to run.

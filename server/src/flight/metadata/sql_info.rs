@@ -22,8 +22,6 @@ use super::own_fault;
 pub struct Facts {
     /// The functions that statements can call.
     pub functions: Functions,
-    /// Whether a running statement can be cancelled by an action.
-    pub cancel: bool,
     /// The most bytes of a statement.
     pub longest: usize,
     /// The most tables of a statement.
@@ -93,7 +91,7 @@ fn server(infos: &mut SqlInfoDataBuilder, facts: &Facts) {
     infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, "");
     infos.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, "");
     infos.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
-    infos.append(SqlInfo::FlightSqlServerCancel, facts.cancel);
+    infos.append(SqlInfo::FlightSqlServerCancel, true);
     infos.append(SqlInfo::FlightSqlServerBulkIngestion, false);
     infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
     let timeout = i32::try_from(facts.prepared_timeout.as_millis()).unwrap_or(i32::MAX);

@@ -266,8 +266,7 @@ async fn keys_are_listed_from_every_side() {
 
 fn infos() -> SqlInfos {
     let functions = Functions { numeric: vec!["abs".to_owned()], ..Functions::default() };
-    SqlInfos::new(Facts { functions, cancel: true, longest: 1 << 20, tables: 1_000, prepared_timeout: Duration::from_secs(600) })
-        .unwrap()
+    SqlInfos::new(Facts { functions, longest: 1 << 20, tables: 1_000, prepared_timeout: Duration::from_secs(600) }).unwrap()
 }
 
 #[test]

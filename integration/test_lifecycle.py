@@ -1,0 +1,162 @@
+"""What can be done to a statement that was described: polled, renewed, cancelled."""
+
+import time
+from collections.abc import Iterator
+
+import adbc_driver_flightsql.dbapi as flightsql
+import grpc
+import pytest
+
+from gateway import Gateway, configured, nexus
+from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
+
+ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
+CANCELLED = b"\x08\x01"
+NOT_CANCELLABLE = b"\x08\x03"
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with two users, whose tickets hold for two seconds."""
+    users = [
+        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"' for name in ("ann", "bob")
+    ]
+    text = "\n".join(['[auth]\nmode = "basic"', *users, '[tickets]\nttl = "2s"'])
+    with configured(tmp_path_factory.mktemp("brief"), text) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def wire(embedded: Gateway) -> Iterator[Client]:
+    """A plain connection to the demo."""
+    with Client(embedded.flight) as client:
+        yield client
+
+
+def described(client: Client, sql: str) -> bytes:
+    """The FlightInfo of a statement, as it came."""
+    return client.unary(SERVICE + "GetFlightInfo", descriptor(statement(sql)))
+
+
+def endpoint(info: bytes) -> bytes:
+    """Its one endpoint."""
+    [only] = [value for number, value in parse(info) if number == 3]
+    return only
+
+
+def ticket(of_endpoint: bytes) -> bytes:
+    """The ticket of an endpoint."""
+    return first(parse(first(parse(of_endpoint), 1)), 1)
+
+
+def cancel(client: Client, info: bytes) -> bytes:
+    """CancelFlightInfo: its result, as it came."""
+    [result] = client.action("CancelFlightInfo", field(1, info))
+    return result
+
+
+def running(client: Client) -> list[str]:
+    """The endless statements on record as running."""
+    rows = client.rows("select statement from system.main.queries where state = 'running'")
+    return [row["statement"] for row in rows if row["statement"] == ENDLESS]
+
+
+def test_a_poll_is_complete_at_once(wire: Client) -> None:
+    poll = parse(wire.unary(SERVICE + "PollFlightInfo", descriptor(statement("select 42 as v"))))
+    assert first(poll, 2) == b"", "there is nothing to poll again"
+    assert list(wire.get(ticket(endpoint(first(poll, 1)))))
+
+
+def test_adbc_polls_for_its_partitions(embedded: Gateway) -> None:
+    with flightsql.connect(embedded.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.adbc_statement.set_options(**{"adbc.statement.exec.incremental": "true"})
+        partitions, _ = cursor.adbc_execute_partitions("select 42 as v")
+        assert len(partitions) == 1
+        cursor.adbc_read_partition(partitions[0])
+        assert cursor.fetchall() == [(42,)]
+
+
+def test_a_statement_is_cancelled_while_it_streams(wire: Client) -> None:
+    info = described(wire, ENDLESS)
+    stream = wire.get(ticket(endpoint(info)))
+    next(stream)
+    assert running(wire) == [ENDLESS]
+    asked = time.monotonic()
+    assert cancel(wire, info) == CANCELLED
+    with pytest.raises(grpc.RpcError) as error:
+        list(stream)
+    assert time.monotonic() - asked < 1
+    assert error.value.code() is grpc.StatusCode.CANCELLED
+    assert running(wire) == []
+
+
+def test_a_statement_that_was_cancelled_does_not_begin(wire: Client) -> None:
+    info = described(wire, "select 1")
+    assert list(wire.get(ticket(endpoint(info))))
+    assert cancel(wire, info) == CANCELLED
+    with pytest.raises(grpc.RpcError) as error:
+        list(wire.get(ticket(endpoint(info))))
+    assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_the_older_action_cancels_too(wire: Client) -> None:
+    info = described(wire, ENDLESS)
+    stream = wire.get(ticket(endpoint(info)))
+    next(stream)
+    [result] = wire.action("CancelQuery", packed("ActionCancelQueryRequest", field(1, info)))
+    assert first(parse(result), 2) == CANCELLED
+    with pytest.raises(grpc.RpcError) as error:
+        list(stream)
+    assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_metadata_is_answered_at_once_and_cannot_be_cancelled(wire: Client) -> None:
+    info = wire.unary(SERVICE + "GetFlightInfo", descriptor(packed("CommandGetCatalogs")))
+    assert cancel(wire, info) == NOT_CANCELLABLE
+
+
+def test_an_endpoint_is_renewed_while_its_ticket_holds(brief: Gateway) -> None:
+    with Client(brief.flight, "ann", "ann") as ann:
+        old = endpoint(described(ann, "select 1"))
+        began = time.monotonic()
+        new = old
+        # Longer than any one ticket holds.
+        while time.monotonic() - began < 4:
+            [new] = ann.action("RenewFlightEndpoint", field(1, new))
+            assert list(ann.get(ticket(new)))
+        with pytest.raises(grpc.RpcError) as error:
+            list(ann.get(ticket(old)))
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        with pytest.raises(grpc.RpcError) as error:
+            ann.action("RenewFlightEndpoint", field(1, old))
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_another_user_neither_renews_nor_cancels(brief: Gateway) -> None:
+    with Client(brief.flight, "ann", "ann") as ann, Client(brief.flight, "bob", "bob") as bob:
+        info = described(ann, "select 1")
+        for name, body in (("RenewFlightEndpoint", endpoint(info)), ("CancelFlightInfo", info)):
+            with pytest.raises(grpc.RpcError) as error:
+                bob.action(name, field(1, body))
+            assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_statement_outlives_its_ticket_and_can_still_be_cancelled(brief: Gateway) -> None:
+    with Client(brief.flight, "ann", "ann") as ann:
+        info = described(ann, ENDLESS)
+        stream = ann.get(ticket(endpoint(info)))
+        began = time.monotonic()
+        while time.monotonic() - began < 3.2:
+            next(stream)
+        assert cancel(ann, info) == CANCELLED
+        with pytest.raises(grpc.RpcError) as error:
+            list(stream)
+        assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize("name", ["CancelFlightInfo", "RenewFlightEndpoint", "CancelQuery"])
+@pytest.mark.parametrize("body", [b"", b"\xff", b"x" * 1000, field(1, field(3, field(1, field(1, b"x"))))])
+def test_a_body_that_is_none(name: str, body: bytes, wire: Client) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        wire.action(name, body)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
