@@ -87,6 +87,17 @@ def test_parameters(sql: str, parameters: tuple, expected: list, adbc: flightsql
     assert fetch(adbc, sql, parameters) == expected
 
 
+def test_a_statement_runs_once_for_each_row_of_parameters(adbc: flightsql.Connection) -> None:
+    keys = pa.record_batch({"key": pa.array([7, None, 0, 7], pa.int64())})
+    assert fetch(adbc, "select n_name from nation where n_nationkey = ?", keys) == [("GERMANY",), ("ALGERIA",), ("GERMANY",)]
+
+
+def test_too_many_rows_of_parameters_are_refused(adbc: flightsql.Connection) -> None:
+    many = pa.record_batch({"key": pa.array(range(1_000_000), pa.int64())})
+    with pytest.raises(adbc_driver_manager.Error, match="the parameters have more than 262144 bytes"):
+        fetch(adbc, "select n_name from nation where n_nationkey = ?", many)
+
+
 def test_a_prepared_statement_says_its_parameters_and_columns(adbc: flightsql.Connection) -> None:
     with adbc.cursor() as cursor:
         assert cursor.adbc_prepare("select n_name from nation where n_nationkey = ?").types == [pa.int64()]

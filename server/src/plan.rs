@@ -247,6 +247,7 @@ fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
         .collect()
 }
 
+/// Binds the first row.
 fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<LogicalPlan> {
     if values.num_columns() != wanted {
         let message = {
@@ -255,9 +256,8 @@ fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<Logica
         };
         return Err(Error::invalid(message).with_hint("bind a value to each of them"));
     }
-    if values.num_rows() != 1 {
-        return Err(Error::unsupported(format!("{} rows of parameters for a query", values.num_rows()))
-            .with_hint("bind one row and execute again for the next"));
+    if values.num_rows() == 0 {
+        return Err(Error::invalid("the parameters have no row").with_hint("bind a value to each of them"));
     }
     let values: Vec<ScalarValue> =
         values.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, DataFusionError>>()?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use nexus_flight_catalog::{Context, Result};
@@ -27,12 +27,25 @@ pub struct Query {
     pub cx: Context,
     /// The text, as the client sent it.
     pub statement: Arc<str>,
-    /// The values of `$1`, `$2`, …: one row, a column each. None where the statement is only described.
+    /// The values of `$1`, `$2`, …, a column each; the statement runs once for each row. None where it is only described.
     pub parameters: Option<RecordBatch>,
     /// The current catalog and schema.
     pub session: Session,
     /// The way it came in.
     pub protocol: Protocol,
+}
+
+impl Query {
+    /// How often the statement runs: once for each row of its parameters.
+    pub fn rows(&self) -> usize {
+        self.parameters.as_ref().map_or(1, RecordBatch::num_rows)
+    }
+
+    /// The same query with one row of its parameters.
+    pub fn of_row(&self, row: usize) -> Self {
+        let parameters = self.parameters.as_ref().map(|rows| rows.slice(row, 1));
+        Self { parameters, ..self.clone() }
+    }
 }
 
 /// The protocols that a query comes in by.
@@ -65,6 +78,12 @@ pub struct Description {
 
 /// Batches as they are made.
 pub type Batches = BoxStream<'static, Result<RecordBatch>>;
+
+/// The same columns, any of which may be NULL.
+pub fn nullable(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
 
 /// The bytes of the rows themselves: their buffers may be shared with other columns and batches.
 pub fn size(batch: &RecordBatch) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Context, Result};
+use nexus_flight_catalog::{Context, Error, Result};
 
 use crate::config::Config;
 use crate::layers::Run;
@@ -12,7 +12,7 @@ use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
 use crate::layers::limit::Limit;
 use crate::plan::Planner;
-use crate::query::{Answer, Batches, Description, Execute, Query};
+use crate::query::{Answer, Batches, CacheUse, Description, Execute, Query, nullable};
 use crate::route::Route;
 use crate::workers::Workers;
 
@@ -49,19 +49,55 @@ struct Plan<R> {
     workers: Workers,
 }
 
+impl<R> Clone for Plan<R> {
+    fn clone(&self) -> Self {
+        Self { planner: Arc::clone(&self.planner), run: Arc::clone(&self.run), workers: self.workers.clone() }
+    }
+}
+
+impl<R: Run + 'static> Plan<R> {
+    async fn of_one_row(&self, query: Query) -> Result<Answer> {
+        let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
+        let work = async move { run.run(planner.plan(query).await?).await };
+        let mut answer = cx.run(self.workers.answer(work)).await?;
+        answer.batches = until_unwanted(answer.batches, cx);
+        Ok(answer)
+    }
+}
+
 #[async_trait]
 impl<R: Run + 'static> Execute for Plan<R> {
     async fn describe(&self, query: &Query) -> Result<Description> {
         let (planner, described) = (Arc::clone(&self.planner), query.clone());
-        query.cx.run(self.workers.run(async move { planner.describe(&described).await })).await
+        let description = query.cx.run(self.workers.run(async move { planner.describe(&described).await })).await?;
+        // A later row may be NULL where the first is not.
+        let schema = if query.rows() > 1 { nullable(&description.schema) } else { description.schema };
+        Ok(Description { schema, ..description })
     }
 
     async fn execute(&self, query: Query) -> Result<Answer> {
-        let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
-        let work = async move { run.run(planner.plan(query).await?).await };
-        let mut answer = cx.run(self.workers.run(work)).await?;
-        answer.batches = until_unwanted(self.workers.stream(answer.batches), cx);
-        Ok(answer)
+        let rows = query.rows();
+        if rows <= 1 {
+            return self.of_one_row(query).await;
+        }
+        // One after the other, each when the rows before it were read: the answers to many rows take no more than that to one.
+        let first = self.of_one_row(query.of_row(0)).await?;
+        let schema = nullable(&first.schema);
+        let (plan, shape) = (self.clone(), Arc::clone(&schema));
+        let later = futures::stream::iter(1..rows).then(move |row| {
+            let (plan, shape, query) = (plan.clone(), Arc::clone(&shape), query.of_row(row));
+            async move {
+                let answer = plan.of_one_row(query).await?;
+                if nullable(&answer.schema) != shape {
+                    let message = format!("row {} of the parameters gives columns of other types than row 1", row + 1);
+                    return Err(Error::invalid(message).with_hint("cast the parameters, or execute them one by one"));
+                }
+                Ok(answer.batches)
+            }
+        });
+        let shape = Arc::clone(&schema);
+        let batches = first.batches.chain(later.try_flatten()).map(move |batch| Ok(batch?.with_schema(Arc::clone(&shape))?));
+        Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass })
     }
 }
 

@@ -4,17 +4,20 @@ use std::collections::VecDeque;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
-use arrow_ipc::writer::{CompressionContext, DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions};
+use arrow_flight::{IpcMessage, SchemaAsIpc};
+use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, Stream};
 use nexus_flight_catalog::{Error, Result};
-use prost::Message;
 
 use crate::flight::profile::{TypeProfile, shed_dictionaries};
 
+mod flat;
+mod message;
 mod size;
+
+pub use message::{DATA_BODY, Message};
 
 /// The largest message, with its framing. Clients refuse more than 4 MiB unless told otherwise.
 pub const LARGEST_MESSAGE: usize = 3_500_000;
@@ -32,7 +35,7 @@ pub fn encode(
     schema: &Schema,
     profile: TypeProfile,
     batches: BoxStream<'static, Result<RecordBatch>>,
-) -> impl Stream<Item = Result<FlightData>> + Send + use<> {
+) -> impl Stream<Item = Result<Message>> + Send + use<> {
     let encoder = Encoder::new(profile.schema(schema), profile, batches);
     stream::try_unfold(encoder, |mut encoder| async move { Ok(encoder.next().await?.map(|message| (message, encoder))) })
 }
@@ -50,7 +53,7 @@ struct Encoder {
     /// What is left of the last batch, first things first.
     pieces: VecDeque<Piece>,
     /// Messages made and not yet sent: the rows of one piece and the dictionaries they need.
-    ready: VecDeque<FlightData>,
+    ready: VecDeque<Message>,
     tracker: DictionaryTracker,
     generator: IpcDataGenerator,
     options: IpcWriteOptions,
@@ -81,7 +84,7 @@ impl Encoder {
         encoder
     }
 
-    async fn next(&mut self) -> Result<Option<FlightData>> {
+    async fn next(&mut self) -> Result<Option<Message>> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 return Ok(Some(message));
@@ -156,16 +159,19 @@ impl Encoder {
         self.push(batch, half);
     }
 
-    fn encode_batch(&mut self, batch: &RecordBatch) -> Result<(Vec<FlightData>, FlightData)> {
+    fn encode_batch(&mut self, batch: &RecordBatch) -> Result<(Vec<Message>, Message)> {
+        if let Some(message) = flat::message(batch) {
+            return Ok((Vec::new(), message));
+        }
         let (dictionaries, rows) = self
             .generator
             .encode(batch, &mut self.tracker, &self.options, &mut self.compression)
             .map_err(|cause| Error::internal("the result has a type that cannot be sent").caused_by(cause))?;
-        Ok((dictionaries.into_iter().map(message).collect(), message(rows)))
+        Ok((dictionaries.into_iter().map(Message::from).collect(), rows.into()))
     }
 
-    fn encode_schema(&mut self) -> FlightData {
-        message(self.generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut self.tracker, &self.options))
+    fn encode_schema(&mut self) -> Message {
+        self.generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut self.tracker, &self.options).into()
     }
 
     /// Dictionaries that were encoded and then not sent must not count as known to the client.
@@ -176,11 +182,7 @@ impl Encoder {
     }
 }
 
-fn message(data: EncodedData) -> FlightData {
-    FlightData::new().with_data_header(data.ipc_message).with_data_body(data.arrow_data)
-}
-
-fn too_large(message: &FlightData) -> bool {
+fn too_large(message: &Message) -> bool {
     PREFIX + message.encoded_len() > LARGEST_MESSAGE
 }
 

@@ -1,6 +1,7 @@
 //! Parameters as clients send them: Arrow IPC from outside.
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
@@ -10,15 +11,19 @@ use nexus_flight_catalog::{Error, Result, ipc};
 use tonic::Status;
 
 use crate::flight::status::broken;
+use crate::query::size;
 
+/// The most messages of parameters that hold rows: a row of NULLs alone may have no bytes.
+const BATCHES: usize = 10_000;
 /// The most bytes that the buffers of a message may be once they are unpacked, and the most rows of a column without any.
 const MOST: i64 = 64 << 20;
 
-/// The one row of parameters in a stream of messages; none where there is no batch. Errors: `Unsupported` for more rows,
-/// `Invalid` for messages that are not sound.
-pub async fn one_row(
+/// The rows of parameters in a stream of messages, as one batch; none where there is no row. Errors: `Exhausted` for more than
+/// `most` bytes of them, `Invalid` for messages that are not sound.
+pub async fn rows(
     first: FlightData,
     rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    most: usize,
 ) -> Result<Option<RecordBatch>> {
     let messages = stream::iter([Ok(first)]).chain(rest).map_err(broken).and_then(async |message| {
         check(&message)?;
@@ -26,23 +31,25 @@ pub async fn one_row(
     });
     let messages = messages.map_err(|error| FlightError::ExternalError(Box::new(error)));
     // In a task of its own: where the decoder still meets what it does not expect, it panics.
-    let decoding = tokio::spawn(decode(FlightRecordBatchStream::new_from_flight_data(messages)));
+    let decoding = tokio::spawn(decode(FlightRecordBatchStream::new_from_flight_data(messages), most));
     decoding.await.unwrap_or_else(|cause| Err(unreadable("they are not sound").caused_by(cause)))
 }
 
-async fn decode(mut batches: FlightRecordBatchStream) -> Result<Option<RecordBatch>> {
-    let mut row: Option<RecordBatch> = None;
+async fn decode(mut batches: FlightRecordBatchStream, most: usize) -> Result<Option<RecordBatch>> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = batches.try_next().await.map_err(decoded)? {
-        let rows = row.as_ref().map_or(0, RecordBatch::num_rows) + batch.num_rows();
-        if rows > 1 {
-            return Err(Error::unsupported("more than one row of parameters for a query")
-                .with_hint("bind one row and execute again for the next"));
-        }
-        if batch.num_rows() == 1 {
-            row = Some(batch);
+        if batch.num_rows() > 0 {
+            bytes += size(&batch);
+            if bytes > most as u64 || rows.len() >= BATCHES {
+                return Err(Error::exhausted(format!("the parameters have more than {most} bytes"))
+                    .with_hint("bind fewer rows or smaller values at once")
+                    .with_retryable(false));
+            }
+            rows.push(batch);
         }
     }
-    Ok(row)
+    let Some(first) = rows.first() else { return Ok(None) };
+    concat_batches(first.schema_ref(), &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
 }
 
 fn decoded(error: FlightError) -> Error {
@@ -92,7 +99,7 @@ mod tests {
 
     async fn read(mut messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
         let rest = messages.split_off(1);
-        one_row(messages.remove(0), stream::iter(rest.into_iter().map(Ok))).await
+        rows(messages.remove(0), stream::iter(rest.into_iter().map(Ok)), 1 << 20).await
     }
 
     #[tokio::test]
@@ -100,6 +107,15 @@ mod tests {
         for packed in [false, true] {
             assert_eq!(read(messages(packed)).await.unwrap().unwrap().num_columns(), 2);
         }
+    }
+
+    #[tokio::test]
+    async fn rows_of_several_messages_are_one_batch_up_to_a_bound() {
+        let mut several = messages(false);
+        several.extend([several[1].clone(), several[1].clone()]);
+        assert_eq!(read(several.clone()).await.unwrap().unwrap().num_rows(), 3);
+        several.extend(std::iter::repeat_n(several[1].clone(), 1_100));
+        insta::assert_snapshot!(read(several).await.unwrap_err(), @"the parameters have more than 1048576 bytes; bind fewer rows or smaller values at once");
     }
 
     #[tokio::test]

@@ -25,11 +25,11 @@ use uuid::Uuid;
 use crate::flight::actions;
 use crate::flight::caller::Caller;
 use crate::flight::commands::{self, Metadata};
-use crate::flight::encode::{encode, schema_bytes};
+use crate::flight::encode::{self, encode, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
 use crate::flight::parameters;
 use crate::flight::status::{broken, status};
-use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
+use crate::flight::ticket::{self, Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::query::Execute;
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
@@ -122,7 +122,18 @@ impl Service {
         }
     }
 
-    async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<FlightData>> {
+    /// The answer behind a ticket, its bodies as they lie in memory.
+    pub async fn messages(&self, request: Request<FlightTicket>) -> Result<Response<Messages<encode::Message>>, Status> {
+        respond(
+            async {
+                let caller = self.caller(&request).await?;
+                caller.greet(Response::new(self.rows(&caller, &request.get_ref().ticket).await?))
+            }
+            .await,
+        )
+    }
+
+    async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<encode::Message>> {
         let messages = match endpoints::command(ticket)? {
             Command::TicketStatementQuery(sealed) => self.run(caller, self.endpoints.open(caller, &sealed)?).await?,
             command => {
@@ -137,7 +148,7 @@ impl Service {
         Ok(messages.map_err(|error| status(&error)).boxed())
     }
 
-    async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<FlightData>>> {
+    async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<encode::Message>>> {
         let run = self.endpoints.begin(&ticket)?;
         let mut query = caller.query(Arc::clone(&ticket.statement.text), ticket.statement.parameters()?);
         query.session = ticket.session;
@@ -167,8 +178,8 @@ impl Service {
         };
         let prepared: Prepared = self.seal.open(Purpose::Prepared, &handle)?;
         check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
-        let row = parameters::one_row(first, messages).await?;
-        let statement = prepared.statement.bound(row.as_ref())?;
+        let rows = parameters::rows(first, messages, ticket::PARAMETERS).await?;
+        let statement = prepared.statement.bound(rows.as_ref())?;
         let handle = self.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, self.session_ttl)?;
         let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
         Ok(PutResult { app_metadata: result.encode_to_vec().into() })
@@ -257,13 +268,7 @@ impl FlightService for Service {
     }
 
     async fn do_get(&self, request: Request<FlightTicket>) -> Result<Response<Self::DoGetStream>, Status> {
-        respond(
-            async {
-                let caller = self.caller(&request).await?;
-                caller.greet(Response::new(self.rows(&caller, &request.get_ref().ticket).await?))
-            }
-            .await,
-        )
+        Ok(self.messages(request).await?.map(|messages| messages.map_ok(FlightData::from).boxed()))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {

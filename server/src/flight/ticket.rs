@@ -16,7 +16,7 @@ use crate::flight::profile::TypeProfile;
 use crate::session::Session;
 
 /// The most that bound parameters may take in a handle: handles come back in every call about them.
-const PARAMETERS: usize = 256 << 10;
+pub const PARAMETERS: usize = 256 << 10;
 
 /// A statement that was described, to be run by whoever it was described for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub struct Prepared {
 pub struct Statement {
     /// The text.
     pub text: Arc<str>,
-    /// One row of parameters as an Arrow IPC stream.
+    /// The rows of parameters as an Arrow IPC stream of one batch.
     parameters: Option<Vec<u8>>,
 }
 
@@ -60,8 +60,8 @@ impl Statement {
     }
 
     /// The same statement with other parameters. Errors: `Exhausted` where they are too large to travel.
-    pub fn bound(&self, row: Option<&RecordBatch>) -> Result<Self> {
-        let parameters = row.map(to_ipc).transpose()?;
+    pub fn bound(&self, rows: Option<&RecordBatch>) -> Result<Self> {
+        let parameters = rows.map(to_ipc).transpose()?;
         if let Some(bytes) = parameters.as_ref().filter(|bytes| bytes.len() > PARAMETERS) {
             return Err(Error::exhausted(format!("the parameters have {} bytes, the limit is {PARAMETERS}", bytes.len()))
                 .with_hint("bind smaller values")
@@ -70,17 +70,17 @@ impl Statement {
         Ok(Self { text: Arc::clone(&self.text), parameters })
     }
 
-    /// The bound row.
+    /// The bound rows.
     pub fn parameters(&self) -> Result<Option<RecordBatch>> {
         let Some(bytes) = &self.parameters else { return Ok(None) };
         Ok(StreamReader::try_new(bytes.as_slice(), None)?.next().transpose()?)
     }
 }
 
-fn to_ipc(row: &RecordBatch) -> Result<Vec<u8>> {
+fn to_ipc(rows: &RecordBatch) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut writer = StreamWriter::try_new(&mut bytes, row.schema_ref())?;
-    writer.write(row)?;
+    let mut writer = StreamWriter::try_new(&mut bytes, rows.schema_ref())?;
+    writer.write(rows)?;
     writer.finish()?;
     drop(writer);
     Ok(bytes)

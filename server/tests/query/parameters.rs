@@ -72,14 +72,27 @@ async fn other_values_are_another_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_runs_once_for_each_row() {
+    let fixture = Fixture::new("");
+    let ids = || -> ArrayRef { Arc::new(Int64Array::from(vec![Some(3), None, Some(1), Some(3)])) };
+    let rows = bound(&fixture, "SELECT name, ? AS n FROM numbers WHERE id = ?", vec![ids(), ids()]).await.unwrap();
+    let told: Vec<&str> = rows.lines().filter(|line| line.contains("| n")).skip(1).collect();
+    assert_eq!(told, ["| n3   | 3 |", "| n1   | 1 |", "| n3   | 3 |"], "{rows}");
+    // A row that fails fails the statement, and the rows before it are not its answer.
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["1", "x"]));
+    let error = bound(&fixture, "SELECT cast(? AS bigint)", vec![texts]).await.unwrap_err();
+    assert_eq!(error.kind(), nexus_flight_catalog::Kind::Invalid, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_is_said() {
     let fixture = Fixture::new("");
     let message = |error: Error| error.to_string();
     let missing = message(fixture.error("SELECT * FROM numbers WHERE id = ? AND name = ?").await);
     let too_few = message(bound(&fixture, "SELECT ? + ?", vec![one(1)]).await.unwrap_err());
     let too_many = message(bound(&fixture, "SELECT 1", vec![one(1)]).await.unwrap_err());
-    let two: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-    let rows = message(bound(&fixture, "SELECT ? + 1", vec![two]).await.unwrap_err());
+    let none: ArrayRef = Arc::new(Int64Array::from(Vec::<i64>::new()));
+    let rows = message(bound(&fixture, "SELECT ? + 1", vec![none]).await.unwrap_err());
     let gap = message(fixture.gateway.execute.describe(&fixture.query("SELECT $1, $3")).await.unwrap_err());
     let text: ArrayRef = Arc::new(StringArray::from(vec!["many"]));
     let kind = message(bound(&fixture, "SELECT * FROM numbers WHERE id = ?", vec![text]).await.unwrap_err());
@@ -87,7 +100,7 @@ async fn what_does_not_fit_is_said() {
     the statement has 2 parameters and none was given; bind a value to each of them
     the statement has 2 parameters and 1 was given; bind a value to each of them
     the statement has 0 parameters and 1 was given; bind a value to each of them
-    2 rows of parameters for a query; bind one row and execute again for the next
+    the parameters have no row; bind a value to each of them
     the statement has 2 parameters and none is $2; number them from $1 without gaps
     "many" is not a number, and numbers.id is one, of type Int64; write a number, or cast the number to text to compare both as text
     "#);

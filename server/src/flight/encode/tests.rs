@@ -7,17 +7,19 @@ use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int16Type, Int32Type};
+use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use futures::TryStreamExt;
 use futures::executor::block_on;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 
 fn messages(schema: &SchemaRef, profile: TypeProfile, batches: Vec<RecordBatch>) -> Vec<FlightData> {
     let batches = stream::iter(batches.into_iter().map(Ok)).boxed();
-    block_on(encode(schema, profile, batches).try_collect()).unwrap()
+    block_on(encode(schema, profile, batches).map_ok(FlightData::from).try_collect()).unwrap()
 }
 
 fn decoded(messages: Vec<FlightData>) -> Vec<RecordBatch> {
@@ -194,9 +196,52 @@ fn a_batch_is_asked_for_when_the_one_before_is_sent() {
 fn an_error_ends_the_stream_after_what_came_before() {
     let batch = batch_of(columns(&[5; 10]));
     let batches = stream::iter([Ok(batch.clone()), Err(Error::unavailable("the source went away")), Ok(batch.clone())]);
-    let sent: Vec<Result<FlightData>> = block_on(encode(&batch.schema(), TypeProfile::Native, batches.boxed()).collect());
+    let sent: Vec<Result<Message>> = block_on(encode(&batch.schema(), TypeProfile::Native, batches.boxed()).collect());
     assert_eq!(sent.len(), 3);
     insta::assert_snapshot!(sent[2].as_ref().unwrap_err(), @"the source went away");
+}
+
+/// A column of each flat type, with and without NULLs.
+fn flat_columns(rows: i32) -> Vec<ArrayRef> {
+    let numbers = Int32Array::from_iter_values(0..rows);
+    let holes = Int32Array::from_iter((0..rows).map(|row| (row % 3 != 1).then_some(row)));
+    let flat = [
+        DataType::Boolean,
+        DataType::Int8,
+        DataType::Float64,
+        DataType::Decimal128(20, 2),
+        DataType::Decimal256(40, 2),
+        DataType::Timestamp(arrow::datatypes::TimeUnit::Second, None),
+        DataType::Utf8,
+        DataType::LargeUtf8,
+        DataType::Binary,
+        DataType::LargeBinary,
+    ];
+    let casts = [&numbers, &holes].into_iter().flat_map(|column| {
+        flat.iter().map(|data_type| {
+            let wide = arrow::compute::cast(column, &DataType::Int64).unwrap();
+            let text = arrow::compute::cast(&wide, &DataType::Utf8).unwrap();
+            let is_bytes = matches!(data_type, DataType::Binary | DataType::LargeBinary);
+            arrow::compute::cast(if is_bytes { &text } else { &wide }, data_type).unwrap()
+        })
+    });
+    let three = (0..rows).map(|row| (row % 5 != 0).then(|| [row as u8, 1, 2]));
+    let fixed: ArrayRef = Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(three, 3).unwrap());
+    casts.chain([fixed]).collect()
+}
+
+#[test]
+fn flat_columns_go_as_they_lie_from_any_slice() {
+    for column in flat_columns(9_000) {
+        let batch = batch_of(vec![Arc::clone(&column), column]);
+        let message = flat::message(&batch).unwrap();
+        // The large buffers are those of the column.
+        assert!(message.body.iter().map(Bytes::len).max().unwrap() > 1_000, "{:?}", batch.schema());
+        for (start, rows) in [(0, 9_000), (0, 1), (1, 8_999), (8, 4_000), (13, 7), (8_999, 1)] {
+            check(TypeProfile::Native, vec![batch.slice(start, rows)]);
+        }
+    }
+    assert!(flat::message(&batch_of(vec![columns(&[1])[1].clone()])).is_none());
 }
 
 proptest! {
