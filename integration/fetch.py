@@ -19,8 +19,8 @@ CARGO_DENY = "cargo-deny@0.20.2"
 
 TOOLS = {
     "cargo": "install Rust by rustup; rust-toolchain.toml names the version",
-    "java": "install JDK 17 or later, for example: apt-get install openjdk-17-jdk-headless",
-    "javac": "install JDK 17 or later, for example: apt-get install openjdk-17-jdk-headless",
+    "java": "install JDK 17 and JDK 25, for example: apt-get install openjdk-17-jdk-headless openjdk-25-jdk-headless",
+    "javac": "install JDK 17 and JDK 25, for example: apt-get install openjdk-17-jdk-headless openjdk-25-jdk-headless",
     "mvn": "install Maven, for example: apt-get install maven",
 }
 

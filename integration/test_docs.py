@@ -19,9 +19,9 @@ from gateway import BINARY, REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-# Other names of the same languages would pass unseen.
 # A key for tickets as well as a password: 32 bytes in base64.
 SECRET = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
+# Other names of the same languages would pass unseen.
 MISNAMED = {"bash", "shell", "console", "shell-session", "zsh", "py", "python3"}
 
 

@@ -1,7 +1,7 @@
 //! Catalog name → source.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -18,6 +18,26 @@ const RESOLVED_AT_ONCE: usize = 16;
 #[derive(Debug, Default)]
 pub struct Catalogs {
     sources: RwLock<BTreeMap<String, Arc<dyn Source>>>,
+    /// Those that statements may write to.
+    writable: RwLock<BTreeSet<String>>,
+}
+
+/// A table that a statement names.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its name as it was written, made full.
+    pub written: TableName,
+    /// What the name means where there is no such table.
+    pub fallback: Option<TableName>,
+    /// Whether it must be there: a table that is made or dropped need not.
+    pub required: bool,
+}
+
+impl Wanted {
+    /// The catalogs that it may be in.
+    pub fn catalogs(&self) -> Vec<String> {
+        [Some(&self.written), self.fallback.as_ref()].into_iter().flatten().map(|name| name.catalog.clone()).collect()
+    }
 }
 
 impl Catalogs {
@@ -25,6 +45,28 @@ impl Catalogs {
     pub fn register(&self, name: impl Into<String>, source: Arc<dyn Source>) {
         // The map is whole after every single insert, so a panic elsewhere cannot have left it broken.
         self.sources.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.into(), source);
+    }
+
+    /// Lets statements write to a catalog.
+    pub fn allow_writes(&self, name: impl Into<String>) {
+        self.writable.write().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+    }
+
+    /// Errors: `Denied` where statements may not write to a catalog.
+    pub fn check_writable(&self, name: &str) -> Result<()> {
+        if self.writable.read().unwrap_or_else(PoisonError::into_inner).contains(name) {
+            return Ok(());
+        }
+        Err(Error::denied(format!("the catalog \"{name}\" is read-only"))
+            .with_hint(format!("set writable = true under [catalogs.{name}]")))
+    }
+
+    /// The same catalogs with other sources behind some of their names.
+    pub fn replaced(&self, by: impl IntoIterator<Item = (String, Arc<dyn Source>)>) -> Self {
+        let mut sources = self.sources.read().unwrap_or_else(PoisonError::into_inner).clone();
+        sources.extend(by);
+        let writable = self.writable.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { sources: RwLock::new(sources), writable: RwLock::new(writable) }
     }
 
     /// The names of all catalogs, sorted.
@@ -87,23 +129,20 @@ impl Catalogs {
         }
     }
 
-    /// All the tables that a statement names, side by side. Each name as it was written may have a second reading, which
-    /// counts where the first is not there.
-    pub async fn resolve(
-        self: &Arc<Self>,
-        cx: &Context,
-        names: impl IntoIterator<Item = (TableName, Option<TableName>)>,
-    ) -> Result<Tables> {
-        let names: Vec<_> = names.into_iter().collect();
-        let resolved = stream::iter(names)
-            .map(|(written, fallback)| async move {
-                let table = self.resolve_one(cx, &written, fallback).await?;
-                Ok::<_, Error>((written, table))
+    /// The tables that a statement names, side by side, without those that are not there and need not be.
+    pub async fn resolve(self: &Arc<Self>, cx: &Context, wanted: impl IntoIterator<Item = Wanted>) -> Result<Tables> {
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        let resolved: Vec<_> = stream::iter(wanted)
+            .map(|Wanted { written, fallback, required }| async move {
+                match self.resolve_one(cx, &written, fallback).await {
+                    Err(error) if error.kind() == Kind::NotFound && !required => Ok(None),
+                    table => Ok::<_, Error>(Some((written, table?))),
+                }
             })
             .buffered(RESOLVED_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Tables::new(resolved))
+        Ok(Tables::new(resolved.into_iter().flatten().collect()))
     }
 
     async fn resolve_one(

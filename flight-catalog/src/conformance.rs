@@ -11,18 +11,17 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{TableProviderFilterPushDown, col, lit};
-use datafusion::physical_plan::{collect, execute_stream, stream::RecordBatchStreamAdapter};
+use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, TryStreamExt};
 
 use crate::error::{Error, Kind, Result};
-use crate::name::TableName;
 use crate::source::{Capabilities, Context, Keys, Principal, Resolved, Source, Version};
 
 mod seed;
+mod writes;
 
 use seed::ROWS;
 pub use seed::{SeedTable, seed, types};
@@ -73,7 +72,7 @@ pub async fn check(fixture: &Fixture) -> Result<(), Vec<String>> {
     run.statements().await;
     // These change the tables, so they come last.
     run.versions().await;
-    run.ingest().await;
+    run.writes().await;
     if run.violations.is_empty() { Ok(()) } else { Err(run.violations) }
 }
 
@@ -276,31 +275,6 @@ impl Run<'_> {
         } else {
             self.refused("native statements", described.err());
             self.refused("native statements", rows.err());
-        }
-    }
-
-    async fn ingest(&mut self) {
-        let Fixture { source, schema, tables, capabilities, .. } = self.fixture;
-        let Some(links) = tables.iter().find(|table| table.name == "links") else { return };
-        let target = TableName::new("", schema, "links");
-        let rows: SendableRecordBatchStream = {
-            let rows = stream::iter([Ok(links.batch.clone())]).boxed();
-            Box::pin(RecordBatchStreamAdapter::new(links.batch.schema(), rows))
-        };
-        let ingested = source.ingest(&self.cx, &target, rows).await;
-        if !capabilities.ingest {
-            return self.refused("ingest", ingested.err());
-        }
-        let sent = links.batch.num_rows();
-        if let Some(count) = self.works("ingest", ingested) {
-            self.expect(count == sent as u64, || format!("ingest says that it took {count} rows of {sent}"));
-        }
-        let held = match self.resolve("links").await {
-            Ok(resolved) => answer("SELECT * FROM links", &[("links".to_owned(), resolved.provider)]).await,
-            Err(error) => Err(error),
-        };
-        if let Some(held) = self.works("reading after ingest", held) {
-            self.expect(held.len() == sent * 2, || format!("after ingest there are {} rows, not {}", held.len(), sent * 2));
         }
     }
 

@@ -18,6 +18,8 @@ pub enum Kind {
     Invalid,
     /// A name is not there, or is hidden from this principal.
     NotFound,
+    /// A name that was to be made is there.
+    Exists,
     /// No credential, or one that does not hold.
     Unauthenticated,
     /// The principal is known and may not do this.
@@ -46,6 +48,7 @@ impl Kind {
         match self {
             Kind::Invalid => "invalid",
             Kind::NotFound => "not_found",
+            Kind::Exists => "exists",
             Kind::Unauthenticated => "unauthenticated",
             Kind::Denied => "denied",
             Kind::Unsupported => "unsupported",
@@ -129,6 +132,8 @@ impl Error {
         invalid => Invalid;
         /// A name is not there.
         not_found => NotFound;
+        /// A name is there already.
+        exists => Exists;
         /// No credential, or one that does not hold.
         unauthenticated => Unauthenticated;
         /// Not allowed to this principal.

@@ -11,11 +11,13 @@ pub mod information_schema;
 pub mod ipc;
 pub mod name;
 pub mod options;
+pub mod quantity;
 pub mod source;
 pub mod tables;
 pub mod virtual_table;
+pub mod write;
 
-pub use catalog::Catalogs;
+pub use catalog::{Catalogs, Wanted};
 pub use error::{Error, Kind, Place, Result};
 pub use name::TableName;
 pub use options::{Opt, OptType, Options};
@@ -23,3 +25,4 @@ pub use source::{
     Capabilities, Context, ForeignKey, Keys, Principal, Proof, Resolved, Source, Spec, TableEntry, TableKind, Version,
 };
 pub use tables::Tables;
+pub use write::{Change, IfExists, IfMissing, Put, Target, Transaction};

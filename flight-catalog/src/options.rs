@@ -3,10 +3,12 @@
 use std::fmt::{self, Debug};
 use std::path::PathBuf;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{list, suggestion};
+use crate::quantity::Size;
 use crate::{Error, Place, Result, Spec};
 
 /// An option of a connector.
@@ -35,6 +37,8 @@ pub enum OptType {
     Boolean,
     /// A whole number.
     Integer,
+    /// A number of bytes, with or without a unit.
+    Size,
     /// A list of texts.
     Strings,
     /// A list of tables with these keys.
@@ -51,6 +55,7 @@ impl OptType {
             OptType::OneOf(values) => format!("one of {}", list(values)),
             OptType::Boolean => "true or false".to_owned(),
             OptType::Integer => "a whole number".to_owned(),
+            OptType::Size => "a size such as \"256MiB\"".to_owned(),
             OptType::Strings => "an array of strings".to_owned(),
             OptType::Records(_) => "an array of tables".to_owned(),
             OptType::Tables(_) => "a table of tables".to_owned(),
@@ -129,6 +134,7 @@ fn check(value: &Value, option: &Opt, key: &str) -> Result<()> {
     match (option.value, value) {
         (OptType::String, Value::String(_)) | (OptType::Boolean, Value::Bool(_)) => Ok(()),
         (OptType::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(()),
+        (OptType::Size, _) if Size::deserialize(value).is_ok() => Ok(()),
         (OptType::OneOf(known), Value::String(text)) => {
             if known.contains(&text.as_str()) {
                 return Ok(());

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::name::TableName;
 use crate::options::{Opt, Options};
+use crate::write::{Change, Target, Transaction};
 
 /// A registered source: what a catalog name maps to.
 ///
@@ -46,9 +46,27 @@ pub trait Source: Debug + Send + Sync {
         Err(self.spec().refusal("native statements"))
     }
 
-    /// Appends rows to a table and returns how many. Requires [`Capabilities::ingest`].
-    async fn ingest(&self, _cx: &Context, _target: &TableName, _rows: SendableRecordBatchStream) -> Result<u64> {
+    /// Puts rows into a table and returns how many. All of them, or none where the stream or the source fails. Where the table
+    /// is there and stays, the rows have columns of the table by its names and types, and not all of them perhaps: the source
+    /// fills in the rest. Requires [`Capabilities::ingest`].
+    async fn ingest(&self, _cx: &Context, _target: &Target, _rows: SendableRecordBatchStream) -> Result<u64> {
         Err(self.spec().refusal("ingest"))
+    }
+
+    /// Drops a table. Errors: `NotFound` where it is not there. Requires [`Capabilities::ingest`].
+    async fn drop_table(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<()> {
+        Err(self.spec().refusal("ingest"))
+    }
+
+    /// Updates or deletes rows and returns how many. Requires [`Capabilities::changes`]; for a source without it the rows of
+    /// the whole table are made anew and ingested.
+    async fn change(&self, _cx: &Context, _change: &Change) -> Result<u64> {
+        Err(self.spec().refusal("changes"))
+    }
+
+    /// Begins a transaction. Requires [`Capabilities::transactions`].
+    async fn begin(&self, _cx: &Context) -> Result<Arc<dyn Transaction>> {
+        Err(self.spec().refusal("transactions"))
     }
 }
 
@@ -218,7 +236,7 @@ impl Spec {
 }
 
 /// What a source can do beyond being listed and read with projection. Data, so that documents and tests can read it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// It applies at least simple comparisons itself.
     pub filters: bool,
@@ -230,13 +248,29 @@ pub struct Capabilities {
     pub keys: bool,
     /// It takes statements in its own SQL.
     pub native: bool,
-    /// It takes rows.
+    /// It takes rows, makes tables and drops them.
     pub ingest: bool,
+    /// It updates and deletes rows itself.
+    pub changes: bool,
+    /// It has transactions with savepoints.
+    pub transactions: bool,
 }
 
 impl Capabilities {
+    /// A source that can be listed and read, and no more.
+    pub const NONE: Self = Self {
+        filters: false,
+        limit: false,
+        versions: false,
+        keys: false,
+        native: false,
+        ingest: false,
+        changes: false,
+        transactions: false,
+    };
+
     /// Each capability with its name and whether it is declared, in the order of the documentation.
-    pub const fn entries(&self) -> [(&'static str, bool); 6] {
+    pub const fn entries(&self) -> [(&'static str, bool); 8] {
         [
             ("filters", self.filters),
             ("limit", self.limit),
@@ -244,6 +278,8 @@ impl Capabilities {
             ("keys", self.keys),
             ("native", self.native),
             ("ingest", self.ingest),
+            ("changes", self.changes),
+            ("transactions", self.transactions),
         ]
     }
 }

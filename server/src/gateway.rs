@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use futures::future::join_all;
-use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result};
+use nexus_flight_catalog::error::list;
+use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result, Spec};
 
 use crate::bounds;
 use crate::config::Config;
@@ -50,6 +51,10 @@ impl Gateway {
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
             catalogs.register(name, source.map_err(|error| config.locate(error))?);
+            if catalog.writable {
+                check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
+                catalogs.allow_writes(name);
+            }
         }
         let pool = GreedyMemoryPool::new(config.limits.memory.bytes());
         let pool = TrackConsumersPool::new(pool, NAMED_CONSUMERS.try_into().unwrap_or(std::num::NonZeroUsize::MIN));
@@ -97,6 +102,18 @@ impl Gateway {
         });
         join_all(pings).await.into_iter().flatten().collect()
     }
+}
+
+/// A key that can have no effect is a mistake.
+fn check_takes_rows(name: &str, kind: &str) -> Result<()> {
+    let takes = |spec: &&&Spec| spec.capabilities.ingest;
+    let known: Vec<&str> = nexus_sources::SPECS.iter().filter(takes).map(|spec| spec.kind).collect();
+    if known.contains(&kind) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("a catalog of kind \"{kind}\" cannot be written to"))
+        .with_hint(format!("leave the key out; the kinds that take rows are {}", list(&known)))
+        .at(Place::Key(format!("catalogs.{name}.writable"))))
 }
 
 /// Where names without a catalog are looked up when the configuration does not say: in the only one there is. With several,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
 use datafusion::execution::FunctionRegistry;
@@ -17,19 +17,22 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, WindowUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
+use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast;
-use nexus_flight_catalog::{Catalogs, Context, Error, Result, TableName, Tables, information_schema};
+use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
 
 use crate::bounds::{NarrowUnnest, bounded, concatenation, refuse_sizes, with_bounded_concatenation};
 use crate::ntile::Ntile;
 use crate::numbers::Numbers;
+use crate::offered::{refuse_unknown, refuse_writes};
 use crate::pausing::PausingJoins;
-use crate::query::{Description, Query};
+use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
 use crate::single_row::SingleRow;
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
+use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
 
 /// Plans statements. It keeps nothing of them.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub struct Planned {
     pub tables: Tables,
     /// The functions, settings and stores of this statement alone.
     pub state: State,
+    /// What becomes of the rows, where the statement writes.
+    pub write: Option<Write>,
 }
 
 impl Planner {
@@ -85,21 +90,28 @@ impl Planner {
 
     /// The shape of the answer and of the parameters. Nothing runs.
     pub async fn describe(&self, query: &Query) -> Result<Description> {
-        let (plan, _, state) = self.plan_unbound(query).await?;
+        let (plan, _, state, _) = self.plan_unbound(query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, parameters.len(), values)?,
             None => bind_nulls(plan, &parameters)?,
         };
-        let analysed = analyse(bound, &state.session, &self.concatenation)?;
+        let is_update = is_write(&bound);
+        let schema = match is_update {
+            true => count_schema(),
+            false => schema_of(&analyse(bound, &state.session, &self.concatenation)?),
+        };
         state.give_back();
         let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
-        Ok(Description { schema: schema_of(&analysed), parameters: Arc::new(Schema::new(fields)) })
+        Ok(Description { schema, parameters: Arc::new(Schema::new(fields)), is_update })
     }
 
     /// The plan of a statement with its parameters bound. Errors: `Invalid` where parameters are missing or too many.
     pub async fn plan(&self, query: Query) -> Result<Planned> {
-        let (plan, tables, state) = self.plan_unbound(&query).await?;
+        if let Some(ingest) = query.ingest.clone() {
+            return self.plan_ingest(query, &ingest).await;
+        }
+        let (plan, tables, state, catalogs) = self.plan_unbound(&query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, parameters.len(), values)?,
@@ -110,31 +122,59 @@ impl Planner {
             }
         };
         let plan = analyse(bound, &state.session, &self.concatenation)?;
-        Ok(Planned { query, schema: schema_of(&plan), plan, tables, state })
+        if !is_write(&plan) {
+            return Ok(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None });
+        }
+        let (catalogs, default_schema) = (&catalogs, self.default_schema.as_str());
+        let names = Names { cx: &query.cx, session: &query.session, catalogs, default_schema, tables: &tables };
+        let (plan, write) = split(plan, &names).await?;
+        check_transaction(&query, &write).await?;
+        Ok(Planned { query, schema: count_schema(), plan, tables, state, write: Some(write) })
     }
 
-    async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, State)> {
+    /// The rows that a client sends, as what they become.
+    async fn plan_ingest(&self, query: Query, ingest: &Arc<Ingest>) -> Result<Planned> {
+        let name = TableName::new(&*query.session.catalog, &*query.session.schema, &*ingest.table);
+        let catalogs = self.catalogs_of(&query, vec![name.catalog.clone()]).await?;
+        let source = target_source(&catalogs, &name)?;
+        let there = perhaps(catalogs.table(&query.cx, &name)).await?;
+        let (plan, write) = ingested(ingest, name, source, there.as_ref())?;
+        check_transaction(&query, &write).await?;
+        let state = self.states.take(&query.session);
+        let plan = analyse(plan, &state.session, &self.concatenation)?;
+        Ok(Planned { query, schema: count_schema(), plan, tables: Tables::default(), state, write: Some(write) })
+    }
+
+    /// The catalogs as a query sees them that names tables of some.
+    async fn catalogs_of(&self, query: &Query, names: Vec<String>) -> Result<Arc<Catalogs>> {
+        match &query.transaction {
+            Some(open) => open.catalogs(&query.cx, &self.catalogs, names).await,
+            None => Ok(Arc::clone(&self.catalogs)),
+        }
+    }
+
+    async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, State, Arc<Catalogs>)> {
         let parsed = statement::parse(&query.statement, &self.caps)?;
         refuse_unknown(&parsed.statement)?;
         let mut state = self.states.take(&query.session);
-        let tables = self.resolve(&query.cx, &query.session, &state.session, &parsed.statement, parsed.is_show).await?;
+        let wanted = self.wanted(&query.session, &state.session, &parsed.statement, parsed.is_show)?;
+        let catalogs = self.catalogs_of(query, wanted.iter().flat_map(Wanted::catalogs).collect()).await?;
+        let tables = catalogs.resolve(&query.cx, wanted).await?;
         state.show(&tables);
         let plan = state.session.statement_to_plan(parsed.statement).await?;
-        refuse_writes(&plan)?;
+        match is_write(&plan) {
+            true => plan.inputs().into_iter().try_for_each(refuse_writes)?,
+            false => refuse_writes(&plan)?,
+        }
         refuse_sizes(&plan)?;
         let plan = type_placeholders(plan)?;
-        Ok((plan, tables, state))
+        Ok((plan, tables, state, catalogs))
     }
 
-    async fn resolve(
-        &self,
-        cx: &Context,
-        session: &Session,
-        state: &SessionState,
-        statement: &Statement,
-        is_show: bool,
-    ) -> Result<Tables> {
+    /// The tables that a statement names.
+    fn wanted(&self, session: &Session, state: &SessionState, statement: &Statement, is_show: bool) -> Result<Vec<Wanted>> {
         let mut wanted = BTreeMap::new();
+        let optional = may_be_missing(statement)?;
         for reference in state.resolve_table_references(statement)? {
             let written = TableName::resolve(&reference, &session.catalog, &session.schema);
             // `SHOW` names every view that information_schema could have; it reads only those that there are.
@@ -147,11 +187,25 @@ impl Planner {
                     TableReference::Partial { schema, table } => Some(TableName::new(&**schema, &self.default_schema, &**table)),
                     _ => None,
                 };
-                wanted.insert(written, fallback);
+                let required = optional.as_ref() != Some(&reference);
+                wanted.insert(written.clone(), Wanted { written, fallback, required });
             }
         }
-        self.catalogs.resolve(cx, wanted).await
+        Ok(wanted.into_values().collect())
     }
+}
+
+/// The table that a statement makes or drops.
+fn may_be_missing(statement: &Statement) -> Result<Option<TableReference>> {
+    let name = match statement {
+        Statement::Statement(statement) => match statement.as_ref() {
+            ast::Statement::CreateTable(create) => Some(&create.name),
+            ast::Statement::Drop { names, .. } => names.first(),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok(name.map(|name| object_name_to_table_reference(name.clone(), true)).transpose()?)
 }
 
 /// The settings that all statements share.
@@ -276,71 +330,4 @@ fn bind_nulls(plan: LogicalPlan, parameters: &[(String, DataType)]) -> Result<Lo
     let values: Vec<ScalarValue> =
         parameters.iter().map(|(_, data_type)| ScalarValue::try_new_null(data_type)).collect::<Result<_, DataFusionError>>()?;
     Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
-}
-
-/// Refuses all that is not known to read by what it is, before its names are looked up.
-fn refuse_unknown(statement: &Statement) -> Result<()> {
-    match statement {
-        Statement::CreateExternalTable(_) => Err(not_offered("CREATE EXTERNAL TABLE")),
-        Statement::CopyTo(_) => Err(not_offered("COPY")),
-        Statement::Reset(_) => Err(not_offered("RESET")),
-        Statement::Explain(explain) => refuse_unknown(&explain.statement),
-        Statement::Statement(statement) => match statement.as_ref() {
-            ast::Statement::Query(query) => match query.body.as_ref() {
-                // After a WITH.
-                body @ (ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_) | ast::SetExpr::Merge(_)) => {
-                    Err(not_offered(first_word(&body.to_string())))
-                }
-                _ => Ok(()),
-            },
-            ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. } | ast::Statement::ShowColumns { .. } => Ok(()),
-            ast::Statement::ShowFunctions { .. } => Err(Error::unsupported("SHOW FUNCTIONS is not offered")
-                .with_hint("the functions are those of DataFusion 53: https://datafusion.apache.org/user-guide/sql/")),
-            ast::Statement::ShowTables { show_options, .. } if show_options.show_in.is_none() => Ok(()),
-            ast::Statement::ShowTables { .. } => Err(not_shown("SHOW TABLES IN", "information_schema.tables")),
-            ast::Statement::ShowSchemas { .. } => Err(not_shown("SHOW SCHEMAS", "information_schema.schemata")),
-            ast::Statement::ShowDatabases { .. } => Err(not_shown("SHOW DATABASES", "system.main.sources")),
-            ast::Statement::ShowCreate { .. } => Err(not_shown("SHOW CREATE", "information_schema.columns")),
-            ast::Statement::ShowVariable { variable } => {
-                let words: Vec<&str> = variable.iter().map(|word| word.value.as_str()).collect();
-                let words = words.join(" ").to_uppercase();
-                let instead = if words == "CATALOGS" { "system.main.sources" } else { "system.main.settings" };
-                Err(not_shown(&format!("SHOW {words}"), instead))
-            }
-            other => Err(not_offered(first_word(&other.to_string()))),
-        },
-    }
-}
-
-fn first_word(text: &str) -> &str {
-    text.split_whitespace().next().unwrap_or_default()
-}
-
-fn not_shown(what: &str, instead: &str) -> Error {
-    Error::unsupported(format!("{what} is not offered"))
-        .with_hint(format!("read {instead}; SHOW TABLES and SHOW COLUMNS are offered"))
-}
-
-fn not_offered(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not offered: this endpoint reads"))
-        .with_hint("send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN")
-}
-
-/// Only reading is offered, at any depth of the plan: `EXPLAIN ANALYZE` runs what it explains.
-fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
-    let mut refused = None;
-    plan.apply_with_subqueries(|node| {
-        refused = match node {
-            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
-            LogicalPlan::Dml(dml) => Some(dml.op.name().to_owned()),
-            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
-            LogicalPlan::Statement(statement) => Some(statement.name().to_owned()),
-            _ => None,
-        };
-        Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    match refused {
-        Some(what) => Err(not_offered(&what)),
-        None => Ok(()),
-    }
 }

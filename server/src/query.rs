@@ -1,14 +1,17 @@
 //! A query and its answer: what every protocol asks and gets, and the trait between them.
 
-use std::sync::Arc;
+use std::fmt::{self, Debug};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use nexus_flight_catalog::{Context, Result};
+use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result};
 
 use crate::session::Session;
+use crate::transactions::Open;
 
 /// The way in of every protocol: there is no second query path.
 #[async_trait]
@@ -33,6 +36,41 @@ pub struct Query {
     pub session: Session,
     /// The way it came in.
     pub protocol: Protocol,
+    /// The open transaction that it is part of.
+    pub transaction: Option<Arc<Open>>,
+    /// Rows to be written; then the statement only says so.
+    pub ingest: Option<Arc<Ingest>>,
+}
+
+/// Rows that a client sends for a table.
+pub struct Ingest {
+    /// The table, in the session's catalog and schema.
+    pub table: String,
+    /// What to do where it is not there.
+    pub if_missing: IfMissing,
+    /// What to do where it is.
+    pub if_exists: IfExists,
+    /// The columns of the rows.
+    pub schema: SchemaRef,
+    rows: Mutex<Option<Batches>>,
+}
+
+impl Ingest {
+    /// Rows with these columns, which are read once.
+    pub fn new(table: String, if_missing: IfMissing, if_exists: IfExists, schema: SchemaRef, rows: Batches) -> Self {
+        Self { table, if_missing, if_exists, schema, rows: Mutex::new(Some(rows)) }
+    }
+
+    /// The rows, for the first who asks.
+    pub fn take(&self) -> Option<Batches> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Debug for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingest").field("table", &self.table).finish_non_exhaustive()
+    }
 }
 
 impl Query {
@@ -74,6 +112,8 @@ pub struct Description {
     pub schema: SchemaRef,
     /// The parameters `$1`, `$2`, … in order, with the types that the statement implies; text where it implies none.
     pub parameters: SchemaRef,
+    /// Whether it writes; then the one column of its answer is the number of rows that it affected.
+    pub is_update: bool,
 }
 
 /// Batches as they are made.
@@ -99,6 +139,20 @@ pub struct Answer {
     pub batches: Batches,
     /// What the cache had to do with it.
     pub cache: CacheUse,
+}
+
+impl Answer {
+    /// The rows that a statement affected which writes, in all its answers together.
+    pub async fn affected(self) -> Result<i64> {
+        let mut total: i64 = 0;
+        let mut batches = self.batches;
+        while let Some(batch) = batches.try_next().await? {
+            let counts = batch.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let counts = counts.ok_or_else(|| Error::internal("a statement that writes gave no count"))?;
+            total = counts.values().iter().fold(total, |total, count| total.saturating_add(*count));
+        }
+        Ok(total)
+    }
 }
 
 /// What the cache had to do with an answer.

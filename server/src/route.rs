@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use async_trait::async_trait;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::{StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Error, Result};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
+use futures::{StreamExt, TryStreamExt, stream};
+use nexus_flight_catalog::{Context, Error, Result};
 
 use crate::bounds;
 use crate::config::Limits;
 use crate::layers::Run;
 use crate::plan::Planned;
-use crate::query::{Answer, CacheUse};
+use crate::query::{Answer, Batches, CacheUse};
 use crate::state::State;
+use crate::write::{Action, Write};
 
 /// Runs a statement where it belongs.
 #[derive(Debug)]
@@ -34,13 +38,68 @@ impl Route {
 #[async_trait]
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
-        let Planned { query: _, schema, plan, tables: _, mut state } = planned;
-        let plan = physical(plan, &mut state, self.most).await?;
-        let stream = execute_stream(plan, Arc::new(state.into_task()))?;
-        let shape = Arc::clone(&schema);
-        let batches = stream.map_err(Error::from).map(move |batch| conform(batch?, &shape)).boxed();
-        Ok(Answer { schema, batches, cache: CacheUse::Bypass })
+        let Planned { query, schema, plan, tables: _, mut state, write } = planned;
+        let Some(write) = write else {
+            let plan = physical(plan, &mut state, self.most).await?;
+            let transaction = query.transaction;
+            let batches = rows(plan, state.into_task(), Arc::clone(&schema))?.inspect(move |_| {
+                // Held for as long as the stream lives, since what it reads is the transaction's.
+                let _ = &transaction;
+            });
+            return Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass });
+        };
+        let count = self.write(&query.cx, write, plan, state).await?;
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vec![count]))])?;
+        Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: CacheUse::Bypass })
     }
+}
+
+impl Route {
+    /// Writes what a plan gives, all of it by the time that it returns, and says how many rows it affected.
+    async fn write(&self, cx: &Context, write: Write, plan: LogicalPlan, mut state: State) -> Result<u64> {
+        let Write { name, source, action } = write;
+        match action {
+            Action::Put { target, columns } => {
+                let plan = physical(plan, &mut state, self.most).await?;
+                source.ingest(cx, &target, sent(plan, state.into_task(), columns)?).await
+            }
+            Action::Rewrite { target, columns, affected } => {
+                let (affected, plan) =
+                    (physical(affected, &mut state, self.most).await?, physical(plan, &mut state, self.most).await?);
+                let task = Arc::new(state.into_task());
+                let affected = single_count(collect(affected, Arc::clone(&task)).await?)?;
+                if affected > 0 {
+                    source.ingest(cx, &target, sent(plan, task, columns)?).await?;
+                }
+                Ok(affected)
+            }
+            Action::Change(change) => source.change(cx, &change).await,
+            Action::Drop => source.drop_table(cx, &name.schema, &name.table).await.map(|()| 0),
+            Action::Nothing => Ok(0),
+        }
+    }
+}
+
+fn rows(plan: Arc<dyn ExecutionPlan>, task: impl Into<Arc<TaskContext>>, schema: SchemaRef) -> Result<Batches> {
+    let stream = execute_stream(plan, task.into())?;
+    Ok(stream.map_err(Error::from).map(move |batch| conform(batch?, &schema)).boxed())
+}
+
+/// Rows on their way to a source.
+fn sent(
+    plan: Arc<dyn ExecutionPlan>,
+    task: impl Into<Arc<TaskContext>>,
+    columns: SchemaRef,
+) -> Result<SendableRecordBatchStream> {
+    let rows = rows(plan, task, Arc::clone(&columns))?.map_err(DataFusionError::from);
+    Ok(Box::pin(RecordBatchStreamAdapter::new(columns, rows)))
+}
+
+fn single_count(batches: Vec<RecordBatch>) -> Result<u64> {
+    let count =
+        batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| batch.column(0).as_primitive::<Int64Type>().value(0));
+    count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| Error::internal("a count gave no number"))
 }
 
 async fn physical(plan: LogicalPlan, state: &mut State, most: usize) -> Result<Arc<dyn ExecutionPlan>> {

@@ -30,6 +30,10 @@ pub enum Purpose {
     Token,
     /// What the client has set.
     Session,
+    /// An open transaction.
+    Transaction,
+    /// A moment in it.
+    Savepoint,
 }
 
 impl Purpose {
@@ -39,6 +43,8 @@ impl Purpose {
             Purpose::Prepared => "prepared statement",
             Purpose::Token => "token",
             Purpose::Session => "session",
+            Purpose::Transaction => "transaction",
+            Purpose::Savepoint => "savepoint",
         }
     }
 

@@ -15,12 +15,16 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::config::Config;
-use crate::flight::commands::Metadata;
+use crate::flight::commands::{self, Metadata};
 use crate::flight::endpoints::Endpoints;
 use crate::flight::frames;
+use crate::flight::metadata::Facts;
 use crate::flight::service::Service;
+use crate::flight::transactions::Handles;
 use crate::gateway::Gateway;
 use crate::http;
+use crate::statement;
+use crate::transactions::Transactions;
 use crate::wire::connection::Port;
 use crate::wire::{auth, hello};
 
@@ -125,20 +129,28 @@ async fn flight(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<()>> + use<>> {
+    let facts = Facts {
+        functions: commands::functions(gateway.planner.functions()),
+        longest: config.limits.statement.bytes(),
+        tables: statement::TABLES,
+        prepared_timeout: config.tickets.session_ttl.0,
+        transaction_timeout: config.limits.transaction_idle.0,
+        writable: config.catalogs.values().any(|catalog| catalog.writable),
+    };
     let service = Service {
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
-        metadata: Metadata::new(
-            Arc::clone(&gateway.catalogs),
-            gateway.planner.functions(),
-            config.limits.statement.bytes(),
-            config.tickets.session_ttl.0,
-        )?,
+        metadata: Metadata::new(Arc::clone(&gateway.catalogs), facts)?,
         endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0),
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),
         session_ttl: config.tickets.session_ttl.0,
+        transactions: Handles::new(
+            Arc::clone(&gateway.seal),
+            Arc::new(Transactions::new(config.limits.transaction_idle.0, config.tickets.session_ttl.0)),
+            config.tickets.session_ttl.0,
+        ),
     };
     let service = Arc::new(service);
     let all = FlightServiceServer::from_arc(Arc::clone(&service))

@@ -24,7 +24,7 @@ static SPEC: Spec = Spec {
     kind: CATALOG,
     summary: "the gateway itself: sources, statements, sessions, cache and settings",
     options: &[],
-    capabilities: Capabilities { filters: false, limit: false, versions: false, keys: false, native: false, ingest: false },
+    capabilities: Capabilities::NONE,
     proof: Proof::Real,
     docs: "",
     open: |_: &Options| Err(Error::invalid("the catalog \"system\" is always there and is not configured")),

@@ -14,8 +14,12 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
 use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
-use nexus_flight_catalog::{Capabilities, Context, Keys, Resolved, Result, Source, Spec, TableEntry, TableName, Version};
+use nexus_flight_catalog::{
+    Capabilities, Context, Keys, Resolved, Result, Source, Spec, TableEntry, Target, Transaction, Version,
+};
 use nexus_sources::memory::{MemorySource, SPEC};
 
 /// The memory source with one thing wrong.
@@ -41,6 +45,8 @@ enum Lie {
     HiddenNative,
     /// Takes rows and drops them.
     IngestsNothing,
+    /// Keeps the rows that came before their stream broke off.
+    KeepsHalf,
     /// Stops at a limit without saying so.
     HiddenLimit,
     /// Knows no keys.
@@ -88,7 +94,7 @@ async fn what_is_declared_and_absent() {
         (|it| it.filters = true, "filters are declared, and the table takes none"),
         (|it| it.limit = true, "limits are declared, and a scan with limit 1 gives all 120 rows"),
         (|it| it.native = true, "a native statement fails"),
-        (|it| it.ingest = true, "ingest fails"),
+        (|it| it.changes = true, "an update fails"),
     ];
     for (declare, wanted) in cases {
         let found = violations(Lie::Declaration, declare).await;
@@ -98,9 +104,10 @@ async fn what_is_declared_and_absent() {
 
 #[tokio::test]
 async fn what_is_there_and_not_declared() {
-    let cases: [(Lie, Declare, &str); 6] = [
+    let cases: [(Lie, Declare, &str); 7] = [
         (Lie::HiddenLimit, |_| {}, "limits are not declared, and a scan with limit 1 gives 1 of 120 rows"),
-        (Lie::IngestsNothing, |_| {}, "ingest work and are not declared"),
+        (Lie::Declaration, |it| it.ingest = false, "ingest work and are not declared"),
+        (Lie::Declaration, |it| it.transactions = false, "transactions work and are not declared"),
         (Lie::Declaration, |it| it.keys = false, "and should have Keys"),
         (Lie::Declaration, |it| it.versions = false, "versions are not declared, and there is Pinned"),
         (Lie::HiddenNative, |_| {}, "native statements work and are not declared"),
@@ -114,7 +121,7 @@ async fn what_is_there_and_not_declared() {
 
 #[tokio::test]
 async fn wrong_answers() {
-    let cases: [(Lie, Declare, &str); 5] = [
+    let cases: [(Lie, Declare, &str); 6] = [
         (Lie::DropsRows, |_| {}, "SELECT count(*) FROM types"),
         (Lie::IgnoresFilters, |it| it.filters = true, "WHERE id = 5 gives 120 rows and should give 1"),
         (
@@ -123,7 +130,8 @@ async fn wrong_answers() {
             "SELECT * FROM types WHERE id >= 100 AND small > 0 LIMIT 1 gives",
         ),
         (Lie::FixedVersion, |_| {}, "the rows change and the version does not"),
-        (Lie::IngestsNothing, |it| it.ingest = true, "after ingest there are 40 rows, not 80"),
+        (Lie::IngestsNothing, |_| {}, "a table that was made fails"),
+        (Lie::KeepsHalf, |_| {}, "rows that break off make a table"),
     ];
     for (lie, declare, wanted) in cases {
         let found = violations(lie, declare).await;
@@ -157,7 +165,7 @@ impl Source for Liar {
                 resolved.provider = Arc::new(LyingTable { inner: resolved.provider, lie: self.lie });
             }
             Lie::FixedVersion => resolved.version = Version::Pinned("1".into()),
-            Lie::Declaration | Lie::HiddenNative | Lie::IngestsNothing => {}
+            Lie::Declaration | Lie::HiddenNative | Lie::IngestsNothing | Lie::KeepsHalf => {}
         }
         Ok(resolved)
     }
@@ -169,11 +177,24 @@ impl Source for Liar {
         }
     }
 
-    async fn ingest(&self, _cx: &Context, _target: &TableName, _rows: SendableRecordBatchStream) -> Result<u64> {
+    async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
         match self.lie {
             Lie::IngestsNothing => Ok(40),
-            _ => Err(self.spec.refusal("ingest")),
+            Lie::KeepsHalf => {
+                let schema = rows.schema();
+                let whole = rows.take_while(|batch| std::future::ready(batch.is_ok())).boxed();
+                self.inner.ingest(cx, target, Box::pin(RecordBatchStreamAdapter::new(schema, whole))).await
+            }
+            _ => self.inner.ingest(cx, target, rows).await,
         }
+    }
+
+    async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
+        self.inner.drop_table(cx, schema, table).await
+    }
+
+    async fn begin(&self, cx: &Context) -> Result<Arc<dyn Transaction>> {
+        self.inner.begin(cx).await
     }
 }
 

@@ -77,16 +77,28 @@ fn auth(config: &Config) -> Result<()> {
 }
 
 fn tickets(config: &Config) -> Result<()> {
-    for (key, period) in [("tickets.ttl", config.tickets.ttl), ("tickets.session_ttl", config.tickets.session_ttl)] {
+    for (key, period) in [
+        ("tickets.ttl", config.tickets.ttl),
+        ("tickets.session_ttl", config.tickets.session_ttl),
+        ("limits.transaction_idle", config.limits.transaction_idle),
+    ] {
         if period < Period(Duration::from_secs(1)) {
             return Err(config
                 .places
                 .error(key, format!("{period} is over before a client comes back"))
                 .with_hint("give it a second at least"));
         }
+        if period > LONGEST {
+            return Err(config.places.error(key, format!("{period} is too long")).with_hint(format!("write {LONGEST} or less")));
+        }
     }
     Ok(())
 }
+
+/// The longest that anything a client holds is good for.
+const LONGEST: Period = Period(Duration::from_secs(3_650 * 86_400));
+/// The deepest statement that the stack of a thread has room for, with as much to spare.
+const DEEPEST: u32 = 1_000;
 
 fn limits(config: &Config) -> Result<()> {
     let (limits, cache) = (&config.limits, &config.cache);
@@ -96,6 +108,13 @@ fn limits(config: &Config) -> Result<()> {
         if value == 0 {
             return Err(config.places.error(key, "0 lets no statement through").with_hint("write 1 or more"));
         }
+    }
+    if limits.connections == 0 {
+        return Err(config.places.error("limits.connections", "0 lets no client in").with_hint("write 1 or more"));
+    }
+    if limits.nesting > DEEPEST {
+        let message = format!("{} is deeper than a thread has room for", limits.nesting);
+        return Err(config.places.error("limits.nesting", message).with_hint(format!("write {DEEPEST} or less")));
     }
     let least = [("limits.memory", limits.memory, Size(16 << 20)), ("limits.statement", limits.statement, Size(1 << 10))];
     for (key, size, least) in least {

@@ -21,9 +21,10 @@ use secrecy::SecretString;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use nexus_flight_catalog::quantity::Size;
 pub use schema::json_schema;
 pub use settings::Setting;
-pub use values::{Listen, Period, Size, TicketKey};
+pub use values::{Listen, Period, TicketKey};
 
 /// The configuration of the gateway.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -139,6 +140,7 @@ impl Default for Tickets {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Memory for the operators of all statements together.
+    #[schemars(schema_with = "values::size_schema")]
     pub memory: Size,
     /// Connections at once to each port; the next one waits.
     pub connections: u32,
@@ -152,7 +154,10 @@ pub struct Limits {
     pub tokens: u32,
     /// Depth of nesting in one statement.
     pub nesting: u32,
+    /// How long a transaction may be left alone before it is rolled back.
+    pub transaction_idle: Period,
     /// Length of one statement.
+    #[schemars(schema_with = "values::size_schema")]
     pub statement: Size,
 }
 
@@ -166,6 +171,7 @@ impl Default for Limits {
             queue_wait: Period(Duration::from_secs(30)),
             tokens: 100_000,
             nesting: 400,
+            transaction_idle: Period(Duration::from_secs(300)),
             statement: Size(1 << 20),
         }
     }
@@ -176,8 +182,10 @@ impl Default for Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Memory for all results; 0 turns the cache off.
+    #[schemars(schema_with = "values::size_schema")]
     pub size: Size,
     /// The largest result that is kept; at most `size`, and `size` where the default would be more.
+    #[schemars(schema_with = "values::size_schema")]
     pub entry: Size,
 }
 
@@ -230,20 +238,27 @@ impl Default for Defaults {
     }
 }
 
-/// `[catalogs.NAME]`: a source. Every key but `kind` and `ttl` is an option of its kind.
+/// `[catalogs.NAME]`: a source. Every key but `kind`, `ttl` and `writable` is an option of its kind.
 #[derive(Clone)]
 pub struct Catalog {
     /// Which connector.
     pub kind: String,
     /// How old a cached result may be where the source cannot say whether its tables changed; 0 = nothing is cached.
     pub ttl: Period,
+    /// Whether statements may write to it.
+    pub writable: bool,
     options: serde_json::Map<String, serde_json::Value>,
 }
 
 impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<_> = self.options.keys().collect();
-        f.debug_struct("Catalog").field("kind", &self.kind).field("ttl", &self.ttl).field("options", &keys).finish()
+        f.debug_struct("Catalog")
+            .field("kind", &self.kind)
+            .field("ttl", &self.ttl)
+            .field("writable", &self.writable)
+            .field("options", &keys)
+            .finish()
     }
 }
 
@@ -260,18 +275,20 @@ impl<'de> Deserialize<'de> for Catalog {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Catalog, A::Error> {
-                let (mut kind, mut ttl, mut options) = (None, Period::default(), serde_json::Map::new());
+                let (mut kind, mut ttl, mut writable, mut options) = (None, Period::default(), false, serde_json::Map::new());
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "kind" => kind = Some(map.next_value()?),
                         "ttl" => ttl = map.next_value()?,
+                        "writable" => writable = map.next_value()?,
                         _ => {
                             let value = map.next_value()?;
                             options.insert(key, value);
                         }
                     }
                 }
-                Ok(Catalog { kind: kind.ok_or_else(|| de::Error::missing_field("kind"))?, ttl, options })
+                let kind = kind.ok_or_else(|| de::Error::missing_field("kind"))?;
+                Ok(Catalog { kind, ttl, writable, options })
             }
         }
 

@@ -4,6 +4,7 @@ use nexus_flight_catalog::{Opt, OptType, Spec};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::values::SIZE;
 use super::{Config, Period};
 
 /// The JSON Schema (draft 2020-12) of the whole configuration, with the catalog kinds that `specs` declare.
@@ -33,6 +34,10 @@ fn catalog(spec: &Spec) -> Value {
         ttl.insert("default".to_owned(), json!("0s"));
     }
     properties.insert("ttl".to_owned(), ttl);
+    if spec.capabilities.ingest {
+        let help = "Whether statements may write to it";
+        properties.insert("writable".to_owned(), json!({ "type": "boolean", "default": false, "description": help }));
+    }
     let mut schema = table(spec.options, properties, vec!["kind"]);
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("title".to_owned(), json!(format!("catalog of kind {}", spec.kind)));
@@ -53,6 +58,7 @@ fn option(opt: &Opt) -> Value {
         OptType::String => json!({ "type": "string" }),
         OptType::Boolean => json!({ "type": "boolean" }),
         OptType::Integer => json!({ "type": "integer" }),
+        OptType::Size => json!({ "type": ["string", "integer"], "minimum": 0, "pattern": SIZE }),
         OptType::Strings => json!({ "type": "array", "items": { "type": "string" } }),
         OptType::OneOf(values) => json!({ "enum": values }),
         OptType::Records(options) => json!({ "type": "array", "items": table(options, Map::new(), Vec::new()) }),

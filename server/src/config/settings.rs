@@ -36,6 +36,7 @@ impl Config {
             let spec = specs.iter().find(|spec| spec.kind == catalog.kind);
             self.section(&mut settings, &format!("catalogs.{name}.kind"), &catalog.kind);
             self.section(&mut settings, &format!("catalogs.{name}.ttl"), &catalog.ttl);
+            self.section(&mut settings, &format!("catalogs.{name}.writable"), &catalog.writable);
             for (key, value) in &catalog.options {
                 let option = spec.and_then(|spec| spec.options.iter().find(|opt| opt.name == key));
                 let shown = option.is_some_and(|option| !option.secret);

@@ -51,7 +51,7 @@ static FILES: Spec = Spec {
         Opt { name: "secret_key", value: OptType::String, required: false, secret: true, help: "The key" },
         Opt { name: "tables", value: OptType::Tables(&[]), required: false, secret: false, help: "Tables" },
     ],
-    capabilities: Capabilities { filters: false, limit: false, versions: false, keys: false, native: false, ingest: false },
+    capabilities: Capabilities::NONE,
     proof: Proof::Untested,
     docs: "",
     open: |_| Err(Error::internal("not opened here")),

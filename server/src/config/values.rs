@@ -1,4 +1,4 @@
-//! The values that are more than text and numbers: sizes, durations, addresses and keys.
+//! The values that are more than text and numbers: durations, addresses and keys; sizes are the catalogs' too.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,54 +8,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nexus_flight_catalog::quantity::{quantity, write_quantity};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretBox};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The units of a size, largest first, since the first that divides a size is the one it is written in.
-const SIZES: [(&str, u64); 9] = [
-    ("TiB", 1 << 40),
-    ("TB", 1_000_000_000_000),
-    ("GiB", 1 << 30),
-    ("GB", 1_000_000_000),
-    ("MiB", 1 << 20),
-    ("MB", 1_000_000),
-    ("KiB", 1 << 10),
-    ("kB", 1_000),
-    ("B", 1),
-];
-
 /// The units of a duration in milliseconds, largest first.
 const PERIODS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-/// A number of bytes: `"256MiB"`, `"1GB"`, or plain `1048576`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub u64);
-
-impl Size {
-    /// The size as the machine counts memory; the largest it can count where that is less.
-    pub fn bytes(self) -> usize {
-        usize::try_from(self.0).unwrap_or(usize::MAX)
-    }
-}
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = SIZES.iter().chain([&("KB", 1_000), &("", 1)]);
-        quantity(text, units)
-            .map(Size)
-            .ok_or_else(|| format!("\"{text}\" is not a size; write it like \"256MiB\", \"1GB\" or 1048576"))
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_quantity(f, self.0, &SIZES)
-    }
-}
 
 /// A length of time, exact to the millisecond: `"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"7d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -75,20 +35,6 @@ impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         if milliseconds == 0 { f.write_str("0s") } else { write_quantity(f, milliseconds, &PERIODS) }
-    }
-}
-
-fn quantity<'a>(text: &str, units: impl IntoIterator<Item = &'a (&'a str, u64)>) -> Option<u64> {
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
-    let (_, scale) = units.into_iter().find(|(name, _)| *name == unit.trim_start())?;
-    number.parse::<u64>().ok()?.checked_mul(*scale)
-}
-
-fn write_quantity(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    match units.iter().find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale)) {
-        Some((unit, scale)) => write!(f, "{}{unit}", value / scale),
-        None => write!(f, "{value}"),
     }
 }
 
@@ -165,7 +111,7 @@ impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        // Only a size may be a bare number; the others refuse it in their own words.
+        // A bare number is refused in the words of each.
         number.to_string().parse().map_err(E::custom)
     }
 }
@@ -201,9 +147,13 @@ macro_rules! as_text {
 }
 
 // A string may also be a reference, `${env:NAME}`, so the patterns leave room for one.
+pub(super) const SIZE: &str = r"^([0-9]+ *([kKMGT]B|[KMGT]iB|B)?|.*\$\{.*)$";
+
+pub(super) fn size_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "integer"], "minimum": 0, "pattern": SIZE })
+}
+
 as_text! {
-    Size: "a size such as \"256MiB\"",
-        json_schema!({ "type": ["string", "integer"], "minimum": 0, "pattern": "^([0-9]+ *([kKMGT]B|[KMGT]iB|B)?|.*\\$\\{.*)$" });
     Period: "a duration such as \"30s\"", json_schema!({ "type": "string", "pattern": "^([0-9]+ *(ms|s|m|h|d)|.*\\$\\{.*)$" });
     Listen: "an address such as \"127.0.0.1:31337\"", json_schema!({ "type": "string" });
     TicketKey: "a key in base64", json_schema!({ "type": "string" });
@@ -214,20 +164,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_periods_read_what_they_write() {
-        for (text, bytes) in [("1GiB", 1 << 30), ("512MB", 512_000_000), ("10 KiB", 10_240), ("17", 17), ("0", 0), ("5KB", 5_000)]
-        {
-            let size: Size = text.parse().unwrap();
-            assert_eq!(size.0, bytes, "{text}");
-            assert_eq!(size.to_string().parse::<Size>().unwrap(), size, "{text}");
-        }
+    fn periods_read_what_they_write() {
         for (text, milliseconds) in [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("1d", 86_400_000)] {
             let period: Period = text.parse().unwrap();
             assert_eq!(period.0.as_millis(), milliseconds, "{text}");
             assert_eq!(period.to_string(), text);
-        }
-        for text in ["", "GiB", "-1", "1.5GiB", "1XB", "99999999999GiB", "1 0"] {
-            assert!(text.parse::<Size>().is_err(), "{text}");
         }
         for text in ["", "10", "1w", "-1s", "99999999999999999999s"] {
             assert!(text.parse::<Period>().is_err(), "{text}");

@@ -36,7 +36,7 @@ pub fn folder() -> PathBuf {
 fn text(data: &Path, flight: SocketAddr, http: SocketAddr) -> Result<String> {
     let location = data.to_str().ok_or_else(|| Error::invalid("the path of the demo data is not UTF-8"))?;
     let mut text = format!(
-        "flight.listen = \"{flight}\"\nhttp.listen = \"{http}\"\ndefaults.catalog = \"tpch\"\n\n[catalogs.demo]\nkind = \"memory\"\n\n\
+        "flight.listen = \"{flight}\"\nhttp.listen = \"{http}\"\ndefaults.catalog = \"tpch\"\n\n[catalogs.demo]\nkind = \"memory\"\nwritable = true\n\n\
          [catalogs.tpch]\nkind = \"files\"\nlocation = {}\n",
         serde_json::Value::from(location),
     );

@@ -1,8 +1,9 @@
 //! The actions: prepared statements, sessions, and what can be done to a statement that was described.
 
 use arrow_flight::sql::{
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest, ActionBeginTransactionResult,
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionCreatePreparedStatementResult, Any, ProstMessageExt,
+    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, ProstMessageExt,
 };
 use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, FlightInfo, RenewFlightEndpointRequest};
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use crate::flight::options::{
 };
 use crate::flight::service::Service;
 use crate::flight::ticket::{Prepared, Statement};
+use crate::query::Description;
 use crate::seal::Purpose;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
@@ -28,6 +30,10 @@ const CANCEL: &str = "CancelFlightInfo";
 /// What `CancelFlightInfo` was before Flight had it for all.
 const CANCEL_QUERY: &str = "CancelQuery";
 const RENEW: &str = "RenewFlightEndpoint";
+const BEGIN_TRANSACTION: &str = "BeginTransaction";
+const END_TRANSACTION: &str = "EndTransaction";
+const BEGIN_SAVEPOINT: &str = "BeginSavepoint";
+const END_SAVEPOINT: &str = "EndSavepoint";
 const SET_OPTIONS: &str = "SetSessionOptions";
 const GET_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
@@ -43,6 +49,10 @@ pub fn list() -> Vec<ActionType> {
         action(CANCEL, "Ends a statement, while it waits, is planned or sends its rows."),
         action(CANCEL_QUERY, "The older form of CancelFlightInfo."),
         action(RENEW, "Lets the ticket of an endpoint hold for as long as a new one."),
+        action(BEGIN_TRANSACTION, "Begins a transaction on this server."),
+        action(END_TRANSACTION, "Commits a transaction or rolls it back."),
+        action(BEGIN_SAVEPOINT, "Marks a moment in a transaction."),
+        action(END_SAVEPOINT, "Goes back to a savepoint or forgets it."),
         action(SET_OPTIONS, "Sets options of the session: catalog, schema."),
         action(GET_OPTIONS, "The options of the session."),
         action(CLOSE_SESSION, "Ends the session."),
@@ -55,7 +65,8 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
         CREATE_PREPARED => {
             let request: ActionCreatePreparedStatementRequest = unpack(&action.body)?;
             let result = prepare(service, &caller, request).await?;
-            caller.greet(respond(Some(result.as_any().encode_to_vec())))
+            let result = Any { type_url: PREPARED_RESULT.to_owned(), value: result.encode_to_vec().into() };
+            caller.greet(respond(Some(result.encode_to_vec())))
         }
         CLOSE_PREPARED => {
             let _: ActionClosePreparedStatementRequest = unpack(&action.body)?;
@@ -78,6 +89,26 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
             let request: RenewFlightEndpointRequest = decode(RENEW, &action.body)?;
             let endpoint = service.endpoints.renew(&caller, request.endpoint.ok_or_else(|| undecodable(RENEW))?)?;
             caller.greet(respond(Some(endpoint.encode_to_vec())))
+        }
+        BEGIN_TRANSACTION => {
+            let ActionBeginTransactionRequest {} = unpack(&action.body)?;
+            let transaction_id = service.transactions.begin(&caller)?.into();
+            caller.greet(respond(Some(ActionBeginTransactionResult { transaction_id }.as_any().encode_to_vec())))
+        }
+        END_TRANSACTION => {
+            let request: ActionEndTransactionRequest = unpack(&action.body)?;
+            service.transactions.end(&caller, &request).await?;
+            caller.greet(respond(None))
+        }
+        BEGIN_SAVEPOINT => {
+            let request: ActionBeginSavepointRequest = unpack(&action.body)?;
+            let savepoint_id = service.transactions.savepoint(&caller, &request).await?.into();
+            caller.greet(respond(Some(ActionBeginSavepointResult { savepoint_id }.as_any().encode_to_vec())))
+        }
+        END_SAVEPOINT => {
+            let request: ActionEndSavepointRequest = unpack(&action.body)?;
+            service.transactions.end_savepoint(&caller, &request).await?;
+            caller.greet(respond(None))
         }
         SET_OPTIONS => {
             let request: SetSessionOptionsRequest = decode(SET_OPTIONS, &action.body)?;
@@ -113,29 +144,42 @@ fn decode<M: Message + Default>(what: &str, body: &Bytes) -> Result<M> {
 }
 
 fn unpack<M: ProstMessageExt + Default>(body: &Bytes) -> Result<M> {
-    let any = Any::decode(&**body).map_err(|_| undecodable("action"))?;
-    any.unpack()?.ok_or_else(|| undecodable(&any.type_url))
+    let wanted = M::type_url().rsplit('.').next().unwrap_or_default();
+    let any = Any::decode(&**body).map_err(|_| undecodable(wanted))?;
+    any.unpack()?.ok_or_else(|| undecodable(wanted))
 }
 
 fn undecodable(what: &str) -> Error {
     Error::invalid(format!("the body of {what} is not of the form that Flight SQL gives it"))
 }
 
-async fn prepare(
-    service: &Service,
-    caller: &Caller,
-    request: ActionCreatePreparedStatementRequest,
-) -> Result<ActionCreatePreparedStatementResult> {
-    if request.transaction_id.is_some_and(|id| !id.is_empty()) {
-        return Err(Error::unsupported("transactions are not offered").with_hint("turn auto-commit on"));
-    }
-    let statement = Statement::new(&request.query);
-    let description = service.execute.describe(&caller.query(statement.text.clone(), None)).await?;
+/// `arrow.flight.protocol.sql.ActionCreatePreparedStatementResult` with the field that arrow-flight does not have (FlightSql.proto).
+#[derive(Clone, PartialEq, Message)]
+struct PreparedResult {
+    #[prost(bytes = "bytes", tag = "1")]
+    prepared_statement_handle: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    dataset_schema: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    parameter_schema: Bytes,
+    #[prost(bool, optional, tag = "4")]
+    is_update: Option<bool>,
+}
+
+const PREPARED_RESULT: &str = "type.googleapis.com/arrow.flight.protocol.sql.ActionCreatePreparedStatementResult";
+
+async fn prepare(service: &Service, caller: &Caller, request: ActionCreatePreparedStatementRequest) -> Result<PreparedResult> {
+    let transaction = service.transactions.opened(caller, request.transaction_id.as_deref())?;
+    let statement = Statement::new(&request.query, transaction);
+    let Description { schema, parameters, is_update } = service.execute.describe(&service.query(caller, &statement)?).await?;
     let prepared = Prepared { principal: caller.principal.to_string(), statement };
-    Ok(ActionCreatePreparedStatementResult {
+    // Older drivers tell a statement that writes by its lack of columns.
+    let dataset_schema = if is_update { Bytes::new() } else { schema_bytes(&caller.profile.schema(&schema))? };
+    Ok(PreparedResult {
         prepared_statement_handle: service.seal.seal(Purpose::Prepared, &prepared, service.session_ttl)?.into(),
-        dataset_schema: schema_bytes(&caller.profile.schema(&description.schema))?,
-        parameter_schema: schema_bytes(&caller.profile.parameters(&description.parameters))?,
+        dataset_schema,
+        parameter_schema: schema_bytes(&caller.profile.parameters(&parameters))?,
+        is_update: Some(is_update),
     })
 }
 

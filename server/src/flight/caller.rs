@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use nexus_flight_catalog::{Context, Error, Principal, Result};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Response};
@@ -9,6 +10,7 @@ use tonic::{Extensions, Response};
 use crate::flight::profile::TypeProfile;
 use crate::query::{Protocol, Query};
 use crate::session::{Session, Sessions};
+use crate::transactions::Open;
 
 /// The cookie that carries the sealed session.
 const COOKIE: &str = "nexus-session";
@@ -16,7 +18,7 @@ const COOKIE: &str = "nexus-session";
 const CATALOG: &str = "catalog";
 const SCHEMA: &str = "schema";
 /// The header that chooses a type profile.
-const PROFILE: &str = "x-nexus-type-profile";
+pub const PROFILE: &str = "x-nexus-type-profile";
 
 /// One Flight call's client.
 #[derive(Debug)]
@@ -63,9 +65,9 @@ impl Caller {
     }
 
     /// A query of this caller.
-    pub fn query(&self, statement: Arc<str>, parameters: Option<arrow::array::RecordBatch>) -> Query {
-        let cx = Context::new(self.principal.clone());
-        Query { cx, statement, parameters, session: self.session.clone(), protocol: Protocol::Flight }
+    pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Open>>) -> Query {
+        let (cx, session) = (Context::new(self.principal.clone()), self.session.clone());
+        Query { cx, statement, parameters, session, protocol: Protocol::Flight, transaction, ingest: None }
     }
 
     /// The response with a session for a client that has none yet.

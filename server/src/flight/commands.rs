@@ -1,7 +1,6 @@
 //! The metadata commands of Flight SQL: which schema each has, and who answers it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -11,7 +10,6 @@ use nexus_flight_catalog::{Catalogs, Context, Result};
 
 use crate::flight::metadata::{self, Facts, Functions, SqlInfos};
 use crate::flight::profile::TypeProfile;
-use crate::statement;
 
 /// The schema of a metadata command's answer; none where the command is not about metadata.
 pub fn schema(command: &Command) -> Option<SchemaRef> {
@@ -37,12 +35,9 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Over catalogs, with the functions of a state. A statement has up to `longest` bytes, a prepared one lives for
-    /// `prepared_timeout`.
-    pub fn new(catalogs: Arc<Catalogs>, state: &SessionState, longest: usize, prepared_timeout: Duration) -> Result<Self> {
-        let functions = functions(state);
-        let infos = SqlInfos::new(Facts { functions, longest, tables: statement::TABLES, prepared_timeout })?;
-        Ok(Self { catalogs, infos })
+    /// Over catalogs, with the facts of this server.
+    pub fn new(catalogs: Arc<Catalogs>, facts: Facts) -> Result<Self> {
+        Ok(Self { catalogs, infos: SqlInfos::new(facts)? })
     }
 
     /// The answer; none where the command is not about metadata.
@@ -65,7 +60,7 @@ impl Metadata {
 }
 
 /// The functions by the sections of their own documentation.
-fn functions(state: &SessionState) -> Functions {
+pub fn functions(state: &SessionState) -> Functions {
     let mut functions = Functions::default();
     for function in state.scalar_functions().values() {
         let list = match function.documentation().map(|documentation| documentation.doc_section.label) {

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::Schema;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult};
+use arrow_flight::sql::{Any, Command, CommandPreparedStatementQuery, CommandStatementQuery};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
     PutResult, SchemaResult, Ticket as FlightTicket,
@@ -27,13 +28,15 @@ use crate::flight::caller::Caller;
 use crate::flight::commands::{self, Metadata};
 use crate::flight::encode::{self, encode, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
-use crate::flight::parameters;
-use crate::flight::status::{broken, status};
-use crate::flight::ticket::{self, Prepared, Statement, Ticket, check_owner, fingerprint};
-use crate::query::Execute;
+use crate::flight::put;
+use crate::flight::status::status;
+use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
+use crate::flight::transactions::Handles;
+use crate::query::{Description, Execute, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::wire::auth::Authenticator;
+use crate::write::count_schema;
 
 /// The Flight SQL service.
 pub struct Service {
@@ -53,6 +56,8 @@ pub struct Service {
     pub authenticator: Arc<Authenticator>,
     /// How long a prepared handle is good for.
     pub session_ttl: Duration,
+    /// The open transactions.
+    pub transactions: Handles,
 }
 
 /// A stream of messages to a client.
@@ -67,8 +72,8 @@ impl Service {
     fn statement(&self, caller: &Caller, command: &Command) -> Result<Option<Statement>> {
         match command {
             Command::CommandStatementQuery(CommandStatementQuery { query, transaction_id }) => {
-                refuse_transaction(transaction_id.as_deref())?;
-                Ok(Some(Statement::new(query)))
+                let transaction = self.transactions.opened(caller, transaction_id.as_deref())?;
+                Ok(Some(Statement::new(query, transaction)))
             }
             Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
                 let prepared: Prepared = self.seal.open(Purpose::Prepared, prepared_statement_handle)?;
@@ -79,12 +84,20 @@ impl Service {
         }
     }
 
+    /// A statement as a query of its caller.
+    pub fn query(&self, caller: &Caller, statement: &Statement) -> Result<Query> {
+        let transaction = statement.transaction.map(|id| self.transactions.open(caller, id)).transpose()?;
+        Ok(caller.query(Arc::clone(&statement.text), statement.parameters()?, transaction))
+    }
+
     async fn flight_info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
         let (schema, endpoint) = match self.statement(caller, &command)? {
             Some(statement) => {
-                let query = caller.query(Arc::clone(&statement.text), statement.parameters()?);
-                let schema = self.execute.describe(&query).await?.schema;
+                let query = self.query(caller, &statement)?;
+                let Description { schema, is_update, .. } = self.execute.describe(&query).await?;
+                // Here and not when the rows are fetched: many a client never fetches them, or more than once.
+                let affected = if is_update { Some(self.execute.execute(query).await?.affected().await?) } else { None };
                 let ticket = Ticket {
                     id: Uuid::new_v4(),
                     principal: caller.principal.to_string(),
@@ -92,6 +105,7 @@ impl Service {
                     session: caller.session.clone(),
                     profile: caller.profile,
                     fingerprint: fingerprint(&schema)?,
+                    affected,
                 };
                 (caller.profile.schema(&schema), self.endpoints.of_statement(&ticket)?)
             }
@@ -115,7 +129,7 @@ impl Service {
         let command = command(descriptor)?;
         match self.statement(caller, &command)? {
             Some(statement) => {
-                let query = caller.query(Arc::clone(&statement.text), statement.parameters()?);
+                let query = self.query(caller, &statement)?;
                 Ok(caller.profile.schema(&self.execute.describe(&query).await?.schema))
             }
             None => commands::schema(&command).ok_or_else(|| unknown_command(command.type_url())),
@@ -149,8 +163,12 @@ impl Service {
     }
 
     async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<encode::Message>>> {
+        if let Some(affected) = ticket.affected {
+            let batch = RecordBatch::try_new(count_schema(), vec![Arc::new(Int64Array::from(vec![affected]))])?;
+            return Ok(encode(&count_schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed());
+        }
         let run = self.endpoints.begin(&ticket)?;
-        let mut query = caller.query(Arc::clone(&ticket.statement.text), ticket.statement.parameters()?);
+        let mut query = self.query(caller, &ticket.statement)?;
         query.session = ticket.session;
         query.cx.cancel = run.token();
         let answer = self.execute.execute(query).await?;
@@ -164,36 +182,10 @@ impl Service {
         });
         Ok(messages.boxed())
     }
-
-    async fn put(&self, caller: &Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
-        let none = || Error::invalid("the stream has no descriptor").with_hint("put the command into the first message");
-        let first = messages.try_next().await.map_err(broken)?.ok_or_else(none)?;
-        let command = command(first.flight_descriptor.as_ref().ok_or_else(none)?)?;
-        let Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) = command
-        else {
-            return Err(match command {
-                Command::Unknown(any) => unknown_command(&any.type_url),
-                _ => Error::unsupported("writing is not offered: this endpoint reads").with_hint("send a query"),
-            });
-        };
-        let prepared: Prepared = self.seal.open(Purpose::Prepared, &handle)?;
-        check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
-        let rows = parameters::rows(first, messages, ticket::PARAMETERS).await?;
-        let statement = prepared.statement.bound(rows.as_ref())?;
-        let handle = self.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, self.session_ttl)?;
-        let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
-        Ok(PutResult { app_metadata: result.encode_to_vec().into() })
-    }
 }
 
-fn refuse_transaction(id: Option<&[u8]>) -> Result<()> {
-    match id {
-        None | Some([]) => Ok(()),
-        Some(_) => Err(Error::unsupported("transactions are not offered").with_hint("turn auto-commit on")),
-    }
-}
-
-fn command(descriptor: &FlightDescriptor) -> Result<Command> {
+/// The command in a descriptor.
+pub fn command(descriptor: &FlightDescriptor) -> Result<Command> {
     if descriptor.r#type() != DescriptorType::Cmd {
         return Err(
             Error::unsupported("a path is not offered: this is a Flight SQL endpoint").with_hint("send a Flight SQL command")
@@ -203,7 +195,8 @@ fn command(descriptor: &FlightDescriptor) -> Result<Command> {
     Ok(Command::try_from(any)?)
 }
 
-fn unknown_command(type_url: &str) -> Error {
+/// What is said of a command that is not known, or not at this place.
+pub fn unknown_command(type_url: &str) -> Error {
     match type_url.rsplit('.').next() {
         Some("") | None => Error::invalid("the command is not one of Flight SQL"),
         Some(name) => Error::unsupported(format!("the command {name} is not offered")),
@@ -275,7 +268,7 @@ impl FlightService for Service {
         respond(
             async {
                 let caller = self.caller(&request).await?;
-                let result = self.put(&caller, request.into_inner()).await?;
+                let result = put::put(self, &caller, request.into_inner()).await?;
                 caller.greet(Response::new(stream::iter([Ok(result)]).boxed()))
             }
             .await,

@@ -25,6 +25,7 @@ fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,
         Kind::NotFound => Code::NotFound,
+        Kind::Exists => Code::AlreadyExists,
         Kind::Unauthenticated => Code::Unauthenticated,
         Kind::Denied => Code::PermissionDenied,
         Kind::Unsupported => Code::Unimplemented,

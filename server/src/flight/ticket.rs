@@ -33,6 +33,8 @@ pub struct Ticket {
     pub profile: TypeProfile,
     /// Of the schema that was promised.
     pub fingerprint: [u8; 16],
+    /// The rows that it affected, where it writes: it ran when it was described, and never runs again.
+    pub affected: Option<i64>,
 }
 
 /// A prepared statement.
@@ -49,14 +51,16 @@ pub struct Prepared {
 pub struct Statement {
     /// The text.
     pub text: Arc<str>,
+    /// The transaction that it is part of.
+    pub transaction: Option<Uuid>,
     /// The rows of parameters as an Arrow IPC stream of one batch.
     parameters: Option<Vec<u8>>,
 }
 
 impl Statement {
     /// A statement without parameters.
-    pub fn new(text: &str) -> Self {
-        Self { text: text.into(), parameters: None }
+    pub fn new(text: &str, transaction: Option<Uuid>) -> Self {
+        Self { text: text.into(), transaction, parameters: None }
     }
 
     /// The same statement with other parameters. Errors: `Exhausted` where they are too large to travel.
@@ -67,7 +71,7 @@ impl Statement {
                 .with_hint("bind smaller values")
                 .with_retryable(false));
         }
-        Ok(Self { text: Arc::clone(&self.text), parameters })
+        Ok(Self { parameters, ..self.clone() })
     }
 
     /// The bound rows.

@@ -13,12 +13,13 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Context, Error, Principal, Result};
 use serde::Deserialize;
+use url::Url;
 
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
@@ -59,6 +60,7 @@ fn unread(rejection: BytesRejection) -> Error {
 }
 
 async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+    check_origin(headers)?;
     let format = Format::accepted(headers.get(ACCEPT))?;
     let request = parse(headers, body)?;
     let mut session = gateway.sessions.start();
@@ -66,7 +68,15 @@ async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, bo
     session.schema = request.schema.unwrap_or(session.schema);
     let cx = Context::new(principal);
     let id = cx.query;
-    let query = Query { cx, statement: request.statement.into(), parameters: None, session, protocol: Protocol::Http };
+    let query = Query {
+        cx,
+        statement: request.statement.into(),
+        parameters: None,
+        session,
+        protocol: Protocol::Http,
+        transaction: None,
+        ingest: None,
+    };
     let answer = gateway.execute.execute(query).await?;
     let cache = HeaderValue::from_static(answer.cache.name());
     let mut body = Box::pin(encoded(format, answer)?);
@@ -80,6 +90,27 @@ async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, bo
         headers.insert("x-nexus-query", id);
     }
     Ok(response)
+}
+
+/// A browser says which page a request comes from. One of another site could write here in the name of whoever looks at it, and
+/// so could one whose name was made to lead here: only an address or `localhost` is known to be this server.
+fn check_origin(headers: &HeaderMap) -> Result<()> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let page = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let is_ours = page.is_some_and(|page| {
+        let is_address = match page.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(_) => true,
+            None => false,
+        };
+        is_address && host == Some(&page[url::Position::BeforeHost..url::Position::AfterPort])
+    });
+    if is_ours {
+        return Ok(());
+    }
+    Err(Error::denied("the request comes from a page of another site")
+        .with_hint("send it from a program, or from a page of this server"))
 }
 
 fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Statement> {
@@ -117,9 +148,17 @@ impl Format {
     fn accepted(header: Option<&HeaderValue>) -> Result<Self> {
         let Some(header) = header else { return Ok(Format::Json) };
         let header = header.to_str().map_err(|_| Error::invalid("the accept header is not text"))?;
-        for wanted in header.split(',').filter_map(|part| part.split(';').next()).map(str::trim) {
-            if matches!(wanted, "*/*" | "application/*") {
-                return Ok(Format::Json);
+        for part in header.to_ascii_lowercase().split(',') {
+            let mut words = part.split(';').map(str::trim);
+            let wanted = words.next().unwrap_or_default();
+            // Of weights only the one that refuses counts.
+            if words.any(|word| word.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()) == Some(0.0)) {
+                continue;
+            }
+            match wanted {
+                "*/*" | "application/*" => return Ok(Format::Json),
+                "text/*" => return Ok(Format::Csv),
+                _ => {}
             }
             if let Some(format) = Format::ALL.into_iter().find(|format| format.media_type() == wanted) {
                 return Ok(format);

@@ -77,7 +77,7 @@ impl Kept {
 
     /// The key of a statement, and how long an answer to it lives; none where it must not be kept.
     fn key(&self, planned: &Planned) -> Option<(Digest, Option<Duration>)> {
-        if self.capacity == 0 {
+        if self.capacity == 0 || planned.write.is_some() || planned.query.transaction.is_some() {
             return None;
         }
         let tables = || planned.tables.iter();

@@ -22,6 +22,8 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use url::Url;
 
+use crate::flight::caller::PROFILE;
+
 /// The largest message taken from a server. tonic makes room for what a message says its length is.
 const LARGEST_MESSAGE: usize = 64 << 20;
 
@@ -158,7 +160,8 @@ impl Client {
         if let Some((name, password)) = user {
             client.sign_in(name, password).await?;
         }
-        for (key, value) in [("catalog", catalog), ("schema", schema)] {
+        // It reads every Arrow type, and writes files of them.
+        for (key, value) in [(PROFILE, Some("native")), ("catalog", catalog), ("schema", schema)] {
             if let Some(value) = value {
                 client.sql.set_header(key, value);
             }

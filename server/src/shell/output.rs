@@ -150,7 +150,8 @@ impl<W: Write> Table<W> {
             None => {
                 let names: Vec<String> = schema.fields().iter().map(|field| printable(field.name()).into_owned()).collect();
                 let widest = |(name, cells): (&String, &Vec<String>)| {
-                    let longest = cells.iter().chain([name]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+                    let lines = cells.iter().flat_map(|cell| cell.split('\n')).chain([name.as_str()]);
+                    let longest = lines.map(|line| line.chars().count()).max().unwrap_or(0);
                     longest.min(WIDEST)
                 };
                 let widths: Vec<usize> = names.iter().zip(&columns).map(widest).collect();
@@ -162,8 +163,16 @@ impl<W: Write> Table<W> {
             }
         };
         for row in 0..batch.num_rows() {
-            let cells = columns.iter().zip(widths).zip(&right);
-            line(&mut text, cells.map(|((cells, width), right)| (cells.get(row).map_or("", String::as_str), *width, *right)));
+            // A text of several lines, such as a plan, stands on as many.
+            let cells: Vec<Vec<&str>> = columns.iter().map(|cells| cells[row].split('\n').collect()).collect();
+            let height = cells.iter().map(Vec::len).max().unwrap_or(1);
+            for at in 0..height {
+                let parts = cells.iter().zip(&*widths).zip(&right);
+                line(
+                    &mut text,
+                    parts.map(|((lines, width), right)| (lines.get(at).copied().unwrap_or_default(), *width, *right)),
+                );
+            }
         }
         self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush()).map_err(failed)
     }
@@ -192,7 +201,8 @@ fn line<'a>(text: &mut String, cells: impl Iterator<Item = (&'a str, usize, bool
 fn texts(column: &ArrayRef) -> Result<Vec<String>> {
     let options = FormatOptions::default().with_null("NULL");
     let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
-    (0..column.len()).map(|row| Ok(printable(&formatter.value(row).try_to_string()?).into_owned())).collect()
+    let shown = |text: &str| text.trim_end_matches('\n').split('\n').map(printable).collect::<Vec<_>>().join("\n");
+    (0..column.len()).map(|row| Ok(shown(&formatter.value(row).try_to_string()?))).collect()
 }
 
 /// The batch with nested columns as text, since CSV has no form of its own for them.
@@ -270,7 +280,8 @@ mod tests {
     20  NULL   -0.05  NULL
      1  a,"b"  12.50  [1, NULL]
     20  NULL   -0.05  NULL
-    300  é\n\u{1b}[31m   NULL  []
+    300  é       NULL  []
+        \u{1b}[31m
     "#);
     }
 

@@ -64,8 +64,13 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
                 if !typed.is_empty() {
                     typed.push('\n');
                 }
-                if typed.is_empty() && matches!(line.trim().trim_end_matches(';'), "exit" | "quit") {
-                    break;
+                match line.trim().trim_end_matches(';') {
+                    "exit" | "quit" if typed.is_empty() => break,
+                    "help" if typed.is_empty() => {
+                        eprintln!("\\? lists the commands; all else is SQL, up to a semicolon");
+                        continue;
+                    }
+                    _ => {}
                 }
                 typed.push_str(&line);
                 let (statements, rest) = split::statements(&typed);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use futures::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -16,6 +17,11 @@ const WAITING: usize = 64;
 const SILENCE: Duration = Duration::from_secs(30);
 /// The first byte of a TLS handshake record (RFC 8446, section 5.1); HTTP/2 begins with the letters "PRI".
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// As much of a hello as is read.
+const LONGEST_HELLO: usize = 16 << 10;
+/// An empty SETTINGS frame, with which an HTTP/2 server begins (RFC 9113, section 3.4): clients take it for what it is, no TLS.
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// The connections of a plain port, less those that begin with TLS. Ends when the reader does.
 pub fn plain(mut port: Port) -> impl Stream<Item = std::io::Result<Connection>> {
@@ -39,8 +45,12 @@ pub fn plain(mut port: Port) -> impl Stream<Item = std::io::Result<Connection>> 
     ReceiverStream::new(receiver)
 }
 
-async fn greeted(connection: Connection, peer: SocketAddr) -> Option<Connection> {
+async fn greeted(mut connection: Connection, peer: SocketAddr) -> Option<Connection> {
     if tokio::time::timeout(SILENCE, connection.first()).await.ok()?? == TLS_HANDSHAKE {
+        // What is not read when a connection is closed resets it, and the client would not see what it got.
+        let _ = connection.read(&mut [0; LONGEST_HELLO]).await;
+        let _ = connection.write_all(&SETTINGS).await;
+        let _ = connection.shutdown().await;
         tracing::warn!(
             %peer,
             "a client began with TLS on this plain port; turn it off in the client: useEncryption=false for JDBC, grpc:// \

@@ -24,6 +24,7 @@ fn code(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Exists => StatusCode::CONFLICT,
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
         Kind::Denied => StatusCode::FORBIDDEN,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,

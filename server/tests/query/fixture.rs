@@ -56,7 +56,15 @@ impl Fixture {
     /// A query of a session of its own.
     pub(crate) fn query(&self, statement: &str) -> Query {
         let (cx, session) = (Context::new(Principal::anonymous()), self.gateway.sessions.start());
-        Query { cx, statement: statement.into(), parameters: None, session, protocol: Protocol::Flight }
+        Query {
+            cx,
+            statement: statement.into(),
+            parameters: None,
+            session,
+            protocol: Protocol::Flight,
+            transaction: None,
+            ingest: None,
+        }
     }
 
     pub(crate) async fn execute(&self, statement: &str) -> Result<Answer> {
@@ -112,7 +120,7 @@ static SPEC: Spec = Spec {
     kind: "counted",
     summary: "counts what is asked of it",
     options: &[],
-    capabilities: Capabilities { filters: false, limit: false, versions: true, keys: false, native: false, ingest: false },
+    capabilities: Capabilities { versions: true, ..Capabilities::NONE },
     proof: Proof::Untested,
     docs: "",
     open: |_| Err(Error::unsupported("only made in tests")),

@@ -12,3 +12,4 @@ mod names;
 mod parameters;
 mod refusals;
 mod types;
+mod writes;

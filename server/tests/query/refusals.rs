@@ -47,63 +47,63 @@ async fn nothing_writes_and_nothing_sets() {
     assert!(fixture.rows("SELECT count(*) AS c FROM numbers").await.contains("| 3 |"));
     insta::assert_snapshot!(messages.join("\n"), @r#"
     CREATE TABLE t AS SELECT 1
-        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
     CREATE VIEW v AS SELECT 1
-        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: CREATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     CREATE SCHEMA s
-        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: CREATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'
-        unsupported: CREATE EXTERNAL TABLE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: CREATE EXTERNAL TABLE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     CREATE FUNCTION f() RETURNS INT RETURN 1
-        unsupported: CREATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: CREATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     DROP TABLE numbers
-        unsupported: DROP is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
     ALTER TABLE numbers ADD COLUMN a INT
-        unsupported: ALTER is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: ALTER is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     TRUNCATE TABLE numbers
-        unsupported: TRUNCATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: TRUNCATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     INSERT INTO numbers VALUES (9, 'n9')
-        unsupported: INSERT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
     UPDATE numbers SET id = 1
-        unsupported: UPDATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
     DELETE FROM numbers
-        unsupported: DELETE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
     MERGE INTO numbers USING other ON numbers.id = other.id WHEN MATCHED THEN DELETE
-        unsupported: MERGE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: MERGE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     COPY numbers TO '/tmp/out.csv'
-        unsupported: COPY is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: COPY is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     COPY (SELECT 1) TO '/tmp/out.csv'
-        unsupported: COPY is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: COPY is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     SET datafusion.execution.batch_size = 1
-        unsupported: SET is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: SET is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     RESET datafusion.execution.batch_size
-        unsupported: RESET is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: RESET is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     BEGIN
-        unsupported: BEGIN is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: BEGIN is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     COMMIT
-        unsupported: COMMIT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: COMMIT is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     PREPARE p AS SELECT 1
-        unsupported: PREPARE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: PREPARE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     EXECUTE p
-        unsupported: EXECUTE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: EXECUTE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     DEALLOCATE p
-        unsupported: DEALLOCATE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: DEALLOCATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     GRANT SELECT ON numbers TO a
-        unsupported: GRANT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: GRANT is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     CALL f()
-        unsupported: CALL is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: CALL is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     USE other
-        unsupported: USE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: USE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     VACUUM
-        unsupported: VACUUM is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: VACUUM is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     EXPLAIN INSERT INTO numbers VALUES (9, 'n9')
-        unsupported: INSERT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: INSERT INTO within another statement is not offered; send it by itself
     EXPLAIN ANALYZE DELETE FROM numbers
-        unsupported: DELETE is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: DELETE within another statement is not offered; send it by itself
     EXPLAIN ANALYZE COPY numbers TO '/tmp/out.csv'
-        unsupported: COPY is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: COPY is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     WITH x AS (SELECT 1) INSERT INTO numbers SELECT 1, 'a' FROM x
-        unsupported: INSERT is not offered: this endpoint reads; send SELECT, WITH, VALUES, SHOW, DESCRIBE or EXPLAIN
+        unsupported: INSERT is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     "#);
 }
 

@@ -1,70 +1,104 @@
 //! Tables in memory: the reference connector. To add a connector, copy this folder.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
+use nexus_flight_catalog::quantity::Size;
 use nexus_flight_catalog::{
-    Capabilities, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
+    Capabilities, Context, Error, IfExists, Keys, Opt, OptType, Options, Proof, Put, Resolved, Result, Source, Spec, TableEntry,
+    Target, Transaction,
 };
+
+mod state;
+mod transaction;
+
+use state::{State, Table, collected};
+use transaction::MemoryTransaction;
 
 /// What this connector declares. The conformance suite holds it to the capabilities, in both directions.
 pub static SPEC: Spec = Spec {
     kind: "memory",
     summary: "tables held in this process",
-    options: &[],
+    options: &[Opt {
+        name: "size",
+        value: OptType::Size,
+        required: false,
+        secret: false,
+        help: "the most bytes that all its tables may have together; \"1GiB\" by default",
+    }],
     // Filters and limits are applied by the plan above the scan: the rows are here already.
-    capabilities: Capabilities { filters: false, limit: false, versions: true, keys: true, native: false, ingest: false },
+    capabilities: Capabilities { versions: true, keys: true, ingest: true, transactions: true, ..Capabilities::NONE },
     proof: Proof::Real,
     docs: include_str!("docs.md"),
     open,
 };
 
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
-    let Empty {} = options.parse(&SPEC)?;
-    Ok(Arc::new(MemorySource::new()))
+    let Configured { size } = options.parse(&SPEC)?;
+    Ok(Arc::new(MemorySource { size, ..MemorySource::new() }))
 }
 
 #[derive(serde::Deserialize)]
-struct Empty {}
+struct Configured {
+    #[serde(default = "default_size")]
+    size: Size,
+}
 
-/// Versions are counted through the whole process, so that a source put in place of another repeats none of its versions.
-static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
+const fn default_size() -> Size {
+    Size(1 << 30)
+}
 
-/// Tables in memory, by schema and name.
-#[derive(Debug, Default)]
+/// Tables in memory, by schema and name. Clones share them.
+#[derive(Debug, Clone)]
 pub struct MemorySource {
-    schemas: RwLock<BTreeMap<String, BTreeMap<String, Resolved>>>,
+    /// All tables as they are now. A statement and a transaction go on with the state that they began with.
+    state: Arc<RwLock<State>>,
+    size: Size,
+}
+
+impl Default for MemorySource {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl MemorySource {
     /// A source without tables.
     pub fn new() -> Self {
-        Self::default()
+        Self::of(State::default(), default_size())
+    }
+
+    fn of(state: State, size: Size) -> Self {
+        Self { state: Arc::new(RwLock::new(state)), size }
     }
 
     /// Puts a table of these rows in place, instead of an earlier one of that name. A statement that has begun keeps the
-    /// rows it began with. Errors: `Invalid` where there is no batch to take the schema from, or two schemas differ.
+    /// rows it began with. Errors: `Invalid` where there is no batch to take the schema from, or two schemas differ;
+    /// `Exhausted` where the tables would be larger than the source may be.
     pub fn insert(&self, schema: &str, table: &str, batches: Vec<RecordBatch>, keys: Keys) -> Result<()> {
         let Some(first) = batches.first() else {
             return Err(Error::invalid(format!("the table \"{table}\" has no batch to take its schema from"))
                 .with_hint("give one batch without rows"));
         };
-        let provider = MemTable::try_new(first.schema(), vec![batches])?;
-        let version = Version::Pinned(NEXT_VERSION.fetch_add(1, Ordering::Relaxed).to_string());
-        let resolved = Resolved { provider: Arc::new(provider), version, keys };
-        let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
-        schemas.entry(schema.to_owned()).or_default().insert(table.to_owned(), resolved);
-        Ok(())
+        let table_schema = first.schema();
+        self.write(|state| state.put(schema, table, Some(Table::new(table_schema, batches, keys)?)))
     }
 
-    /// Looks at one schema.
-    fn schema<T>(&self, name: &str, look: impl FnOnce(&BTreeMap<String, Resolved>) -> Result<T>) -> Result<T> {
-        let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
-        look(schemas.get(name).ok_or_else(|| Error::not_found(format!("schema \"{name}\" does not exist")))?)
+    fn read(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the state as a whole or not at all.
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // What the tables hold is shared, so this copies their names.
+        let mut next = current.clone();
+        let done = change(&mut next)?;
+        next.check(self.size)?;
+        *current = next;
+        Ok(done)
     }
 }
 
@@ -79,17 +113,49 @@ impl Source for MemorySource {
     }
 
     async fn schemas(&self, _cx: &Context) -> Result<Vec<String>> {
-        Ok(self.schemas.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect())
+        Ok(self.read().schemas())
     }
 
     async fn tables(&self, _cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
-        self.schema(schema, |tables| Ok(tables.keys().map(TableEntry::table).collect()))
+        self.read().tables(schema)
     }
 
     async fn table(&self, _cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
-        self.schema(schema, |tables| {
-            let found = tables.get(table).cloned();
-            found.ok_or_else(|| Error::not_found(format!("table \"{schema}.{table}\" does not exist")))
+        Ok(self.read().table(schema, table)?.resolved())
+    }
+
+    async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
+        // Before the rows are read, and again when they are there: much may happen meanwhile.
+        if target.put(self.read().version(target))? == Put::Keep {
+            return Ok(0);
+        }
+        let schema = rows.schema();
+        let batches = cx.run(collected(rows, self.size)).await?;
+        let count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        self.write(|state| {
+            let there = state.get(&target.schema, &target.table);
+            let table = match (target.put(there.map(Table::version))?, there) {
+                (Put::Keep, _) => return Ok(0),
+                (Put::Append, Some(there)) => there.appended(&schema, batches)?,
+                (Put::Replace, Some(there)) if matches!(target.if_exists, IfExists::Rewrite(_)) => there.rewritten(batches)?,
+                _ => {
+                    let keys = Keys { primary: target.primary_key.clone(), foreign: vec![] };
+                    Table::new(schema, batches, keys)?
+                }
+            };
+            state.put(&target.schema, &target.table, Some(table))?;
+            Ok(count)
         })
+    }
+
+    async fn drop_table(&self, _cx: &Context, schema: &str, table: &str) -> Result<()> {
+        self.write(|state| {
+            state.table(schema, table)?;
+            state.put(schema, table, None)
+        })
+    }
+
+    async fn begin(&self, _cx: &Context) -> Result<Arc<dyn Transaction>> {
+        Ok(Arc::new(MemoryTransaction::new(self.clone())))
     }
 }

@@ -28,6 +28,10 @@ pub struct Facts {
     pub tables: u64,
     /// How long a prepared statement lives after its last use.
     pub prepared_timeout: Duration,
+    /// How long a transaction may be left alone.
+    pub transaction_timeout: Duration,
+    /// Whether statements may write to any catalog.
+    pub writable: bool,
 }
 
 /// The names of the functions, by what JDBC calls them.
@@ -85,18 +89,18 @@ fn server(infos: &mut SqlInfoDataBuilder, facts: &Facts) {
     infos.append(SqlInfo::FlightSqlServerName, "nexus-gateway");
     infos.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     infos.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
-    infos.append(SqlInfo::FlightSqlServerReadOnly, true);
+    infos.append(SqlInfo::FlightSqlServerReadOnly, !facts.writable);
     infos.append(SqlInfo::FlightSqlServerSql, true);
     infos.append(SqlInfo::FlightSqlServerSubstrait, false);
     infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, "");
     infos.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, "");
-    infos.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
+    infos.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::Savepoint as i32);
     infos.append(SqlInfo::FlightSqlServerCancel, true);
-    infos.append(SqlInfo::FlightSqlServerBulkIngestion, false);
-    infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
-    let timeout = i32::try_from(facts.prepared_timeout.as_millis()).unwrap_or(i32::MAX);
-    infos.append(SqlInfo::FlightSqlServerStatementTimeout, timeout);
-    infos.append(SqlInfo::FlightSqlServerTransactionTimeout, 0);
+    infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);
+    infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, true);
+    let milliseconds = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    infos.append(SqlInfo::FlightSqlServerStatementTimeout, milliseconds(facts.prepared_timeout));
+    infos.append(SqlInfo::FlightSqlServerTransactionTimeout, milliseconds(facts.transaction_timeout));
 }
 
 fn words(infos: &mut SqlInfoDataBuilder, functions: Functions) {
@@ -120,7 +124,7 @@ fn words(infos: &mut SqlInfoDataBuilder, functions: Functions) {
 fn grammar(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
-    infos.append(SqlInfo::SqlDdlTable, false);
+    infos.append(SqlInfo::SqlDdlTable, true);
     infos.append(SqlInfo::SqlAllTablesAreSelectable, true);
     infos.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
     infos.append(SqlInfo::SqlSupportsColumnAliasing, true);
@@ -192,6 +196,8 @@ fn limits(infos: &mut SqlInfoDataBuilder, longest: usize, tables: u64) {
 }
 
 fn transactions_and_results(infos: &mut SqlInfoDataBuilder) {
+    // These are what JDBC reads, whose driver ends a transaction without telling the server: to say that there are some would
+    // lose what a program believes to have rolled back. Other clients read `FlightSqlServerTransaction`.
     let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
     // An int32 by the specification; the JDBC driver casts to the other integer and throws if it is not that.
     infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
@@ -206,7 +212,7 @@ fn transactions_and_results(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, bits(&[read_only]));
     infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive, bits(&[]));
     infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive, bits(&[]));
-    infos.append(SqlInfo::SqlBatchUpdatesSupported, false);
+    infos.append(SqlInfo::SqlBatchUpdatesSupported, true);
     infos.append(SqlInfo::SqlSavepointsSupported, false);
     infos.append(SqlInfo::SqlLocatorsUpdateCopy, false);
 }

@@ -22,7 +22,7 @@ static SPEC: Spec = Spec {
     kind: "shop",
     summary: "",
     options: &[],
-    capabilities: Capabilities { filters: false, limit: false, versions: false, keys: true, native: false, ingest: false },
+    capabilities: Capabilities { keys: true, ..Capabilities::NONE },
     proof: Proof::Untested,
     docs: "",
     open: |_| Err(Error::internal("not opened by options")),
@@ -266,7 +266,15 @@ async fn keys_are_listed_from_every_side() {
 
 fn infos() -> SqlInfos {
     let functions = Functions { numeric: vec!["abs".to_owned()], ..Functions::default() };
-    SqlInfos::new(Facts { functions, longest: 1 << 20, tables: 1_000, prepared_timeout: Duration::from_secs(600) }).unwrap()
+    SqlInfos::new(Facts {
+        functions,
+        longest: 1 << 20,
+        tables: 1_000,
+        prepared_timeout: Duration::from_secs(600),
+        transaction_timeout: Duration::from_secs(60),
+        writable: true,
+    })
+    .unwrap()
 }
 
 #[test]
@@ -282,7 +290,7 @@ fn every_number_of_sql_info_has_an_answer() {
 #[test]
 fn sql_info_answers_what_is_asked() {
     let ask = |info: &[u32]| lines(&infos().answer(&CommandGetSqlInfo { info: info.to_vec() }).unwrap());
-    assert_eq!(ask(&[8, 0]), ["0 {string_value=nexus-gateway}", "8 {int32_bitmask=0}"]);
+    assert_eq!(ask(&[8, 0]), ["0 {string_value=nexus-gateway}", "8 {int32_bitmask=2}"]);
     assert_eq!(ask(&[0, 0, 0, 77_777]), ["0 {string_value=nexus-gateway}"]);
     assert_eq!(ask(&[77_777, u32::MAX]), [""; 0]);
     assert_eq!(ask(&[9, 100]), ["9 {bool_value=true}", "100 {int32_bitmask=600000}"]);

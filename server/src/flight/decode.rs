@@ -1,13 +1,16 @@
-//! Parameters as clients send them: Arrow IPC from outside.
+//! Rows as clients send them: Arrow IPC from outside.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
-use futures::stream;
+use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Error, Result, ipc};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use crate::flight::status::broken;
@@ -18,26 +21,64 @@ const BATCHES: usize = 10_000;
 /// The most bytes that the buffers of a message may be once they are unpacked, and the most rows of a column without any.
 const MOST: i64 = 64 << 20;
 
+/// The rows of a stream of messages as they come.
+pub struct Sent {
+    /// Their columns; none where no message tells of any.
+    pub schema: Option<SchemaRef>,
+    /// The rows. Errors: `Invalid` for messages that are not sound, or for a stream that breaks off.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+/// Reads a stream of messages up to its schema.
+pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Sent> {
+    let messages = stream::iter([Ok(first)]).chain(rest).map_err(broken).try_filter_map(async |message| {
+        check(&message)?;
+        // The first one may hold a command and nothing else.
+        Ok((!message.data_header.is_empty()).then_some(message))
+    });
+    let messages = messages.map_err(|error| FlightError::ExternalError(Box::new(error)));
+    let mut decoder = FlightRecordBatchStream::new_from_flight_data(messages);
+    let (sender, mut receiver) = mpsc::channel(1);
+    // In a task of its own: where the decoder still meets what it does not expect, it panics.
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            let batch = decoder.next().await.map(|batch| batch.map_err(decoded));
+            let has_ended = !matches!(batch, Some(Ok(_)));
+            if sender.send((decoder.schema().cloned(), batch)).await.is_err() || has_ended {
+                break;
+            }
+        }
+    }));
+    let first = receiver.recv().await;
+    let schema = first.as_ref().and_then(|(schema, _)| schema.clone());
+    let batches = stream::unfold((receiver, Some(task), first), |(mut receiver, mut task, mut first)| async move {
+        let next = match first.take() {
+            Some(first) => Some(first),
+            None => receiver.recv().await,
+        };
+        match next {
+            Some((_, Some(batch))) => Some((batch, (receiver, task, None))),
+            Some((_, None)) => None,
+            // The task ended without a word, or its last word was an error.
+            None => match task.take()?.await {
+                Ok(()) => None,
+                Err(cause) => Some((Err(unreadable("they are not sound").caused_by(cause)), (receiver, None, None))),
+            },
+        }
+    });
+    Ok(Sent { schema, batches: batches.boxed() })
+}
+
 /// The rows of parameters in a stream of messages, as one batch; none where there is no row. Errors: `Exhausted` for more than
-/// `most` bytes of them, `Invalid` for messages that are not sound.
-pub async fn rows(
+/// `most` bytes of them, and those of [`Sent::batches`].
+pub async fn parameters(
     first: FlightData,
     rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     most: usize,
 ) -> Result<Option<RecordBatch>> {
-    let messages = stream::iter([Ok(first)]).chain(rest).map_err(broken).and_then(async |message| {
-        check(&message)?;
-        Ok(message)
-    });
-    let messages = messages.map_err(|error| FlightError::ExternalError(Box::new(error)));
-    // In a task of its own: where the decoder still meets what it does not expect, it panics.
-    let decoding = tokio::spawn(decode(FlightRecordBatchStream::new_from_flight_data(messages), most));
-    decoding.await.unwrap_or_else(|cause| Err(unreadable("they are not sound").caused_by(cause)))
-}
-
-async fn decode(mut batches: FlightRecordBatchStream, most: usize) -> Result<Option<RecordBatch>> {
+    let mut batches = sent(first, rest).await?.batches;
     let (mut rows, mut bytes) = (Vec::new(), 0);
-    while let Some(batch) = batches.try_next().await.map_err(decoded)? {
+    while let Some(batch) = batches.try_next().await? {
         if batch.num_rows() > 0 {
             bytes += size(&batch);
             if bytes > most as u64 || rows.len() >= BATCHES {
@@ -64,7 +105,7 @@ fn decoded(error: FlightError) -> Error {
 }
 
 fn unreadable(why: &str) -> Error {
-    Error::invalid(format!("the parameters cannot be read: {why}"))
+    Error::invalid(format!("the rows that were sent cannot be read: {why}"))
 }
 
 /// Holds what a message declares against the bytes that came with it.
@@ -99,7 +140,7 @@ mod tests {
 
     async fn read(mut messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
         let rest = messages.split_off(1);
-        rows(messages.remove(0), stream::iter(rest.into_iter().map(Ok)), 1 << 20).await
+        parameters(messages.remove(0), stream::iter(rest.into_iter().map(Ok)), 1 << 20).await
     }
 
     #[tokio::test]
@@ -128,7 +169,7 @@ mod tests {
         forged[1].data_body = body.into();
         let error = read(forged).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
-        insta::assert_snapshot!(error, @"the parameters cannot be read: they are not sound");
+        insta::assert_snapshot!(error, @"the rows that were sent cannot be read: they are not sound");
     }
 
     #[tokio::test]

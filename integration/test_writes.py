@@ -1,0 +1,219 @@
+"""Writing through ADBC and pyarrow: statements, parameters, ingest in every mode, and transactions seen from outside."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+
+from gateway import Gateway, configured
+
+TEXT = """
+[defaults]
+catalog = "kept"
+
+[catalogs.kept]
+kind = "memory"
+writable = true
+size = "64MiB"
+
+[catalogs.still]
+kind = "memory"
+"""
+
+
+@pytest.fixture(scope="module")
+def writable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a catalog that takes rows and one that does not."""
+    with configured(tmp_path_factory.mktemp("writable"), TEXT) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def connection(writable: Gateway) -> Iterator[flightsql.Connection]:
+    """A connection that commits each statement; what it made is gone afterwards."""
+    with flightsql.connect(writable.uri, autocommit=True) as connection:
+        yield connection
+        for (name,) in fetch(connection, "select table_name from information_schema.tables where table_schema = 'main'"):
+            execute(connection, f'drop table "{name}"')
+
+
+def fetch(connection: flightsql.Connection, sql: str, parameters: object = None) -> list[tuple]:
+    """All rows of a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def execute(connection: flightsql.Connection, sql: str, parameters: object = None) -> list[tuple]:
+    """Runs a statement that writes, as a program does that does not know what it runs: its rows are the count."""
+    return fetch(connection, sql, parameters)
+
+
+def test_statements_say_how_many_rows_they_affected(connection: flightsql.Connection) -> None:
+    assert execute(connection, "create table t (id bigint, name varchar)") == [(0,)]
+    assert execute(connection, "insert into t values (1, 'one'), (2, 'two')") == [(2,)]
+    assert execute(connection, "update t set name = upper(name) where id = 2") == [(1,)]
+    assert execute(connection, "delete from t where id = 1") == [(1,)]
+    assert fetch(connection, "select * from t") == [(2, "TWO")]
+    with connection.cursor() as cursor:
+        assert cursor.adbc_statement.set_sql_query("insert into t values (3, 'three')") is None
+        assert cursor.adbc_statement.execute_update() == 1
+    assert fetch(connection, "select count(*) from t") == [(2,)]
+
+
+def test_a_statement_runs_once_however_often_its_rows_are_fetched(writable: Gateway, connection: flightsql.Connection) -> None:
+    execute(connection, "create table t (id bigint)")
+    with flight.connect(writable.uri) as client:
+        command = any_of("CommandStatementQuery", text(1, "insert into t values (1)"))
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
+        assert fetch(connection, "select count(*) from t") == [(1,)]
+        for _ in range(2):
+            assert client.do_get(info.endpoints[0].ticket).read_all().to_pylist() == [{"count": 1}]
+    assert fetch(connection, "select count(*) from t") == [(1,)]
+
+
+def varint(number: int) -> bytes:
+    """A number in the encoding of protocol buffers."""
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def text(field: int, value: str | bytes) -> bytes:
+    """A field of text or bytes."""
+    value = value.encode() if isinstance(value, str) else value
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+def any_of(name: str, body: bytes) -> bytes:
+    """A Flight SQL command in its envelope."""
+    return text(1, f"type.googleapis.com/arrow.flight.protocol.sql.{name}") + text(2, body)
+
+
+def test_many_rows_of_parameters(connection: flightsql.Connection) -> None:
+    execute(connection, "create table t (id bigint, price decimal(9, 2), name varchar)")
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into t values (?, ?, ?)", [(1, Decimal("1.50"), "one"), (2, None, None), (3, Decimal("-0.01"), "三")]
+        )
+        assert cursor.rowcount == 3
+    assert fetch(connection, "select * from t order by id") == [
+        (1, Decimal("1.50"), "one"),
+        (2, None, None),
+        (3, Decimal("-0.01"), "三"),
+    ]
+
+
+ROWS = pa.table(
+    {"id": pa.array([1, 2, None], pa.int64()), "name": ["one", None, "三"], "at": pa.array([0, 1, 2], pa.timestamp("us"))}
+)
+
+
+def test_ingest_in_every_mode(connection: flightsql.Connection) -> None:
+    def ingest(rows: pa.Table, mode: str) -> int:
+        with connection.cursor() as cursor:
+            return cursor.adbc_ingest("t", rows, mode=mode)
+
+    def count() -> int:
+        return fetch(connection, "select count(*) from t")[0][0]
+
+    with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+        ingest(ROWS, "append")
+    assert (ingest(ROWS, "create"), count()) == (3, 3)
+    with pytest.raises(adbc_driver_manager.Error, match="exists already") as error:
+        ingest(ROWS, "create")
+    assert error.value.status_code is adbc_driver_manager.AdbcStatusCode.ALREADY_EXISTS
+    assert (ingest(ROWS, "append"), count()) == (3, 6)
+    assert (ingest(ROWS, "create_append"), count()) == (3, 9)
+    assert (ingest(ROWS.slice(0, 1), "replace"), count()) == (1, 1)
+    assert fetch(connection, "select id, name from t") == [(1, "one")]
+
+
+def test_ingested_rows_get_the_types_of_the_table(connection: flightsql.Connection) -> None:
+    execute(connection, "create table t (id bigint, price decimal(9, 2))")
+    with connection.cursor() as cursor:
+        cursor.adbc_ingest("t", pa.table({"price": ["1.5", None]}), mode="append")
+        with pytest.raises(adbc_driver_manager.Error, match='has no column "prise"; did you mean "price"'):
+            cursor.adbc_ingest("t", pa.table({"prise": [1]}), mode="append")
+        with pytest.raises(adbc_driver_manager.Error, match="[Cc]annot cast|can't cast|cannot be"):
+            cursor.adbc_ingest("t", pa.table({"price": ["much"]}), mode="append")
+    assert fetch(connection, "select * from t order by price") == [(None, Decimal("1.50")), (None, None)]
+
+
+def test_rows_that_break_off_leave_nothing(connection: flightsql.Connection) -> None:
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield from ROWS.to_batches()
+        raise ValueError("the program has an error")
+
+    execute(connection, "create table t as select 1 as id")
+    reader = pa.RecordBatchReader.from_batches(ROWS.schema, broken())
+    for mode in ["append", "replace"]:
+        with connection.cursor() as cursor, pytest.raises(Exception):  # noqa: B017  (what the driver makes of it is its own)
+            cursor.adbc_ingest("t", reader, mode=mode)
+    assert fetch(connection, "select * from t") == [(1,)]
+
+
+def test_more_than_the_catalog_has_room_for(connection: flightsql.Connection) -> None:
+    large = pa.table({"id": pa.array(range(10_000_000), pa.int64())})
+    with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="more than 64MiB"):
+        cursor.adbc_ingest("t", large, mode="create")
+    with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+        fetch(connection, "select * from t")
+
+
+@pytest.mark.parametrize("commits", [True, False], ids=["commit", "rollback"])
+def test_a_transaction_is_seen_when_it_commits(commits: bool, writable: Gateway, connection: flightsql.Connection) -> None:
+    execute(connection, "create table t as select 1 as id")
+    with flightsql.connect(writable.uri) as other:
+        execute(other, "insert into t values (2)")
+        with other.cursor() as cursor:
+            cursor.adbc_ingest("t", pa.table({"id": [3]}), mode="append")
+            cursor.executemany("insert into t values (?)", [(4,), (5,)])
+        assert fetch(other, "select count(*) from t") == [(5,)]
+        assert fetch(connection, "select count(*) from t") == [(1,)]
+        other.commit() if commits else other.rollback()
+        assert fetch(connection, "select count(*) from t") == [(5 if commits else 1,)]
+        # The connection begins the next one by itself.
+        execute(other, "delete from t")
+    assert fetch(connection, "select count(*) from t") == [(5 if commits else 1,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("create table still.main.t as select 1", 'the catalog "still" is read-only; set writable = true under'),
+        ("create table system.main.t as select 1", 'a catalog of kind "system" does not offer ingest'),
+        ("insert into missing values (1)", "does not exist"),
+        ("drop table missing", "does not exist"),
+    ],
+)
+def test_what_cannot_be_written_says_why(sql: str, why: str, connection: flightsql.Connection) -> None:
+    with pytest.raises(adbc_driver_manager.Error, match=why):
+        execute(connection, sql)
+
+
+def test_http_writes_for_programs_and_not_for_pages_of_others(writable: Gateway, connection: flightsql.Connection) -> None:
+    def post(statement: str, **headers: str) -> int:
+        request = urllib.request.Request(f"{writable.url}/v1/sql", data=statement.encode(), headers=headers)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert post("create table t as select 1 as id") == 200
+    assert post("insert into t values (2)", Origin="https://elsewhere.example") == 403
+    assert post("insert into t values (2)", Origin="null") == 403
+    assert post("insert into t values (2)", Origin=writable.url) == 200
+    assert fetch(connection, "select count(*) from t") == [(2,)]
+
+
+def test_a_catalog_that_takes_no_rows_cannot_be_writable(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match='a catalog of kind "files" cannot be written to'):
+        configured(tmp_path, f'[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path}"\nwritable = true\n')

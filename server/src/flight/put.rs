@@ -1,0 +1,120 @@
+//! What clients put: parameters, statements that write, and rows.
+
+use std::sync::Arc;
+
+use arrow_flight::sql::{
+    Command, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementUpdate,
+    DoPutPreparedStatementResult, DoPutUpdateResult, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+};
+use arrow_flight::{FlightData, PutResult};
+use futures::TryStreamExt;
+use nexus_flight_catalog::{Error, IfExists, IfMissing, Result};
+use prost::Message;
+use tonic::Streaming;
+
+use crate::flight::caller::Caller;
+use crate::flight::decode;
+use crate::flight::service::{Service, command, unknown_command};
+use crate::flight::status::broken;
+use crate::flight::ticket::{self, Prepared, Statement, check_owner};
+use crate::query::{Execute, Ingest, Query};
+use crate::seal::Purpose;
+
+/// Takes what a caller puts.
+pub async fn put(service: &Service, caller: &Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
+    let none = || Error::invalid("the stream has no descriptor").with_hint("put the command into the first message");
+    let first = messages.try_next().await.map_err(broken)?.ok_or_else(none)?;
+    match command(first.flight_descriptor.as_ref().ok_or_else(none)?)? {
+        Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) => {
+            let prepared = prepared(service, caller, &handle)?;
+            let rows = decode::parameters(first, messages, ticket::PARAMETERS).await?;
+            let statement = prepared.statement.bound(rows.as_ref())?;
+            let handle = service.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, service.session_ttl)?;
+            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
+            Ok(PutResult { app_metadata: result.encode_to_vec().into() })
+        }
+        Command::CommandStatementUpdate(CommandStatementUpdate { query, transaction_id }) => {
+            let statement = Statement::new(&query, service.transactions.opened(caller, transaction_id.as_deref())?);
+            updated(update(service.execute.as_ref(), service.query(caller, &statement)?).await?)
+        }
+        Command::CommandPreparedStatementUpdate(CommandPreparedStatementUpdate { prepared_statement_handle: handle }) => {
+            let statement = prepared(service, caller, &handle)?.statement;
+            let mut query = service.query(caller, &statement)?;
+            // Rows that come along are bound; else those that were bound before count.
+            if let Some(rows) = decode::parameters(first, messages, PARAMETERS).await? {
+                query.parameters = Some(rows);
+            }
+            updated(update(service.execute.as_ref(), query).await?)
+        }
+        Command::CommandStatementIngest(command) => ingest(service, caller, command, first, messages).await,
+        Command::Unknown(any) => Err(unknown_command(&any.type_url)),
+        other => Err(Error::unsupported(format!("{} cannot be put", other.type_url().rsplit('.').next().unwrap_or_default()))
+            .with_hint("ask GetFlightInfo for it")),
+    }
+}
+
+/// The most bytes of parameters of an update: they are used at once and travel no further.
+const PARAMETERS: usize = 64 << 20;
+
+fn prepared(service: &Service, caller: &Caller, handle: &[u8]) -> Result<Prepared> {
+    let prepared: Prepared = service.seal.open(Purpose::Prepared, handle)?;
+    check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
+    Ok(prepared)
+}
+
+fn updated(count: i64) -> Result<PutResult> {
+    Ok(PutResult { app_metadata: DoPutUpdateResult { record_count: count }.encode_to_vec().into() })
+}
+
+/// Runs a statement that writes and gives the rows that it affected. Errors: `Invalid` for a statement that reads.
+pub async fn update(execute: &dyn Execute, query: Query) -> Result<i64> {
+    if query.ingest.is_none() && !execute.describe(&query).await?.is_update {
+        return Err(Error::invalid("the statement writes nothing").with_hint("send it as a query"));
+    }
+    execute.execute(query).await?.affected().await
+}
+
+async fn ingest(
+    service: &Service,
+    caller: &Caller,
+    command: CommandStatementIngest,
+    first: FlightData,
+    rest: Streaming<FlightData>,
+) -> Result<PutResult> {
+    let CommandStatementIngest { table_definition_options, table, schema, catalog, temporary, transaction_id, options } = command;
+    if temporary {
+        return Err(
+            Error::unsupported("temporary tables are not offered").with_hint("ingest into a table of your own and drop it")
+        );
+    }
+    if let Some(option) = options.keys().min() {
+        return Err(Error::unsupported(format!("unknown option \"{option}\" for ingest")).with_hint("leave it out"));
+    }
+    let statement = Statement::new("", service.transactions.opened(caller, transaction_id.as_deref())?);
+    let mut query = service.query(caller, &statement)?;
+    query.session.catalog = catalog.unwrap_or(query.session.catalog);
+    query.session.schema = schema.unwrap_or(query.session.schema);
+    let (if_missing, if_exists) = modes(table_definition_options)?;
+    let sent = decode::sent(first, rest).await?;
+    let Some(schema) = sent.schema else {
+        return Err(Error::invalid("the stream has no schema").with_hint("send the columns, and rows of them"));
+    };
+    query.statement = format!("INGEST INTO \"{}\".\"{}\".\"{table}\"", query.session.catalog, query.session.schema).into();
+    query.ingest = Some(Arc::new(Ingest::new(table, if_missing, if_exists, schema, sent.batches)));
+    updated(update(service.execute.as_ref(), query).await?)
+}
+
+/// Rows for a table that is there, unless the client says otherwise.
+fn modes(options: Option<TableDefinitionOptions>) -> Result<(IfMissing, IfExists)> {
+    let Some(options) = options else { return Ok((IfMissing::Fail, IfExists::Append)) };
+    let if_missing = match options.if_not_exist() {
+        TableNotExistOption::Create => IfMissing::Create,
+        TableNotExistOption::Fail | TableNotExistOption::Unspecified => IfMissing::Fail,
+    };
+    let if_exists = match options.if_exists() {
+        TableExistsOption::Fail => IfExists::Fail,
+        TableExistsOption::Replace => IfExists::Replace,
+        TableExistsOption::Append | TableExistsOption::Unspecified => IfExists::Append,
+    };
+    Ok((if_missing, if_exists))
+}

@@ -1,0 +1,254 @@
+//! Open transactions: kept in this process, bounded in number, and rolled back when their client leaves them alone.
+//!
+//! Many a client begins one as it connects and never ends it. So one that has written nothing gives back what it holds of its
+//! sources when it is left alone, and goes on with their state of then when its client comes back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Debug};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result, Source, Transaction};
+use uuid::Uuid;
+
+/// How many transactions may be open at once.
+const OPEN: usize = 1_000;
+/// How many savepoints one of them may have.
+const SAVEPOINTS: usize = 100;
+/// How long a source may take to roll back what was left alone.
+const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(30);
+
+/// The open transactions.
+#[derive(Debug)]
+pub struct Transactions {
+    open: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>,
+    /// How long one may be left alone.
+    idle: Duration,
+    /// How long one that has written nothing is remembered.
+    lives: Duration,
+}
+
+/// An open transaction. A source takes part from the first statement on that names it.
+pub struct Open {
+    /// Its id.
+    pub id: Uuid,
+    principal: Principal,
+    parts: tokio::sync::Mutex<Parts>,
+    used: Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct Parts {
+    begun: BTreeMap<String, Arc<dyn Transaction>>,
+    /// By the name that their client gave; the sources know them by their ids.
+    savepoints: Vec<(Uuid, String)>,
+    /// The one catalog that was written to.
+    written: Option<String>,
+    ended: bool,
+}
+
+impl Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Transactions {
+    /// With a time after which one that is left alone is rolled back, and one after which it is forgotten.
+    pub fn new(idle: Duration, lives: Duration) -> Self {
+        Self { open: Arc::default(), idle, lives }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Begins one. Errors: `Exhausted` where there are too many.
+    pub fn begin(&self, principal: &Principal) -> Result<Uuid> {
+        let open = Arc::new(Open {
+            id: Uuid::new_v4(),
+            principal: principal.clone(),
+            parts: tokio::sync::Mutex::default(),
+            used: Mutex::new(Instant::now()),
+        });
+        let id = open.id;
+        let mut all = lock(&self.open);
+        if all.len() >= OPEN && !forget_one(&mut all) {
+            return Err(Error::exhausted(format!("{OPEN} transactions are open")).with_hint("end some, or try again later"));
+        }
+        tokio::spawn(left_alone(Arc::downgrade(&open), Arc::clone(&self.open), self.idle, self.lives));
+        all.insert(id, open);
+        Ok(id)
+    }
+
+    /// One that is open here. Errors: `Precondition` where it is not, `Denied` where it is another principal's.
+    pub fn get(&self, principal: &Principal, id: Uuid) -> Result<Arc<Open>> {
+        let open = lock(&self.open).get(&id).cloned().ok_or_else(not_open)?;
+        if open.principal != *principal {
+            return Err(Error::denied("the transaction was begun by another user").with_hint("begin one of your own"));
+        }
+        *lock(&open.used) = Instant::now();
+        Ok(open)
+    }
+
+    /// Ends one: it is not open any more, however that goes. Errors: those of the sources; then nothing was written.
+    pub async fn end(&self, cx: &Context, id: Uuid, commits: bool) -> Result<()> {
+        let open = self.get(&cx.principal, id)?;
+        lock(&self.open).remove(&id);
+        open.end(cx, commits).await
+    }
+}
+
+impl Open {
+    /// The catalogs as this transaction sees them, with a source begun for each of these names that has transactions.
+    pub async fn catalogs(&self, cx: &Context, catalogs: &Arc<Catalogs>, names: Vec<String>) -> Result<Arc<Catalogs>> {
+        let mut parts = self.parts.lock().await;
+        if parts.ended {
+            return Err(not_open());
+        }
+        for name in names {
+            let Ok(source) = catalogs.source(&name) else { continue };
+            if parts.begun.contains_key(&name) || !source.spec().capabilities.transactions {
+                continue;
+            }
+            let begun = cx.run(source.begin(cx)).await?;
+            for (savepoint, _) in &parts.savepoints {
+                cx.run(begun.savepoint(cx, &savepoint.to_string())).await?;
+            }
+            parts.begun.insert(name, begun);
+        }
+        let begun = parts.begun.iter().map(|(name, source)| (name.clone(), Arc::clone(source) as Arc<dyn Source>));
+        Ok(Arc::new(catalogs.replaced(begun)))
+    }
+
+    /// Notes that a catalog is written to. Errors: `Unsupported` where another one was, since two sources cannot commit as one.
+    pub async fn writes(&self, catalog: &str) -> Result<()> {
+        let mut parts = self.parts.lock().await;
+        match &parts.written {
+            Some(written) if written != catalog => Err(Error::unsupported(format!(
+                "the transaction has written to \"{written}\" and cannot write to \"{catalog}\" as well"
+            ))
+            .with_hint("commit it, and write to the other catalog in a transaction of its own")),
+            _ => {
+                parts.written = Some(catalog.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets a savepoint and gives its id. Errors: `Exhausted` where there are too many.
+    pub async fn savepoint(&self, cx: &Context, name: &str) -> Result<Uuid> {
+        let mut parts = self.parts.lock().await;
+        if parts.savepoints.len() >= SAVEPOINTS {
+            return Err(Error::exhausted(format!("the transaction has {SAVEPOINTS} savepoints"))
+                .with_hint("release some")
+                .with_retryable(false));
+        }
+        let id = Uuid::new_v4();
+        for source in parts.begun.values() {
+            cx.run(source.savepoint(cx, &id.to_string())).await?;
+        }
+        parts.savepoints.push((id, name.to_owned()));
+        Ok(id)
+    }
+
+    /// Ends a savepoint: goes back to it, or forgets it. Errors: `NotFound` where it is none of this transaction.
+    pub async fn end_savepoint(&self, cx: &Context, id: Uuid, releases: bool) -> Result<()> {
+        let mut parts = self.parts.lock().await;
+        let Some(at) = parts.savepoints.iter().position(|(savepoint, _)| *savepoint == id) else {
+            return Err(Error::not_found("the savepoint is not one of this transaction").with_hint("it may have been released"));
+        };
+        for source in parts.begun.values() {
+            match releases {
+                true => cx.run(source.release(cx, &id.to_string())).await?,
+                false => cx.run(source.rollback_to(cx, &id.to_string())).await?,
+            }
+        }
+        parts.savepoints.truncate(if releases { at } else { at + 1 });
+        Ok(())
+    }
+
+    /// Gives back what it holds of its sources, unless it has written; whether it did.
+    async fn rest(&self, cx: &Context) -> bool {
+        let mut parts = self.parts.lock().await;
+        if parts.written.is_some() {
+            return false;
+        }
+        for source in std::mem::take(&mut parts.begun).into_values() {
+            // It wrote nothing, and a source forgets what is dropped.
+            let _ = cx.run(source.rollback(cx)).await;
+        }
+        true
+    }
+
+    async fn end(&self, cx: &Context, commits: bool) -> Result<()> {
+        let mut parts = self.parts.lock().await;
+        parts.ended = true;
+        let written = parts.written.take();
+        let mut outcome = Ok(());
+        for (name, source) in std::mem::take(&mut parts.begun) {
+            // Those that were only read have nothing to commit.
+            let ended = match commits && written.as_ref() == Some(&name) {
+                true => cx.run(source.commit(cx)).await,
+                false => cx.run(source.rollback(cx)).await,
+            };
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
+/// Makes room: forgets the transaction that was left alone the longest of those that have written nothing.
+fn forget_one(all: &mut HashMap<Uuid, Arc<Open>>) -> bool {
+    let is_clean = |open: &Arc<Open>| open.parts.try_lock().is_ok_and(|parts| parts.written.is_none());
+    let oldest = all.values().filter(|open| is_clean(open)).min_by_key(|open| *lock(&open.used)).map(|open| open.id);
+    oldest.is_some_and(|id| all.remove(&id).is_some())
+}
+
+/// Rolls a transaction back once it was left alone for so long, and ends it if it has written or is past its time.
+async fn left_alone(open: Weak<Open>, all: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>, idle: Duration, lives: Duration) {
+    let mut rested = None;
+    loop {
+        let Some(used) = open.upgrade().map(|open| *lock(&open.used)) else { return };
+        // Once it holds nothing there is nothing more to give back until it is used again.
+        let until = used + if rested == Some(used) { lives.max(idle) } else { idle };
+        if until > Instant::now() {
+            tokio::time::sleep_until(until.min(Instant::now() + idle).into()).await;
+            continue;
+        }
+        let Some(open) = open.upgrade() else { return };
+        // Besides the list and this, whoever holds it is a statement that runs.
+        if Arc::strong_count(&open) > 2 {
+            *lock(&open.used) = Instant::now();
+            continue;
+        }
+        let cx = Context { deadline: Some(Instant::now() + ROLLED_BACK_WITHIN), ..Context::new(open.principal.clone()) };
+        if rested != Some(used) && open.rest(&cx).await {
+            rested = Some(used);
+            continue;
+        }
+        lock(&all).remove(&open.id);
+        match open.end(&cx, false).await {
+            Ok(()) => tracing::info!(transaction = %open.id, "a transaction was left alone and is rolled back"),
+            Err(error) => {
+                tracing::warn!(transaction = %open.id, %error, "a transaction was left alone and cannot be rolled back")
+            }
+        }
+        return;
+    }
+}
+
+fn not_open() -> Error {
+    Error::precondition("the transaction is not open here")
+        .with_hint("it has ended, was left alone for too long, or is open on another server: begin another one")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
