@@ -51,21 +51,19 @@ def fetch(connection: flightsql.Connection, sql: str, parameters: object = None)
         return cursor.fetchall()
 
 
-def execute(connection: flightsql.Connection, sql: str, parameters: object = None) -> list[tuple]:
-    """Runs a statement that writes, as a program does that does not know what it runs: its rows are the count."""
-    return fetch(connection, sql, parameters)
+def execute(connection: flightsql.Connection, sql: str) -> int:
+    """Runs a statement that writes; gives the rows that it affected."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.rowcount
 
 
 def test_statements_say_how_many_rows_they_affected(connection: flightsql.Connection) -> None:
-    assert execute(connection, "create table t (id bigint, name varchar)") == [(0,)]
-    assert execute(connection, "insert into t values (1, 'one'), (2, 'two')") == [(2,)]
-    assert execute(connection, "update t set name = upper(name) where id = 2") == [(1,)]
-    assert execute(connection, "delete from t where id = 1") == [(1,)]
+    assert execute(connection, "create table t (id bigint, name varchar)") == 0
+    assert execute(connection, "insert into t values (1, 'one'), (2, 'two')") == 2
+    assert execute(connection, "update t set name = upper(name) where id = 2") == 1
+    assert execute(connection, "delete from t where id = 1") == 1
     assert fetch(connection, "select * from t") == [(2, "TWO")]
-    with connection.cursor() as cursor:
-        assert cursor.adbc_statement.set_sql_query("insert into t values (3, 'three')") is None
-        assert cursor.adbc_statement.execute_update() == 1
-    assert fetch(connection, "select count(*) from t") == [(2,)]
 
 
 def test_a_statement_runs_once_however_often_its_rows_are_fetched(writable: Gateway, connection: flightsql.Connection) -> None:
@@ -154,13 +152,14 @@ def test_rows_that_break_off_leave_nothing(connection: flightsql.Connection) -> 
     execute(connection, "create table t as select 1 as id")
     reader = pa.RecordBatchReader.from_batches(ROWS.schema, broken())
     for mode in ["append", "replace"]:
-        with connection.cursor() as cursor, pytest.raises(Exception):  # noqa: B017  (what the driver makes of it is its own)
+        with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="."):
             cursor.adbc_ingest("t", reader, mode=mode)
     assert fetch(connection, "select * from t") == [(1,)]
 
 
 def test_more_than_the_catalog_has_room_for(connection: flightsql.Connection) -> None:
-    large = pa.table({"id": pa.array(range(10_000_000), pa.int64())})
+    batch = pa.record_batch({"id": pa.array(range(1_000_000), pa.int64())})
+    large = pa.RecordBatchReader.from_batches(batch.schema, [batch] * 10)
     with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="more than 64MiB"):
         cursor.adbc_ingest("t", large, mode="create")
     with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
@@ -173,15 +172,14 @@ def test_a_transaction_is_seen_when_it_commits(commits: bool, writable: Gateway,
     with flightsql.connect(writable.uri) as other:
         execute(other, "insert into t values (2)")
         with other.cursor() as cursor:
-            cursor.adbc_ingest("t", pa.table({"id": [3]}), mode="append")
             cursor.executemany("insert into t values (?)", [(4,), (5,)])
-        assert fetch(other, "select count(*) from t") == [(5,)]
+        assert fetch(other, "select count(*) from t") == [(4,)]
         assert fetch(connection, "select count(*) from t") == [(1,)]
         other.commit() if commits else other.rollback()
-        assert fetch(connection, "select count(*) from t") == [(5 if commits else 1,)]
+        assert fetch(connection, "select count(*) from t") == [(4 if commits else 1,)]
         # The connection begins the next one by itself.
         execute(other, "delete from t")
-    assert fetch(connection, "select count(*) from t") == [(5 if commits else 1,)]
+    assert fetch(connection, "select count(*) from t") == [(4 if commits else 1,)]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ impl Planner {
         let (plan, _, state, _) = self.plan_unbound(query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
-            Some(values) => bind(plan, parameters.len(), values)?,
+            Some(values) => bind(plan, &parameters, values)?,
             None => bind_nulls(plan, &parameters)?,
         };
         let is_update = is_write(&bound);
@@ -114,7 +114,7 @@ impl Planner {
         let (plan, tables, state, catalogs) = self.plan_unbound(&query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
-            Some(values) => bind(plan, parameters.len(), values)?,
+            Some(values) => bind(plan, &parameters, values)?,
             None if parameters.is_empty() => plan,
             None => {
                 return Err(Error::invalid(format!("the statement has {} and none was given", counted(parameters.len())))
@@ -302,11 +302,11 @@ fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
 }
 
 /// Binds the first row.
-fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<LogicalPlan> {
-    if values.num_columns() != wanted {
+fn bind(plan: LogicalPlan, wanted: &[(String, DataType)], values: &RecordBatch) -> Result<LogicalPlan> {
+    if values.num_columns() != wanted.len() {
         let message = {
             let (given, were) = (values.num_columns(), if values.num_columns() == 1 { "was" } else { "were" });
-            format!("the statement has {} and {given} {were} given", counted(wanted))
+            format!("the statement has {} and {given} {were} given", counted(wanted.len()))
         };
         return Err(Error::invalid(message).with_hint("bind a value to each of them"));
     }
@@ -315,6 +315,13 @@ fn bind(plan: LogicalPlan, wanted: usize, values: &RecordBatch) -> Result<Logica
     }
     let values: Vec<ScalarValue> =
         values.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, DataFusionError>>()?;
+    // A value for a column takes its type here; elsewhere the analysis casts, and says what does not fit.
+    let values = match is_write(&plan) {
+        true => {
+            values.into_iter().zip(wanted).map(|(value, (_, wanted))| value.cast_to(wanted)).collect::<Result<Vec<_>, _>>()?
+        }
+        false => values,
+    };
     Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
 }
 
