@@ -25,6 +25,7 @@ pub mod serve;
 pub mod session;
 pub mod shell;
 pub mod single_row;
+pub mod sliding;
 pub mod stack;
 pub mod state;
 pub mod statement;

@@ -3,11 +3,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, Expr, Function, Ident, JoinConstraint, JoinOperator,
-    ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value,
-    ValueWithSpan, VisitMut, VisitorMut, WindowFrameBound, WindowType,
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem,
+    SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 
@@ -26,15 +24,11 @@ impl VisitorMut for Repairs {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         quantified(expr)?;
-        if let Expr::Function(function) = expr {
-            // A grouped count counts the rows of which the condition is unknown too.
-            if let Some(condition) = function.filter.take() {
-                function.filter = Some(Box::new(Expr::IsTrue(Box::new(Expr::Nested(condition)))));
-            }
-            if let Some(guarded) = guarded(function) {
-                *expr = guarded;
-                return ControlFlow::Continue(());
-            }
+        // A grouped count counts the rows of which the condition is unknown too.
+        if let Expr::Function(function) = expr
+            && let Some(condition) = function.filter.take()
+        {
+            function.filter = Some(Box::new(Expr::IsTrue(Box::new(Expr::Nested(condition)))));
         }
         // `1e3` is approximate (ISO/IEC 9075-2, approximate numeric literal); it would be a decimal as 1.5 is.
         if let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), span }) = expr
@@ -123,31 +117,6 @@ fn quantified(expr: &mut Expr) -> ControlFlow<Error> {
     let left = Box::new(std::mem::replace(left.as_mut(), null()));
     *expr = Expr::InSubquery { expr: left, subquery, negated };
     ControlFlow::Continue(())
-}
-
-/// A minimum or average over a frame that slides: of a frame that holds NULLs only it is NULL, and would be the last one there
-/// was.
-fn guarded(function: &Function) -> Option<Expr> {
-    let name = function.name.to_string().to_lowercase();
-    let slides = match function.over.as_ref()? {
-        WindowType::WindowSpec(spec) => {
-            spec.window_frame.as_ref().is_some_and(|frame| !matches!(frame.start_bound, WindowFrameBound::Preceding(None)))
-        }
-        WindowType::NamedWindow(_) => true,
-    };
-    if !slides || !matches!(name.as_str(), "min" | "avg" | "mean") {
-        return None;
-    }
-    let count = Function { name: ObjectName::from(vec![Ident::new("count")]), ..function.clone() };
-    let zero = Expr::Value(Value::Number("0".to_owned(), false).into());
-    let condition = Expr::BinaryOp { left: Box::new(Expr::Function(count)), op: BinaryOperator::Gt, right: Box::new(zero) };
-    Some(Expr::Case {
-        case_token: AttachedToken::empty(),
-        end_token: AttachedToken::empty(),
-        operand: None,
-        conditions: vec![CaseWhen { condition, result: Expr::Function(function.clone()) }],
-        else_result: None,
-    })
 }
 
 /// Of a join on common names, the one column that they become would be that of the left side, and NULL where that has no row.

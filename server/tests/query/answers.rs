@@ -163,6 +163,43 @@ async fn windows_are_those_of_the_standard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_slides_keeps_nothing_of_what_left_it() {
+    let over = |call: &str, frame: &str, rows: &str| {
+        format!("SELECT {call} OVER (ORDER BY i ROWS BETWEEN {frame}) FROM (VALUES {rows}) v(i, x) ORDER BY i")
+    };
+    let (two, large) = ("1 PRECEDING AND CURRENT ROW", "(1, 1e16), (2, 1e0), (3, 1e0), (4, 2e0)");
+    let odd = "(1, CAST('inf' AS DOUBLE)), (2, CAST('NaN' AS DOUBLE)), (3, 2e0), (4, 4e0), (5, NULL), (6, NULL), (7, 1e0)";
+    let exact = "(1, 1.5), (2, NULL), (3, NULL), (4, 2.5), (5, 3.5)";
+    hold(&[
+        (&over("sum(x)", two, large), "1e16 1e16 2.0 3.0"),
+        (&over("sum(CAST(x AS REAL))", two, "(1, 1e8), (2, 1e0), (3, 1e0)"), "100000000.0 100000001.0 2.0"),
+        (&over("mean(x)", two, large), "1e16 5000000000000000.0 1.0 1.5"),
+        (&over("var_pop(x)", two, large), "0.0 2.5e31 0.0 0.25"),
+        (
+            &over("stddev(x)", "2 PRECEDING AND 1 PRECEDING", "(1, 1e16), (2, 1e0), (3, 3e0), (4, 9e0)"),
+            "  7071067811865475.0 1.4142135623730951",
+        ),
+        (&over("sum(x)", two, odd), "inf NaN NaN 6.0 4.0  1.0"),
+        (&over("avg(x)", two, odd), "inf NaN NaN 3.0 4.0  1.0"),
+        (&over("var_samp(x)", two, odd), " NaN NaN 2.0   "),
+        (&over("sum(x)", "CURRENT ROW AND UNBOUNDED FOLLOWING", large), "1.0000000000000002e16 4.0 3.0 2.0"),
+        (&over("sum(x)", "3 FOLLOWING AND 4 FOLLOWING", large), "2.0   "),
+        (&over("sum(x) FILTER (WHERE i <> 2)", two, large), "1e16 1e16 1.0 3.0"),
+        (&over("avg(x)", "CURRENT ROW AND CURRENT ROW", exact), "1.50000   2.50000 3.50000"),
+        (&over("avg(x)", two, exact), "1.50000 1.50000  2.50000 3.00000"),
+        (&over("min(x)", two, exact), "1.5 1.5  2.5 2.5"),
+        (&over("max(x)", two, exact), "1.5 1.5  2.5 3.5"),
+        (&over("sum(DISTINCT i)", two, exact), "1 3 5 7 9"),
+        (&over("sum(DISTINCT CAST(x AS BIGINT))", two, exact), "1 1  2 5"),
+        (
+            "SELECT avg(x), min(x), sum(x) FROM (VALUES (1, 1e16), (2, NULL), (3, 2e0)) v(i, x)",
+            "5000000000000001.0|2.0|1.0000000000000002e16",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_are_those_of_their_query() {
     hold(&[
         ("SELECT count(*) FROM few WHERE id = ANY (SELECT id FROM few WHERE id = 3)", "1"),

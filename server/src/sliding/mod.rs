@@ -1,0 +1,190 @@
+//! Aggregates over frames that slide. DataFusion takes what leaves a frame from its sum again: of 1e16 and 1 that leaves 0, and
+//! once there was an infinity it leaves NaN for ever. And where nothing but NULLs is left, some have no answer, or the last one.
+
+mod counted;
+mod frame;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
+use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
+    StatisticsArgs,
+};
+
+use counted::Counted;
+use frame::{Frame, Spread};
+
+const FUNCTIONS: [&str; 7] = ["sum", "avg", "min", "var", "var_pop", "stddev", "stddev_pop"];
+
+/// Puts these aggregates in the place of DataFusion's. Elsewhere than over frames that slide they are the same.
+pub fn register(state: &mut SessionState) -> Result<()> {
+    for name in FUNCTIONS {
+        let inner = Arc::clone(state.udaf(name)?.inner());
+        state.register_udaf(Arc::new(AggregateUDF::new_from_impl(Sliding { inner: Inner(inner) })))?;
+    }
+    Ok(())
+}
+
+/// An aggregate of DataFusion's, compared by itself as DataFusion does.
+#[derive(Debug, Clone)]
+struct Inner(Arc<dyn AggregateUDFImpl>);
+
+impl PartialEq for Inner {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.dyn_eq(other.0.as_any())
+    }
+}
+
+impl Eq for Inner {}
+
+impl std::hash::Hash for Inner {
+    fn hash<H: std::hash::Hasher>(&self, mut state: &mut H) {
+        self.0.dyn_hash(&mut state);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Sliding {
+    inner: Inner,
+}
+
+#[warn(clippy::missing_trait_methods)]
+impl AggregateUDFImpl for Sliding {
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        if !args.is_distinct && args.expr_fields.iter().all(|field| field.data_type() == &DataType::Float64) {
+            match self.name() {
+                "sum" => return Ok(Box::new(Frame::<f64>::new(|sum, _| Some(sum)))),
+                "avg" => return Ok(Box::new(Frame::<f64>::new(|sum, count| Some(sum / count as f64)))),
+                "var" => return Ok(Box::new(Frame::new(Spread::of_sample))),
+                "var_pop" => return Ok(Box::new(Frame::new(Spread::of_all))),
+                "stddev" => return Ok(Box::new(Frame::new(|spread, count| Spread::of_sample(spread, count).map(f64::sqrt)))),
+                "stddev_pop" => return Ok(Box::new(Frame::new(|spread, count| Spread::of_all(spread, count).map(f64::sqrt)))),
+                _ => {}
+            }
+        }
+        let none = ScalarValue::try_from(args.return_type())?;
+        Ok(Box::new(Counted::new(self.inner.0.create_sliding_accumulator(args)?, none)))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn name(&self) -> &str {
+        self.inner.0.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.0.aliases()
+    }
+
+    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.0.schema_name(params)
+    }
+
+    fn human_display(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.0.human_display(params)
+    }
+
+    fn window_function_schema_name(&self, params: &WindowFunctionParams) -> Result<String> {
+        self.inner.0.window_function_schema_name(params)
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.0.display_name(params)
+    }
+
+    fn window_function_display_name(&self, params: &WindowFunctionParams) -> Result<String> {
+        self.inner.0.window_function_display_name(params)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.0.return_type(types)
+    }
+
+    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
+        self.inner.0.return_field(fields)
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.inner.0.is_nullable()
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        self.inner.0.accumulator(args)
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        self.inner.0.state_fields(args)
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
+        self.inner.0.groups_accumulator_supported(args)
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        self.inner.0.create_groups_accumulator(args)
+    }
+
+    fn with_beneficial_ordering(self: Arc<Self>, beneficial: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        let inner = Arc::clone(&self.inner.0).with_beneficial_ordering(beneficial)?;
+        Ok(inner.map(|inner| Arc::new(Sliding { inner: Inner(inner) }) as _))
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.inner.0.order_sensitivity()
+    }
+
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        self.inner.0.simplify()
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        self.inner.0.reverse_expr()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.0.coerce_types(types)
+    }
+
+    fn is_descending(&self) -> Option<bool> {
+        self.inner.0.is_descending()
+    }
+
+    fn value_from_stats(&self, args: &StatisticsArgs<'_>) -> Option<ScalarValue> {
+        self.inner.0.value_from_stats(args)
+    }
+
+    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
+        self.inner.0.default_value(data_type)
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.inner.0.supports_null_handling_clause()
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        self.inner.0.supports_within_group_clause()
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.0.documentation()
+    }
+
+    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
+        self.inner.0.set_monotonicity(data_type)
+    }
+}
