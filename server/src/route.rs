@@ -66,7 +66,7 @@ impl Route {
             }
             Action::Rewrite { target, columns, affected } => {
                 let (affected, plan) =
-                    (physical(affected, &mut state, self.most).await?, physical(plan, &mut state, self.most).await?);
+                    (physical(*affected, &mut state, self.most).await?, physical(plan, &mut state, self.most).await?);
                 let task = Arc::new(state.into_task());
                 let affected = single_count(collect(affected, Arc::clone(&task)).await?)?;
                 if affected > 0 {

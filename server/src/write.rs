@@ -56,7 +56,7 @@ pub enum Action {
         /// The columns of the rows.
         columns: SchemaRef,
         /// Gives one number: the rows that are not what they were.
-        affected: LogicalPlan,
+        affected: Box<LogicalPlan>,
     },
     /// The source changes it.
     Change(Change),
@@ -221,7 +221,7 @@ fn rewrite(rows: LogicalPlan, affected: LogicalPlan, name: &TableName, version: 
     }
     let target = Target { if_exists: IfExists::Rewrite(version.clone()), ..Target::append(&name.schema, &name.table) };
     let columns = columns_of(&rows);
-    Ok((rows, Action::Rewrite { target, columns, affected }))
+    Ok((rows, Action::Rewrite { target, columns, affected: Box::new(affected) }))
 }
 
 /// Of an INSERT, the columns that the statement names: the planner puts NULL for the others, where the source may know better.

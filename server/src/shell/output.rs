@@ -167,7 +167,7 @@ impl<W: Write> Table<W> {
             let cells: Vec<Vec<&str>> = columns.iter().map(|cells| cells[row].split('\n').collect()).collect();
             let height = cells.iter().map(Vec::len).max().unwrap_or(1);
             for at in 0..height {
-                let parts = cells.iter().zip(&*widths).zip(&right);
+                let parts = cells.iter().zip(widths.iter()).zip(&right);
                 line(
                     &mut text,
                     parts.map(|((lines, width), right)| (lines.get(at).copied().unwrap_or_default(), *width, *right)),

@@ -225,7 +225,7 @@ fn flat_columns(rows: i32) -> Vec<ArrayRef> {
             arrow::compute::cast(if is_bytes { &text } else { &wide }, data_type).unwrap()
         })
     });
-    let three = (0..rows).map(|row| (row % 5 != 0).then(|| [row as u8, 1, 2]));
+    let three = (0..rows).map(|row| (row % 5 != 0).then_some([row as u8, 1, 2]));
     let fixed: ArrayRef = Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(three, 3).unwrap());
     casts.chain([fixed]).collect()
 }
