@@ -30,6 +30,7 @@ use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
 use crate::single_row::SingleRow;
+use crate::sliding;
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
@@ -80,6 +81,7 @@ impl Planner {
             .with_physical_optimizer_rule(Arc::new(PausingJoins))
             .build();
         base.register_udwf(Arc::new(WindowUDF::from(Ntile::default())))?;
+        sliding::register(&mut base)?;
         Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), concatenation: concatenation(most), caps })
     }
 

@@ -74,6 +74,11 @@ impl Debug for Ingest {
 }
 
 impl Query {
+    /// A statement by itself: without parameters, in no transaction, with no rows of its own.
+    pub fn new(cx: Context, statement: impl Into<Arc<str>>, session: Session, protocol: Protocol) -> Self {
+        Self { cx, statement: statement.into(), parameters: None, session, protocol, transaction: None, ingest: None }
+    }
+
     /// How often the statement runs: once for each row of its parameters.
     pub fn rows(&self) -> usize {
         self.parameters.as_ref().map_or(1, RecordBatch::num_rows)

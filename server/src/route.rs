@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -19,7 +19,7 @@ use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse};
 use crate::state::State;
-use crate::write::{Action, Write};
+use crate::write::{Action, Write, count_batch};
 
 /// Runs a statement where it belongs.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Run for Route {
         };
         let count = self.write(&query.cx, write, plan, state).await?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int64Array::from(vec![count]))])?;
+        let batch = count_batch(count)?;
         Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: CacheUse::Bypass })
     }
 }

@@ -40,8 +40,8 @@ pub struct Open {
 #[derive(Default)]
 struct Parts {
     begun: BTreeMap<String, Arc<dyn Transaction>>,
-    /// By the name that their client gave; the sources know them by their ids.
-    savepoints: Vec<(Uuid, String)>,
+    /// The oldest first. The sources know them by these ids; the names that clients give may come twice.
+    savepoints: Vec<Uuid>,
     /// The one catalog that was written to.
     written: Option<String>,
     ended: bool,
@@ -118,7 +118,7 @@ impl Open {
                 continue;
             }
             let begun = cx.run(source.begin(cx)).await?;
-            for (savepoint, _) in &parts.savepoints {
+            for savepoint in &parts.savepoints {
                 cx.run(begun.savepoint(cx, &savepoint.to_string())).await?;
             }
             parts.begun.insert(name, begun);
@@ -143,7 +143,7 @@ impl Open {
     }
 
     /// Sets a savepoint and gives its id. Errors: `Exhausted` where there are too many.
-    pub async fn savepoint(&self, cx: &Context, name: &str) -> Result<Uuid> {
+    pub async fn savepoint(&self, cx: &Context) -> Result<Uuid> {
         let mut parts = self.parts.lock().await;
         if parts.savepoints.len() >= SAVEPOINTS {
             return Err(Error::exhausted(format!("the transaction has {SAVEPOINTS} savepoints"))
@@ -154,14 +154,14 @@ impl Open {
         for source in parts.begun.values() {
             cx.run(source.savepoint(cx, &id.to_string())).await?;
         }
-        parts.savepoints.push((id, name.to_owned()));
+        parts.savepoints.push(id);
         Ok(id)
     }
 
     /// Ends a savepoint: goes back to it, or forgets it. Errors: `NotFound` where it is none of this transaction.
     pub async fn end_savepoint(&self, cx: &Context, id: Uuid, releases: bool) -> Result<()> {
         let mut parts = self.parts.lock().await;
-        let Some(at) = parts.savepoints.iter().position(|(savepoint, _)| *savepoint == id) else {
+        let Some(at) = parts.savepoints.iter().position(|savepoint| *savepoint == id) else {
             return Err(Error::not_found("the savepoint is not one of this transaction").with_hint("it may have been released"));
         };
         for source in parts.begun.values() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -69,6 +70,11 @@ pub enum Action {
 /// The one column of the answer to a statement that writes: the rows that it affected, as in JDBC's update count.
 pub fn count_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("count", DataType::Int64, false)]))
+}
+
+/// That answer.
+pub fn count_batch(affected: i64) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new(count_schema(), vec![Arc::new(Int64Array::from(vec![affected]))])?)
 }
 
 /// Whether a plan writes.

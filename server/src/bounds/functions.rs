@@ -24,7 +24,6 @@ use nexus_flight_catalog::Error;
 use super::concatenation::Concatenation;
 use super::measure::{Measured, bytes, runs};
 use super::shown;
-use crate::sliding;
 
 /// How the size of an answer follows from the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,13 +70,12 @@ pub fn concatenation(most: usize) -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(Bounded { inner, growth: Growth::Concat, most }))
 }
 
-/// The state with these functions held to `most` bytes a batch, and with the aggregates of frames that slide.
+/// The state with these functions held to `most` bytes a batch.
 pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
     for (name, growth) in FUNCTIONS {
         let inner = Arc::clone(state.udf(name)?.inner());
         state.register_udf(Arc::new(ScalarUDF::new_from_impl(Bounded { inner: Inner(inner), growth, most })))?;
     }
-    sliding::register(&mut state)?;
     Ok(state)
 }
 

@@ -67,7 +67,7 @@ impl Caller {
     /// A query of this caller.
     pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Open>>) -> Query {
         let (cx, session) = (Context::new(self.principal.clone()), self.session.clone());
-        Query { cx, statement, parameters, session, protocol: Protocol::Flight, transaction, ingest: None }
+        Query { parameters, transaction, ..Query::new(cx, statement, session, Protocol::Flight) }
     }
 
     /// The response with a session for a client that has none yet.

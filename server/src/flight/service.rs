@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::Schema;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
@@ -36,7 +35,7 @@ use crate::query::{Description, Execute, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::wire::auth::Authenticator;
-use crate::write::count_schema;
+use crate::write::count_batch;
 
 /// The Flight SQL service.
 pub struct Service {
@@ -164,8 +163,8 @@ impl Service {
 
     async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<encode::Message>>> {
         if let Some(affected) = ticket.affected {
-            let batch = RecordBatch::try_new(count_schema(), vec![Arc::new(Int64Array::from(vec![affected]))])?;
-            return Ok(encode(&count_schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed());
+            let batch = count_batch(affected)?;
+            return Ok(encode(&batch.schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed());
         }
         let run = self.endpoints.begin(&ticket)?;
         let mut query = self.query(caller, &ticket.statement)?;

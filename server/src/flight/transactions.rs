@@ -69,7 +69,7 @@ impl Handles {
     pub async fn savepoint(&self, caller: &Caller, request: &ActionBeginSavepointRequest) -> Result<Vec<u8>> {
         let transaction = self.unsealed(caller, &request.transaction_id)?;
         let open = self.open(caller, transaction)?;
-        let savepoint = open.savepoint(&Context::new(caller.principal.clone()), &request.name).await?;
+        let savepoint = open.savepoint(&Context::new(caller.principal.clone())).await?;
         self.seal.seal(Purpose::Savepoint, &(&*caller.principal.0, transaction, savepoint), self.lives)
     }
 

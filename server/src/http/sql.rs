@@ -68,15 +68,7 @@ async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, bo
     session.schema = request.schema.unwrap_or(session.schema);
     let cx = Context::new(principal);
     let id = cx.query;
-    let query = Query {
-        cx,
-        statement: request.statement.into(),
-        parameters: None,
-        session,
-        protocol: Protocol::Http,
-        transaction: None,
-        ingest: None,
-    };
+    let query = Query::new(cx, request.statement, session, Protocol::Http);
     let answer = gateway.execute.execute(query).await?;
     let cache = HeaderValue::from_static(answer.cache.name());
     let mut body = Box::pin(encoded(format, answer)?);

@@ -56,15 +56,7 @@ impl Fixture {
     /// A query of a session of its own.
     pub(crate) fn query(&self, statement: &str) -> Query {
         let (cx, session) = (Context::new(Principal::anonymous()), self.gateway.sessions.start());
-        Query {
-            cx,
-            statement: statement.into(),
-            parameters: None,
-            session,
-            protocol: Protocol::Flight,
-            transaction: None,
-            ingest: None,
-        }
+        Query::new(cx, statement, session, Protocol::Flight)
     }
 
     pub(crate) async fn execute(&self, statement: &str) -> Result<Answer> {

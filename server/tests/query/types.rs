@@ -20,15 +20,7 @@ async fn every_column_is_planned_and_encoded_in_both_profiles() {
     let run = async |statement: &str, profile| {
         let cx = Context::new(Principal::anonymous());
         let session = gateway.sessions.start();
-        let query = Query {
-            cx,
-            statement: statement.into(),
-            parameters: None,
-            session,
-            protocol: Protocol::Flight,
-            transaction: None,
-            ingest: None,
-        };
+        let query = Query::new(cx, statement, session, Protocol::Flight);
         let answer = gateway.execute.execute(query).await.unwrap();
         let schema = answer.schema.clone();
         let messages: Vec<_> = encode(&answer.schema, profile, answer.batches).try_collect().await.unwrap();

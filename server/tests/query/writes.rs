@@ -192,7 +192,7 @@ async fn a_transaction_is_seen_when_it_commits() {
         };
         assert_eq!(fixture.affected_by(inside("INSERT INTO t VALUES (2)")).await, 1);
         let open = transactions.get(&cx.principal, id).unwrap();
-        let savepoint = open.savepoint(&cx, "mark").await.unwrap();
+        let savepoint = open.savepoint(&cx).await.unwrap();
         fixture.affected_by(inside("DELETE FROM t")).await;
         fixture.affected_by(inside("CREATE TABLE u AS SELECT 1 AS a")).await;
         open.end_savepoint(&cx, savepoint, false).await.unwrap();

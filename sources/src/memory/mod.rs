@@ -83,11 +83,20 @@ impl MemorySource {
                 .with_hint("give one batch without rows"));
         };
         let table_schema = first.schema();
-        self.write(|state| state.put(schema, table, Some(Table::new(table_schema, batches, keys)?)))
+        let made = Arc::new(Table::new(table_schema, batches, keys)?);
+        self.write(|state| {
+            state.put(schema, table, Some(made));
+            Ok(())
+        })
     }
 
     fn read(&self) -> State {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes back to a state that it had.
+    fn restore(&self, earlier: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = earlier;
     }
 
     /// Changes the state as a whole or not at all.
@@ -143,7 +152,7 @@ impl Source for MemorySource {
                     Table::new(schema, batches, keys)?
                 }
             };
-            state.put(&target.schema, &target.table, Some(table))?;
+            state.put(&target.schema, &target.table, Some(Arc::new(table)));
             Ok(count)
         })
     }
@@ -151,7 +160,8 @@ impl Source for MemorySource {
     async fn drop_table(&self, _cx: &Context, schema: &str, table: &str) -> Result<()> {
         self.write(|state| {
             state.table(schema, table)?;
-            state.put(schema, table, None)
+            state.put(schema, table, None);
+            Ok(())
         })
     }
 

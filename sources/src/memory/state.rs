@@ -44,12 +44,7 @@ impl State {
     }
 
     /// Puts a table in place, or takes it away.
-    pub(super) fn put(&mut self, schema: &str, name: &str, table: Option<Table>) -> Result<()> {
-        self.place(schema, name, table.map(Arc::new));
-        Ok(())
-    }
-
-    fn place(&mut self, schema: &str, name: &str, table: Option<Arc<Table>>) {
+    pub(super) fn put(&mut self, schema: &str, name: &str, table: Option<Arc<Table>>) {
         let tables = self.schemas.entry(schema.to_owned()).or_default();
         match table {
             Some(table) => tables.insert(name.to_owned(), table),
@@ -81,7 +76,7 @@ impl State {
                 let message = format!("table \"{schema}.{table}\" was changed by another transaction");
                 return Err(Error::precondition(message).with_hint("do the transaction again").with_retryable(true));
             }
-            self.place(&schema, &table, ours.schemas.get(&schema).and_then(|tables| tables.get(&table)).cloned());
+            self.put(&schema, &table, ours.schemas.get(&schema).and_then(|tables| tables.get(&table)).cloned());
         }
         Ok(())
     }

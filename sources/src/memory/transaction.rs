@@ -76,11 +76,8 @@ impl Transaction for MemoryTransaction {
     }
 
     async fn rollback(&self, _cx: &Context) -> Result<()> {
-        let began = self.began.clone();
-        self.own.write(|state| {
-            *state = began;
-            Ok(())
-        })
+        self.own.restore(self.began.clone());
+        Ok(())
     }
 
     async fn savepoint(&self, _cx: &Context, name: &str) -> Result<()> {
@@ -105,11 +102,8 @@ impl Transaction for MemoryTransaction {
         let mut savepoints = self.savepoints();
         let at = position(&savepoints, name)?;
         savepoints.truncate(at + 1);
-        let marked = savepoints[at].1.clone();
-        self.own.write(|state| {
-            *state = marked;
-            Ok(())
-        })
+        self.own.restore(savepoints[at].1.clone());
+        Ok(())
     }
 }
 
