@@ -203,8 +203,7 @@ impl Reader {
                 async move {
                     match reader.catalogs.table(&reader.cx, &name).await {
                         Ok(table) => rows(&name, &table, schema).map(Some),
-                        // A table that is gone or broken has no columns to show; reading it says why.
-                        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Data | Kind::Unsupported) => Ok(None),
+                        Err(error) if hides_one(error.kind()) => Ok(None),
                         Err(error) => Err(error),
                     }
                 }
@@ -213,6 +212,12 @@ impl Reader {
             .try_filter_map(|batch| async move { Ok(batch) })
             .boxed()
     }
+}
+
+/// Whether an error is about one table only. A table that is gone, broken or refused, such as by a link that leads out of its
+/// folder, has no columns to show and hides no others; reading it says why.
+fn hides_one(kind: Kind) -> bool {
+    matches!(kind, Kind::NotFound | Kind::Data | Kind::Unsupported | Kind::Denied)
 }
 
 fn columns(name: &TableName, table: &Resolved, schema: SchemaRef) -> Result<RecordBatch> {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
-use nexus_flight_catalog::{Context, Error, Kind, Principal, Resolved, Result, Source, Version};
+use nexus_flight_catalog::{
+    Catalogs, Context, Error, Kind, Principal, Resolved, Result, Source, TableName, Version, information_schema,
+};
 use seeds::open;
 use serde_json::json;
 
@@ -85,6 +87,46 @@ async fn a_truncated_parquet_file() {
 }
 
 #[tokio::test]
+async fn a_damaged_parquet_file_is_told_with_its_name() {
+    let (dir, source) = folder();
+    let path = dir.path().join("t.parquet");
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..300).map(|row| format!("row {}", row % 7))));
+    parquet(&path, &RecordBatch::try_from_iter([("t", text)]).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    let mut told = 0;
+    // The pages of the one column come first, the one of its dictionary before all.
+    for (at, value) in (4..whole.len() / 2).flat_map(|at| [(at, 0xff), (at, 0x00), (at, 0x04), (at, 0x15)]) {
+        let mut damaged = whole.clone();
+        damaged[at] = value;
+        std::fs::write(&path, &damaged).unwrap();
+        if let Err(error) = ask(&source, "t", "SELECT t, count(*) FROM t GROUP BY t").await {
+            assert_eq!(error.kind(), Kind::Data, "{at} {value}: {error}");
+            assert!(error.to_string().contains("t.parquet"), "{at} {value}: {error}");
+            told += 1;
+        }
+    }
+    assert!(told > 0, "no damage was noticed");
+}
+
+#[tokio::test]
+async fn csv_columns_of_which_the_beginning_knows_nothing() {
+    let (dir, source) = folder();
+    let empty = "1,\n".repeat(25_000);
+    write(&dir.path().join("late.csv"), &format!("a,b\n{empty}2,hello\n"));
+    assert!(ask(&source, "late", "SELECT max(b) AS b FROM t").await.unwrap().contains("hello"));
+    let long = "x".repeat(5 << 20);
+    write(&dir.path().join("long.csv"), &format!("a,b\n1,{long}\n2,y\n"));
+    assert!(ask(&source, "long", "SELECT max(length(b)) AS l, max(a) AS a FROM t").await.unwrap().contains("| 5242880 | 2 |"));
+    write(&dir.path().join("line.csv"), &format!("{long},b\n1,2\n"));
+    let error = table(&source, "line").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/line.csv: the first line is longer than 4 MiB, so the columns cannot be guessed from it; declare the table's columns");
+    // What another file knows is what the column is.
+    write(&dir.path().join("t/1.csv"), "a,b\n1,\n");
+    write(&dir.path().join("t/2.csv"), "a,b\n1,5\n");
+    assert!(ask(&source, "t", "SELECT sum(b) + 1 AS s FROM t").await.unwrap().contains("| 6 |"));
+}
+
+#[tokio::test]
 async fn a_csv_row_with_too_many_fields() {
     let (dir, source) = folder();
     write(&dir.path().join("short.csv"), "a,b\n1,2\n1,2,3\n4,5\n");
@@ -105,6 +147,67 @@ async fn a_csv_row_with_too_many_fields() {
     | 1 | 9 |
     | 2 | 3 |
     +---+---+
+    ");
+}
+
+#[tokio::test]
+async fn a_csv_file_cut_within_a_value() {
+    let (dir, source) = folder();
+    write(&dir.path().join("t.csv"), "a,b\n1,\"x\n2,y\n");
+    let error = ask(&source, "t", "SELECT * FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:2: the file ends within a quoted value, so it was cut, or a quote is missing; write the file again, or close the value");
+    let good = "1,\"some\nlines\"\n".repeat(400_000);
+    write(&dir.path().join("t.csv"), &format!("a,b\n{good}"));
+    assert!(ask(&source, "t", "SELECT count(*) AS n FROM t").await.unwrap().contains("| 400000 |"));
+    write(&dir.path().join("t.csv"), &format!("a,b\n{good}1,\"x\n2,y\n"));
+    let error = ask(&source, "t", "SELECT count(b) FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t.csv:800002: the file ends within a quoted value, so it was cut, or a quote is missing; write the file again, or close the value");
+}
+
+#[tokio::test]
+async fn json_that_the_beginning_does_not_tell() {
+    let (dir, source) = folder();
+    let good = "{\"a\":1,\"s\":{\"x\":1.5}}\n".repeat(200_000);
+    let mut said = Vec::new();
+    for late in ["{\"a\":1,\"b\":2}", "{\"s\":{\"y\":1}}", "{\"a\":12345678901234567890}", "{\"a\":[1]}", "{\"s\":{\"x\":\"z\"}}"]
+    {
+        write(&dir.path().join("t.json"), &format!("{good}{late}\n"));
+        said.push(shown(&ask(&source, "t", "SELECT sum(a) FROM t").await.unwrap_err(), dir.path()));
+    }
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    data: DIR/t.json: the key "b" is not among the columns, which the first rows decide; declare the table's columns, each with a type that holds all its values, such as VARCHAR or DECIMAL
+    data: DIR/t.json: the key "y" is not among the columns, which the first rows decide; declare the table's columns, each with a type that holds all its values, such as VARCHAR or DECIMAL
+    data: DIR/t.json: 12345678901234567890 is not a whole number of the type Int64, which the column holds; declare the column with a type that holds all its values, such as DOUBLE, TIMESTAMP or VARCHAR
+    data: DIR/t.json: whilst decoding field 'a': expected decimal got [1]; declare the table's columns, each with a type that holds all its values, such as VARCHAR or DECIMAL
+    data: DIR/t.json: whilst decoding field 's': whilst decoding field 'x': failed to parse "z" as Float64; declare the table's columns, each with a type that holds all its values, such as VARCHAR or DECIMAL
+    "#);
+    // Columns that are declared are all that is wanted.
+    write(&dir.path().join("t.json"), &format!("{good}{{\"a\":1,\"b\":2}}\n"));
+    let columns = json!([{ "name": "a", "type": "BIGINT" }]);
+    let declared = open(json!({ "location": dir.path(), "tables": { "t": { "columns": columns } } }));
+    assert!(ask(&declared, "t", "SELECT sum(a) AS s FROM t").await.unwrap().contains("| 200001 |"));
+}
+
+#[tokio::test]
+async fn json_values_of_several_types_are_text() {
+    let (dir, source) = folder();
+    write(&dir.path().join("mixed.json"), "{\"a\":1}\n{\"a\":\"x\"}\n");
+    write(&dir.path().join("large.json"), "{\"a\":12345678901234567890123456789,\"l\":[18446744073709551615]}\n{\"a\":1.5}\n");
+    insta::assert_snapshot!(ask(&source, "mixed", "SELECT * FROM t").await.unwrap(), @"
+    +---+
+    | a |
+    +---+
+    | 1 |
+    | x |
+    +---+
+    ");
+    insta::assert_snapshot!(ask(&source, "large", "SELECT * FROM t").await.unwrap(), @"
+    +-------------------------------+------------------------+
+    | a                             | l                      |
+    +-------------------------------+------------------------+
+    | 12345678901234567890123456789 | [18446744073709551615] |
+    | 1.5                           |                        |
+    +-------------------------------+------------------------+
     ");
 }
 
@@ -258,6 +361,22 @@ async fn links_do_not_lead_out() {
     for name in ["x", "y"] {
         assert_eq!(table(&declared, name).await.unwrap_err().kind(), Kind::Denied, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_refused_table_hides_no_others() {
+    let (dir, _) = folder();
+    let outside = tempfile::tempdir().unwrap();
+    write(&outside.path().join("secret.csv"), "a\n1\n");
+    std::os::unix::fs::symlink(outside.path().join("secret.csv"), dir.path().join("link.csv")).unwrap();
+    write(&dir.path().join("good.csv"), "seen\n1\n");
+    let catalogs = Arc::new(Catalogs::default());
+    catalogs.register("lake", open(json!({ "location": dir.path(), "tables": { "x": { "path": "link.csv" } } })));
+    let columns = information_schema::table(&catalogs, &cx(), "lake", "columns").unwrap();
+    let listed = read(columns, "SELECT table_name, column_name FROM t WHERE table_schema = 'main'").await.unwrap();
+    assert!(listed.contains("| good       | seen "), "{listed}");
+    let error = catalogs.table(&cx(), &TableName::new("lake", "main", "x")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error}");
 }
 
 #[tokio::test]

@@ -183,10 +183,10 @@ fn declared(name: &str, table: WrittenTable, schema: &str, place: &dyn Fn(&str) 
             .at(place(".path")));
     }
     let delimiter = match table.delimiter.as_deref().unwrap_or(",").as_bytes() {
-        [byte] if byte.is_ascii() => *byte,
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => *byte,
         b"\\t" => b'\t',
         _ => {
-            return Err(Error::invalid("a delimiter is one ASCII character")
+            return Err(Error::invalid("a delimiter is one ASCII character, and no quote or line end")
                 .with_hint("such as \",\", \";\", \"|\" or \"\\t\"")
                 .at(place(".delimiter")));
         }
@@ -294,7 +294,7 @@ mod tests {
         insta::assert_snapshot!(refusal(serde_json::json!({ "location": "data", "region": "r" })), @r#"catalogs.lake.region: "region" has no meaning for the local folder "data"; remove it, or write the location as s3://bucket/prefix"#);
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "path": "../up" }))), @r#"catalogs.lake.tables.t.path: "../up" does not stay within the location; write a path relative to the location, without "..""#);
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "path": "/etc" }))), @r#"catalogs.lake.tables.t.path: "/etc" does not stay within the location; write a path relative to the location, without "..""#);
-        insta::assert_snapshot!(refusal(table(serde_json::json!({ "delimiter": "ab" }))), @r#"catalogs.lake.tables.t.delimiter: a delimiter is one ASCII character; such as ",", ";", "|" or "\t""#);
+        insta::assert_snapshot!(refusal(table(serde_json::json!({ "delimiter": "ab" }))), @r#"catalogs.lake.tables.t.delimiter: a delimiter is one ASCII character, and no quote or line end; such as ",", ";", "|" or "\t""#);
         insta::assert_snapshot!(refusal(table(serde_json::json!({ "format": "xls" }))), @r#"catalogs.lake.tables.t.format: unknown value "xls"; the values are "parquet", "csv", "json", "arrow""#);
         insta::assert_snapshot!(refusal(serde_json::json!({ "location": "s3:/sales" })), @r#"catalogs.lake.location: "s3:/" begins neither a folder nor an address; write a local folder, or s3://bucket/prefix"#);
         insta::assert_snapshot!(refusal(serde_json::json!({ "location": "data", "schema": "information_schema" })), @"catalogs.lake.schema: no schema of files can have this name; choose another, or leave schema out");

@@ -9,12 +9,15 @@ use datafusion::common::Statistics;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::error::{DataFusionError, Result};
 use futures::{StreamExt, TryStreamExt};
+use nexus_flight_catalog::Error;
 use object_store::ObjectStoreExt;
 
 use super::arrow_file;
 use super::format::Format;
 use super::listing::{File, Listing};
+use super::quotes::Quotes;
 use super::store::PinnedStore;
+use super::whole_numbers;
 
 /// How much of a file is looked at, after it is unpacked.
 const HEAD: usize = 4 * 1024 * 1024;
@@ -37,8 +40,13 @@ pub(super) struct Seen {
 /// Reads the beginning of a file for its columns.
 pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &File, options: &Options) -> Result<Seen> {
     let (head, whole) = head(store, file, listing.compression).await?;
+    let is_text = matches!(listing.format, Format::Csv | Format::Json);
+    if is_text && !whole && !head.contains(&b'\n') {
+        let message = format!("the first line is longer than {} MiB, so the columns cannot be guessed from it", HEAD >> 20);
+        return Err(Error::data(message).with_hint("declare the table's columns").into());
+    }
     let schema = match listing.format {
-        Format::Csv => csv_columns(lines(&head, whole), options)?,
+        Format::Csv => csv_columns(rows(&head, whole, options)?, options)?,
         Format::Json => json_columns(lines(&head, whole))?,
         Format::Arrow | Format::Parquet => arrow_file::columns(head).await?,
     };
@@ -60,7 +68,7 @@ fn csv_columns(text: &[u8], options: &Options) -> Result<Schema> {
 
 fn json_columns(text: &[u8]) -> Result<Schema> {
     let error = match arrow::json::reader::infer_json_schema(Cursor::new(text), Some(ROWS)) {
-        Ok((schema, _)) => return Ok(schema),
+        Ok((schema, _)) => return Ok(whole_numbers::kept(schema, text)),
         Err(error) => error,
     };
     // The guess counts lines within a value only.
@@ -86,6 +94,17 @@ async fn head(store: &Arc<PinnedStore>, file: &File, compression: FileCompressio
         }
     }
     Ok((head, true))
+}
+
+/// The whole rows of a beginning: a line may end within a value. Errors: `Data`, where the file itself ends within one.
+fn rows<'a>(head: &'a [u8], whole: bool, options: &Options) -> Result<&'a [u8]> {
+    let mut quotes = Quotes::new(options.delimiter);
+    let end = quotes.piece(head);
+    if whole {
+        quotes.end()?;
+        return Ok(head);
+    }
+    Ok(head.get(..end).filter(|rows| !rows.is_empty()).unwrap_or(head))
 }
 
 /// The whole lines of a beginning.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -18,7 +19,7 @@ use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use nexus_flight_catalog::{Error, Kind, Place, Result};
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -27,6 +28,7 @@ use super::arrow_file;
 use super::format::Format;
 use super::store::Store;
 use super::strict::converted;
+use super::text_file::{self, Text};
 
 /// Puts the file into an error.
 pub(super) trait Locate {
@@ -40,7 +42,14 @@ impl Locate for Store {
             return self.error(cause, path);
         }
         if let Some(ours) = cause::<Error>(&error) {
-            return ours.copied().at(self.place(path));
+            return match ours.place() {
+                // Whoever looks at text knows its lines and not the file.
+                Some(Place::File { path: unknown, line }) if unknown.is_empty() => {
+                    let error = Error::new(ours.kind(), ours.message()).with_hint(ours.hint().unwrap_or_default());
+                    error.at(Place::File { path: self.show(path), line: *line })
+                }
+                _ => ours.copied().at(self.place(path)),
+            };
         }
         let error = Error::from(error);
         // Whatever else a reader says of a file is about what the file holds.
@@ -87,6 +96,9 @@ pub(super) struct Located {
     pub(super) store: Arc<Store>,
     /// An Arrow file is read by our own reader, and in one piece.
     pub(super) format: Format,
+    /// CSV and JSON are read by our own reader too, which looks at what Arrow's decoders do not.
+    pub(super) text: Text,
+    pub(super) batch_size: usize,
     /// The columns of the table; those of the inner reader differ where it would cut values.
     pub(super) schema: TableSchema,
 }
@@ -106,7 +118,12 @@ impl FileSource for Located {
     ) -> DataFusionResult<Arc<dyn FileOpener>> {
         let inner = match self.format {
             Format::Arrow => arrow_file::opener(store, self.inner.projection(), self.inner.table_schema())?,
-            _ => self.inner.create_file_opener(store, config, partition)?,
+            Format::Csv | Format::Json => {
+                let (text, compression) = (self.text.clone(), config.file_compression_type);
+                let (projection, schema) = (self.inner.projection(), self.inner.table_schema());
+                text_file::opener(text, store, compression, self.batch_size, projection, schema)?
+            }
+            Format::Parquet => self.inner.create_file_opener(store, config, partition)?,
         };
         Ok(Arc::new(LocatedOpener { inner, store: Arc::clone(&self.store), schema: config.projected_schema()? }))
     }
@@ -121,7 +138,7 @@ impl FileSource for Located {
     }
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
-        self.around(self.inner.with_batch_size(batch_size))
+        Arc::new(Self { inner: self.inner.with_batch_size(batch_size), batch_size, ..self.clone() })
     }
 
     fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
@@ -200,15 +217,26 @@ impl FileOpener for LocatedOpener {
         let schema = Arc::clone(&self.schema);
         let opening = self.inner.open(file).map_err(|error| store.locate(error, &path))?;
         Ok(async move {
-            let batches = opening.await.map_err(|error| store.locate(error, &path))?;
+            // Where a reader meets what no writer would have written, it may panic.
+            let opened = AssertUnwindSafe(opening).catch_unwind().await.unwrap_or_else(|_| Err(unsound()));
+            let batches = opened.map_err(|error| store.locate(error, &path))?;
             let fit = move |batch: DataFusionResult<RecordBatch>| {
                 let batch = batch.and_then(|batch| Ok(strict(batch, &schema)?));
                 Ok(batch.map_err(|error| store.locate(error, &path))?)
             };
-            Ok(batches.map(fit).boxed())
+            Ok(caught(batches).map(fit).boxed())
         }
         .boxed())
     }
+}
+
+/// The same batches, with an error where the reader panics, and nothing after it.
+fn caught(batches: impl Stream<Item = DataFusionResult<RecordBatch>>) -> impl Stream<Item = DataFusionResult<RecordBatch>> {
+    AssertUnwindSafe(batches).catch_unwind().map(|batch| batch.unwrap_or_else(|_| Err(unsound())))
+}
+
+fn unsound() -> DataFusionError {
+    Error::data("the file is not sound: its parts contradict each other").with_hint("write the file again, or remove it").into()
 }
 
 /// The batch with the columns of the table.
@@ -224,7 +252,20 @@ fn strict(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_line;
+    use futures::{StreamExt, stream};
+    use nexus_flight_catalog::{Error, Kind};
+
+    use super::{caught, without_line};
+
+    #[tokio::test]
+    async fn a_reader_that_panics_has_met_bad_data() {
+        let reader = stream::poll_fn(|_| panic!("decoder for dict should have been set"));
+        let said: Vec<_> = caught(reader).collect().await;
+        assert_eq!(said.len(), 1);
+        for batch in said {
+            assert_eq!(Error::from(batch.unwrap_err()).kind(), Kind::Data);
+        }
+    }
 
     #[test]
     fn readers_name_lines() {

@@ -21,11 +21,14 @@ mod heads;
 mod listing;
 mod located;
 mod pattern;
+mod quotes;
 mod scan;
 mod shape;
 mod store;
 mod strict;
+mod text_file;
 mod walk;
+mod whole_numbers;
 
 use config::{Config, Declared};
 use footers::Footers;

@@ -35,6 +35,7 @@ use super::located::Located;
 use super::shape::Shape;
 use super::store::{PinnedStore, Store};
 use super::strict::fields_read_as;
+use super::text_file::Text;
 
 /// A table over the files of one listing.
 pub(super) struct FilesTable {
@@ -190,8 +191,14 @@ impl TableProvider for FilesTable {
         state.runtime_env().register_object_store(self.url.as_ref(), Arc::clone(&self.pinned) as _);
         let (groups, statistics) = self.groups(files, state.config().target_partitions())?;
         let format = self.listing.format;
-        let source =
-            Arc::new(Located { inner: self.reader(), store: Arc::clone(&self.store), format, schema: self.schema.clone() });
+        let source = Arc::new(Located {
+            inner: self.reader(),
+            store: Arc::clone(&self.store),
+            format,
+            text: Text { format, options: self.text, guessed: self.shape.guessed },
+            batch_size: state.config().batch_size(),
+            schema: self.schema.clone(),
+        });
         let config = FileScanConfigBuilder::new(self.url.clone(), source)
             .with_file_groups(groups)
             .with_file_compression_type(self.listing.compression)

@@ -28,12 +28,14 @@ pub(super) struct Shape {
     pub(super) columns: SchemaRef,
     /// What is known of each file's rows, in the order of the listing; empty where nothing is.
     pub(super) statistics: Vec<Arc<Statistics>>,
+    /// Whether the columns come from the files and not from a declaration.
+    pub(super) guessed: bool,
 }
 
 impl Shape {
     /// The shape that a declaration gives, without opening a file.
     pub(super) fn declared(columns: &Fields) -> Self {
-        Self { columns: Arc::new(Schema::new(columns.clone())), statistics: Vec::new() }
+        Self { columns: Arc::new(Schema::new(columns.clone())), statistics: Vec::new(), guessed: false }
     }
 
     /// Opens every file for its columns. Errors: `Data`, naming the file, or the two files that do not fit together.
@@ -80,11 +82,16 @@ impl Shape {
         let everywhere = |name: &str| seen.iter().all(|seen| seen.schema.column_with_name(name).is_some());
         let fields = merged.into_iter().map(|(field, _)| {
             let nullable = field.is_nullable() || !everywhere(field.name());
-            Arc::new(Field::new(field.name(), field.data_type().clone(), nullable))
+            // Nothing is known of a column without a value so far; as text, whatever comes later is kept.
+            let data_type = match field.data_type() {
+                DataType::Null if lenient => DataType::Utf8,
+                known => known.clone(),
+            };
+            Arc::new(Field::new(field.name(), data_type, nullable))
         });
         let columns = Arc::new(Schema::new(fields.collect::<Fields>()));
         let statistics = seen.into_iter().map(|seen| Some(Arc::new(fit(seen.statistics?, &seen.schema, &columns)))).collect();
-        Ok(Self { columns, statistics: Option::unwrap_or_default(statistics) })
+        Ok(Self { columns, statistics: Option::unwrap_or_default(statistics), guessed: true })
     }
 }
 
