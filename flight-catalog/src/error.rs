@@ -1,10 +1,8 @@
 //! The one error of the project: what went wrong, where, why, what to do, and whether to try again.
 
-use std::fmt;
+mod foreign;
 
-use arrow::error::ArrowError;
-use datafusion::common::{Location, SchemaError};
-use datafusion::error::DataFusionError;
+use std::fmt;
 
 /// The result of everything in this project that can fail for a user to see.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -205,6 +203,19 @@ impl Error {
     pub fn retryable(&self) -> bool {
         self.0.retryable
     }
+
+    /// The same error without the cause, for the second and later of those who wait for one result.
+    pub fn copied(&self) -> Self {
+        let Inner { kind, message, place, hint, retryable, .. } = &*self.0;
+        Self(Box::new(Inner {
+            kind: *kind,
+            message: message.clone(),
+            place: place.clone(),
+            hint: hint.clone(),
+            retryable: *retryable,
+            source: None,
+        }))
+    }
 }
 
 impl fmt::Display for Error {
@@ -237,195 +248,6 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|cause| cause as _)
-    }
-}
-
-/// Through DataFusion and back an error keeps its kind, place and hint.
-impl From<Error> for DataFusionError {
-    fn from(error: Error) -> Self {
-        DataFusionError::External(Box::new(error))
-    }
-}
-
-impl From<DataFusionError> for Error {
-    fn from(error: DataFusionError) -> Self {
-        match error {
-            DataFusionError::External(cause) => from_cause(cause),
-            DataFusionError::Context(_, inner) => Error::from(*inner),
-            DataFusionError::Diagnostic(diagnostic, inner) => {
-                let error = Error::from(*inner);
-                match diagnostic.span {
-                    Some(span) => error.at(place(span.start)),
-                    None => error,
-                }
-            }
-            DataFusionError::Collection(errors) => match errors.into_iter().next() {
-                Some(first) => Error::from(first),
-                None => Error::internal("an empty list of errors"),
-            },
-            DataFusionError::ArrowError(inner, _) => Error::from(*inner),
-            DataFusionError::ParquetError(inner) => Error::data(sentence(&inner.to_string())).caused_by(inner),
-            DataFusionError::ObjectStore(inner) => from_display(Kind::Unavailable, *inner),
-            DataFusionError::IoError(inner) => from_io(inner),
-            DataFusionError::SQL(inner, _) => from_parser(&inner.to_string()),
-            DataFusionError::NotImplemented(message) => Error::unsupported(sentence(&message)),
-            DataFusionError::Plan(message) => from_plan(&message),
-            DataFusionError::Configuration(message) => Error::invalid(sentence(&message)),
-            DataFusionError::SchemaError(inner, _) => from_schema(*inner),
-            DataFusionError::Execution(message) => Error::invalid(sentence(&message)),
-            DataFusionError::ResourcesExhausted(message) => Error::exhausted(sentence(&message))
-                .with_hint("ask for less at once, or raise limits.memory in the configuration"),
-            DataFusionError::Internal(message) => Error::internal(sentence(&message))
-                .with_hint("this is a defect; write the statement in another way until it is mended"),
-            DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),
-            DataFusionError::Shared(inner) => from_shared(&inner),
-            other => Error::internal(sentence(&other.to_string())),
-        }
-    }
-}
-
-impl From<ArrowError> for Error {
-    fn from(error: ArrowError) -> Self {
-        match error {
-            ArrowError::ExternalError(cause) => from_cause(cause),
-            ArrowError::NotYetImplemented(message) => Error::unsupported(sentence(&message)),
-            ArrowError::CsvError(message) | ArrowError::JsonError(message) => Error::data(sentence(&message)),
-            ArrowError::ParquetError(message) | ArrowError::IpcError(message) => Error::data(sentence(&message)),
-            ArrowError::IoError(_, cause) => from_io(cause),
-            ArrowError::DivideByZero => Error::invalid("division by zero"),
-            ArrowError::MemoryError(message) => Error::exhausted(sentence(&message)),
-            ArrowError::CDataInterface(message) => Error::internal(sentence(&message)),
-            ArrowError::ArithmeticOverflow(message)
-            | ArrowError::CastError(message)
-            | ArrowError::ComputeError(message)
-            | ArrowError::InvalidArgumentError(message)
-            | ArrowError::ParseError(message)
-            | ArrowError::SchemaError(message) => Error::invalid(sentence(&message)),
-            other => Error::invalid(sentence(&other.to_string())),
-        }
-    }
-}
-
-fn from_cause(cause: Cause) -> Error {
-    let cause = match cause.downcast::<Error>() {
-        Ok(ours) => return *ours,
-        Err(cause) => cause,
-    };
-    let cause = match cause.downcast::<DataFusionError>() {
-        Ok(inner) => return Error::from(*inner),
-        Err(cause) => cause,
-    };
-    match cause.downcast::<ArrowError>() {
-        Ok(inner) => Error::from(*inner),
-        Err(cause) => Error::unavailable(sentence(&cause.to_string())).caused_by(cause),
-    }
-}
-
-/// A shared error cannot be taken apart, so what it says of itself is copied.
-fn from_shared(error: &DataFusionError) -> Error {
-    match error {
-        DataFusionError::Shared(inner) => from_shared(inner),
-        DataFusionError::Context(_, inner) => from_shared(inner),
-        DataFusionError::External(cause) => match cause.downcast_ref::<Error>() {
-            Some(ours) => ours.copied(),
-            None => Error::unavailable(sentence(&cause.to_string())),
-        },
-        DataFusionError::ResourcesExhausted(message) => Error::from(DataFusionError::ResourcesExhausted(message.clone())),
-        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-            ArrowError::ExternalError(cause) if cause.is::<Error>() => {
-                cause.downcast_ref::<Error>().map_or_else(|| Error::internal("no cause"), Error::copied)
-            }
-            ArrowError::DivideByZero => Error::invalid("division by zero"),
-            other => Error::invalid(sentence(&other.to_string())),
-        },
-        other => Error::invalid(sentence(&other.strip_backtrace())),
-    }
-}
-
-impl Error {
-    /// The same error without the cause, for the second and later of those who wait for one result.
-    pub fn copied(&self) -> Self {
-        let Inner { kind, message, place, hint, retryable, .. } = &*self.0;
-        Self(Box::new(Inner {
-            kind: *kind,
-            message: message.clone(),
-            place: place.clone(),
-            hint: hint.clone(),
-            retryable: *retryable,
-            source: None,
-        }))
-    }
-}
-
-fn from_display(kind: Kind, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(kind, sentence(&cause.to_string())).caused_by(cause)
-}
-
-fn from_io(cause: std::io::Error) -> Error {
-    let kind = match cause.kind() {
-        std::io::ErrorKind::NotFound => Kind::NotFound,
-        std::io::ErrorKind::PermissionDenied => Kind::Denied,
-        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => Kind::Data,
-        std::io::ErrorKind::TimedOut => Kind::Timeout,
-        _ => Kind::Unavailable,
-    };
-    from_display(kind, cause)
-}
-
-/// DataFusion writes what it would propose on a line of its own.
-fn from_plan(text: &str) -> Error {
-    match text.split_once("\nDid you mean '") {
-        Some((message, proposed)) => {
-            Error::invalid(sentence(message)).with_hint(format!("did you mean \"{}\"?", proposed.trim_end_matches(['?', '\''])))
-        }
-        None => Error::invalid(sentence(text)),
-    }
-}
-
-/// sqlparser writes the position into its message: `… at Line: 1, Column: 8`.
-fn from_parser(text: &str) -> Error {
-    let text = text.strip_prefix("sql parser error: ").unwrap_or(text);
-    let (message, position) = text.rsplit_once(" at Line: ").unwrap_or((text, ""));
-    let error = Error::invalid(format!("syntax error: {}", sentence(message)));
-    match position.split_once(", Column: ").map(|(line, column)| (line.parse(), column.trim().parse())) {
-        Some((Ok(line), Ok(column))) => error.at(Place::Statement { line, column }),
-        _ => error,
-    }
-}
-
-fn from_schema(error: SchemaError) -> Error {
-    match error {
-        SchemaError::FieldNotFound { field, valid_fields } => {
-            let known: Vec<&str> = valid_fields.iter().map(|column| column.name()).collect();
-            let error = Error::invalid(format!("column \"{}\" does not exist", field.name()));
-            match nearest(field.name(), known.iter().copied()) {
-                Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
-                None if known.is_empty() => error,
-                None => error.with_hint(format!("the columns here are {}", list(&known))),
-            }
-        }
-        other => Error::invalid(sentence(&other.to_string())),
-    }
-}
-
-fn place(location: Location) -> Place {
-    Place::Statement { line: location.line, column: location.column }
-}
-
-/// A foreign message in our form: no leading label, no backtrace, a lower first letter, no final stop.
-fn sentence(text: &str) -> String {
-    let mut text = text.split("\n\nbacktrace:").next().unwrap_or(text).trim();
-    for label in ["Error during planning: ", "Execution error: ", "External error: ", "Arrow error: ", "Parquet error: "] {
-        text = text.strip_prefix(label).unwrap_or(text);
-    }
-    let text = text.trim_end_matches('.');
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        // An acronym keeps its capitals.
-        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
-            first.to_lowercase().chain(text.chars().skip(1)).collect()
-        }
-        _ => text.to_owned(),
     }
 }
 

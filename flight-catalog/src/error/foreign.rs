@@ -1,0 +1,293 @@
+//! What DataFusion, Arrow and the SQL parser say, as our errors.
+
+use arrow::error::ArrowError;
+use datafusion::common::{Location, SchemaError};
+use datafusion::error::DataFusionError;
+
+use super::{Cause, Error, Kind, Place, list, nearest};
+
+/// Functions that stand over a window only.
+const OVER_WINDOWS: [&str; 8] = ["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"];
+
+/// Through DataFusion and back an error keeps its kind, place and hint.
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::External(cause) => from_cause(cause),
+            DataFusionError::Context(_, inner) => Error::from(*inner),
+            DataFusionError::Diagnostic(diagnostic, inner) => {
+                let error = Error::from(*inner);
+                match diagnostic.span {
+                    Some(span) => error.at(place(span.start)),
+                    None => error,
+                }
+            }
+            DataFusionError::Collection(errors) => match errors.into_iter().next() {
+                Some(first) => Error::from(first),
+                None => Error::internal("an empty list of errors"),
+            },
+            DataFusionError::ArrowError(inner, _) => Error::from(*inner),
+            DataFusionError::ParquetError(inner) => Error::data(sentence(&inner.to_string())).caused_by(inner),
+            DataFusionError::ObjectStore(inner) => from_display(Kind::Unavailable, *inner),
+            DataFusionError::IoError(inner) => from_io(inner),
+            DataFusionError::SQL(inner, _) => from_parser(&inner.to_string()),
+            DataFusionError::NotImplemented(message) => from_unsupported(&message),
+            DataFusionError::Plan(message) => from_plan(&message),
+            DataFusionError::Configuration(message) => Error::invalid(sentence(&message)),
+            DataFusionError::SchemaError(inner, _) => from_schema(*inner),
+            DataFusionError::Execution(message) => from_plan(&message),
+            DataFusionError::ResourcesExhausted(message) => Error::exhausted(sentence(&message))
+                .with_hint("ask for less at once, or raise limits.memory in the configuration"),
+            DataFusionError::Internal(message) => Error::internal(sentence(&message))
+                .with_hint("this is a defect; write the statement in another way until it is mended"),
+            DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),
+            DataFusionError::Shared(inner) => from_shared(&inner),
+            other => Error::internal(sentence(&other.to_string())),
+        }
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
+        match error {
+            ArrowError::ExternalError(cause) => from_cause(cause),
+            ArrowError::NotYetImplemented(message) => Error::unsupported(sentence(&message)),
+            ArrowError::CsvError(message) | ArrowError::JsonError(message) => Error::data(sentence(&message)),
+            ArrowError::ParquetError(message) | ArrowError::IpcError(message) => Error::data(sentence(&message)),
+            ArrowError::IoError(_, cause) => from_io(cause),
+            ArrowError::DivideByZero => Error::invalid("division by zero"),
+            ArrowError::MemoryError(message) => Error::exhausted(sentence(&message)),
+            ArrowError::CDataInterface(message) => Error::internal(sentence(&message)),
+            ArrowError::ArithmeticOverflow(message)
+            | ArrowError::CastError(message)
+            | ArrowError::ComputeError(message)
+            | ArrowError::InvalidArgumentError(message)
+            | ArrowError::ParseError(message)
+            | ArrowError::SchemaError(message) => Error::invalid(sentence(&message)),
+            other => Error::invalid(sentence(&other.to_string())),
+        }
+    }
+}
+
+fn from_cause(cause: Cause) -> Error {
+    let cause = match cause.downcast::<Error>() {
+        Ok(ours) => return *ours,
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<DataFusionError>() {
+        Ok(inner) => return Error::from(*inner),
+        Err(cause) => cause,
+    };
+    match cause.downcast::<ArrowError>() {
+        Ok(inner) => Error::from(*inner),
+        Err(cause) => from_other(cause),
+    }
+}
+
+fn from_other(cause: Cause) -> Error {
+    let text = cause.to_string();
+    // The pattern is on lines of its own between the two.
+    if text.starts_with("regex parse error:") {
+        let why = text.rsplit_once("error: ").map_or("", |(_, why)| why).trim();
+        return Error::invalid(format!("the regular expression is not valid: {why}"));
+    }
+    Error::unavailable(sentence(&text)).caused_by(cause)
+}
+
+/// A shared error cannot be taken apart, so what it says of itself is copied.
+fn from_shared(error: &DataFusionError) -> Error {
+    match error {
+        DataFusionError::Shared(inner) => from_shared(inner),
+        DataFusionError::Context(_, inner) => from_shared(inner),
+        DataFusionError::External(cause) => match cause.downcast_ref::<Error>() {
+            Some(ours) => ours.copied(),
+            None => Error::unavailable(sentence(&cause.to_string())),
+        },
+        DataFusionError::ResourcesExhausted(message) => Error::from(DataFusionError::ResourcesExhausted(message.clone())),
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::ExternalError(cause) if cause.is::<Error>() => {
+                cause.downcast_ref::<Error>().map_or_else(|| Error::internal("no cause"), Error::copied)
+            }
+            ArrowError::DivideByZero => Error::invalid("division by zero"),
+            other => Error::invalid(sentence(&other.to_string())),
+        },
+        other => Error::invalid(sentence(&other.strip_backtrace())),
+    }
+}
+
+fn from_display(kind: Kind, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(kind, sentence(&cause.to_string())).caused_by(cause)
+}
+
+fn from_io(cause: std::io::Error) -> Error {
+    let kind = match cause.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        std::io::ErrorKind::PermissionDenied => Kind::Denied,
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => Kind::Data,
+        std::io::ErrorKind::TimedOut => Kind::Timeout,
+        _ => Kind::Unavailable,
+    };
+    from_display(kind, cause)
+}
+
+/// DataFusion writes what it would propose on a line of its own.
+fn from_plan(text: &str) -> Error {
+    if let Some(error) = from_signature(text) {
+        return error;
+    }
+    let Some((message, proposed)) = text.split_once("\nDid you mean '") else { return Error::invalid(sentence(text)) };
+    let name = message.split('\'').nth(1).unwrap_or_default();
+    let error = Error::invalid(sentence(message));
+    if OVER_WINDOWS.contains(&name) {
+        return error.with_hint(format!("it stands over a window: {name}(…) OVER (…)"));
+    }
+    error.with_hint(format!("did you mean \"{}\"?", proposed.trim_end_matches(['?', '\''])))
+}
+
+/// Of arguments that a function does not take DataFusion says all that it tried, and at the end what would go.
+fn from_signature(text: &str) -> Option<Error> {
+    let (_, after) = text.split_once("No function matches the given name and argument types '")?;
+    let (call, after) = after.split_once("'. ")?;
+    let candidates = after.split_once("Candidate functions:\n").map_or("", |(_, candidates)| candidates);
+    let candidates: Vec<&str> = candidates.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let is_plain =
+        |candidate: &&str| !["Coerc", "UserDefined", "NullAry", "TypeSignature"].iter().any(|odd| candidate.contains(odd));
+    let hint = if (1..=3).contains(&candidates.len()) && candidates.iter().all(is_plain) {
+        format!("there is {}", candidates.join(", "))
+    } else {
+        "give it the arguments that it takes, or cast them".to_owned()
+    };
+    Some(Error::invalid(format!("there is no function {call}")).with_hint(hint))
+}
+
+fn from_unsupported(text: &str) -> Error {
+    let Some((_, expression)) = text.split_once("Physical plan does not support logical expression ") else {
+        return Error::unsupported(sentence(text));
+    };
+    match expression.split(['(', ' ']).next() {
+        Some("AggregateFunction") => {
+            Error::invalid("an aggregate function cannot stand here").with_hint("compute it in a sub-query, and use its column")
+        }
+        Some("Exists" | "InSubquery" | "ScalarSubquery") => {
+            Error::unsupported("a sub-query of this form cannot refer to the query around it").with_hint("write it as a join")
+        }
+        _ => Error::unsupported("an expression of this form cannot stand here"),
+    }
+}
+
+/// sqlparser writes the position into its message: `… at Line: 1, Column: 8`.
+fn from_parser(text: &str) -> Error {
+    let text = text.strip_prefix("sql parser error: ").unwrap_or(text);
+    let (message, position) = text.rsplit_once(" at Line: ").unwrap_or((text, ""));
+    let error = Error::invalid(format!("syntax error: {}", sentence(message)));
+    match position.split_once(", Column: ").map(|(line, column)| (line.parse(), column.trim().parse())) {
+        Some((Ok(line), Ok(column))) => error.at(Place::Statement { line, column }),
+        _ => error,
+    }
+}
+
+fn from_schema(error: SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let known: Vec<&str> = valid_fields.iter().map(|column| column.name()).collect();
+            let error = Error::invalid(format!("column \"{}\" does not exist", field.name()));
+            match nearest(field.name(), known.iter().copied()) {
+                Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
+                None if known.is_empty() => error,
+                None => error.with_hint(format!("the columns here are {}", list(&known))),
+            }
+        }
+        other => Error::invalid(sentence(&other.to_string())),
+    }
+}
+
+fn place(location: Location) -> Place {
+    Place::Statement { line: location.line, column: location.column }
+}
+
+/// A foreign message in our form: no leading label, no backtrace, no syntax tree, a lower first letter, no final stop.
+fn sentence(text: &str) -> String {
+    let mut text = text.split("\n\nbacktrace:").next().unwrap_or(text).trim();
+    for label in ["Error during planning: ", "Execution error: ", "External error: ", "Arrow error: ", "Parquet error: "] {
+        text = text.strip_prefix(label).unwrap_or(text);
+    }
+    let text = without_tree(text).trim_end_matches('.');
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        // An acronym keeps its capitals.
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// What stands before the syntax tree that a message ends with, as Rust shows it: `Substring { expr: Value(…`. Of the tree it
+/// leaves the first word, which tells what it is.
+fn without_tree(text: &str) -> &str {
+    let text = text.split(", got Literal(").next().unwrap_or(text);
+    let is_field = |at: usize| {
+        let name = text.get(at + 3..).unwrap_or_default();
+        let name = name.split(':').next().unwrap_or_default();
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let Some((at, _)) = text.match_indices(" { ").find(|(at, _)| is_field(*at)) else { return text };
+    let word = text.get(..at).unwrap_or_default();
+    let start = word.rfind(' ').map_or(0, |space| space + 1);
+    let end = text.get(start..at).and_then(|word| word.find('(')).map_or(at, |open| start + open);
+    text.get(..end).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(error: DataFusionError) -> String {
+        Error::from(error).to_string()
+    }
+
+    #[test]
+    fn arguments_that_a_function_does_not_take() {
+        let planned = |text: &str| said(DataFusionError::Plan(text.to_owned()));
+        assert_eq!(
+            planned(
+                "Internal error: Function 'sum' failed to match any signature, errors: Error during planning: x.\nThis issue was likely caused by a bug. No function matches the given name and argument types 'sum(Utf8)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tsum(Coercion(TypeSignatureClass::Decimal))"
+            ),
+            "there is no function sum(Utf8); give it the arguments that it takes, or cast them"
+        );
+        assert_eq!(
+            planned(
+                "Failed to coerce arguments. No function matches the given name and argument types 'array_length(Int64)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tarray_length(array)\n\tarray_length(array, index)"
+            ),
+            "there is no function array_length(Int64); there is array_length(array), array_length(array, index)"
+        );
+        assert_eq!(
+            planned("Invalid function 'lag'.\nDid you mean 'log'?"),
+            "invalid function 'lag'; it stands over a window: lag(…) OVER (…)"
+        );
+    }
+
+    #[test]
+    fn no_syntax_trees() {
+        let unsupported = |text: &str| said(DataFusionError::NotImplemented(text.to_owned()));
+        assert_eq!(
+            unsupported("Unsupported JOIN operator Anti(On(Value(ValueWithSpan { value: Boolean(true) })))"),
+            "unsupported JOIN operator Anti"
+        );
+        assert_eq!(
+            unsupported("Unsupported ast node in sqltorel: Collate { expr: Value(x) }"),
+            "unsupported ast node in sqltorel: Collate"
+        );
+        assert_eq!(
+            unsupported("Physical plan does not support logical expression Exists(Exists { subquery: x })"),
+            "a sub-query of this form cannot refer to the query around it; write it as a join"
+        );
+        assert_eq!(unsupported("the object { a } is odd"), "the object { a } is odd");
+    }
+}
