@@ -18,6 +18,7 @@ pub mod piped;
 pub mod plan;
 pub mod printable;
 pub mod query;
+pub mod recursion;
 pub mod rewrite;
 pub mod route;
 pub mod seal;

@@ -13,7 +13,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, WindowUDF};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, WindowUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -21,12 +21,13 @@ use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
 
-use crate::bounds::{NarrowUnnest, bounded, concatenation, refuse_sizes, with_bounded_concatenation};
+use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
 use crate::ntile::Ntile;
 use crate::numbers::Numbers;
 use crate::offered::{refuse_unknown, refuse_writes};
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Ingest, Query};
+use crate::recursion::WholeRecursion;
 use crate::rewrite;
 use crate::session::Session;
 use crate::single_row::SingleRow;
@@ -41,8 +42,6 @@ pub struct Planner {
     catalogs: Arc<Catalogs>,
     default_schema: String,
     states: States,
-    /// `||`, as statements call it.
-    concatenation: Arc<ScalarUDF>,
     caps: Caps,
 }
 
@@ -77,12 +76,13 @@ impl Planner {
             .with_config(settings())
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_analyzer_rule(Arc::new(WholeRecursion))
             .with_physical_optimizer_rule(Arc::new(NarrowUnnest { most }))
             .with_physical_optimizer_rule(Arc::new(PausingJoins))
             .build();
         base.register_udwf(Arc::new(WindowUDF::from(Ntile::default())))?;
         sliding::register(&mut base)?;
-        Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), concatenation: concatenation(most), caps })
+        Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), caps })
     }
 
     /// A state for looking up the functions that statements can call.
@@ -101,7 +101,7 @@ impl Planner {
         let is_update = is_write(&bound);
         let schema = match is_update {
             true => count_schema(),
-            false => schema_of(&analyse(bound, &state.session, &self.concatenation)?),
+            false => schema_of(&analyse(bound, &state.session)?),
         };
         state.give_back();
         let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
@@ -123,7 +123,7 @@ impl Planner {
                     .with_hint("bind a value to each of them"));
             }
         };
-        let plan = analyse(bound, &state.session, &self.concatenation)?;
+        let plan = analyse(bound, &state.session)?;
         if !is_write(&plan) {
             return Ok(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None });
         }
@@ -143,7 +143,7 @@ impl Planner {
         let (plan, write) = ingested(ingest, name, source, there.as_ref())?;
         check_transaction(&query, &write).await?;
         let state = self.states.take(&query.session);
-        let plan = analyse(plan, &state.session, &self.concatenation)?;
+        let plan = analyse(plan, &state.session)?;
         Ok(Planned { query, schema: count_schema(), plan, tables: Tables::default(), state, write: Some(write) })
     }
 
@@ -229,7 +229,7 @@ fn schema_of(plan: &LogicalPlan) -> SchemaRef {
     Arc::new(plan.schema().as_arrow().clone())
 }
 
-fn analyse(plan: LogicalPlan, state: &SessionState, concatenation: &Arc<ScalarUDF>) -> Result<LogicalPlan> {
+fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     if matches!(plan, LogicalPlan::Explain(_)) {
         // Its analysis is part of its answer.
         return Ok(plan);
@@ -238,7 +238,7 @@ fn analyse(plan: LogicalPlan, state: &SessionState, concatenation: &Arc<ScalarUD
     let plan = SingleRow.analyze(plan, state.config_options())?;
     let plan = Numbers.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    Ok(with_bounded_concatenation(fold_casts(plan)?, concatenation)?)
+    Ok(with_bounded_functions(fold_casts(plan)?, state)?)
 }
 
 /// Makes a cast of a literal a literal, as the optimizer would later: the type of `round(price, 1)` hangs on the value of 1,

@@ -9,13 +9,17 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature,
+    Volatility,
 };
 
 use crate::rewrite;
+
+const NAME: &str = "||";
 
 /// Joins texts of one type; NULL where one is.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -36,7 +40,7 @@ impl ScalarUDFImpl for Concatenation {
     }
 
     fn name(&self) -> &str {
-        "||"
+        NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -63,19 +67,27 @@ impl ScalarUDFImpl for Concatenation {
     }
 }
 
-/// The analysed plan with `function` for every `||` of texts, and one call for a chain of them: DataFusion takes the type of
-/// nested calls over and over.
-pub fn replaced(plan: LogicalPlan, function: &Arc<ScalarUDF>) -> Result<LogicalPlan> {
-    let joined = |expr: Expr, schema: &DFSchema| {
+/// The analysed plan with the bounded functions of a state: for every `||` of texts, with one call for a chain of them, since
+/// DataFusion takes the type of nested calls over and over; and for what it makes of syntax such as `[a, b]`.
+pub fn replaced(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+    let joined = state.udf(NAME)?;
+    let replaced = |expr: Expr, schema: &DFSchema| {
         expr.transform_down(|expr| match expr {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) if is_text(&left, &right, schema) => {
-                let call = ScalarFunction::new_udf(Arc::clone(function), operands(*left, *right));
+                let call = ScalarFunction::new_udf(Arc::clone(&joined), operands(*left, *right));
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
+            Expr::ScalarFunction(call) => match state.scalar_functions().get(call.name()) {
+                Some(func) if !Arc::ptr_eq(func, &call.func) => {
+                    let call = ScalarFunction::new_udf(Arc::clone(func), call.args);
+                    Ok(Transformed::yes(Expr::ScalarFunction(call)))
+                }
+                _ => Ok(Transformed::no(Expr::ScalarFunction(call))),
+            },
             other => Ok(Transformed::no(other)),
         })
     };
-    rewrite::expressions(plan, joined, Ok)
+    rewrite::expressions(plan, replaced, Ok)
 }
 
 /// What a chain joins, in order.

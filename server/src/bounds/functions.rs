@@ -2,6 +2,7 @@
 //! above; where that is too much the rows are cut into runs, and the answer itself is held to the bound.
 
 use std::any::Any;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::Array;
@@ -11,6 +12,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -22,6 +24,7 @@ use datafusion::logical_expr::{
 use nexus_flight_catalog::Error;
 
 use super::concatenation::Concatenation;
+use super::counted::{counted, left, made, refused};
 use super::measure::{Measured, bytes, runs};
 use super::shown;
 
@@ -32,6 +35,8 @@ enum Growth {
     Pad,
     Replace,
     RegexpReplace,
+    Translate,
+    Encode,
     Concat,
     ConcatWith,
     Join,
@@ -44,15 +49,22 @@ enum Growth {
     ArrayReplace,
 }
 
-const FUNCTIONS: [(&str, Growth); 17] = [
+const FUNCTIONS: [(&str, Growth); 24] = [
     ("repeat", Growth::Repeat),
     ("lpad", Growth::Pad),
     ("rpad", Growth::Pad),
     ("replace", Growth::Replace),
     ("regexp_replace", Growth::RegexpReplace),
+    ("translate", Growth::Translate),
+    ("encode", Growth::Encode),
     ("concat", Growth::Concat),
     ("concat_ws", Growth::ConcatWith),
     ("array_concat", Growth::Concat),
+    ("array_append", Growth::Concat),
+    ("array_prepend", Growth::Concat),
+    ("make_array", Growth::Concat),
+    ("struct", Growth::Concat),
+    ("named_struct", Growth::Concat),
     ("array_to_string", Growth::Join),
     ("to_char", Growth::Format),
     ("levenshtein", Growth::Pairs),
@@ -64,18 +76,18 @@ const FUNCTIONS: [(&str, Growth); 17] = [
     ("array_replace_all", Growth::ArrayReplace),
 ];
 
-/// `||` held to `most` bytes a batch.
-pub fn concatenation(most: usize) -> Arc<ScalarUDF> {
-    let inner = Inner(Arc::new(Concatenation::default()));
-    Arc::new(ScalarUDF::new_from_impl(Bounded { inner, growth: Growth::Concat, most }))
-}
-
-/// The state with these functions held to `most` bytes a batch.
+/// The state with these functions held to `most` bytes a batch, and `||` as one of them.
 pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
+    let pool = Arc::clone(&state.runtime_env().memory_pool);
+    let held = |inner, growth| {
+        let pool = Arc::clone(&pool);
+        Arc::new(ScalarUDF::new_from_impl(Bounded { inner: Inner(inner), growth, most, pool }))
+    };
     for (name, growth) in FUNCTIONS {
         let inner = Arc::clone(state.udf(name)?.inner());
-        state.register_udf(Arc::new(ScalarUDF::new_from_impl(Bounded { inner: Inner(inner), growth, most })))?;
+        state.register_udf(held(inner, growth))?;
     }
+    state.register_udf(held(Arc::new(Concatenation::default()), Growth::Concat))?;
     Ok(state)
 }
 
@@ -98,6 +110,9 @@ impl Growth {
                 let groups = (number(2) / 2).saturating_mul(number(0));
                 number(0).saturating_add(matches.saturating_mul(number(2))).saturating_add(groups)
             }
+            // A letter is at most four bytes.
+            Growth::Translate => number(0).saturating_mul(if number(2) > 0 { 4 } else { 1 }),
+            Growth::Encode => number(0).saturating_mul(2),
             Growth::Concat => (0..columns.len()).map(bytes).sum(),
             // The separator stands between the others.
             Growth::ConcatWith => (0..columns.len()).map(bytes).sum::<i128>().saturating_add(number(0) * columns.len() as i128),
@@ -149,21 +164,50 @@ impl PartialEq for Inner {
 
 impl Eq for Inner {}
 
-impl std::hash::Hash for Inner {
-    fn hash<H: std::hash::Hasher>(&self, mut state: &mut H) {
+impl Hash for Inner {
+    fn hash<H: Hasher>(&self, mut state: &mut H) {
         self.0.dyn_hash(&mut state);
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct Bounded {
     inner: Inner,
     growth: Growth,
     /// The bytes that an answer may have beyond a few times what was given.
     most: usize,
+    pool: Arc<dyn MemoryPool>,
+}
+
+impl PartialEq for Bounded {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner && self.growth == other.growth && self.most == other.most
+    }
+}
+
+impl Eq for Bounded {}
+
+impl Hash for Bounded {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
 }
 
 impl Bounded {
+    /// What the function makes of constants alone.
+    fn constant(&self, args: ScalarFunctionArgs, size: i128, most: usize) -> Result<ColumnarValue> {
+        if size > most as i128 {
+            let error = self.too_large(size, most as i128);
+            refused(&error);
+            return Err(error.into());
+        }
+        let value = self.inner.0.invoke_with_args(args)?;
+        if let ColumnarValue::Scalar(value) = &value {
+            made(value.size());
+        }
+        Ok(value)
+    }
+
     fn too_large(&self, size: i128, most: i128) -> Error {
         let name = self.name();
         let size = if size == i128::MAX { "too much".to_owned() } else { shown(size.unsigned_abs()) };
@@ -186,8 +230,14 @@ impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sizes = self.growth.rows(&args.args)?;
         let total = sizes.iter().fold(0_i128, |total, size| total.saturating_add(*size));
+        if let Some(left) = left().filter(|_| args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))) {
+            return self.constant(args, total, left);
+        }
         if total <= self.most as i128 {
-            return self.inner.0.invoke_with_args(args);
+            return match self.inner.0.invoke_with_args(args)? {
+                ColumnarValue::Array(array) => Ok(ColumnarValue::Array(counted(array, &self.pool)?)),
+                scalar @ ColumnarValue::Scalar(_) => Ok(scalar),
+            };
         }
         let given = args.args.iter().map(|arg| match arg {
             ColumnarValue::Array(array) => bytes(array),
@@ -205,10 +255,10 @@ impl ScalarUDFImpl for Bounded {
             if made > most {
                 return Err(self.too_large(made, most).into());
             }
-            parts.push(part);
+            parts.push(counted(part, &self.pool)?);
         }
         let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-        Ok(ColumnarValue::Array(concat(&parts)?))
+        Ok(ColumnarValue::Array(counted(concat(&parts)?, &self.pool)?))
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -2,14 +2,16 @@
 //! about to make, and a few things make far more than they are given: `repeat(name, 1000000)` of a batch of rows is gigabytes.
 
 mod concatenation;
+mod counted;
 mod functions;
 mod literals;
 mod measure;
 mod types;
 mod unnest;
 
-pub use concatenation::replaced as with_bounded_concatenation;
-pub use functions::{bounded, concatenation};
+pub use concatenation::replaced as with_bounded_functions;
+pub use counted::with_constants_within;
+pub use functions::bounded;
 pub use literals::rows_within;
 pub use types::refuse_sizes;
 pub use unnest::NarrowUnnest;

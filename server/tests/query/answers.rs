@@ -237,3 +237,14 @@ async fn what_would_be_wrong_is_refused() {
     }
     assert_eq!(values(&fixture, "SELECT (SELECT 1 UNION ALL SELECT 2 LIMIT 1) > 0").await, "true");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recursive_query_of_which_some_columns_are_asked_for() {
+    const R: &str = "WITH RECURSIVE r AS (SELECT 1 AS n, 10 AS s UNION ALL SELECT n + 1, s + 5 FROM r WHERE n < 5) SELECT";
+    hold(&[
+        (&format!("{R} s FROM r"), "10 15 20 25 30"),
+        (&format!("{R} count(*) FROM r"), "5"),
+        (&format!("{R} max(r.s) - min(q.n) FROM r JOIN r AS q ON r.n = q.n"), "29"),
+    ])
+    .await;
+}

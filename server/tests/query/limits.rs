@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::select;
-use nexus_flight_catalog::Kind;
+use nexus_flight_catalog::{Error, Kind};
 use nexus_server::query::CacheUse::Hit;
 
 use crate::fixture::Fixture;
@@ -52,6 +52,14 @@ async fn waiting_ends() {
     insta::assert_snapshot!(error, @"no statement ended within 20ms to make room; try again later, or raise limits.concurrency");
 }
 
+/// The error of a statement whose rows would be too many to show.
+async fn exhausted(fixture: &Fixture, statement: &str) -> Error {
+    match fixture.run(statement).await {
+        Ok((_, rows)) => panic!("{statement}: no error, but {} bytes", rows.len()),
+        Err(error) => error,
+    }
+}
+
 /// Statements whose batches would be gigabytes, were they made.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_grows_to_its_bound_and_no_further() {
@@ -79,14 +87,33 @@ async fn a_batch_grows_to_its_bound_and_no_further() {
         "SELECT array_repeat(array_repeat(id, 1000), 1000) FROM many",
         "SELECT array_resize([id], 1000000, 0) FROM many",
         "SELECT array_replace_all(array_repeat(1, 1000), 1, id) FROM many WHERE array_length(array_repeat(id, 100000)) > 0",
+        // Constants, each within the bound, and not all together.
+        "SELECT repeat('a', 1000000) || repeat('b', 1000000) || repeat('c', 1000000)",
+        "SELECT translate(repeat('a', 1500000), 'a', 'é')",
         "SELECT unnest(range(100000)), repeat(name, 1000) FROM many WHERE id < 3",
         "SELECT unnest(unnest([range(1000), range(100000)])), repeat(name, 1000) FROM many WHERE id < 3",
     ] {
-        let error = fixture.error(statement).await;
+        let error = exhausted(&fixture, statement).await;
         assert_eq!((error.kind(), error.retryable()), (Kind::Exhausted, false), "{statement}: {error}");
     }
     insta::assert_snapshot!(fixture.error("SELECT repeat(name, 1000000) FROM many").await, @"repeat would make 16 MiB at once, the limit is 9 MiB; ask for shorter values, or raise limits.memory");
     insta::assert_snapshot!(fixture.error("SELECT unnest(range(100000)), repeat(name, 1000) FROM numbers").await, @"a row would become 100000 rows with 192 MiB at once by unnest, the limit is 8 MiB; select fewer columns beside it, unnest shorter lists, or raise limits.memory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_count_together() {
+    let fixture = Fixture::new("[limits]\nmemory = \"64MiB\"\n");
+    fixture.source.put("many", crate::fixture::numbers(&(0..8192).collect::<Vec<_>>()));
+    let columns = (0..12).map(|number| format!("repeat(name, {}) AS c{number}", 150 + number)).collect::<Vec<_>>().join(", ");
+    for statement in [
+        &format!("SELECT {columns} FROM many"),
+        "SELECT encode(encode(encode(encode(repeat(name, 100)::bytea, 'hex')::bytea, 'hex')::bytea, 'hex')::bytea, 'hex') FROM many",
+        "SELECT [x, x, x, x, x, x, x, x, x, x] FROM (SELECT repeat(name, 200) AS x FROM many)",
+        "SELECT struct(x, x, x, x, x, x, x, x, x, x) FROM (SELECT repeat(name, 200) AS x FROM many)",
+    ] {
+        let error = exhausted(&fixture, statement).await;
+        assert_eq!(error.kind(), Kind::Exhausted, "{statement}: {error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
