@@ -71,15 +71,19 @@ class Gateway:
             assert "panicked at" not in self.logged(), self.tail()
 
 
-def serve(*arguments: object, log: Path, wait: float = 60, environment: dict[str, str] | None = None) -> Gateway:
-    """Starts `nexus serve` with these arguments and returns it once it is ready; its log goes to the file `log`."""
+def serve(
+    *arguments: object, log: Path, wait: float = 60, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> Gateway:
+    """Starts `nexus serve` with these arguments, in `folder`, and returns it once it is ready; its log goes to the file `log`."""
     if not BINARY.exists():
         raise FileNotFoundError(f"{BINARY} is not there: run `make build`")
     command = [str(BINARY), "serve", *map(str, arguments)]
     values = {**os.environ, **(environment or {})}
     with log.open("w") as errors:
         # In a group of its own, so that a Ctrl-C in the terminal reaches it once, through `stop`.
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=values, process_group=0)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=values, cwd=folder, process_group=0
+        )
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
     try:

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nexus_flight_catalog::{Error, Place, Result};
@@ -20,6 +20,7 @@ use crate::flight::endpoints::Endpoints;
 use crate::flight::frames;
 use crate::flight::metadata::Facts;
 use crate::flight::service::Service;
+use crate::flight::status;
 use crate::flight::transactions::Handles;
 use crate::gateway::Gateway;
 use crate::http;
@@ -163,6 +164,7 @@ async fn flight(
         .into_axum_router()
         .merge(frames::route(service, LARGEST_REQUEST))
         .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
+        .layer(map_response(status::of_the_client))
         .merge(Routes::new(health_service).into_axum_router().reset_fallback());
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)

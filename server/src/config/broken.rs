@@ -354,3 +354,20 @@ fn a_secret_that_is_a_number() {
 fn a_declared_table_with_an_unknown_key() {
     assert_snapshot!(broken("[catalogs.lake]\nkind = 'files'\nlocation = 'data'\n\n[catalogs.lake.tables.t]\ncolums = []"), @r#"nexus.toml:6: catalogs.lake.tables.t.colums: unknown key "colums" of a table; did you mean "columns"?"#);
 }
+
+#[test]
+fn keys_that_protect_nothing() {
+    assert_snapshot!(broken("[tickets]\nkeys = ['QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=']"), @"nexus.toml:2: tickets.keys: anybody can guess this key (number 1); make another with: openssl rand -base64 32");
+    let key = "'MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY='";
+    assert_snapshot!(broken(&format!("[tickets]\nkeys = [{key}, {key}]")), @"nexus.toml:2: tickets.keys: this key is there twice (number 2); make another with: openssl rand -base64 32");
+}
+
+#[test]
+fn a_schema_without_a_name() {
+    assert_snapshot!(broken("[defaults]\nschema = ''"), @r#"nexus.toml:2: defaults.schema: a schema has a name; write "main", or leave the key out"#);
+}
+
+#[test]
+fn a_delimiter_that_ends_lines() {
+    assert_snapshot!(broken("[catalogs.a]\nkind = 'files'\nlocation = '.'\ntables.t = { path = 'a.csv', delimiter = \"\\n\" }"), @r#"nexus.toml:4: catalogs.a.tables.t.delimiter: a delimiter is one ASCII character, and no quote or line end; such as ",", ";", "|" or "\t""#);
+}

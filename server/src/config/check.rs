@@ -77,6 +77,20 @@ fn auth(config: &Config) -> Result<()> {
 }
 
 fn tickets(config: &Config) -> Result<()> {
+    let keys = &config.tickets.keys;
+    for (index, key) in keys.iter().enumerate() {
+        let wrong = if key.expose().iter().all(|byte| Some(byte) == key.expose().first()) {
+            "anybody can guess this key"
+        } else if keys.iter().take(index).any(|earlier| earlier.expose() == key.expose()) {
+            "this key is there twice"
+        } else {
+            continue;
+        };
+        return Err(config
+            .places
+            .error("tickets.keys", format!("{wrong} (number {})", index + 1))
+            .with_hint("make another with: openssl rand -base64 32"));
+    }
     for (key, period) in [
         ("tickets.ttl", config.tickets.ttl),
         ("tickets.session_ttl", config.tickets.session_ttl),
@@ -168,6 +182,9 @@ fn catalogs(config: &Config) -> Result<()> {
                 .error("catalogs", format!("{name:?} cannot be the name of a catalog"))
                 .with_hint("write [catalogs.NAME]"));
         }
+    }
+    if config.defaults.schema.is_empty() {
+        return Err(places.error("defaults.schema", "a schema has a name").with_hint("write \"main\", or leave the key out"));
     }
     let Some(name) = &config.defaults.catalog else { return Ok(()) };
     if RESERVED[0] != name && !config.catalogs.contains_key(name) {

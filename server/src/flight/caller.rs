@@ -15,7 +15,7 @@ use crate::transactions::Open;
 /// The cookie that carries the sealed session.
 const COOKIE: &str = "nexus-session";
 /// The headers that say where names without a catalog or schema are looked up.
-const CATALOG: &str = "catalog";
+pub const CATALOG: &str = "catalog";
 const SCHEMA: &str = "schema";
 /// The header that chooses a type profile.
 pub const PROFILE: &str = "x-nexus-type-profile";

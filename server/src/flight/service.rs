@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::flight::actions;
-use crate::flight::caller::Caller;
+use crate::flight::caller::{self, Caller};
 use crate::flight::commands::{self, Metadata};
 use crate::flight::encode::{self, encode, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
@@ -64,7 +64,11 @@ type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Service {
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller> {
-        Caller::new(request.metadata(), request.extensions(), &self.sessions).await
+        let caller = Caller::new(request.metadata(), request.extensions(), &self.sessions).await?;
+        if request.metadata().contains_key(caller::CATALOG) {
+            self.catalogs.source(&caller.session.catalog)?;
+        }
+        Ok(caller)
     }
 
     /// The statement behind a command, or none where the command is about metadata.

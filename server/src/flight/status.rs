@@ -1,5 +1,7 @@
 //! The project's error as a gRPC status: the one place where a kind becomes a code.
 
+use axum::http::HeaderValue;
+use axum::response::Response;
 use nexus_flight_catalog::{Error, Kind};
 use tonic::{Code, Status};
 
@@ -19,6 +21,15 @@ pub fn status(error: &Error) -> Status {
 /// A stream that the client broke off.
 pub fn broken(status: Status) -> Error {
     Error::invalid(format!("the stream of the client broke off: {}", status.message()))
+}
+
+/// A response as it should be: of a message that is no protobuf tonic says that the server is at fault.
+pub async fn of_the_client(mut response: Response) -> Response {
+    let said = Status::from_header_map(response.headers()).filter(|status| status.code() == Code::Internal);
+    if said.is_some_and(|status| status.message().starts_with("failed to decode Protobuf message")) {
+        response.headers_mut().insert(Status::GRPC_STATUS, HeaderValue::from(i32::from(Code::InvalidArgument)));
+    }
+    response
 }
 
 fn code(kind: Kind) -> Code {
@@ -56,6 +67,16 @@ mod tests {
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), "line 1, column 15: table \"lineitm\" does not exist; did you mean \"lineitem\"?");
         assert!(!format!("{status:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_protobuf_is_the_fault_of_the_client() {
+        for (message, wanted) in
+            [("failed to decode Protobuf message: buffer underflow", Code::InvalidArgument), ("", Code::Internal)]
+        {
+            let response = of_the_client(Status::internal(message).into_http()).await;
+            assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), wanted);
+        }
     }
 
     #[test]

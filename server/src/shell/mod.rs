@@ -184,7 +184,12 @@ async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut De
         if !written(progress.suspend(|| output.write(&batch)))? {
             return Ok(Done::ReaderGone);
         }
-        progress.set_message(format!("{} rows, {}", HumanCount(total.rows), HumanBytes(total.bytes)));
+        progress.set_message(format!(
+            "{} {}, {}",
+            HumanCount(total.rows),
+            if total.rows == 1 { "row" } else { "rows" },
+            HumanBytes(total.bytes)
+        ));
         next = rows.next().await?;
     }
     progress.finish_and_clear();
