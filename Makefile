@@ -2,9 +2,10 @@
 export NEXUS_CACHE ?= $(HOME)/.cache/nexus-gateway
 export CARGO_TARGET_DIR := $(NEXUS_CACHE)/target
 PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())')/bin/python
+MDBOOK = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.MDBOOK))')
 DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
-.PHONY: run test check bench soak docs build fetch
+.PHONY: run test check book bench soak docs build fetch
 .DEFAULT_GOAL := build
 
 build: ## Build the gateway
@@ -16,12 +17,16 @@ run: build ## Serve the demo, show one answer, and print how each client connect
 test: ## Fetch, build and test everything, each part against its budget; PARTS=clients runs that part alone
 	python3 integration/run.py $(PARTS)
 
-check: fetch ## Format, lints, licences
+check: fetch book ## Format, lints, licences, and the book
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(PYTHON) -m ruff check integration
 	python3 integration/fetch.py cargo-deny
 	$(DENY) --offline check bans licenses sources
+
+book: ## Make web pages of the documentation
+	python3 integration/fetch.py mdbook
+	$(MDBOOK) build docs --dest-dir $(NEXUS_CACHE)/book
 
 bench: fetch build ## Measure against DataFusion in-process and a bare Flight server
 	$(PYTHON) integration/bench/bench.py

@@ -16,6 +16,7 @@ JDBC_DRIVER = "flight-sql-jdbc-driver-18.3.0.jar"
 JDBC_DRIVER_SHA256 = "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c"
 S3_SERVER = "s3s-fs@0.14.1"
 CARGO_DENY = "cargo-deny@0.20.2"
+MDBOOK = "mdbook@0.5.2"
 
 TOOLS = {
     "cargo": "install Rust by rustup; rust-toolchain.toml names the version",
@@ -40,8 +41,9 @@ def main() -> int:
         return 1
     CACHE.mkdir(parents=True, exist_ok=True)
     steps = {"python packages": python, "jdbc driver": jdbc_driver, "s3 server": s3_server}
-    if sys.argv[1:] == ["cargo-deny"]:
-        steps = {"cargo-deny": cargo_deny}
+    asked = {"cargo-deny": cargo_deny, "mdbook": mdbook}
+    if sys.argv[1:]:
+        steps = {name: asked[name] for name in sys.argv[1:]}
     for name, step in steps.items():
         started = time.monotonic()
         print(f"fetch: {name}: {step()} ({time.monotonic() - started:.0f} s)", flush=True)
@@ -96,6 +98,10 @@ def s3_server() -> str:
 
 def cargo_deny() -> str:
     return cargo_install(CARGO_DENY)
+
+
+def mdbook() -> str:
+    return cargo_install(MDBOOK, "--no-default-features")
 
 
 def cargo_install(crate: str, *options: str) -> str:

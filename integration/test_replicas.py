@@ -11,7 +11,7 @@ import pytest
 from gateway import Gateway, configured, nexus
 from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
 
-OLD, NEW, OTHER = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n", b"x"))
+OLD, NEW, OTHER = (base64.b64encode(word * 8).decode() for word in (b"olds", b"news", b"else"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ pub(super) fn kept(schema: Schema, lines: &[u8]) -> Schema {
     }
     let rows = serde_json::Deserializer::from_slice(lines).into_iter::<&RawValue>();
     let columns = DataType::Struct(schema.fields().clone());
-    match rows.map_while(Result::ok).fold(columns, |columns, row| widened(columns, row)) {
+    match rows.map_while(Result::ok).fold(columns, widened) {
         DataType::Struct(fields) => Schema::new(fields),
         _ => schema,
     }
