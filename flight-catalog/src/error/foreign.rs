@@ -42,8 +42,7 @@ impl From<DataFusionError> for Error {
             DataFusionError::Configuration(message) => Error::invalid(sentence(&message)),
             DataFusionError::SchemaError(inner, _) => from_schema(*inner),
             DataFusionError::Execution(message) => from_plan(&message),
-            DataFusionError::ResourcesExhausted(message) => Error::exhausted(sentence(&message))
-                .with_hint("ask for less at once, or raise limits.memory in the configuration"),
+            DataFusionError::ResourcesExhausted(message) => from_memory(message),
             DataFusionError::Internal(message) => Error::internal(sentence(&message))
                 .with_hint("this is a defect; write the statement in another way until it is mended"),
             DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),
@@ -166,6 +165,18 @@ fn from_signature(text: &str) -> Option<Error> {
     Some(Error::invalid(format!("there is no function {call}")).with_hint(hint))
 }
 
+/// The pool lists who holds how much, of all statements, and says at the end what was missing.
+fn from_memory(message: String) -> Error {
+    let missing = message.rsplit_once("Failed to allocate additional ").and_then(|(_, missing)| {
+        let (more, rest) = missing.split_once(" for ")?;
+        let (free, _) = rest.rsplit_once(" - ")?.1.split_once(" remain available")?;
+        Some(format!("the memory limit is reached: {more} more are needed and {free} are free"))
+    });
+    Error::exhausted(missing.unwrap_or_else(|| sentence(&message)))
+        .with_hint("ask for less at once, or raise limits.memory in the configuration")
+        .caused_by(DataFusionError::ResourcesExhausted(message))
+}
+
 fn from_unsupported(text: &str) -> Error {
     let Some((_, expression)) = text.split_once("Physical plan does not support logical expression ") else {
         return Error::unsupported(sentence(text));
@@ -270,6 +281,15 @@ mod tests {
         assert_eq!(
             planned("Invalid function 'lag'.\nDid you mean 'log'?"),
             "invalid function 'lag'; it stands over a window: lag(…) OVER (…)"
+        );
+    }
+
+    #[test]
+    fn memory_that_is_missing() {
+        let full = "Additional allocation failed for S[0] with top memory consumers (across reservations) as:\n  S[1] consumed 9.0 MB.\nError: Failed to allocate additional 4.2 MB for S[0] with 83.4 MB already allocated for this reservation - 1460.7 KB remain available for the total pool";
+        assert_eq!(
+            Error::from(DataFusionError::ResourcesExhausted(full.to_owned())).message(),
+            "the memory limit is reached: 4.2 MB more are needed and 1460.7 KB are free"
         );
     }
 
