@@ -4,13 +4,15 @@ from collections.abc import Iterator
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import pyarrow
 import pytest
 
 import jdbc
 from gateway import Gateway, configured, nexus
 
 WITH_COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
-CATALOG = "adbc.flight.sql.session.option.catalog"
+OPTION = "adbc.flight.sql.session.option."
+CATALOG = f"{OPTION}catalog"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,79 @@ def test_adbc_keeps_a_session_in_a_cookie(embedded: Gateway) -> None:
         with connection.cursor() as cursor:
             cursor.execute("select count(*) > 0 from settings")
             assert cursor.fetchone() == (True,)
+
+
+@pytest.fixture
+def connection(embedded: Gateway) -> Iterator[flightsql.Connection]:
+    """A connection whose session has begun."""
+    with flightsql.connect(embedded.uri, db_kwargs=WITH_COOKIES, autocommit=True) as connection:
+        value(connection, "select 1")
+        yield connection
+
+
+def value(connection: flightsql.Connection, statement: str) -> object:
+    """The one value of a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetch_arrow_table().column(0)[0].as_py()
+
+
+def test_a_session_has_a_time_zone(connection: flightsql.Connection) -> None:
+    zone = "select arrow_typeof(now())"
+    written = "select to_unixtime('2024-06-01T12:00:00'::timestamptz)"
+    before, at_utc = value(connection, zone), value(connection, written)
+    connection.adbc_connection.set_options(**{f"{OPTION}time_zone": "Asia/Shanghai"})
+    assert value(connection, zone) == before.replace("+00:00", "Asia/Shanghai") != before
+    assert value(connection, written) == at_utc - 8 * 3600
+    assert connection.adbc_connection.get_option(f"{OPTION}time_zone") == "Asia/Shanghai"
+
+
+def test_a_session_has_a_type_profile(connection: flightsql.Connection) -> None:
+    def of_answer() -> pyarrow.DataType:
+        with connection.cursor() as cursor:
+            cursor.execute("select arrow_cast('a', 'Utf8View') as a")
+            return cursor.fetch_arrow_table().schema.field("a").type
+
+    assert of_answer() == pyarrow.string_view()
+    connection.adbc_connection.set_options(**{f"{OPTION}type_profile": "lowered"})
+    assert of_answer() == pyarrow.string()
+
+
+def test_a_session_controls_the_cache(connection: flightsql.Connection) -> None:
+    statement = "select count(*) as of_the_session_test from region"
+
+    def used() -> list[str]:
+        value(connection, statement)
+        asked = f"select cache from system.queries where statement = '{statement}' order by started"
+        with connection.cursor() as cursor:
+            cursor.execute(asked)
+            return [row[0] for row in cursor.fetchall()]
+
+    assert used()[-1] == "miss"
+    assert used()[-1] == "hit"
+    for control, wanted in {"bypass": "bypass", "refresh": "miss", "use": "hit"}.items():
+        connection.adbc_connection.set_options(**{f"{OPTION}cache": control})
+        assert used()[-1] == wanted, control
+
+
+def test_a_session_has_a_limit_of_time(connection: flightsql.Connection) -> None:
+    connection.adbc_connection.set_options(**{f"{OPTION}timeout": "300ms"})
+    with pytest.raises(adbc_driver_manager.Error) as error:
+        value(connection, "select count(*) from lineitem a, lineitem b where a.l_comment < b.l_comment")
+    assert "the time allowed for this statement ran out" in str(error.value)
+    connection.adbc_connection.set_options(**{f"{OPTION}timeout": "5m"})
+    assert value(connection, "select 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [("colour", "red", "INVALID_NAME"), ("time_zone", "Mars", "INVALID_VALUE"), ("catalog", "nope", "INVALID_VALUE")],
+)
+def test_an_option_that_is_not_set_is_told(name: str, given: str, said: str, connection: flightsql.Connection) -> None:
+    with pytest.raises(adbc_driver_manager.Error) as error:
+        connection.adbc_connection.set_options(**{f"{OPTION}{name}": given})
+    assert name in str(error.value)
+    assert said.casefold().replace("_", "") in str(error.value).casefold().replace("_", "").replace(" ", "")
 
 
 def test_adbc_without_cookies_is_told_how_to_turn_them_on(embedded: Gateway) -> None:

@@ -20,7 +20,7 @@ use ring::digest::{Context, SHA256};
 use crate::plan::Planned;
 
 /// Changes when the encoding does.
-const ENCODING: &[u8] = b"plan/2";
+const ENCODING: &[u8] = b"plan/3";
 
 /// What an answer is kept under.
 pub type Digest = [u8; 32];
@@ -43,6 +43,10 @@ pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Re
     encoder.out.write(ENCODING);
     encoder.list(planned.schema.fields().iter(), |encoder, field| {
         encoder.text(field.name());
+        Ok(())
+    })?;
+    encoder.option(planned.query.session.options.time_zone.as_ref(), |encoder, zone| {
+        encoder.text(zone);
         Ok(())
     })?;
     encoder.plan(&planned.plan)?;

@@ -1,5 +1,7 @@
 //! Sessions: the current catalog and schema of a client, carried by the client itself as a sealed value.
 
+pub mod options;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::seal::{Purpose, Seal};
+use crate::session::options::Options;
 
 /// How many sessions are remembered as seen, and how many as closed.
 const REMEMBERED: u64 = 10_000;
@@ -24,6 +27,8 @@ pub struct Session {
     pub schema: String,
     /// When it began.
     pub started: SystemTime,
+    /// What else it has set.
+    pub options: Options,
 }
 
 /// A session as this process saw it last.
@@ -62,7 +67,7 @@ impl Sessions {
     /// A new session.
     pub fn start(&self) -> Session {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
-        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now() }
+        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options: Options::default() }
     }
 
     /// The session of a principal as a value for a cookie.

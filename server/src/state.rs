@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::object_store::ObjectStore;
 use nexus_flight_catalog::{Error, Tables};
 use url::Url;
@@ -63,6 +63,7 @@ impl States {
         if state.session.config().batch_size() != rows {
             state.session.config_mut().options_mut().execution.batch_size = rows;
         }
+        state.set_time_zone(session.options.time_zone.as_ref().or(self.base.config_options().execution.time_zone.as_ref()));
         state.session.mark_start_execution();
         state
     }
@@ -76,6 +77,21 @@ impl States {
 }
 
 impl State {
+    /// Some functions keep the zone that they were made for.
+    fn set_time_zone(&mut self, zone: Option<&String>) {
+        if self.session.config_options().execution.time_zone.as_ref() == zone {
+            return;
+        }
+        self.session.config_mut().options_mut().execution.time_zone = zone.cloned();
+        let options = self.session.config_options();
+        let changed =
+            self.session.scalar_functions().values().filter_map(|function| function.inner().with_updated_config(options));
+        for function in changed.collect::<Vec<_>>() {
+            // Only a registry that cannot change refuses.
+            let _ = self.session.register_udf(Arc::new(function));
+        }
+    }
+
     /// Lets planning see the tables of the statement, and no others.
     pub fn show(&mut self, tables: &Tables) {
         self.session.register_catalog_list(tables.catalog_list());

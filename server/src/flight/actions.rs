@@ -23,6 +23,7 @@ use crate::flight::service::Service;
 use crate::flight::ticket::{Prepared, Statement};
 use crate::query::Description;
 use crate::seal::Purpose;
+use crate::session::options;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
@@ -53,7 +54,7 @@ pub fn list() -> Vec<ActionType> {
         action(END_TRANSACTION, "Commits a transaction or rolls it back."),
         action(BEGIN_SAVEPOINT, "Marks a moment in a transaction."),
         action(END_SAVEPOINT, "Goes back to a savepoint or forgets it."),
-        action(SET_OPTIONS, "Sets options of the session: catalog, schema."),
+        action(SET_OPTIONS, "Sets options of the session: catalog, schema, time_zone, type_profile, cache, timeout."),
         action(GET_OPTIONS, "The options of the session."),
         action(CLOSE_SESSION, "Ends the session."),
     ]
@@ -117,9 +118,11 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
         }
         GET_OPTIONS => {
             let session = &caller.session;
-            let options = [("catalog", &session.catalog), ("schema", &session.schema)];
+            let names = [("catalog", session.catalog.clone()), ("schema", session.schema.clone())];
+            let others = options::NAMES.into_iter().filter_map(|name| Some((name, session.options.get(name)?)));
+            let session_options = names.into_iter().chain(others);
             let session_options =
-                options.into_iter().map(|(name, value)| (name.to_owned(), SessionOptionValue::from(value.as_str()))).collect();
+                session_options.map(|(name, value)| (name.to_owned(), SessionOptionValue::from(value.as_str()))).collect();
             caller.greet(respond(Some(GetSessionOptionsResult { session_options }.encode_to_vec())))
         }
         CLOSE_SESSION => {
@@ -197,8 +200,8 @@ async fn set_options(
     for (name, value) in request.session_options {
         let set = match name.as_str() {
             "catalog" => set_catalog(service, caller, value),
-            "schema" => text(value).map(|schema| caller.session.schema = schema),
-            _ => Err(OptionErrorValue::InvalidName),
+            "schema" => set_schema(service, caller, value),
+            name => set_option(caller, name, value),
         };
         if let Err(error) = set {
             errors.insert(name, OptionError { value: error.into() });
@@ -208,15 +211,29 @@ async fn set_options(
 }
 
 fn set_catalog(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
-    let catalog = text(value)?;
+    let catalog = text(value)?.unwrap_or_else(|| service.sessions.start().catalog);
     service.catalogs.source(&catalog).map_err(|_| OptionErrorValue::InvalidValue)?;
     caller.session.catalog = catalog;
     Ok(())
 }
 
-fn text(value: SessionOptionValue) -> Result<String, OptionErrorValue> {
+fn set_schema(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
+    caller.session.schema = text(value)?.unwrap_or_else(|| service.sessions.start().schema);
+    Ok(())
+}
+
+fn set_option(caller: &mut Caller, name: &str, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
+    if !options::NAMES.contains(&name) {
+        return Err(OptionErrorValue::InvalidName);
+    }
+    caller.session.options.set(name, text(value)?.as_deref()).map_err(|_| OptionErrorValue::InvalidValue)
+}
+
+/// The text of a value; none where the option is to be unset.
+fn text(value: SessionOptionValue) -> Result<Option<String>, OptionErrorValue> {
     match value.option_value {
-        Some(OptionValue::Text(text)) => Ok(text),
+        Some(OptionValue::Text(text)) => Ok(Some(text)),
+        None => Ok(None),
         _ => Err(OptionErrorValue::InvalidValue),
     }
 }

@@ -42,15 +42,16 @@ impl Caller {
         let principal = extensions.get::<Principal>().cloned().ok_or_else(|| Error::internal("a call passed unchecked"))?;
         let agent = headers.get("user-agent").and_then(|value| value.to_str().ok());
         let profile = match headers.get(PROFILE).map(|value| value.to_str()) {
-            Some(Ok(name)) => name.parse()?,
+            Some(Ok(name)) => Some(name.parse()?),
             Some(Err(_)) => return Err(Error::invalid(format!("the header {PROFILE} is not text"))),
-            None => TypeProfile::of_user_agent(agent),
+            None => None,
         };
         let sent = cookie(headers);
         let mut session = match sent {
             Some(sealed) => sessions.open(&principal, sealed).await?,
             None => sessions.start(),
         };
+        let profile = profile.or(session.options.type_profile).unwrap_or_else(|| TypeProfile::of_user_agent(agent));
         // For this call alone: a client that cannot set options can still send headers.
         for (name, value) in [(CATALOG, &mut session.catalog), (SCHEMA, &mut session.schema)] {
             if let Some(header) = headers.get(name) {
@@ -66,7 +67,8 @@ impl Caller {
 
     /// A query of this caller.
     pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Open>>) -> Query {
-        let (cx, session) = (Context::new(self.principal.clone()), self.session.clone());
+        let session = self.session.clone();
+        let cx = Context { deadline: session.options.deadline(), ..Context::new(self.principal.clone()) };
         Query { parameters, transaction, ..Query::new(cx, statement, session, Protocol::Flight) }
     }
 

@@ -17,6 +17,7 @@ use crate::digest::{Digest, digest};
 use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse};
+use crate::session::options::CacheControl;
 
 /// The answers that are kept.
 #[derive(Debug)]
@@ -107,10 +108,11 @@ impl<R> Cache<R> {
 #[async_trait]
 impl<R: Run> Run for Cache<R> {
     async fn run(&self, planned: Planned) -> Result<Answer> {
-        let Some((key, lives)) = self.kept.key(&planned) else {
+        let control = planned.query.session.options.cache.unwrap_or(CacheControl::Use);
+        let Some((key, lives)) = self.kept.key(&planned).filter(|_| control != CacheControl::Bypass) else {
             return self.inner.run(planned).await;
         };
-        if let Some(entry) = self.kept.answers.get(&key).await {
+        if let Some(entry) = self.kept.answers.get(&key).await.filter(|_| control == CacheControl::Use) {
             let batches = entry.batches.clone();
             let schema = Arc::clone(&entry.schema);
             return Ok(Answer { schema, batches: stream::iter(batches).map(Ok).boxed(), cache: CacheUse::Hit });

@@ -1,0 +1,132 @@
+//! What a client can set for its session, beside catalog and schema.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::timezone::Tz;
+use nexus_flight_catalog::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Period;
+use crate::flight::profile::TypeProfile;
+
+/// The options; what is not set has the default of the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// The zone of `now()`, and of times whose text names none: a name such as `Asia/Shanghai`, or an offset such as `+08:00`.
+    pub time_zone: Option<String>,
+    /// The types that the client can read, whatever program it says that it is.
+    pub type_profile: Option<TypeProfile>,
+    /// What to do with answers that are kept.
+    pub cache: Option<CacheControl>,
+    /// How long a statement may take, from its arrival to its last row.
+    pub timeout: Option<Duration>,
+}
+
+/// What a statement does with answers that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheControl {
+    /// Takes one, and keeps its own.
+    Use,
+    /// Takes none, and keeps its own.
+    Refresh,
+    /// Takes none and keeps none.
+    Bypass,
+}
+
+/// The names of the options.
+pub const NAMES: [&str; 4] = ["time_zone", "type_profile", "cache", "timeout"];
+
+impl Options {
+    /// The value of an option as text; none where it is not set.
+    pub fn get(&self, name: &str) -> Option<String> {
+        match name {
+            "time_zone" => self.time_zone.clone(),
+            "type_profile" => self.type_profile.map(|profile| profile.to_string()),
+            "cache" => self.cache.map(|cache| cache.name().to_owned()),
+            "timeout" => self.timeout.map(|timeout| Period(timeout).to_string()),
+            _ => None,
+        }
+    }
+
+    /// Sets an option by its text, or unsets it. Errors: `NotFound` for another name, `Invalid` for a value that it does not take.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        match name {
+            "time_zone" => self.time_zone = value.map(time_zone).transpose()?,
+            "type_profile" => self.type_profile = value.map(str::parse).transpose()?,
+            "cache" => self.cache = value.map(CacheControl::of).transpose()?,
+            "timeout" => self.timeout = value.map(timeout).transpose()?,
+            _ => return Err(Error::not_found(format!("there is no session option \"{name}\""))),
+        }
+        Ok(())
+    }
+
+    /// When a statement that arrives now is out of time.
+    pub fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.timeout?)
+    }
+}
+
+impl CacheControl {
+    const ALL: [Self; 3] = [Self::Use, Self::Refresh, Self::Bypass];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Refresh => "refresh",
+            Self::Bypass => "bypass",
+        }
+    }
+
+    fn of(name: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|known| known.name() == name);
+        known.ok_or_else(|| {
+            Error::invalid(format!("\"{name}\" is no cache control")).with_hint("there are use, refresh and bypass")
+        })
+    }
+}
+
+fn time_zone(name: &str) -> Result<String> {
+    let wrong = || Error::invalid(format!("\"{name}\" is no time zone")).with_hint("write it like Asia/Shanghai or +08:00");
+    name.parse::<Tz>().map(|_| name.to_owned()).map_err(|_| wrong())
+}
+
+fn timeout(text: &str) -> Result<Duration> {
+    let Period(timeout) = text.parse().map_err(|cause: String| Error::invalid(cause))?;
+    if timeout.is_zero() {
+        return Err(Error::invalid("0 leaves no statement any time").with_hint("unset the option for no limit"));
+    }
+    Ok(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_flight_catalog::Kind;
+
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_they_are_shown() {
+        let mut options = Options::default();
+        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "refresh", "30s"]) {
+            assert_eq!(options.get(name), None);
+            options.set(name, Some(value)).unwrap();
+            assert_eq!(options.get(name).as_deref(), Some(value));
+        }
+        for name in NAMES {
+            options.set(name, None).unwrap();
+        }
+        assert_eq!(options, Options::default());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let refused = |name: &str, value: &str| Options::default().set(name, Some(value)).unwrap_err().kind();
+        assert_eq!(refused("timezone", "UTC"), Kind::NotFound);
+        for (name, value) in
+            [("time_zone", "Mars"), ("type_profile", "all"), ("cache", "no"), ("timeout", "5"), ("timeout", "0s")]
+        {
+            assert_eq!(refused(name, value), Kind::Invalid, "{name} = {value}");
+        }
+    }
+}
