@@ -1,4 +1,4 @@
-"""Writing through ADBC and pyarrow: statements, parameters, ingest in every mode, and transactions seen from outside."""
+"""Writing through ADBC, pyarrow and JDBC: statements, parameters, ingest in every mode, and transactions seen from outside."""
 
 import urllib.error
 import urllib.request
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
+import jdbc
 from gateway import Gateway, configured
 
 TEXT = """
@@ -215,3 +216,26 @@ def test_http_writes_for_programs_and_not_for_pages_of_others(writable: Gateway,
 def test_a_catalog_that_takes_no_rows_cannot_be_writable(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match='a catalog of kind "files" cannot be written to'):
         configured(tmp_path, f'[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path}"\nwritable = true\n')
+
+
+@pytest.mark.parametrize("jdk", jdbc.VERSIONS)
+def test_jdbc_writes_in_every_way(jdk: str, embedded: Gateway) -> None:
+    said = jdbc.values(jdbc.probe("writes", embedded.flight, jdk=jdk))
+    assert said["create"] == 0
+    assert said["insert"] == 2
+    assert said["prepared"] == 1
+    # This driver sends all rows at once, and gives one count of them.
+    assert said["batch"] == [5]
+    assert said["execute"] == {"hasRows": False, "count": 2}
+    assert said["delete"] == 2
+    assert "exists already" in said["twice"]["error"]
+    assert said["rows"] == [
+        ["1", "one", "1.50", "2024-02-29"],
+        ["2", "two", None, None],
+        ["3", "three", "3.25", "2024-03-01"],
+        ["10", "even", "10.50", None],
+        ["11", "odd", "11.50", None],
+        ["12", "even", "12.50", None],
+    ]
+    with flightsql.connect(embedded.uri, autocommit=True) as other:
+        assert fetch(other, "select count(*) from demo.by_jdbc") == [(6,)]

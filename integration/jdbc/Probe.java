@@ -65,6 +65,7 @@ public final class Probe {
                 }
             }
             case "prepared" -> prepared(connection);
+            case "writes" -> writes(connection);
             case "metadata" -> metadata(connection.getMetaData());
             case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
             default -> throw new IllegalArgumentException(command);
@@ -138,6 +139,56 @@ public final class Probe {
             }
         }
         return all;
+    }
+
+    /** What each way to write gives, in the table that the tests look at from elsewhere. */
+    private static void writes(Connection connection) throws Exception {
+        String table = "demo.main.by_jdbc";
+        print("drop", attempt(() -> update(connection, "drop table if exists " + table)));
+        print("create", attempt(() -> update(connection, "create table " + table + " (id bigint, name varchar, price decimal(10, 2), day date)")));
+        print("insert", attempt(() -> update(connection, "insert into " + table + " values (1, 'one', 1.5, date '2024-02-29'), (2, 'two', null, null)")));
+        String insert = "insert into " + table + " values (?, ?, ?, ?)";
+        print("prepared", attempt(() -> {
+            try (PreparedStatement statement = connection.prepareStatement(insert)) {
+                row(statement, 3, "three", new BigDecimal("3.25"), Date.valueOf("2024-03-01"));
+                return statement.executeUpdate();
+            }
+        }));
+        print("batch", attempt(() -> {
+            try (PreparedStatement statement = connection.prepareStatement(insert)) {
+                for (int id = 10; id < 15; id++) {
+                    row(statement, id, id % 2 == 0 ? "even" : null, new BigDecimal(id + ".50"), null);
+                    statement.addBatch();
+                }
+                List<Object> counts = new ArrayList<>();
+                for (int count : statement.executeBatch()) {
+                    counts.add(count);
+                }
+                return counts;
+            }
+        }));
+        print("execute", attempt(() -> {
+            try (Statement statement = connection.createStatement()) {
+                boolean hasRows = statement.execute("update " + table + " set name = 'odd' where name is null");
+                return map("hasRows", hasRows, "count", statement.getUpdateCount());
+            }
+        }));
+        print("delete", attempt(() -> update(connection, "delete from " + table + " where id >= 13")));
+        print("twice", attempt(() -> update(connection, "create table " + table + " (id bigint)")));
+        print("rows", attempt(() -> query(connection, "select * from " + table + " order by id").get("rows")));
+    }
+
+    private static int update(Connection connection, String sql) throws SQLException {
+        try (Statement statement = connection.createStatement()) {
+            return statement.executeUpdate(sql);
+        }
+    }
+
+    private static void row(PreparedStatement statement, long id, String name, BigDecimal price, Date day) throws SQLException {
+        statement.setLong(1, id);
+        statement.setString(2, name);
+        statement.setBigDecimal(3, price);
+        statement.setDate(4, day);
     }
 
     private static void prepared(Connection connection) throws Exception {
