@@ -177,7 +177,8 @@ impl Planner {
     fn wanted(&self, session: &Session, state: &SessionState, statement: &Statement, is_show: bool) -> Result<Vec<Wanted>> {
         let mut wanted = BTreeMap::new();
         let optional = may_be_missing(statement)?;
-        for reference in state.resolve_table_references(statement)? {
+        // DataFusion does not see the name after DROP TABLE.
+        for reference in state.resolve_table_references(statement)?.into_iter().chain(optional.clone()) {
             let written = TableName::resolve(&reference, &session.catalog, &session.schema);
             // `SHOW` names every view that information_schema could have; it reads only those that there are.
             let is_guess = is_show && written.schema == information_schema::NAME && !information_schema::has(&written.table);

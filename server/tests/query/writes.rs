@@ -63,6 +63,8 @@ async fn tables_are_made_of_queries_and_found_by_short_names() {
     assert!(fixture.rows("SELECT sum(id) AS s FROM other.b").await.contains("| 10 |"));
     fixture.affected("DROP TABLE IF EXISTS kept.nowhere.c").await;
     fixture.affected("DROP TABLE IF EXISTS other.b").await;
+    assert_eq!(fixture.error("SELECT * FROM other.b").await.kind(), Kind::NotFound);
+    fixture.affected("DROP TABLE IF EXISTS other.b").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
