@@ -32,10 +32,11 @@ def main() -> int:
     if sys.version_info[:2] != (3, 11):
         missing.append("python3 is not 3.11, for which requirements.txt has the checksums: put Python 3.11 on the PATH")
     if not missing:
-        # Only now: it looks beside the java on the PATH.
+        # Only now: the first looks beside the java on the PATH.
         import jdbc
+        import postgres
 
-        missing += jdbc.missing()
+        missing += [*jdbc.missing(), *postgres.missing()]
     if missing:
         print("\n".join(missing), file=sys.stderr)
         return 1

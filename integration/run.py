@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import postgres
 import s3
 from fetch import venv
 
@@ -40,6 +41,7 @@ def main() -> int:
         Part("build", 32, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
         Part("rust", 12, lambda part: command(part, *CARGO, "--workspace")),
         Part("s3", 1, bucket),
+        Part("postgres", 1, database),
         Part("clients", 5, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
         Part("docs", 1, lambda part: pytest(part, HERE / "test_docs.py")),
         Part("check", 7, lambda part: command(part, "make", "check")),
@@ -113,6 +115,13 @@ def bucket(part: Part) -> bool:
         names = {"ENDPOINT": running.endpoint, "KEY": s3.KEY, "SECRET": s3.SECRET, "BUCKET": "conformance"}
         environment = {f"NEXUS_TEST_S3_{name}": value for name, value in names.items()}
         return command(part, *CARGO, "--workspace", "--test", "s3", "--", "--ignored", **environment)
+
+
+def database(part: Part) -> bool:
+    """The connector's own suite against a PostgreSQL server."""
+    with postgres.server() as running:
+        environment = {"NEXUS_TEST_POSTGRES_URL": running.url, "NEXUS_TEST_POSTGRES_PASSWORD": postgres.PASSWORD}
+        return command(part, *CARGO, "--workspace", "--test", "postgres", "--", "--ignored", **environment)
 
 
 if __name__ == "__main__":

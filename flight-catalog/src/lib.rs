@@ -13,6 +13,7 @@ pub mod name;
 pub mod options;
 pub mod quantity;
 pub mod source;
+pub mod sql;
 pub mod tables;
 pub mod virtual_table;
 pub mod write;

@@ -9,9 +9,10 @@ use nexus_flight_catalog::{Error, Options, Place, Result, Source, Spec};
 
 pub mod files;
 pub mod memory;
+pub mod postgres;
 
 /// What can stand behind `kind = "…"`, sorted.
-pub static SPECS: &[&Spec] = &[&files::SPEC, &memory::SPEC];
+pub static SPECS: &[&Spec] = &[&files::SPEC, &memory::SPEC, &postgres::SPEC];
 
 /// Makes a source of a kind from its options, without touching anything outside the process.
 /// Errors: `Invalid`, with the key at fault; for an unknown kind with the nearest known one.
@@ -37,7 +38,7 @@ mod tests {
         let options = Options { catalog: "lake".into(), ..Options::default() };
         insta::assert_snapshot!(
             open("file", &options).unwrap_err(),
-            @r#"catalogs.lake.kind: there is no kind of source "file"; did you mean "files"? The kinds are "files", "memory""#
+            @r#"catalogs.lake.kind: there is no kind of source "file"; did you mean "files"? The kinds are "files", "memory", "postgres""#
         );
     }
 

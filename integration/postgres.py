@@ -1,0 +1,123 @@
+"""A PostgreSQL server of its own: Debian's, over a new folder, with passwords by scram-sha-256."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+USER = "postgres"
+PASSWORD = "s3cr3t"
+PROGRAMS = ("initdb", "postgres", "psql")
+FIX = "install PostgreSQL, for example: apt-get install postgresql"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A running server."""
+
+    port: int
+    pid: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """The address of the database `postgres` in it, without the password."""
+        return f"postgres://{USER}@127.0.0.1:{self.port}/postgres"
+
+    def sql(self, statement: str, database: str = "postgres") -> list[list[str]]:
+        """Runs statements by psql, which is none of what is tested here; returns the rows of the last as text."""
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database]
+        options = ["-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1"]
+        values = {**os.environ, "PGPASSWORD": PASSWORD, "PGCLIENTENCODING": "UTF8"}
+        command = [program("psql"), *address, *options]
+        done = subprocess.run(command, input=statement, capture_output=True, text=True, env=values, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr)
+        return [line.split("\x1f") for line in done.stdout.splitlines() if line]
+
+    def stopped(self, seconds: float) -> None:
+        """Freezes the whole server for so long: nothing answers, and no socket closes."""
+        _signal(self.pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            _signal(self.pid, signal.SIGCONT)
+
+
+def program(name: str) -> Path | None:
+    """Where a program of the server is; Debian keeps some off the PATH."""
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    found = shutil.which(name)
+    return debian[-1] if debian else Path(found) if found else None
+
+
+def missing() -> list[str]:
+    """What is to be installed, a line each."""
+    return [f"{name} of PostgreSQL is not there: {FIX}" for name in PROGRAMS if not program(name)]
+
+
+@contextmanager
+def server(*settings: str) -> Iterator[Database]:
+    """Serves until the block ends, with more settings of postgresql.conf. It refuses to run as root, so it is nobody then."""
+    if lacking := missing():
+        raise FileNotFoundError("\n".join(lacking))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # A socket's path is short, and nobody must be able to enter it, so it is not in pytest's folder.
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        as_user: list[str] = []
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            for path in (folder, password):
+                os.chown(path, nobody.pw_uid, nobody.pw_gid)
+            as_user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+        locale = ["-E", "UTF8", "--locale=C.UTF-8"]
+        access = ["--auth-host=scram-sha-256", "--auth-local=scram-sha-256", f"--pwfile={password}"]
+        make = [*as_user, program("initdb"), "-D", folder / "data", "-U", USER, *access, *locale, "--no-sync"]
+        made = subprocess.run([str(word) for word in make], capture_output=True, text=True, cwd=folder)
+        if made.returncode != 0:
+            raise RuntimeError(made.stderr)
+        fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+        options = [word for setting in (*fast, *settings) for word in ("-c", setting)]
+        log = folder / "log"
+        serve = [*as_user, program("postgres"), "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder, *options]
+        with log.open("w") as output:
+            process = subprocess.Popen([str(word) for word in serve], stdout=output, stderr=output, cwd=folder)
+        try:
+            database = Database(port, process.pid, log)
+            deadline = time.monotonic() + 30
+            while not _answers(database):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"PostgreSQL does not answer on port {port}\n{log.read_text()}")
+                time.sleep(0.05)
+            yield database
+        finally:
+            # SIGINT: fast shutdown, which waits for no client.
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def _answers(database: Database) -> bool:
+    try:
+        return database.sql("select 1") == [["1"]]
+    except RuntimeError:
+        return False
+
+
+def _signal(pid: int, number: int) -> None:
+    """To a server and the processes that it started, which have sessions of their own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for each in (pid, *map(int, children)):
+        os.kill(each, number)

@@ -1,0 +1,426 @@
+"""A PostgreSQL database behind the gateway, through ADBC; what arrives there is read from the server itself."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from datetime import time as clock
+from decimal import Decimal
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+
+import postgres
+from gateway import Gateway, configured
+from postgres import Database
+
+SEED = """
+create type mood as enum ('sad', 'it''s ok');
+create domain price as numeric(9,2);
+create schema other;
+create table customer (id bigint primary key, name text not null, born date);
+comment on table customer is 'who buys';
+comment on column customer.name is 'as on the card';
+create table orders (
+    customer bigint references customer, number int, total price, primary key (customer, number));
+create view rich as select * from customer where id > 1;
+insert into customer values (1, 'Ann', '1980-02-03'), (2, 'O''Brien \\ Söhne', null), (3, '数据', '2001-12-31');
+insert into orders values (1, 1, 10.50), (1, 2, null), (3, 1, 0.01);
+create table odd (id int, place point);
+create table other.there (id int);
+create table numbers as select n as id, (n % 7)::int as small, repeat('x', 200) as filler from generate_series(1, 200000) n;
+create view slow as select pg_sleep(60)::text as slept;
+create table types (
+    id int, b bool, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, n numeric(38,10), big numeric, t text, v varchar(5), c char(4),
+    m name, y bytea, d date, ti time, ts timestamp, tz timestamptz, iv interval, u uuid, j json, jb jsonb, e mood, p price,
+    ai int[], at text[], an numeric(5,2)[]);
+insert into types (id) values (1);
+insert into types values (2, true, -32768, -2147483648, -9223372036854775808, 'NaN', '-Infinity',
+    -9999999999999999999999999999.9999999999, 'NaN', '', 'äöüß!', 'ab', 'naïve', '', '0001-01-01', '00:00', '0001-01-01 00:00',
+    '1970-01-01 00:00:00.000001+00', '-1 month 2 days -3.5 seconds', '00000000-0000-0000-0000-000000000000', '{"a" : 1}', '{"a" : 1}',
+    'it''s ok', -9999999.99, '{}', '{}', '{}');
+insert into types values (3, false, 32767, 2147483647, 9223372036854775807, 3.4028235e38, 5e-324,
+    0.0000000001, 123456789012345678901234567890123456789012345678901234567890.000100, '🚀 "quoted", \\', 'abcde', 'abcd', 'm',
+    '\\x00ff', '9999-12-31', '23:59:59.999999', '9999-12-31 23:59:59.999999', '1969-12-31 23:59:59.999999+00', '1 year 1 hour',
+    'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '[]', 'null', 'sad', 0, '{1,null,-2147483648}', '{"a,b",null,"{}"}', '{1.50,null}');
+"""
+
+TEXT = """
+[defaults]
+catalog = "shop"
+schema = "public"
+
+[catalogs.shop]
+kind = "postgres"
+url = "{url}"
+password = "${{env:PASSWORD}}"
+writable = true
+pool = 5
+read_timeout = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """A server that writes each statement to its log."""
+    with postgres.server("log_statement=all") as database:
+        database.sql(SEED)
+        yield database
+
+
+@pytest.fixture(scope="module")
+def gateway(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with the database as its catalog."""
+    text = TEXT.format(url=database.url)
+    with configured(tmp_path_factory.mktemp("postgres"), text, environment={"PASSWORD": postgres.PASSWORD}) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def connection(gateway: Gateway) -> Iterator[flightsql.Connection]:
+    """A connection that commits each statement."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def made(database: Database) -> Iterator[str]:
+    """The name of a table that is gone afterwards."""
+    yield "made"
+    database.sql("drop table if exists made")
+
+
+def fetch(connection: flightsql.Connection, sql: str, parameters: object = None) -> list[tuple]:
+    """All rows of a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def execute(connection: flightsql.Connection, sql: str, parameters: object = None) -> int:
+    """Runs a statement that writes; gives the rows that it affected."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.rowcount
+
+
+def eventually(holds: Callable[[], bool], within: float) -> bool:
+    """Whether something comes to hold within so many seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def running(database: Database, part: str) -> int:
+    """How many statements of the gateway run now that hold a text."""
+    where = f"application_name = 'nexus-gateway' and state = 'active' and query like '%{part}%'"
+    return int(database.sql(f"select count(*) from pg_stat_activity where {where}")[0][0])
+
+
+def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> None:
+    listed = connection.adbc_get_objects(depth="all", catalog_filter="shop").read_all().to_pylist()
+    schemas = {schema["db_schema_name"]: schema["db_schema_tables"] for schema in listed[0]["catalog_db_schemas"]}
+    assert set(schemas) == {"information_schema", "other", "public"}
+    tables = {table["table_name"]: table for table in schemas["public"]}
+    assert {"customer", "orders", "odd", "rich", "types"} <= set(tables)
+    assert (tables["customer"]["table_type"], tables["rich"]["table_type"]) == ("TABLE", "VIEW")
+    columns = {column["column_name"]: column for column in tables["customer"]["table_columns"]}
+    assert [column["xdbc_nullable"] for column in columns.values()] == [0, 0, 1]
+    assert columns["name"]["remarks"] == "as on the card"
+    constraints = {constraint["constraint_type"]: constraint for constraint in tables["orders"]["table_constraints"]}
+    assert constraints["PRIMARY KEY"]["constraint_column_names"] == ["customer", "number"]
+    [usage] = constraints["FOREIGN KEY"]["constraint_column_usage"]
+    assert (usage["fk_db_schema"], usage["fk_table"], usage["fk_column_name"]) == ("public", "customer", "id")
+    names = "select table_name from information_schema.tables where table_schema = 'public' and table_name like 'r%'"
+    assert fetch(connection, names) == [("rich",)]
+
+
+def test_a_type_that_is_not_read_is_named(connection: flightsql.Connection) -> None:
+    with pytest.raises(adbc_driver_manager.Error, match='the column "place" of "public.odd" has the type point, which is not read'):
+        fetch(connection, "select id from odd")
+    with pytest.raises(adbc_driver_manager.Error, match='table "shop.public.custmer" does not exist; did you mean "customer"'):
+        fetch(connection, "select * from custmer")
+
+
+def test_every_type_is_exact(connection: flightsql.Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("select * from types order by id")
+        rows = cursor.fetch_arrow_table()
+    types = {field.name: field.type for field in rows.schema}
+    assert (types["n"], types["big"], types["p"]) == (pa.decimal128(38, 10), pa.string(), pa.decimal128(9, 2))
+    assert (types["ts"], types["tz"]) == (pa.timestamp("us"), pa.timestamp("us", "UTC"))
+    assert (types["iv"], types["an"]) == (pa.month_day_nano_interval(), pa.list_(pa.decimal128(5, 2)))
+    nulls, low, high = rows.to_pylist()
+    assert set(nulls.values()) == {1, None}
+    assert low.pop("f4") != low.pop("f4", 0)
+    expected = {
+        "id": 2, "b": True, "i2": -(2**15), "i4": -(2**31), "i8": -(2**63), "f8": float("-inf"),
+        "n": Decimal("-9999999999999999999999999999.9999999999"), "big": "NaN", "t": "", "v": "äöüß!", "c": "ab  ", "m": "naïve",
+        "y": b"", "d": date(1, 1, 1), "ti": clock(0), "ts": datetime(1, 1, 1), "tz": datetime(1970, 1, 1, 0, 0, 0, 1, UTC),
+        "iv": pa.MonthDayNano([-1, 2, -3_500_000_000]), "u": "00000000-0000-0000-0000-000000000000", "j": '{"a" : 1}', "jb": '{"a": 1}',
+        "e": "it's ok", "p": Decimal("-9999999.99"), "ai": [], "at": [], "an": [],
+    }  # fmt: skip
+    assert low == expected
+    expected = {
+        "id": 3, "b": False, "i2": 2**15 - 1, "i4": 2**31 - 1, "i8": 2**63 - 1, "f4": 3.4028234663852886e38, "f8": 5e-324,
+        "n": Decimal("0.0000000001"), "big": "123456789012345678901234567890123456789012345678901234567890.000100",
+        "t": '🚀 "quoted", \\', "v": "abcde", "c": "abcd", "m": "m", "y": b"\x00\xff", "d": date(9999, 12, 31),
+        "ti": clock(23, 59, 59, 999999), "ts": datetime(9999, 12, 31, 23, 59, 59, 999999),
+        "tz": datetime(1969, 12, 31, 23, 59, 59, 999999, UTC), "iv": pa.MonthDayNano([12, 0, 3_600_000_000_000]),
+        "u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "j": "[]", "jb": "null", "e": "sad", "p": Decimal("0.00"),
+        "ai": [1, None, -(2**31)], "at": ["a,b", None, "{}"], "an": [Decimal("1.50"), None],
+    }  # fmt: skip
+    assert high == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("'infinity'::date", "infinity"),
+        ("'-infinity'::timestamptz", "infinity"),
+        ("'24:00'::time", "24:00"),
+        ("'NaN'::numeric(5,2)", "NaN"),
+        ("'{{1,2},{3,4}}'::int[]", "an array of more than one dimension"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(value: str, what: str, database: Database, connection: flightsql.Connection) -> None:
+    database.sql(f"drop view if exists strange; create view strange as select {value} as v")
+    with pytest.raises(adbc_driver_manager.Error, match=f'the column "v" of the type .* holds {what}, which cannot be read'):
+        fetch(connection, "select v from strange")
+
+
+@pytest.mark.parametrize(
+    ("sql", "sent"),
+    [
+        ("select id from numbers where small = 3 limit 2", 'SELECT "id" FROM "public"."numbers" WHERE ("small" = (3)::int4) LIMIT 2'),
+        ("select count(*) from rich", 'SELECT  FROM "public"."rich"'),
+        ("select id from customer where name = 'O''Brien \\ Söhne'", "(\"name\" = E'O''Brien \\\\ Söhne'::text)"),
+        ("select name from customer where born >= date '1980-02-03' or born is null", "(\"born\" >= '1980-02-03'::date) OR (\"born\" IS NULL)"),
+        ("select number from orders where total in (10.50, 0.01)", "'10.50'::numeric"),
+        ("select id from customer where name > 'B'", 'SELECT "id", "name" FROM "public"."customer"'),
+        ("select id from types where u = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid"),
+        ("select id from types where u = 'A0EEBC99-9c0b-4ef8-bb6d-6bb9bd380a11'", 'SELECT "id", "u" FROM "public"."types"'),
+    ],
+)
+def test_what_is_pushed_down(sql: str, sent: str, database: Database, connection: flightsql.Connection) -> None:
+    before = len(database.log.read_text())
+    rows = fetch(connection, sql)
+    own = [line for line in database.log.read_text()[before:].splitlines() if "execute s" in line and '"public"' in line]
+    assert len(own) == 1, own
+    assert sent in own[0]
+    assert own[0].endswith("LIMIT 2") == ("limit" in sql)
+    assert [len(rows)] == [{"rich": 1}.get(sql.split()[3], len(rows))]
+
+
+def test_all_rows_come_in_small_memory(connection: flightsql.Connection) -> None:
+    assert fetch(connection, "select count(*), sum(id), min(length(filler)) from numbers") == [(200_000, 20_000_100_000, 200)]
+    assert fetch(connection, "select count(*) from numbers a join numbers b on a.id = b.id where b.small = 0") == [(28_571,)]
+
+
+ROWS = pa.table({"id": pa.array([1, 2, None], pa.int64()), "name": ["one", None, "三"], "at": pa.array([0, 1, 2], pa.timestamp("us"))})
+
+
+def test_ingest_in_every_mode(database: Database, made: str, connection: flightsql.Connection) -> None:
+    def ingest(rows: pa.Table, mode: str) -> int:
+        with connection.cursor() as cursor:
+            return cursor.adbc_ingest(made, rows, mode=mode)
+
+    def count() -> int:
+        return int(database.sql(f"select count(*) from {made}")[0][0])
+
+    with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+        ingest(ROWS, "append")
+    assert (ingest(ROWS, "create"), count()) == (3, 3)
+    with pytest.raises(adbc_driver_manager.Error, match="exists already") as error:
+        ingest(ROWS, "create")
+    assert error.value.status_code is adbc_driver_manager.AdbcStatusCode.ALREADY_EXISTS
+    assert (ingest(ROWS, "append"), count()) == (3, 6)
+    assert (ingest(ROWS, "create_append"), count()) == (3, 9)
+    assert (ingest(ROWS.slice(0, 1), "replace"), count()) == (1, 1)
+    assert database.sql(f"select id, name, at from {made}") == [["1", "one", "1970-01-01 00:00:00"]]
+
+
+def test_what_is_read_is_written_the_same(database: Database, made: str, connection: flightsql.Connection) -> None:
+    database.sql("create table made (like types)")
+    assert execute(connection, "insert into made select * from types") == 3
+    assert database.sql("select * from made order by id") == database.sql("select * from types order by id")
+
+
+def test_large_and_broken_ingest(database: Database, made: str, connection: flightsql.Connection) -> None:
+    assert execute(connection, "create table made as select * from numbers") == 0 or True
+    assert database.sql("select count(*), sum(id) from made") == [["200000", "20000100000"]]
+
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"id": pa.array([1], pa.int32())})
+        raise ValueError("the program has an error")
+
+    reader = pa.RecordBatchReader.from_batches(pa.schema({"id": pa.int32()}), broken())
+    with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="."):
+        cursor.adbc_ingest("made", reader, mode="replace")
+    assert database.sql("select count(*) from made") == [["200000"]]
+
+
+def test_a_constraint_that_does_not_hold_is_told(database: Database, made: str, connection: flightsql.Connection) -> None:
+    database.sql("create table made (id int primary key, n int default 7, name varchar(3))")
+    assert execute(connection, "insert into made (id) values (1)") == 1
+    with pytest.raises(adbc_driver_manager.Error, match="duplicate key.*already exists"):
+        execute(connection, "insert into made (id) values (2), (1)")
+    with pytest.raises(adbc_driver_manager.Error, match="value too long"):
+        execute(connection, "update made set name = 'long'")
+    assert database.sql("select * from made") == [["1", "7", ""]]
+
+
+@pytest.mark.parametrize("commits", [True, False], ids=["commit", "rollback"])
+def test_a_transaction_is_seen_when_it_commits(
+    commits: bool, database: Database, made: str, gateway: Gateway, connection: flightsql.Connection
+) -> None:
+    database.sql("create table made as select n as id from generate_series(1, 1000) n")
+    with flightsql.connect(gateway.uri) as other:
+        assert execute(other, "insert into made select id + 1000 from made") == 1000
+        assert execute(other, "delete from made where id <= 10") == 10
+        with pytest.raises(adbc_driver_manager.Error, match="no_such"):
+            execute(other, "insert into made select id from no_such")
+        assert fetch(other, "select count(*), count(distinct a.id) from made a join made b on a.id = b.id") == [(1990, 1990)]
+        assert fetch(other, "select id from made limit 1") != []
+        assert fetch(connection, "select count(*) from made") == [(1000,)]
+        other.commit() if commits else other.rollback()
+        assert database.sql("select count(*) from made") == [["1990" if commits else "1000"]]
+    assert eventually(lambda: idle_in_transaction(database) == 0, 2)
+
+
+def idle_in_transaction(database: Database) -> int:
+    """How many transactions of the gateway are open."""
+    return int(database.sql("select count(*) from pg_stat_activity where state like 'idle in transaction%'")[0][0])
+
+
+def test_updates_and_deletes(database: Database, made: str, connection: flightsql.Connection) -> None:
+    database.sql("create table made (id int, price numeric(9,2), name text, u uuid)")
+    database.sql("insert into made values (1, 1.50, 'a', null), (2, null, 'b', null), (3, 3, null, null)")
+    assert execute(connection, "update made set price = price + 1.25, name = 'x' || name where id < 3") == 2
+    assert execute(connection, "update made set u = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' where name is null") == 1
+    assert execute(connection, "update made set price = ?, id = id + 10 where name = ?", (Decimal("7.5"), "xb")) == 1
+    rows = [["1", "2.75", "xa", ""], ["3", "3.00", "", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"], ["12", "7.50", "xb", ""]]
+    assert database.sql("select * from made order by id") == rows
+    assert execute(connection, "delete from made where id in (1, 3) and price between 2 and 3.0") == 2
+    with pytest.raises(adbc_driver_manager.Error, match="cannot be said in PostgreSQL"):
+        execute(connection, "delete from made where upper(name) = 'XB'")
+    with pytest.raises(adbc_driver_manager.Error, match='new value of "name" cannot be said'):
+        execute(connection, "update made set name = reverse(name)")
+    assert execute(connection, "drop table made") in (0, -1)
+    with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+        execute(connection, "drop table made")
+
+
+def test_a_statement_that_is_left_ends_there(database: Database, gateway: Gateway) -> None:
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        failed: list[Exception] = []
+
+        def run() -> None:
+            try:
+                cursor.execute("select * from slow")
+                cursor.fetchall()
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert eventually(lambda: running(database, "slow") == 1, 10)
+        cursor.adbc_cancel()
+        assert eventually(lambda: running(database, "slow") == 0, 1)
+        thread.join(10)
+        assert failed
+
+
+def test_rows_that_nobody_reads_end_there(database: Database, gateway: Gateway) -> None:
+    with flight.connect(gateway.uri) as client:
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(query("select a.filler from numbers a, numbers b")))
+        reader = client.do_get(info.endpoints[0].ticket)
+        assert reader.read_chunk().data.num_rows > 0
+        reader.cancel()
+    assert eventually(lambda: running(database, "numbers") == 0, 2)
+
+
+def query(sql: str) -> bytes:
+    """CommandStatementQuery in an Any."""
+
+    def field(number: int, value: bytes) -> bytes:
+        length, size = b"", len(value)
+        while size > 0x7F:
+            length, size = length + bytes([size & 0x7F | 0x80]), size >> 7
+        return bytes([number << 3 | 2]) + length + bytes([size]) + value
+
+    kind = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
+    return field(1, kind) + field(2, field(1, sql.encode()))
+
+
+def test_a_backend_that_dies_is_an_error(database: Database, connection: flightsql.Connection) -> None:
+    end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nexus-gateway' and query like '%numbers%'"
+    with connection.cursor() as cursor:
+        cursor.execute("select a.id, b.filler from numbers a cross join numbers b")
+        reader = cursor.fetch_record_batch()
+        assert reader.read_next_batch().num_rows > 0
+        assert eventually(lambda: running(database, "numbers") >= 1, 5)
+        database.sql(end)
+        with pytest.raises((adbc_driver_manager.Error, OSError), match="terminating connection|broke off"):
+            for _ in reader:
+                pass
+    assert fetch(connection, "select count(*) from customer") == [(3,)]
+
+
+def test_a_server_that_is_frozen_is_an_error(database: Database, gateway: Gateway) -> None:
+    with flightsql.connect(gateway.uri, autocommit=True) as connection:
+        frozen = threading.Thread(target=database.stopped, args=(9,))
+        frozen.start()
+        time.sleep(0.2)
+        started = time.monotonic()
+        with pytest.raises(adbc_driver_manager.Error, match="silent for 5 s|cannot be reached"):
+            fetch(connection, "select * from customer")
+        assert time.monotonic() - started < 12
+        frozen.join()
+        assert fetch(connection, "select count(*) from customer") == [(3,)]
+
+
+def test_ten_thousand_tables_are_listed_at_once(database: Database, connection: flightsql.Connection) -> None:
+    database.sql("create schema many")
+    for first in range(0, 10_000, 2_000):
+        loop = f"for n in {first}..{first + 1_999} loop execute 'create table many.t' || n || ' (id int)'; end loop"
+        database.sql(f"do $$ begin {loop}; end $$")
+    started = time.monotonic()
+    rows = fetch(connection, "select count(*) from information_schema.tables where table_schema = 'many'")
+    assert rows == [(10_000,)]
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("postgres:", "postgres:hunter2"), "a password in the address is shown"),
+        (("/postgres\"", "\""), "the address names no database"),
+        (("pool = 5", "pool = 0"), "pool is not from 1 to 1000"),
+        (("pool = 5", "pol = 5"), 'unknown key "pol".*did you mean "pool"'),
+    ],
+    ids=["password", "database", "pool", "key"],
+)  # fmt: skip
+def test_a_wrong_configuration_is_told(change: tuple[str, str], why: str, tmp_path: Path) -> None:
+    text = TEXT.format(url="postgres://postgres@127.0.0.1:1/postgres")
+    changed = text.replace("postgres@127", "postgres:hunter2@127") if "hunter2" in change[1] else text.replace(*change)
+    with pytest.raises(RuntimeError, match=why) as error:
+        configured(tmp_path, changed, environment={"PASSWORD": "x"})
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_wrong_password_is_told_without_it(database: Database, tmp_path: Path) -> None:
+    text = TEXT.format(url=database.url)
+    with configured(tmp_path, text, environment={"PASSWORD": "hunter2"}) as gateway:
+        with flightsql.connect(gateway.uri, autocommit=True) as connection:
+            with pytest.raises(adbc_driver_manager.Error, match="password authentication failed.*check user and password") as error:
+                fetch(connection, "select * from customer")
+        assert "hunter2" not in str(error.value)
+        assert "hunter2" not in gateway.logged()

@@ -1,0 +1,174 @@
+//! The options of a catalog of a PostgreSQL database, checked as far as that is possible without a connection.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nexus_flight_catalog::{Error, Options, Result};
+use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::SPEC;
+
+/// Where the database is, how it is entered, and for how long to wait for it.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) catalog: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) password: Option<SecretString>,
+    /// The schemas that are shown; all but those of the system if not given.
+    pub(super) schemas: Option<Vec<String>>,
+    /// How many connections may be open at once.
+    pub(super) pool: usize,
+    pub(super) tls: Tls,
+    /// How long it may take until there is a connection.
+    pub(super) connect_timeout: Duration,
+    /// How long the server may be silent while it is asked something.
+    pub(super) read_timeout: Duration,
+}
+
+#[derive(Debug)]
+pub(super) enum Tls {
+    Off,
+    /// Encrypted, with a certificate for the host that these authorities vouch for; those of the machine if not given.
+    Verify {
+        ca: Option<PathBuf>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Written {
+    url: String,
+    password: Option<SecretString>,
+    schemas: Option<Vec<String>>,
+    pool: Option<i64>,
+    tls: Option<String>,
+    ca: Option<PathBuf>,
+    connect_timeout: Option<i64>,
+    read_timeout: Option<i64>,
+}
+
+impl Config {
+    /// Errors: `Invalid` with the key at fault.
+    pub(super) fn parse(options: &Options) -> Result<Self> {
+        let Written { url, password, schemas, pool, tls, ca, connect_timeout, read_timeout } = options.parse(&SPEC)?;
+        // The text is not repeated in messages: a password may be somewhere in it.
+        let wrong = |message: &str, hint: &str| Err(Error::invalid(message).with_hint(hint).at(options.key("url")));
+        const FORM: &str = "write it as postgres://user@host:5432/database";
+        let Ok(parsed) = Url::parse(&url) else { return wrong("this is no address", FORM) };
+        if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+            return wrong("the address does not start with postgres://", FORM);
+        }
+        if parsed.password().is_some() {
+            return wrong("a password in the address is shown where the address is", "move it to password = \"${env:NAME}\"");
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return wrong(
+                "the address has parameters behind the database",
+                "leave them out; tls, schemas and others are keys here",
+            );
+        }
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
+        let Some(host) = parsed.host_str().filter(|host| !host.is_empty()) else {
+            return wrong("the address names no host", FORM);
+        };
+        let Some(user) = decoded(parsed.username()).filter(|user| !user.is_empty()) else {
+            return wrong("the address names no user", FORM);
+        };
+        let database = decoded(parsed.path().trim_start_matches('/'));
+        let Some(database) = database.filter(|name| !name.is_empty() && !name.contains('/')) else {
+            return wrong("the address names no database", FORM);
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let within = |key: &str, value: Option<i64>, default: u64, most: u64| match value.map_or(Ok(default), u64::try_from) {
+            Ok(value) if (1..=most).contains(&value) => Ok(value),
+            _ => Err(Error::invalid(format!("{key} is not from 1 to {most}"))
+                .with_hint(format!("leave it out for {default}"))
+                .at(options.key(key))),
+        };
+        if schemas.as_ref().is_some_and(Vec::is_empty) {
+            let hint = "name some, or leave it out for all of them";
+            return Err(Error::invalid("no schema is named").with_hint(hint).at(options.key("schemas")));
+        }
+        let tls = match tls.as_deref() {
+            Some("off") => Tls::Off,
+            None if ca.is_none() && is_here(&host) => Tls::Off,
+            _ => Tls::Verify { ca: ca.as_ref().map(|ca| options.base.join(ca)) },
+        };
+        if ca.is_some() && matches!(tls, Tls::Off) {
+            return Err(Error::invalid("\"ca\" has no meaning where tls is off")
+                .with_hint("remove it, or set tls = \"verify\"")
+                .at(options.key("ca")));
+        }
+        Ok(Self {
+            catalog: options.catalog.clone(),
+            port: parsed.port().unwrap_or(5432),
+            pool: within("pool", pool, 10, 1_000)? as usize,
+            connect_timeout: Duration::from_secs(within("connect_timeout", connect_timeout, 10, 3_600)?),
+            read_timeout: Duration::from_secs(within("read_timeout", read_timeout, 300, 86_400)?),
+            host,
+            user,
+            database,
+            password,
+            schemas,
+            tls,
+        })
+    }
+
+    /// Where the server is, for messages.
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Whether a host is this machine, so that what is sent stays in it.
+fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(values: serde_json::Value) -> Result<Config> {
+        let values = values.as_object().unwrap().clone();
+        Config::parse(&Options { catalog: "shop".into(), base: "/base".into(), values })
+    }
+
+    fn refusal(values: serde_json::Value) -> String {
+        parse(values).err().expect("a refusal").to_string()
+    }
+
+    #[test]
+    fn an_address_is_all_that_is_needed() {
+        let config = parse(serde_json::json!({ "url": "postgres://me%40here@db.example/sh%20op" })).unwrap();
+        assert_eq!((config.user.as_str(), config.host.as_str(), config.port), ("me@here", "db.example", 5432));
+        assert_eq!((config.database.as_str(), config.pool), ("sh op", 10));
+        assert!(matches!(config.tls, Tls::Verify { ca: None }));
+        for here in ["localhost", "127.0.0.1", "[::1]"] {
+            let config = parse(serde_json::json!({ "url": format!("postgresql://me@{here}:1/db") })).unwrap();
+            assert!(matches!(config.tls, Tls::Off), "{here}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_key() {
+        let url = |url: &str| serde_json::json!({ "url": url });
+        insta::assert_snapshot!(refusal(serde_json::json!({})), @r#""#);
+        insta::assert_snapshot!(refusal(url("db.example")), @"");
+        insta::assert_snapshot!(refusal(url("mysql://me@h/d")), @"");
+        insta::assert_snapshot!(refusal(url("postgres://me:hunter2@h/d")), @"");
+        insta::assert_snapshot!(refusal(url("postgres://me@h/d?sslmode=off")), @"");
+        insta::assert_snapshot!(refusal(url("postgres://h/d")), @"");
+        insta::assert_snapshot!(refusal(url("postgres://me@h")), @"");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "pool": 0 })), @"");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "on" })), @"");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "off", "ca": "x" })), @"");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "schemas": [] })), @"");
+    }
+}

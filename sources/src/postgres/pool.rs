@@ -1,0 +1,245 @@
+//! Connections: opened when needed, kept for the next statement, and given up with what runs on them when they are left.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use nexus_flight_catalog::{Error, Place, Result};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{CancelToken, Client};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::config::{Config, Tls};
+use super::error;
+
+/// Ends what the last user of a connection may have left. Prepared statements stay: only this connector makes them, and the
+/// driver keeps some of its own.
+const CLEAN: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+                     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// How long a server may take to end a statement that nobody waits for.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The connections to one database.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    pool: Pool<Opener>,
+    config: Arc<Config>,
+}
+
+impl Connections {
+    pub(super) fn new(config: Arc<Config>) -> Result<Self> {
+        let opener = Opener { config: Arc::clone(&config), tls: OnceCell::new() };
+        let pool = Pool::builder(opener).max_size(config.pool).build();
+        let pool = pool.map_err(|error| Error::internal("the pool cannot be made").caused_by(error))?;
+        Ok(Self { pool, config })
+    }
+
+    /// A connection of one's own. Errors: `Exhausted` where all are in use for too long, `Unavailable` and `Unauthenticated`
+    /// where none can be opened.
+    pub(super) async fn get(&self) -> Result<Lease> {
+        let Config { connect_timeout, read_timeout, pool, catalog, .. } = self.config.as_ref();
+        match tokio::time::timeout(*connect_timeout, self.pool.get()).await {
+            Ok(Ok(connection)) => Ok(Lease { connection: Some(connection), silence: *read_timeout }),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            Ok(Err(error)) => Err(Error::internal("the pool gives no connection").caused_by(error)),
+            Err(_) if self.pool.status().available == 0 && self.pool.status().size >= *pool => {
+                let message = format!("all {pool} connections of the catalog \"{catalog}\" are in use");
+                Err(Error::exhausted(message).with_hint("try again later, or raise its option pool"))
+            }
+            Err(_) => Err(unreachable(&self.config, "no answer in time")),
+        }
+    }
+}
+
+/// A connection that is used. Unless it is given back, what runs on it is ended at the server, and it is closed.
+#[derive(Debug)]
+pub(super) struct Lease {
+    connection: Option<Object<Opener>>,
+    silence: Duration,
+}
+
+impl Lease {
+    /// What is asked through. Errors: none, but for a defect.
+    pub(super) fn client(&self) -> Result<&Client> {
+        let connection = self.connection.as_ref();
+        connection.map(|connection| &connection.client).ok_or_else(|| Error::internal("the connection was given back"))
+    }
+
+    /// What the server answers. Errors: its own; `Unavailable` where it is silent for too long.
+    pub(super) async fn answer<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+        answer_within(self.silence, answer).await
+    }
+
+    /// Lets the next statement have it: nothing runs on it any more.
+    pub(super) fn give_back(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            Object::take(connection).abandon();
+        }
+    }
+}
+
+/// An answer, unless the server is silent for too long.
+async fn answer_within<T>(most: Duration, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+    match tokio::time::timeout(most, answer).await {
+        Ok(answer) => answer.map_err(error::of),
+        Err(_) => Err(Error::unavailable(format!("the database was silent for {} s", most.as_secs()))
+            .with_hint("see whether the server runs; where its statements take so long, raise the option read_timeout")),
+    }
+}
+
+/// An open connection, with the task that reads and writes its socket.
+pub(super) struct Connection {
+    client: Client,
+    task: JoinHandle<()>,
+    tls: MakeRustlsConnect,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Ends what runs on it, and closes it.
+    fn abandon(self) {
+        let Self { client, mut task, tls } = self;
+        let cancel = client.cancel_token();
+        let closed = client.is_closed();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return task.abort() };
+        runtime.spawn(async move {
+            // The server says nothing about whether a request to cancel was heard, so the closed socket must do in any case.
+            if !closed {
+                end(&cancel, tls).await;
+            }
+            drop(client);
+            if tokio::time::timeout(ENDED_WITHIN, &mut task).await.is_err() {
+                task.abort();
+            }
+        });
+    }
+}
+
+async fn end(cancel: &CancelToken, tls: MakeRustlsConnect) {
+    match tokio::time::timeout(ENDED_WITHIN, cancel.cancel_query(tls)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a statement that nobody waits for cannot be ended at its database"),
+        Err(_) => tracing::warn!("a statement that nobody waits for cannot be ended at its database: no answer in time"),
+    }
+}
+
+/// Opens connections, and cleans those that come back.
+#[derive(Debug)]
+pub(super) struct Opener {
+    config: Arc<Config>,
+    tls: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Manager for Opener {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection> {
+        let tls = self.tls.get_or_try_init(|| async { tls(&self.config).map(Arc::new) }).await?;
+        let tls = MakeRustlsConnect::new(ClientConfig::clone(tls));
+        let config = &self.config;
+        let mut wanted = tokio_postgres::Config::new();
+        wanted.host(&config.host).port(config.port).user(&config.user).dbname(&config.database);
+        wanted.application_name("nexus-gateway").connect_timeout(config.connect_timeout);
+        wanted.keepalives_idle(Duration::from_secs(60)).tcp_user_timeout(config.read_timeout);
+        wanted.ssl_mode(if matches!(config.tls, Tls::Off) { SslMode::Disable } else { SslMode::Require });
+        if let Some(password) = &config.password {
+            wanted.password(password.expose_secret());
+        }
+        let (client, connection) = wanted.connect(tls.clone()).await.map_err(|error| refused(config, error))?;
+        // Whoever waits for an answer is told of what ends the connection.
+        let task = tokio::spawn(async move { drop(connection.await) });
+        Ok(Connection { client, task, tls })
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        connection.client.clear_type_cache();
+        let cleaned = answer_within(self.config.connect_timeout, connection.client.batch_execute(CLEAN)).await;
+        cleaned.map_err(RecycleError::Backend)
+    }
+}
+
+fn tls(config: &Config) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let place = |key: &str| Place::Key(format!("catalogs.{}.{key}", config.catalog));
+    match &config.tls {
+        Tls::Off => {}
+        Tls::Verify { ca: None } => {
+            // Those of the machine that cannot be read vouch for nobody.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Tls::Verify { ca: Some(path) } => {
+            let unread = |why: String| {
+                Err(Error::invalid(format!("{}: {why}", path.display()))
+                    .with_hint("name a file of certificates in PEM")
+                    .at(place("ca")))
+            };
+            let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            match certificates {
+                Ok(certificates) if certificates.is_empty() => return unread("there is no certificate in it".to_owned()),
+                Ok(certificates) => {
+                    roots.add_parsable_certificates(certificates);
+                }
+                Err(error) => return unread(error.to_string()),
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| Error::internal("TLS cannot be set up").caused_by(error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Why no connection was opened.
+fn refused(config: &Config, error: tokio_postgres::Error) -> Error {
+    let place = |key: &str| Place::Key(format!("catalogs.{}.{key}", config.catalog));
+    if let Some(said) = error.as_db_error() {
+        let state = said.code().code().to_owned();
+        let made = error::of(error);
+        return match state.as_str() {
+            "28P01" | "28000" if config.password.is_none() => made.with_hint("give a password").at(place("password")),
+            "28P01" | "28000" => made.with_hint("check user and password, and pg_hba.conf of the server").at(place("password")),
+            "3D000" => Error::invalid(made.message()).with_hint("name another database").at(place("url")),
+            _ => made,
+        };
+    }
+    let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| cause.to_string());
+    if error.to_string().contains("authentication") || cause.contains("password") {
+        return Error::unauthenticated(format!("the server at {} wants a password", config.address()))
+            .with_hint("give one")
+            .at(place("password"));
+    }
+    if error.to_string().contains("TLS") {
+        let hint = "check ca; for a network that can be trusted set tls = \"off\"";
+        return Error::unavailable(format!("no TLS with {}: {cause}", config.address())).with_hint(hint).at(place("tls"));
+    }
+    unreachable(config, &cause)
+}
+
+fn unreachable(config: &Config, why: &str) -> Error {
+    Error::unavailable(format!(
+        "the database of the catalog \"{}\" at {} cannot be reached: {why}",
+        config.catalog,
+        config.address()
+    ))
+    .with_hint("check its option url, and whether the server runs")
+}
