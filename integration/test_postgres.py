@@ -33,16 +33,17 @@ insert into orders values (1, 1, 10.50), (1, 2, null), (3, 1, 0.01);
 create table odd (id int, place point);
 create table other.there (id int);
 create table numbers as select n as id, (n % 7)::int as small, repeat('x', 200) as filler from generate_series(1, 200000) n;
+create view endless as select a.id, b.filler from numbers a cross join numbers b;
 create view slow as select pg_sleep(60)::text as slept;
 create table types (
-    id int, b bool, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, n numeric(38,10), big numeric, t text, v varchar(5), c char(4),
-    m name, y bytea, d date, ti time, ts timestamp, tz timestamptz, iv interval, u uuid, j json, jb jsonb, e mood, p price,
-    ai int[], at text[], an numeric(5,2)[]);
+    id int, b bool, i2 int2, i4 int4, i8 int8, f4 float4, f8 float8, n numeric(38,10), big numeric, t text, v varchar(5),
+    c char(4), m name, y bytea, d date, ti time, ts timestamp, tz timestamptz, iv interval, u uuid, j json, jb jsonb, e mood,
+    p price, ai int[], at text[], an numeric(5,2)[]);
 insert into types (id) values (1);
 insert into types values (2, true, -32768, -2147483648, -9223372036854775808, 'NaN', '-Infinity',
     -9999999999999999999999999999.9999999999, 'NaN', '', 'äöüß!', 'ab', 'naïve', '', '0001-01-01', '00:00', '0001-01-01 00:00',
-    '1970-01-01 00:00:00.000001+00', '-1 month 2 days -3.5 seconds', '00000000-0000-0000-0000-000000000000', '{"a" : 1}', '{"a" : 1}',
-    'it''s ok', -9999999.99, '{}', '{}', '{}');
+    '1970-01-01 00:00:00.000001+00', '-1 month 2 days -3.5 seconds', '00000000-0000-0000-0000-000000000000', '{"a" : 1}',
+    '{"a" : 1}', 'it''s ok', -9999999.99, '{}', '{}', '{}');
 insert into types values (3, false, 32767, 2147483647, 9223372036854775807, 3.4028235e38, 5e-324,
     0.0000000001, 123456789012345678901234567890123456789012345678901234567890.000100, '🚀 "quoted", \\', 'abcde', 'abcd', 'm',
     '\\x00ff', '9999-12-31', '23:59:59.999999', '9999-12-31 23:59:59.999999', '1969-12-31 23:59:59.999999+00', '1 year 1 hour',
@@ -60,6 +61,7 @@ url = "{url}"
 password = "${{env:PASSWORD}}"
 writable = true
 pool = 5
+connect_timeout = 3
 read_timeout = 5
 """
 
@@ -132,18 +134,21 @@ def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> 
     assert {"customer", "orders", "odd", "rich", "types"} <= set(tables)
     assert (tables["customer"]["table_type"], tables["rich"]["table_type"]) == ("TABLE", "VIEW")
     columns = {column["column_name"]: column for column in tables["customer"]["table_columns"]}
-    assert [column["xdbc_nullable"] for column in columns.values()] == [0, 0, 1]
-    assert columns["name"]["remarks"] == "as on the card"
-    constraints = {constraint["constraint_type"]: constraint for constraint in tables["orders"]["table_constraints"]}
-    assert constraints["PRIMARY KEY"]["constraint_column_names"] == ["customer", "number"]
-    [usage] = constraints["FOREIGN KEY"]["constraint_column_usage"]
-    assert (usage["fk_db_schema"], usage["fk_table"], usage["fk_column_name"]) == ("public", "customer", "id")
+    assert set(columns) == {"id", "name", "born"}
+    described = connection.adbc_get_table_schema("customer", catalog_filter="shop", db_schema_filter="public")
+    assert described.field("name").metadata[b"ARROW:FLIGHT:SQL:REMARKS"] == b"as on the card"
+    keys = """select c.constraint_type, u.column_name from information_schema.table_constraints c
+        join information_schema.key_column_usage u on c.constraint_name = u.constraint_name
+        where c.table_name = 'orders' order by c.constraint_type, u.ordinal_position"""
+    assert fetch(connection, keys) == [("FOREIGN KEY", "customer"), ("PRIMARY KEY", "customer"), ("PRIMARY KEY", "number")]
+    nullable = "select column_name, is_nullable from information_schema.columns where table_name = 'customer'"
+    assert fetch(connection, nullable) == [("id", "NO"), ("name", "NO"), ("born", "YES")]
     names = "select table_name from information_schema.tables where table_schema = 'public' and table_name like 'r%'"
     assert fetch(connection, names) == [("rich",)]
 
 
 def test_a_type_that_is_not_read_is_named(connection: flightsql.Connection) -> None:
-    with pytest.raises(adbc_driver_manager.Error, match='the column "place" of "public.odd" has the type point, which is not read'):
+    with pytest.raises(adbc_driver_manager.Error, match='column "place" of "public.odd" has the type point, which is not'):
         fetch(connection, "select id from odd")
     with pytest.raises(adbc_driver_manager.Error, match='table "shop.public.custmer" does not exist; did you mean "customer"'):
         fetch(connection, "select * from custmer")
@@ -164,8 +169,8 @@ def test_every_type_is_exact(connection: flightsql.Connection) -> None:
         "id": 2, "b": True, "i2": -(2**15), "i4": -(2**31), "i8": -(2**63), "f8": float("-inf"),
         "n": Decimal("-9999999999999999999999999999.9999999999"), "big": "NaN", "t": "", "v": "äöüß!", "c": "ab  ", "m": "naïve",
         "y": b"", "d": date(1, 1, 1), "ti": clock(0), "ts": datetime(1, 1, 1), "tz": datetime(1970, 1, 1, 0, 0, 0, 1, UTC),
-        "iv": pa.MonthDayNano([-1, 2, -3_500_000_000]), "u": "00000000-0000-0000-0000-000000000000", "j": '{"a" : 1}', "jb": '{"a": 1}',
-        "e": "it's ok", "p": Decimal("-9999999.99"), "ai": [], "at": [], "an": [],
+        "iv": pa.MonthDayNano([-1, 2, -3_500_000_000]), "u": "00000000-0000-0000-0000-000000000000", "j": '{"a" : 1}',
+        "jb": '{"a": 1}', "e": "it's ok", "p": Decimal("-9999999.99"), "ai": [], "at": [], "an": [],
     }  # fmt: skip
     assert low == expected
     expected = {
@@ -199,10 +204,13 @@ def test_a_value_that_cannot_be_is_named(value: str, what: str, database: Databa
 @pytest.mark.parametrize(
     ("sql", "sent"),
     [
-        ("select id from numbers where small = 3 limit 2", 'SELECT "id" FROM "public"."numbers" WHERE ("small" = (3)::int4) LIMIT 2'),
-        ("select count(*) from rich", 'SELECT  FROM "public"."rich"'),
+        ("select id from numbers where small = 3 limit 2", 'SELECT "id" FROM "public"."numbers" WHERE ("small" = (3)::int4)'),
+        ("select count(*) from rich", 'SELECT FROM "public"."rich"'),
         ("select id from customer where name = 'O''Brien \\ Söhne'", "(\"name\" = E'O''Brien \\\\ Söhne'::text)"),
-        ("select name from customer where born >= date '1980-02-03' or born is null", "(\"born\" >= '1980-02-03'::date) OR (\"born\" IS NULL)"),
+        (
+            "select name from customer where born >= date '1980-02-03' or born is null",
+            "((\"born\" >= '1980-02-03'::date) OR (\"born\" IS NULL))",
+        ),
         ("select number from orders where total in (10.50, 0.01)", "'10.50'::numeric"),
         ("select id from customer where name > 'B'", 'SELECT "id", "name" FROM "public"."customer"'),
         ("select id from types where u = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid"),
@@ -211,12 +219,11 @@ def test_a_value_that_cannot_be_is_named(value: str, what: str, database: Databa
 )
 def test_what_is_pushed_down(sql: str, sent: str, database: Database, connection: flightsql.Connection) -> None:
     before = len(database.log.read_text())
-    rows = fetch(connection, sql)
+    assert bool(fetch(connection, sql)) == ("A0EE" not in sql)
     own = [line for line in database.log.read_text()[before:].splitlines() if "execute s" in line and '"public"' in line]
     assert len(own) == 1, own
     assert sent in own[0]
     assert own[0].endswith("LIMIT 2") == ("limit" in sql)
-    assert [len(rows)] == [{"rich": 1}.get(sql.split()[3], len(rows))]
 
 
 def test_all_rows_come_in_small_memory(connection: flightsql.Connection) -> None:
@@ -224,7 +231,9 @@ def test_all_rows_come_in_small_memory(connection: flightsql.Connection) -> None
     assert fetch(connection, "select count(*) from numbers a join numbers b on a.id = b.id where b.small = 0") == [(28_571,)]
 
 
-ROWS = pa.table({"id": pa.array([1, 2, None], pa.int64()), "name": ["one", None, "三"], "at": pa.array([0, 1, 2], pa.timestamp("us"))})
+ROWS = pa.table(
+    {"id": pa.array([1, 2, None], pa.int64()), "name": ["one", None, "三"], "at": pa.array([0, 1, 2], pa.timestamp("us"))}
+)
 
 
 def test_ingest_in_every_mode(database: Database, made: str, connection: flightsql.Connection) -> None:
@@ -254,7 +263,7 @@ def test_what_is_read_is_written_the_same(database: Database, made: str, connect
 
 
 def test_large_and_broken_ingest(database: Database, made: str, connection: flightsql.Connection) -> None:
-    assert execute(connection, "create table made as select * from numbers") == 0 or True
+    assert execute(connection, "create table made as select * from numbers") == 200_000
     assert database.sql("select count(*), sum(id) from made") == [["200000", "20000100000"]]
 
     def broken() -> Iterator[pa.RecordBatch]:
@@ -340,11 +349,11 @@ def test_a_statement_that_is_left_ends_there(database: Database, gateway: Gatewa
 
 def test_rows_that_nobody_reads_end_there(database: Database, gateway: Gateway) -> None:
     with flight.connect(gateway.uri) as client:
-        info = client.get_flight_info(flight.FlightDescriptor.for_command(query("select a.filler from numbers a, numbers b")))
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(query("select filler from endless")))
         reader = client.do_get(info.endpoints[0].ticket)
         assert reader.read_chunk().data.num_rows > 0
         reader.cancel()
-    assert eventually(lambda: running(database, "numbers") == 0, 2)
+    assert eventually(lambda: running(database, "endless") == 0, 2)
 
 
 def query(sql: str) -> bytes:
@@ -361,30 +370,35 @@ def query(sql: str) -> bytes:
 
 
 def test_a_backend_that_dies_is_an_error(database: Database, connection: flightsql.Connection) -> None:
-    end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nexus-gateway' and query like '%numbers%'"
+    where = "application_name = 'nexus-gateway' and query like '%endless%'"
     with connection.cursor() as cursor:
-        cursor.execute("select a.id, b.filler from numbers a cross join numbers b")
+        cursor.execute("select id, filler from endless")
         reader = cursor.fetch_record_batch()
         assert reader.read_next_batch().num_rows > 0
-        assert eventually(lambda: running(database, "numbers") >= 1, 5)
-        database.sql(end)
+        assert eventually(lambda: running(database, "endless") == 1, 5)
+        database.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where {where}")
         with pytest.raises((adbc_driver_manager.Error, OSError), match="terminating connection|broke off"):
             for _ in reader:
                 pass
     assert fetch(connection, "select count(*) from customer") == [(3,)]
 
 
-def test_a_server_that_is_frozen_is_an_error(database: Database, gateway: Gateway) -> None:
-    with flightsql.connect(gateway.uri, autocommit=True) as connection:
+def test_a_server_that_is_frozen_is_an_error(database: Database, connection: flightsql.Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("select id, filler from endless")
+        reader = cursor.fetch_record_batch()
+        assert reader.read_next_batch().num_rows > 0
         frozen = threading.Thread(target=database.stopped, args=(9,))
         frozen.start()
-        time.sleep(0.2)
         started = time.monotonic()
-        with pytest.raises(adbc_driver_manager.Error, match="silent for 5 s|cannot be reached"):
+        with pytest.raises((adbc_driver_manager.Error, OSError), match="silent for 5 s"):
+            for _ in reader:
+                pass
+        with pytest.raises(adbc_driver_manager.Error, match="cannot be reached: no answer in time"):
             fetch(connection, "select * from customer")
-        assert time.monotonic() - started < 12
+        assert time.monotonic() - started < 9
         frozen.join()
-        assert fetch(connection, "select count(*) from customer") == [(3,)]
+    assert fetch(connection, "select count(*) from customer") == [(3,)]
 
 
 def test_ten_thousand_tables_are_listed_at_once(database: Database, connection: flightsql.Connection) -> None:
@@ -402,7 +416,7 @@ def test_ten_thousand_tables_are_listed_at_once(database: Database, connection: 
     ("change", "why"),
     [
         (("postgres:", "postgres:hunter2"), "a password in the address is shown"),
-        (("/postgres\"", "\""), "the address names no database"),
+        (('/postgres"', '"'), "the address names no database"),
         (("pool = 5", "pool = 0"), "pool is not from 1 to 1000"),
         (("pool = 5", "pol = 5"), 'unknown key "pol".*did you mean "pool"'),
     ],
@@ -419,8 +433,8 @@ def test_a_wrong_configuration_is_told(change: tuple[str, str], why: str, tmp_pa
 def test_a_wrong_password_is_told_without_it(database: Database, tmp_path: Path) -> None:
     text = TEXT.format(url=database.url)
     with configured(tmp_path, text, environment={"PASSWORD": "hunter2"}) as gateway:
-        with flightsql.connect(gateway.uri, autocommit=True) as connection:
-            with pytest.raises(adbc_driver_manager.Error, match="password authentication failed.*check user and password") as error:
-                fetch(connection, "select * from customer")
+        said = pytest.raises(adbc_driver_manager.Error, match="password authentication failed.*check user and password")
+        with flightsql.connect(gateway.uri, autocommit=True) as connection, said as error:
+            fetch(connection, "select * from customer")
         assert "hunter2" not in str(error.value)
         assert "hunter2" not in gateway.logged()

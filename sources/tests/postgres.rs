@@ -198,13 +198,13 @@ async fn what_is_cancelled_or_late_ends_at_the_server() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
 async fn what_one_leaves_on_a_connection_the_next_does_not_find() {
-    let client = database("left").await;
+    let client = database("behind").await;
     client
         .batch_execute("CREATE TABLE t (id int); CREATE VIEW v AS SELECT set_config('work_mem', '77MB', false) AS said")
         .await
         .unwrap();
     client.batch_execute("CREATE VIEW w AS SELECT 1 AS one WHERE current_setting('work_mem') = '77MB'").await.unwrap();
-    let options = json!({ "url": url("left"), "password": from("NEXUS_TEST_POSTGRES_PASSWORD"), "pool": 1 });
+    let options = json!({ "url": url("behind"), "password": from("NEXUS_TEST_POSTGRES_PASSWORD"), "pool": 1 });
     let source = open(options);
     let cx = cx();
     assert_eq!(rows(&source, &cx, "v", "true").await.unwrap(), 1);

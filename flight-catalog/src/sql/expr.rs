@@ -5,7 +5,7 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::{Column, ScalarValue};
-use datafusion::logical_expr::expr::{Between, InList};
+use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, Operator};
 
 use super::{Columns, Compares};
@@ -20,7 +20,7 @@ pub fn condition(expr: &Expr, columns: &dyn Columns, computes: bool) -> Option<S
     Writer { columns, computes }.condition(expr, DEPTH)
 }
 
-/// A value: a literal, a column, or sums, differences, products and whole numbers of other sizes made of them. None where it
+/// A value: a literal, a column, or sums, differences, products, joined texts and whole numbers of other sizes made of them. None where it
 /// cannot be written, or would be another one.
 pub fn value(expr: &Expr, columns: &dyn Columns) -> Option<String> {
     Writer { columns, computes: true }.operand(expr, DEPTH).map(|operand| operand.sql)
@@ -129,7 +129,8 @@ impl Writer<'_> {
             }
             Expr::Cast(Cast { expr, data_type }) if self.computes => {
                 let inner = self.operand(expr, depth)?;
-                if inner.data_type == *data_type {
+                // Texts are texts, however they lie in memory.
+                if inner.data_type == *data_type || inner.data_type.is_string() && data_type.is_string() {
                     return Some(inner);
                 }
                 // Both fail for a number that does not fit. Other casts round, pad or cut, each in its own way.
@@ -140,15 +141,18 @@ impl Writer<'_> {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if self.computes => {
                 let (left, right) = (self.operand(left, depth)?, self.operand(right, depth)?);
                 let number = |operand: &Operand| operand.data_type.is_numeric() && operand.compares == Compares::Order;
-                let fits = match op {
-                    Operator::Plus | Operator::Minus | Operator::Multiply => {
-                        number(&left) && number(&right) && kin(&left.data_type, &right.data_type)
-                    }
-                    Operator::StringConcat => left.data_type.is_string() && right.data_type.is_string(),
-                    _ => false,
-                };
+                let counts = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply);
+                let fits = counts && number(&left) && number(&right) && kin(&left.data_type, &right.data_type);
                 let sql = format!("({} {op} {})", left.sql, right.sql);
                 fits.then_some(Operand { sql, compares: left.compares.min(right.compares), data_type: left.data_type })
+            }
+            // Of a chain of `||` the gateway makes one call.
+            Expr::ScalarFunction(ScalarFunction { func, args }) if self.computes && func.name() == "||" => {
+                let texts = args.iter().map(|arg| self.operand(arg, depth).filter(|text| text.data_type.is_string()));
+                let texts = texts.collect::<Option<Vec<_>>>()?;
+                let compares = texts.iter().map(|text| text.compares).min()?;
+                let sql = texts.into_iter().map(|text| text.sql).collect::<Vec<_>>().join(" || ");
+                Some(Operand { sql: format!("({sql})"), data_type: DataType::Utf8, compares })
             }
             _ => None,
         }
@@ -158,4 +162,88 @@ impl Writer<'_> {
 /// Whether the database counts with both as the gateway does.
 fn kin(left: &DataType, right: &DataType) -> bool {
     left == right || matches!((left, right), (DataType::Decimal128(..), DataType::Decimal128(..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{cast, col, lit};
+
+    use super::super::Dialect;
+    use super::*;
+
+    #[derive(Debug)]
+    struct Plain;
+
+    impl Dialect for Plain {
+        fn literal(&self, value: &ScalarValue) -> Option<String> {
+            Some(if value.data_type().is_string() { format!("'{value}'") } else { value.to_string() })
+        }
+
+        fn integer(&self, data_type: &DataType) -> Option<&'static str> {
+            data_type.is_signed_integer().then_some("BIGINT")
+        }
+    }
+
+    struct Table;
+
+    impl Columns for Table {
+        fn dialect(&self) -> &dyn Dialect {
+            &Plain
+        }
+
+        fn column(&self, name: &str) -> Option<(DataType, Compares)> {
+            match name {
+                "n" => Some((DataType::Int32, Compares::Order)),
+                "f" => Some((DataType::Float64, Compares::Order)),
+                "t" | "u" => Some((DataType::Utf8, Compares::Equality)),
+                "j" => Some((DataType::Utf8, Compares::Nothing)),
+                "b" => Some((DataType::Boolean, Compares::Order)),
+                _ => None,
+            }
+        }
+
+        fn compared(&self, name: &str, value: &ScalarValue) -> Option<String> {
+            (self.column(name)?.0 == value.data_type() && !value.is_null()).then(|| Plain.literal(value))?
+        }
+    }
+
+    #[test]
+    fn what_is_decided_alike_is_written() {
+        for (expr, sql) in [
+            (col("n").eq(lit(5i32)), r#"("n" = 5)"#),
+            (lit(5i32).lt_eq(col("n")), r#"(5 <= "n")"#),
+            (col("t").not_eq(col("u")), r#"("t" <> "u")"#),
+            (col("n").between(lit(1i32), lit(2i32)), r#"((("n" >= 1) AND ("n" <= 2)))"#),
+            (col("t").in_list(vec![lit("a"), lit("b")], true), r#"("t" NOT IN ('a', 'b'))"#),
+            (col("j").is_null().or(!col("b")), r#"(("j" IS NULL) OR (NOT "b"))"#),
+            (col("b").is_not_true().and(col("f").gt(lit(1.5))), r#"(("b" IS NOT TRUE) AND ("f" > 1.5))"#),
+        ] {
+            assert_eq!(condition(&expr, &Table, false).as_deref(), Some(sql));
+        }
+        let computed = cast(col("n"), DataType::Int64) + lit(1i64);
+        assert_eq!(value(&computed, &Table).as_deref(), Some(r#"(CAST("n" AS BIGINT) + 1)"#));
+    }
+
+    #[test]
+    fn what_is_not_is_refused() {
+        let deep = (0..100).fold(col("b"), |expr, _| !expr);
+        for expr in [
+            col("n").eq(lit(5i64)),
+            col("n").eq(lit(ScalarValue::Int32(None))),
+            col("t").lt(lit("a")),
+            col("j").eq(lit("a")),
+            col("f").eq(col("f")),
+            col("missing").is_null(),
+            col("t").like(lit("a%")),
+            (col("n") + lit(1i32)).gt(lit(3i32)),
+            col("t").in_list(vec![lit(ScalarValue::Utf8(None))], false),
+            col("t"),
+            deep,
+        ] {
+            assert_eq!(condition(&expr, &Table, false), None, "{expr}");
+        }
+        for expr in [cast(col("f"), DataType::Int32), col("n") / lit(2i32), col("n") + col("f")] {
+            assert_eq!(value(&expr, &Table), None, "{expr}");
+        }
+    }
 }

@@ -49,7 +49,8 @@ pub trait Columns {
 /// The text of a query over one table: these columns, or rows without any; all conditions hold; at most so many rows.
 pub fn select(dialect: &dyn Dialect, columns: &[&str], from: [&str; 2], conditions: &[String], limit: Option<usize>) -> String {
     let columns: Vec<String> = columns.iter().map(|column| dialect.identifier(column)).collect();
-    let mut sql = format!("SELECT {} FROM {}", columns.join(", "), qualified(dialect, from));
+    let space = if columns.is_empty() { "" } else { " " };
+    let mut sql = format!("SELECT{space}{} FROM {}", columns.join(", "), qualified(dialect, from));
     push_where(&mut sql, conditions);
     if let Some(limit) = limit {
         sql += &format!(" LIMIT {limit}");

@@ -21,12 +21,14 @@ pub(super) enum Access {
 #[derive(Debug)]
 pub(super) struct Session {
     lease: Mutex<Option<Lease>>,
+    /// Held by a statement that writes, whose savepoint others must not go behind.
+    pub(super) writes: Mutex<()>,
 }
 
 impl Session {
     /// On a connection where a transaction was begun.
     pub(super) fn new(lease: Lease) -> Self {
-        Self { lease: Mutex::new(Some(lease)) }
+        Self { lease: Mutex::new(Some(lease)), writes: Mutex::default() }
     }
 
     /// Takes the connection out for good. Errors: `Precondition` where it is gone.

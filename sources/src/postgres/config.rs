@@ -159,16 +159,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_key() {
         let url = |url: &str| serde_json::json!({ "url": url });
-        insta::assert_snapshot!(refusal(serde_json::json!({})), @r#""#);
-        insta::assert_snapshot!(refusal(url("db.example")), @"");
-        insta::assert_snapshot!(refusal(url("mysql://me@h/d")), @"");
-        insta::assert_snapshot!(refusal(url("postgres://me:hunter2@h/d")), @"");
-        insta::assert_snapshot!(refusal(url("postgres://me@h/d?sslmode=off")), @"");
-        insta::assert_snapshot!(refusal(url("postgres://h/d")), @"");
-        insta::assert_snapshot!(refusal(url("postgres://me@h")), @"");
-        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "pool": 0 })), @"");
-        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "on" })), @"");
-        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "off", "ca": "x" })), @"");
-        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "schemas": [] })), @"");
+        insta::assert_snapshot!(refusal(serde_json::json!({})), @r#"catalogs.shop: the key "url" is missing: where the database is: postgres://user@host:5432/database, without the password; add url = … under [catalogs.shop]"#);
+        insta::assert_snapshot!(refusal(url("db.example")), @"catalogs.shop.url: this is no address; write it as postgres://user@host:5432/database");
+        insta::assert_snapshot!(refusal(url("mysql://me@h/d")), @"catalogs.shop.url: the address does not start with postgres://; write it as postgres://user@host:5432/database");
+        insta::assert_snapshot!(refusal(url("postgres://me:hunter2@h/d")), @r#"catalogs.shop.url: a password in the address is shown where the address is; move it to password = "${env:NAME}""#);
+        insta::assert_snapshot!(refusal(url("postgres://me@h/d?sslmode=off")), @"catalogs.shop.url: the address has parameters behind the database; leave them out; tls, schemas and others are keys here");
+        insta::assert_snapshot!(refusal(url("postgres://h/d")), @"catalogs.shop.url: the address names no user; write it as postgres://user@host:5432/database");
+        insta::assert_snapshot!(refusal(url("postgres://me@h")), @"catalogs.shop.url: the address names no database; write it as postgres://user@host:5432/database");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "pool": 0 })), @"catalogs.shop.pool: pool is not from 1 to 1000; leave it out for 10");
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "on" })), @r#"catalogs.shop.tls: unknown value "on"; the values are "off", "verify""#);
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "off", "ca": "x" })), @r#"catalogs.shop.ca: "ca" has no meaning where tls is off; remove it, or set tls = "verify""#);
+        insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "schemas": [] })), @"catalogs.shop.schemas: no schema is named; name some, or leave it out for all of them");
     }
 }

@@ -1,7 +1,7 @@
 //! PostgreSQL's SQL: literals, and which comparisons it decides as the gateway does.
 
 use arrow::datatypes::DataType;
-use chrono::{DateTime, Datelike, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
 use datafusion::common::ScalarValue;
 use nexus_flight_catalog::sql::{Columns, Compares, Dialect};
 use uuid::Uuid;
@@ -30,6 +30,11 @@ impl Dialect for Postgres {
             ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
                 format!("{}::text", quoted(text)?)
             }
+            ScalarValue::Binary(Some(bytes)) | ScalarValue::LargeBinary(Some(bytes)) | ScalarValue::BinaryView(Some(bytes)) => {
+                let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("decode('{digits}', 'hex')")
+            }
+            ScalarValue::Time64Microsecond(Some(at)) => time(*at)?,
             ScalarValue::Date32(Some(days)) => format!("'{}'::date", date(i64::from(*days))?),
             ScalarValue::TimestampMicrosecond(Some(at), zone) => timestamp(*at, zone.is_some())?,
             ScalarValue::TimestampNanosecond(Some(at), zone) if at % 1_000 == 0 => timestamp(at / 1_000, zone.is_some())?,
@@ -61,7 +66,7 @@ impl Columns for Shape {
     fn column(&self, name: &str) -> Option<(DataType, Compares)> {
         let column = self.find(name)?;
         let compares = match column.ty {
-            Type::Bool | Type::Int2 | Type::Int4 | Type::Int8 | Type::Float4 | Type::Float8 => Compares::Order,
+            Type::Bool | Type::Int2 | Type::Int4 | Type::Int8 | Type::Float4 | Type::Float8 | Type::Bytes => Compares::Order,
             Type::Decimal(..) | Type::Date | Type::Time | Type::Timestamp | Type::TimestampTz => Compares::Order,
             // Which text is greater depends on its collation, and of some whether two are equal.
             Type::Text | Type::Name if column.deterministic => Compares::Equality,
@@ -112,6 +117,13 @@ fn decimal(unscaled: i128, scale: i8) -> String {
     let (whole, fraction) = digits.split_at(digits.len() - scale);
     let sign = if unscaled < 0 { "-" } else { "" };
     if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+fn time(microseconds: i64) -> Option<String> {
+    let seconds = u32::try_from(microseconds / 1_000_000).ok()?;
+    let nanoseconds = u32::try_from(microseconds % 1_000_000).ok()? * 1_000;
+    let at = NaiveTime::from_num_seconds_from_midnight_opt(seconds, nanoseconds)?;
+    Some(format!("'{}'::time", at.format("%H:%M:%S%.6f")))
 }
 
 /// Years of other lengths are written in other ways.

@@ -19,9 +19,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::config::{Config, Tls};
 use super::error;
 
-/// Ends what the last user of a connection may have left. Prepared statements stay: only this connector makes them, and the
-/// driver keeps some of its own.
-const CLEAN: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+/// Ends what the last user of a connection may have left; one in a transaction is never given back. Prepared statements stay:
+/// only this connector makes them, and the driver keeps some of its own.
+const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// How long a server may take to end a statement that nobody waits for.
@@ -104,8 +104,17 @@ async fn answer_within<T>(most: Duration, answer: impl Future<Output = Result<T,
 /// An open connection, with the task that reads and writes its socket.
 pub(super) struct Connection {
     client: Client,
-    task: JoinHandle<()>,
+    task: Task,
     tls: MakeRustlsConnect,
+}
+
+/// Dropped, it closes the socket at once: a server that is frozen would let it wait for ever.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl fmt::Debug for Connection {
@@ -120,16 +129,14 @@ impl Connection {
         let Self { client, mut task, tls } = self;
         let cancel = client.cancel_token();
         let closed = client.is_closed();
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return task.abort() };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             // The server says nothing about whether a request to cancel was heard, so the closed socket must do in any case.
             if !closed {
                 end(&cancel, tls).await;
             }
             drop(client);
-            if tokio::time::timeout(ENDED_WITHIN, &mut task).await.is_err() {
-                task.abort();
-            }
+            drop(tokio::time::timeout(ENDED_WITHIN, &mut task.0).await);
         });
     }
 }
@@ -167,7 +174,7 @@ impl Manager for Opener {
         }
         let (client, connection) = wanted.connect(tls.clone()).await.map_err(|error| refused(config, error))?;
         // Whoever waits for an answer is told of what ends the connection.
-        let task = tokio::spawn(async move { drop(connection.await) });
+        let task = Task(tokio::spawn(async move { drop(connection.await) }));
         Ok(Connection { client, task, tls })
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use futures::{FutureExt, Stream, TryStreamExt, stream};
-use nexus_flight_catalog::{Context, Error, Result};
+use nexus_flight_catalog::{Context, Error, Kind, Result};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream, Statement};
 
@@ -88,14 +88,25 @@ impl Drop for Cursor {
     /// One that is left before its end is closed, so that a long transaction does not gather them.
     fn drop(&mut self) {
         let (true, Ok(runtime)) = (self.open, tokio::runtime::Handle::try_current()) else { return };
-        let (access, close) = (self.access.clone(), format!("CLOSE {}", self.name));
+        let (access, name) = (self.access.clone(), std::mem::take(&mut self.name));
         runtime.spawn(async move {
-            // Where the transaction has ended or failed, there is nothing to close.
+            // A transaction that has ended has closed it.
             let Ok(held) = access.hold().await else { return };
-            let Ok(client) = held.client() else { return };
-            let closed = held.answer(client.batch_execute(&close)).await;
+            let closed = close(&held, &name).await;
             drop(held.settle(closed));
         });
+    }
+}
+
+/// Closes a cursor. One that went with a savepoint is not there, and to ask for it must not make the transaction fail.
+async fn close(lease: &Lease, name: &str) -> Result<()> {
+    let client = lease.client()?;
+    let closing = format!("SAVEPOINT nexus_close; CLOSE {name}; RELEASE nexus_close");
+    match lease.answer(client.batch_execute(&closing)).await {
+        Err(error) if error.kind() != Kind::Unavailable => {
+            lease.answer(client.batch_execute("ROLLBACK TO nexus_close; RELEASE nexus_close")).await
+        }
+        closed => closed,
     }
 }
 

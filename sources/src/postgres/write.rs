@@ -10,7 +10,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use futures::{SinkExt, TryStreamExt};
+use futures::{SinkExt, StreamExt, TryStreamExt};
 use nexus_flight_catalog::sql::{self, Dialect};
 use nexus_flight_catalog::{Change, Error, IfExists, Kind, Put, Result, Target, Version};
 use tokio_postgres::CopyInSink;
@@ -101,9 +101,7 @@ async fn changed(lease: &Lease, table: [&str; 2], filter: Option<Expr>, set: Opt
             let set: Vec<(&str, String)> = set.iter().map(|(column, value)| (column.as_str(), value.clone())).collect();
             // Each column gets the value that it has: the rows still count.
             if set.is_empty() {
-                let counted = format!("SELECT FROM {}", sql::qualified(&Postgres, table));
-                let counted =
-                    if conditions.is_empty() { counted } else { format!("{counted} WHERE {}", conditions.join(" AND ")) };
+                let counted = sql::select(&Postgres, &[], table, &conditions, None);
                 return lease.answer(lease.client()?.execute(&counted, &[])).await;
             }
             sql::update(&Postgres, table, &set, &conditions)
@@ -118,7 +116,7 @@ fn assigned(column: Named, value: Expr, shape: &Shape) -> Result<String> {
     let (Some(value), Some(own)) = (written, shape.find(&column.name)) else {
         let message = format!("the new value of \"{}\" cannot be said in PostgreSQL as it is meant here", column.name);
         return Err(Error::unsupported(message)
-            .with_hint("give a value, a column, or sums, differences and products of them; compute others first"));
+            .with_hint("give a value, a column, or what +, -, * and || make of them; compute others first"));
     };
     // What is text here and not there. Text is not cast: that would cut it to the length of the column.
     Ok(if own.ty.is_cast_from_text() { format!("CAST({value} AS {})", own.sql_type) } else { value })
@@ -171,10 +169,10 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// Copies all rows, as many at once as a chunk holds.
-async fn copy(access: &Access, target: &Target, slots: &[Slot], mut rows: SendableRecordBatchStream) -> Result<u64> {
+async fn copy(access: &Access, target: &Target, slots: &[Slot], rows: SendableRecordBatchStream) -> Result<u64> {
     let table = sql::qualified(&Postgres, [&target.schema, &target.table]);
     let sql = format!("COPY {table} ({}) FROM STDIN BINARY", names(slots.iter().map(|slot| &slot.name)));
-    let mut count = 0;
+    let (mut rows, mut count) = (rows.fuse(), 0);
     loop {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while bytes < CHUNK {
@@ -252,7 +250,8 @@ where
                 }
             }
         }
-        Access::Transaction(_) => {
+        Access::Transaction(session) => {
+            let _alone = session.writes.lock().await;
             run(access, "SAVEPOINT nexus_statement").await?;
             let result = work(access.clone()).await;
             let end =
