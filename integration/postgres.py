@@ -15,8 +15,8 @@ from pathlib import Path
 
 USER = "postgres"
 PASSWORD = "s3cr3t"
-PROGRAMS = ("initdb", "postgres", "psql")
-FIX = "install PostgreSQL, for example: apt-get install postgresql"
+PROGRAMS = ("initdb", "postgres", "psql", "openssl")
+FIX = "install PostgreSQL and OpenSSL, for example: apt-get install postgresql openssl"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Database:
     port: int
     pid: int
     log: Path
+    certificate: Path
 
     @property
     def url(self) -> str:
@@ -61,7 +62,7 @@ def program(name: str) -> Path | None:
 
 def missing() -> list[str]:
     """What is to be installed, a line each."""
-    return [f"{name} of PostgreSQL is not there: {FIX}" for name in PROGRAMS if not program(name)]
+    return [f"{name} is not there: {FIX}" for name in PROGRAMS if not program(name)]
 
 
 @contextmanager
@@ -89,14 +90,20 @@ def server(*settings: str) -> Iterator[Database]:
         made = subprocess.run([str(word) for word in make], capture_output=True, text=True, cwd=folder)
         if made.returncode != 0:
             raise RuntimeError(made.stderr)
+        certificate, key = folder / "certificate", folder / "key"
+        signed = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+        create = [*as_user, program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *signed]
+        create += ["-keyout", key, "-out", certificate]
+        subprocess.run([str(word) for word in create], check=True, capture_output=True, cwd=folder)
+        encrypted = ["ssl=on", f"ssl_cert_file={certificate}", f"ssl_key_file={key}"]
         fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
-        options = [word for setting in (*fast, *settings) for word in ("-c", setting)]
+        options = [word for setting in (*fast, *encrypted, *settings) for word in ("-c", setting)]
         log = folder / "log"
         serve = [*as_user, program("postgres"), "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder, *options]
         with log.open("w") as output:
             process = subprocess.Popen([str(word) for word in serve], stdout=output, stderr=output, cwd=folder)
         try:
-            database = Database(port, process.pid, log)
+            database = Database(port, process.pid, log, certificate)
             deadline = time.monotonic() + 30
             while not _answers(database):
                 if process.poll() is not None or time.monotonic() > deadline:

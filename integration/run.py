@@ -42,7 +42,7 @@ def main() -> int:
         Part("rust", 12, lambda part: command(part, *CARGO, "--workspace")),
         Part("s3", 1, bucket),
         Part("postgres", 1, database),
-        Part("clients", 5, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
+        Part("clients", 6, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
         Part("docs", 1, lambda part: pytest(part, HERE / "test_docs.py")),
         Part("check", 7, lambda part: command(part, "make", "check")),
     ]

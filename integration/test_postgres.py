@@ -438,3 +438,22 @@ def test_a_wrong_password_is_told_without_it(database: Database, tmp_path: Path)
             fetch(connection, "select * from customer")
         assert "hunter2" not in str(error.value)
         assert "hunter2" not in gateway.logged()
+
+
+def test_tls_holds_that_the_server_is_the_one(database: Database, tmp_path: Path) -> None:
+    catalog = f"""
+[catalogs.NAME]
+kind = "postgres"
+url = "{database.url}"
+password = "{postgres.PASSWORD}"
+tls = "verify"
+"""
+    database.sql("create or replace view encrypted as select ssl, version from pg_stat_ssl where pid = pg_backend_pid()")
+    known = f"{catalog.replace('NAME', 'known')}ca = '{database.certificate}'\n"
+    with (
+        configured(tmp_path, known + catalog.replace("NAME", "unknown")) as gateway,
+        flightsql.connect(gateway.uri, autocommit=True) as connection,
+    ):
+        assert fetch(connection, "select * from known.public.encrypted") == [(True, "TLSv1.3")]
+        with pytest.raises(adbc_driver_manager.Error, match="catalogs.unknown.tls: no TLS with .*invalid peer certificate"):
+            fetch(connection, "select * from unknown.public.encrypted")

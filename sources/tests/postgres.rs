@@ -10,6 +10,8 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::logical_expr::lit;
+use datafusion::physical_plan::collect;
+use datafusion::prelude::SessionContext;
 use nexus_flight_catalog::conformance::{Fixture, SeedTable, check, seed};
 use nexus_flight_catalog::{Change, Context, Error, Kind, Options, Principal, Source};
 use serde_json::{Value, json};
@@ -147,7 +149,7 @@ async fn conformance() {
 
 async fn rows(source: &Arc<dyn Source>, cx: &Context, table: &str, filter: &str) -> Result<usize, Error> {
     let resolved = source.table(cx, "public", table).await?;
-    let session = datafusion::prelude::SessionContext::new();
+    let session = SessionContext::new();
     session.register_table("t", resolved.provider)?;
     Ok(session.sql(&format!("SELECT * FROM t WHERE {filter}")).await?.collect().await?.iter().map(RecordBatch::num_rows).sum())
 }
@@ -271,4 +273,46 @@ async fn transactions_that_stand_against_each_other() {
     rows(&(Arc::clone(&ours) as _), &cx, "broken", "true").await.unwrap_err();
     assert_eq!(ours.commit(&cx).await.unwrap_err().kind(), Kind::Precondition);
     assert_eq!(rows(&source, &cx, "t", "id = 3").await.unwrap(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
+async fn batches_are_bounded_in_rows_and_bytes() {
+    let client = database("bounded").await;
+    client.batch_execute("CREATE VIEW wide AS SELECT n, repeat('x', 1000000) AS x FROM generate_series(1, 40) n").await.unwrap();
+    client.batch_execute("CREATE VIEW long AS SELECT n FROM generate_series(1, 30000) n").await.unwrap();
+    let (source, cx) = (source("bounded"), cx());
+    let transaction = source.begin(&cx).await.unwrap();
+    for source in [source, transaction as Arc<dyn Source>] {
+        let session = SessionContext::new();
+        for (table, rows, bytes) in [("wide", 40, 20_000_000), ("long", 30_000, 1_000_000)] {
+            let provider = source.table(&cx, "public", table).await.unwrap().provider;
+            let plan = provider.scan(&session.state(), None, &[], None).await.unwrap();
+            let batches = collect(plan, session.task_ctx()).await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+            assert!(batches.len() > 1, "{table}");
+            assert!(batches.iter().all(|batch| batch.num_rows() <= 8192 && batch.get_array_memory_size() <= bytes), "{table}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
+async fn what_waits_for_a_connection_can_be_left() {
+    // It takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://me@{}/db", silent.local_addr().unwrap());
+    let source = open(json!({ "url": url, "connect_timeout": 1 }));
+    let cx = cx();
+    let started = Instant::now();
+    let cancel = cx.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel.cancel();
+    });
+    assert_eq!(source.ping(&cx).await.unwrap_err().kind(), Kind::Cancelled);
+    assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+    let error = source.ping(&Context::new(Principal::anonymous())).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }

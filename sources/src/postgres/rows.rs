@@ -24,7 +24,7 @@ use super::pool::Lease;
 const BATCH: usize = 4 << 20;
 
 /// How many rows are fetched first, when nothing is known of their size.
-const FIRST: usize = 64;
+const FIRST: usize = 8;
 
 /// Cursors have names of their own within a connection.
 static CURSORS: AtomicU64 = AtomicU64::new(0);
