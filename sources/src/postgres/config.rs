@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn refusal(values: serde_json::Value) -> String {
-        parse(values).err().expect("a refusal").to_string()
+        parse(values).expect_err("a refusal").to_string()
     }
 
     #[test]
