@@ -21,6 +21,14 @@ pub(super) fn of(error: tokio_postgres::Error) -> Error {
     }
 }
 
+/// The trouble with a COMMIT: where the answer did not come, all may be there, and doing it again would do it twice.
+pub(super) fn of_commit(error: Error) -> Error {
+    match error.kind() {
+        Kind::Unavailable => error.with_retryable(false).with_hint("it may have been committed: look before you do it again"),
+        _ => error,
+    }
+}
+
 /// The kind of a SQLSTATE: Appendix A of PostgreSQL's manual.
 fn kind(state: &str) -> Kind {
     match state {

@@ -111,10 +111,7 @@ impl Source for PostgresSource {
     async fn ping(&self, cx: &Context) -> Result<()> {
         cx.run(async {
             let held = self.access.hold().await?;
-            let answered = match held.client() {
-                Ok(client) => held.answer(client.check_connection()).await,
-                Err(error) => Err(error),
-            };
+            let answered = held.run("SELECT 1").await;
             held.settle(answered)
         })
         .await

@@ -1,6 +1,7 @@
 //! Connections: opened when needed, kept for the next statement, and given up with what runs on them when they are left.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,11 @@ impl Lease {
     /// What the server answers. Errors: its own; `Unavailable` where it is silent for too long.
     pub(super) async fn answer<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
         answer_within(self.silence, answer).await
+    }
+
+    /// Runs statements whose answer is not wanted. Errors: as of [`Lease::answer`].
+    pub(super) async fn run(&self, sql: &str) -> Result<()> {
+        self.answer(self.client()?.batch_execute(sql)).await
     }
 
     /// Lets the next statement have it: nothing runs on it any more.
@@ -172,9 +178,10 @@ impl Manager for Opener {
         if let Some(password) = &config.password {
             wanted.password(password.expose_secret());
         }
-        let (client, connection) = wanted.connect(tls.clone()).await.map_err(|error| refused(config, error))?;
-        // Whoever waits for an answer is told of what ends the connection.
-        let task = Task(tokio::spawn(async move { drop(connection.await) }));
+        let (client, mut connection) = wanted.connect(tls.clone()).await.map_err(|error| refused(config, error))?;
+        // Whoever waits for an answer is told of what ends the connection. Notices are not logged: data may be in them.
+        let task = tokio::spawn(async move { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} });
+        let task = Task(task);
         Ok(Connection { client, task, tls })
     }
 

@@ -100,12 +100,9 @@ impl Drop for Cursor {
 
 /// Closes a cursor. One that went with a savepoint is not there, and to ask for it must not make the transaction fail.
 async fn close(lease: &Lease, name: &str) -> Result<()> {
-    let client = lease.client()?;
     let closing = format!("SAVEPOINT nexus_close; CLOSE {name}; RELEASE nexus_close");
-    match lease.answer(client.batch_execute(&closing)).await {
-        Err(error) if error.kind() != Kind::Unavailable => {
-            lease.answer(client.batch_execute("ROLLBACK TO nexus_close; RELEASE nexus_close")).await
-        }
+    match lease.run(&closing).await {
+        Err(error) if error.kind() != Kind::Unavailable => lease.run("ROLLBACK TO nexus_close; RELEASE nexus_close").await,
         closed => closed,
     }
 }
@@ -123,10 +120,7 @@ impl Read {
                 let name = format!("nexus_{}", CURSORS.fetch_add(1, Ordering::Relaxed));
                 let held = self.access.hold().await?;
                 let declare = format!("DECLARE {name} NO SCROLL CURSOR FOR {}", self.sql);
-                let declared = match held.client() {
-                    Ok(client) => held.answer(client.batch_execute(&declare)).await,
-                    Err(error) => Err(error),
-                };
+                let declared = held.run(&declare).await;
                 held.settle(declared)?;
                 Ok(Place::Cursor(Cursor { name, next: FIRST.min(self.most), access: self.access.clone(), open: true }))
             }
@@ -189,7 +183,7 @@ impl Read {
         }
         if filling.rows < count {
             // All rows were fetched.
-            lease.answer(lease.client()?.batch_execute(&format!("CLOSE {name}"))).await?;
+            lease.run(&format!("CLOSE {name}")).await?;
         }
         Ok(filling)
     }

@@ -8,7 +8,7 @@ use nexus_flight_catalog::{Change, Context, Error, Resolved, Result, Source, Spe
 use tokio::sync::Mutex;
 
 use super::access::{Access, Session};
-use super::{PostgresSource, SPEC};
+use super::{PostgresSource, SPEC, error};
 
 /// A statement here may be several queries there, which are to see the same rows.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
@@ -37,7 +37,7 @@ impl PostgresTransaction {
             return Err(Error::unsupported("a transaction in a transaction is not offered").with_hint("set a savepoint"));
         };
         let lease = connections.get().await?;
-        lease.answer(lease.client()?.batch_execute(BEGIN)).await?;
+        lease.run(BEGIN).await?;
         let session = Arc::new(Session::new(lease));
         let inner = PostgresSource { access: Access::Transaction(Arc::clone(&session)), ..shared.clone() };
         Ok(Self { inner, session, savepoints: Mutex::default() })
@@ -46,10 +46,7 @@ impl PostgresTransaction {
     async fn run(&self, cx: &Context, sql: &str) -> Result<()> {
         cx.run(async {
             let held = self.inner.access.hold().await?;
-            let done = match held.client() {
-                Ok(client) => held.answer(client.batch_execute(sql)).await,
-                Err(error) => Err(error),
-            };
+            let done = held.run(sql).await;
             held.settle(done)
         })
         .await
@@ -100,12 +97,8 @@ impl Transaction for PostgresTransaction {
     async fn commit(&self, cx: &Context) -> Result<()> {
         cx.run(async {
             let lease = self.session.end().await?;
-            let committed = lease.answer(lease.client()?.batch_execute(COMMIT)).await;
-            match committed {
-                Ok(()) => lease.give_back(),
-                // Whether it was committed is not known where the answer did not come.
-                Err(error) => return Err(error.with_retryable(false)),
-            }
+            lease.run(COMMIT).await.map_err(error::of_commit)?;
+            lease.give_back();
             Ok(())
         })
         .await
@@ -115,7 +108,7 @@ impl Transaction for PostgresTransaction {
         cx.run(async {
             // One that broke off was rolled back.
             let Ok(lease) = self.session.end().await else { return Ok(()) };
-            lease.answer(lease.client()?.batch_execute("ROLLBACK")).await?;
+            lease.run("ROLLBACK").await?;
             lease.give_back();
             Ok(())
         })

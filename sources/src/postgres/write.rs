@@ -18,6 +18,7 @@ use tokio_postgres::CopyInSink;
 use super::access::{Access, Held, Session};
 use super::dialect::Postgres;
 use super::encode::{self, Slot};
+use super::error;
 use super::listing::{self, Shape};
 use super::pool::Lease;
 use super::types::Type;
@@ -206,7 +207,7 @@ async fn copy_chunk(lease: &Lease, sql: &str, slots: &[Slot], chunk: &[RecordBat
 
 /// Runs a statement without an answer.
 async fn run(access: &Access, sql: &str) -> Result<()> {
-    on(access, async |lease| lease.answer(lease.client()?.batch_execute(sql)).await).await
+    on(access, async |lease| lease.run(sql).await).await
 }
 
 /// Does something on a connection.
@@ -224,7 +225,7 @@ where
     match access {
         Access::Pool(connections) => {
             let lease = connections.get().await?;
-            lease.answer(lease.client()?.batch_execute("BEGIN")).await?;
+            lease.run("BEGIN").await?;
             let session = Arc::new(Session::new(lease));
             let result = work(Access::Transaction(Arc::clone(&session))).await;
             let lease = match (session.end().await, &result) {
@@ -234,13 +235,13 @@ where
                 (Err(error), Ok(_)) => return Err(error),
             };
             let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            let ended = lease.answer(lease.client()?.batch_execute(end)).await;
+            let ended = lease.run(end).await;
             match (result, ended) {
                 (Ok(done), Ok(())) => {
                     lease.give_back();
                     Ok(done)
                 }
-                (Ok(_), Err(error)) => Err(error),
+                (Ok(_), Err(error)) => Err(error::of_commit(error)),
                 (Err(error), ended) => {
                     // Where it cannot be rolled back, it is closed, which does the same.
                     if ended.is_ok() {
