@@ -214,10 +214,10 @@ impl Reader {
     }
 }
 
-/// Whether an error is about one table only. A table that is gone, broken or refused, such as by a link that leads out of its
+/// Whether an error is about one table only. A table that is gone, broken, of no one name or refused, such as by a link out of its
 /// folder, has no columns to show and hides no others; reading it says why.
 fn hides_one(kind: Kind) -> bool {
-    matches!(kind, Kind::NotFound | Kind::Data | Kind::Unsupported | Kind::Denied)
+    matches!(kind, Kind::Invalid | Kind::NotFound | Kind::Data | Kind::Unsupported | Kind::Denied)
 }
 
 fn columns(name: &TableName, table: &Resolved, schema: SchemaRef) -> Result<RecordBatch> {

@@ -370,6 +370,8 @@ async fn a_refused_table_hides_no_others() {
     write(&outside.path().join("secret.csv"), "a\n1\n");
     std::os::unix::fs::symlink(outside.path().join("secret.csv"), dir.path().join("link.csv")).unwrap();
     write(&dir.path().join("good.csv"), "seen\n1\n");
+    write(&dir.path().join("two.csv"), "a\n1\n");
+    write(&dir.path().join("two.json"), "{\"a\":1}\n");
     let catalogs = Arc::new(Catalogs::default());
     catalogs.register("lake", open(json!({ "location": dir.path(), "tables": { "x": { "path": "link.csv" } } })));
     let columns = information_schema::table(&catalogs, &cx(), "lake", "columns").unwrap();
