@@ -17,6 +17,7 @@ use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::udf_eq::UdfEq;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature,
@@ -79,9 +80,9 @@ const FUNCTIONS: [(&str, Growth); 24] = [
 /// The state with these functions held to `most` bytes a batch, and `||` as one of them.
 pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
     let pool = Arc::clone(&state.runtime_env().memory_pool);
-    let held = |inner, growth| {
+    let held = |inner: Arc<dyn ScalarUDFImpl>, growth| {
         let pool = Arc::clone(&pool);
-        Arc::new(ScalarUDF::new_from_impl(Bounded { inner: Inner(inner), growth, most, pool }))
+        Arc::new(ScalarUDF::new_from_impl(Bounded { inner: inner.into(), growth, most, pool }))
     };
     for (name, growth) in FUNCTIONS {
         let inner = Arc::clone(state.udf(name)?.inner());
@@ -152,27 +153,9 @@ impl Growth {
     }
 }
 
-/// A function of DataFusion's, compared by itself as DataFusion does.
-#[derive(Debug, Clone)]
-struct Inner(Arc<dyn ScalarUDFImpl>);
-
-impl PartialEq for Inner {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.dyn_eq(other.0.as_any())
-    }
-}
-
-impl Eq for Inner {}
-
-impl Hash for Inner {
-    fn hash<H: Hasher>(&self, mut state: &mut H) {
-        self.0.dyn_hash(&mut state);
-    }
-}
-
 #[derive(Debug)]
 struct Bounded {
-    inner: Inner,
+    inner: UdfEq<Arc<dyn ScalarUDFImpl>>,
     growth: Growth,
     /// The bytes that an answer may have beyond a few times what was given.
     most: usize,
@@ -201,7 +184,7 @@ impl Bounded {
             refused(&error);
             return Err(error.into());
         }
-        let value = self.inner.0.invoke_with_args(args)?;
+        let value = self.inner.invoke_with_args(args)?;
         if let ColumnarValue::Scalar(value) = &value {
             made(value.size());
         }
@@ -234,7 +217,7 @@ impl ScalarUDFImpl for Bounded {
             return self.constant(args, total, left);
         }
         if total <= self.most as i128 {
-            return match self.inner.0.invoke_with_args(args)? {
+            return match self.inner.invoke_with_args(args)? {
                 ColumnarValue::Array(array) => Ok(ColumnarValue::Array(counted(array, &self.pool)?)),
                 scalar @ ColumnarValue::Scalar(_) => Ok(scalar),
             };
@@ -250,7 +233,7 @@ impl ScalarUDFImpl for Bounded {
         }
         let (mut parts, mut made) = (Vec::new(), 0_i128);
         for run in runs(&sizes, self.most as i128) {
-            let part = self.inner.0.invoke_with_args(sliced(&args, run.start, run.len()))?.into_array(run.len())?;
+            let part = self.inner.invoke_with_args(sliced(&args, run.start, run.len()))?.into_array(run.len())?;
             made += bytes(&part) as i128;
             if made > most {
                 return Err(self.too_large(made, most).into());
@@ -266,37 +249,37 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn name(&self) -> &str {
-        self.inner.0.name()
+        self.inner.name()
     }
 
     fn aliases(&self) -> &[String] {
-        self.inner.0.aliases()
+        self.inner.aliases()
     }
 
     fn display_name(&self, args: &[Expr]) -> Result<String> {
         #[expect(deprecated, reason = "whoever still asks gets what the function says")]
-        self.inner.0.display_name(args)
+        self.inner.display_name(args)
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        self.inner.0.schema_name(args)
+        self.inner.schema_name(args)
     }
 
     fn signature(&self) -> &Signature {
-        self.inner.0.signature()
+        self.inner.signature()
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.0.return_type(types)
+        self.inner.return_type(types)
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        self.inner.0.return_field_from_args(args)
+        self.inner.return_field_from_args(args)
     }
 
     fn is_nullable(&self, args: &[Expr], schema: &dyn datafusion::common::ExprSchema) -> bool {
         #[expect(deprecated, reason = "whoever still asks gets what the function says")]
-        self.inner.0.is_nullable(args, schema)
+        self.inner.is_nullable(args, schema)
     }
 
     fn with_updated_config(&self, _config: &ConfigOptions) -> Option<ScalarUDF> {
@@ -305,46 +288,46 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.0.simplify(args, info)
+        self.inner.simplify(args, info)
     }
 
     fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
-        self.inner.0.preimage(args, literal, info)
+        self.inner.preimage(args, literal, info)
     }
 
     fn short_circuits(&self) -> bool {
-        self.inner.0.short_circuits()
+        self.inner.short_circuits()
     }
 
     fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
-        self.inner.0.conditional_arguments(args)
+        self.inner.conditional_arguments(args)
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
-        self.inner.0.evaluate_bounds(inputs)
+        self.inner.evaluate_bounds(inputs)
     }
 
     fn propagate_constraints(&self, interval: &Interval, inputs: &[&Interval]) -> Result<Option<Vec<Interval>>> {
-        self.inner.0.propagate_constraints(interval, inputs)
+        self.inner.propagate_constraints(interval, inputs)
     }
 
     fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        self.inner.0.output_ordering(inputs)
+        self.inner.output_ordering(inputs)
     }
 
     fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
-        self.inner.0.preserves_lex_ordering(inputs)
+        self.inner.preserves_lex_ordering(inputs)
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.0.coerce_types(types)
+        self.inner.coerce_types(types)
     }
 
     fn documentation(&self) -> Option<&Documentation> {
-        self.inner.0.documentation()
+        self.inner.documentation()
     }
 
     fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
-        self.inner.0.placement(args)
+        self.inner.placement(args)
     }
 }

@@ -14,6 +14,7 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
+use datafusion::logical_expr::udf_eq::UdfEq;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
@@ -29,32 +30,14 @@ const FUNCTIONS: [&str; 7] = ["sum", "avg", "min", "var", "var_pop", "stddev", "
 pub fn register(state: &mut SessionState) -> Result<()> {
     for name in FUNCTIONS {
         let inner = Arc::clone(state.udaf(name)?.inner());
-        state.register_udaf(Arc::new(AggregateUDF::new_from_impl(Sliding { inner: Inner(inner) })))?;
+        state.register_udaf(Arc::new(AggregateUDF::new_from_impl(Sliding { inner: inner.into() })))?;
     }
     Ok(())
 }
 
-/// An aggregate of DataFusion's, compared by itself as DataFusion does.
-#[derive(Debug, Clone)]
-struct Inner(Arc<dyn AggregateUDFImpl>);
-
-impl PartialEq for Inner {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.dyn_eq(other.0.as_any())
-    }
-}
-
-impl Eq for Inner {}
-
-impl std::hash::Hash for Inner {
-    fn hash<H: std::hash::Hasher>(&self, mut state: &mut H) {
-        self.0.dyn_hash(&mut state);
-    }
-}
-
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Sliding {
-    inner: Inner,
+    inner: UdfEq<Arc<dyn AggregateUDFImpl>>,
 }
 
 #[warn(clippy::missing_trait_methods)]
@@ -72,7 +55,7 @@ impl AggregateUDFImpl for Sliding {
             }
         }
         let none = ScalarValue::try_from(args.return_type())?;
-        Ok(Box::new(Counted::new(self.inner.0.create_sliding_accumulator(args)?, none)))
+        Ok(Box::new(Counted::new(self.inner.create_sliding_accumulator(args)?, none)))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -80,111 +63,111 @@ impl AggregateUDFImpl for Sliding {
     }
 
     fn name(&self) -> &str {
-        self.inner.0.name()
+        self.inner.name()
     }
 
     fn aliases(&self) -> &[String] {
-        self.inner.0.aliases()
+        self.inner.aliases()
     }
 
     fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String> {
-        self.inner.0.schema_name(params)
+        self.inner.schema_name(params)
     }
 
     fn human_display(&self, params: &AggregateFunctionParams) -> Result<String> {
-        self.inner.0.human_display(params)
+        self.inner.human_display(params)
     }
 
     fn window_function_schema_name(&self, params: &WindowFunctionParams) -> Result<String> {
-        self.inner.0.window_function_schema_name(params)
+        self.inner.window_function_schema_name(params)
     }
 
     fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
-        self.inner.0.display_name(params)
+        self.inner.display_name(params)
     }
 
     fn window_function_display_name(&self, params: &WindowFunctionParams) -> Result<String> {
-        self.inner.0.window_function_display_name(params)
+        self.inner.window_function_display_name(params)
     }
 
     fn signature(&self) -> &Signature {
-        self.inner.0.signature()
+        self.inner.signature()
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.0.return_type(types)
+        self.inner.return_type(types)
     }
 
     fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
-        self.inner.0.return_field(fields)
+        self.inner.return_field(fields)
     }
 
     fn is_nullable(&self) -> bool {
-        self.inner.0.is_nullable()
+        self.inner.is_nullable()
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.inner.0.accumulator(args)
+        self.inner.accumulator(args)
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        self.inner.0.state_fields(args)
+        self.inner.state_fields(args)
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        self.inner.0.groups_accumulator_supported(args)
+        self.inner.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        self.inner.0.create_groups_accumulator(args)
+        self.inner.create_groups_accumulator(args)
     }
 
     fn with_beneficial_ordering(self: Arc<Self>, beneficial: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
-        let inner = Arc::clone(&self.inner.0).with_beneficial_ordering(beneficial)?;
-        Ok(inner.map(|inner| Arc::new(Sliding { inner: Inner(inner) }) as _))
+        let inner = Arc::clone(&self.inner).with_beneficial_ordering(beneficial)?;
+        Ok(inner.map(|inner| Arc::new(Sliding { inner: inner.into() }) as _))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.inner.0.order_sensitivity()
+        self.inner.order_sensitivity()
     }
 
     fn simplify(&self) -> Option<AggregateFunctionSimplification> {
-        self.inner.0.simplify()
+        self.inner.simplify()
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        self.inner.0.reverse_expr()
+        self.inner.reverse_expr()
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.0.coerce_types(types)
+        self.inner.coerce_types(types)
     }
 
     fn is_descending(&self) -> Option<bool> {
-        self.inner.0.is_descending()
+        self.inner.is_descending()
     }
 
     fn value_from_stats(&self, args: &StatisticsArgs<'_>) -> Option<ScalarValue> {
-        self.inner.0.value_from_stats(args)
+        self.inner.value_from_stats(args)
     }
 
     fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
-        self.inner.0.default_value(data_type)
+        self.inner.default_value(data_type)
     }
 
     fn supports_null_handling_clause(&self) -> bool {
-        self.inner.0.supports_null_handling_clause()
+        self.inner.supports_null_handling_clause()
     }
 
     fn supports_within_group_clause(&self) -> bool {
-        self.inner.0.supports_within_group_clause()
+        self.inner.supports_within_group_clause()
     }
 
     fn documentation(&self) -> Option<&Documentation> {
-        self.inner.0.documentation()
+        self.inner.documentation()
     }
 
     fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.inner.0.set_monotonicity(data_type)
+        self.inner.set_monotonicity(data_type)
     }
 }

@@ -14,7 +14,6 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -34,13 +33,9 @@ const LONGEST_BODY: usize = 1 << 30;
 /// Opens Arrow files with the columns of a projection, by their names.
 pub(super) fn opener(
     store: Arc<dyn ObjectStore>,
-    projection: Option<&ProjectionExprs>,
+    split: SplitProjection,
     schema: &TableSchema,
 ) -> DataFusionResult<Arc<dyn FileOpener>> {
-    let split = match projection {
-        Some(projection) => SplitProjection::new(schema.file_schema(), projection),
-        None => SplitProjection::unprojected(schema),
-    };
     let wanted = Arc::new(schema.file_schema().project(&split.file_indices)?);
     ProjectionOpener::try_new(split, Arc::new(Opener { store, wanted }), schema.file_schema())
 }

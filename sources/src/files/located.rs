@@ -19,6 +19,7 @@ use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion_datasource::projection::SplitProjection;
 use futures::{FutureExt, Stream, StreamExt};
 use nexus_flight_catalog::{Error, Kind, Place, Result};
 use object_store::ObjectStore;
@@ -104,6 +105,15 @@ pub(super) struct Located {
 }
 
 impl Located {
+    /// What is read of a file, and what is made of that, for readers of our own.
+    fn split(&self) -> SplitProjection {
+        let schema = self.inner.table_schema();
+        match self.inner.projection() {
+            Some(projection) => SplitProjection::new(schema.file_schema(), projection),
+            None => SplitProjection::unprojected(schema),
+        }
+    }
+
     fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
         Arc::new(Self { inner, ..self.clone() })
     }
@@ -116,12 +126,12 @@ impl FileSource for Located {
         config: &FileScanConfig,
         partition: usize,
     ) -> DataFusionResult<Arc<dyn FileOpener>> {
+        let schema = self.inner.table_schema();
         let inner = match self.format {
-            Format::Arrow => arrow_file::opener(store, self.inner.projection(), self.inner.table_schema())?,
+            Format::Arrow => arrow_file::opener(store, self.split(), schema)?,
             Format::Csv | Format::Json => {
                 let (text, compression) = (self.text.clone(), config.file_compression_type);
-                let (projection, schema) = (self.inner.projection(), self.inner.table_schema());
-                text_file::opener(text, store, compression, self.batch_size, projection, schema)?
+                text_file::opener(text, store, compression, self.batch_size, self.split(), schema)?
             }
             Format::Parquet => self.inner.create_file_opener(store, config, partition)?,
         };

@@ -14,7 +14,6 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion_datasource::decoder::{DecoderDeserializer, deserialize_stream};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use datafusion_datasource::{RangeCalculation, calculate_range};
@@ -45,13 +44,9 @@ pub(super) fn opener(
     store: Arc<dyn ObjectStore>,
     compression: FileCompressionType,
     batch_size: usize,
-    projection: Option<&ProjectionExprs>,
+    split: SplitProjection,
     schema: &TableSchema,
 ) -> DataFusionResult<Arc<dyn FileOpener>> {
-    let split = match projection {
-        Some(projection) => SplitProjection::new(schema.file_schema(), projection),
-        None => SplitProjection::unprojected(schema),
-    };
     let opener = Opener { text, store, compression, batch_size, schema: schema.clone(), wanted: split.file_indices.clone() };
     ProjectionOpener::try_new(split, Arc::new(opener), schema.file_schema())
 }
