@@ -9,8 +9,10 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Between, Case, InList, ScalarFunction};
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Union};
+use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union,
+};
 use datafusion::optimizer::AnalyzerRule;
 use nexus_flight_catalog::Error;
 
@@ -56,6 +58,7 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
             changed | alike(list.iter_mut().chain([expr.as_mut()]), true, schema)?
         }
+        Expr::InSubquery(InSubquery { expr, subquery, .. }) => member(expr, subquery, schema)?,
         Expr::Case(Case { expr: operand, when_then_expr, else_expr }) => {
             let mut changed = false;
             if let Some(operand) = operand {
@@ -145,6 +148,21 @@ fn approximate(value: &ScalarValue) -> Result<ScalarValue> {
     ScalarValue::from(text).cast_to(&DataType::Float64)
 }
 
+/// Makes what is looked for in a sub-query, or what that gives, approximate where only the other is. Returns whether it did.
+fn member(expr: &mut Box<Expr>, subquery: &mut Subquery, schema: &DFSchema) -> Result<bool> {
+    let given = subquery.subquery.schema().fields().first().map(|field| field.data_type().clone());
+    match (type_of(expr, schema), given) {
+        (Some(float), Some(decimal)) if float.is_floating() && decimal.is_decimal() => {
+            subquery.subquery = approximated(&subquery.subquery, &[true])?.into();
+        }
+        (Some(decimal), Some(float)) if float.is_floating() && decimal.is_decimal() => {
+            **expr = Expr::Cast(Cast::new(std::mem::take(expr), DataType::Float64));
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 /// A union in whose columns exact and approximate numbers do not meet.
 fn united(node: LogicalPlan) -> Result<LogicalPlan> {
     let LogicalPlan::Union(Union { inputs, schema }) = node else { return Ok(node) };
@@ -156,18 +174,21 @@ fn united(node: LogicalPlan) -> Result<LogicalPlan> {
     if !mixed.contains(&true) {
         return Ok(LogicalPlan::Union(Union { inputs, schema }));
     }
-    let alike = inputs.iter().map(|input| {
-        let columns = input.schema().iter().zip(&mixed).map(|((qualifier, field), mixed)| {
-            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-            if *mixed && field.data_type().is_decimal() {
-                Expr::Cast(Cast::new(Box::new(column), DataType::Float64)).alias_qualified(qualifier.cloned(), field.name())
-            } else {
-                column
-            }
-        });
-        Ok(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?.into())
+    let alike = inputs.iter().map(|input| Ok(approximated(input, &mixed)?.into())).collect::<Result<_>>()?;
+    Ok(LogicalPlan::Union(Union { inputs: alike, schema }))
+}
+
+/// The plan with the exact ones of these columns made approximate.
+fn approximated(plan: &LogicalPlan, wanted: &[bool]) -> Result<LogicalPlan> {
+    let columns = plan.schema().iter().zip(wanted).map(|((qualifier, field), wanted)| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        if *wanted && field.data_type().is_decimal() {
+            Expr::Cast(Cast::new(Box::new(column), DataType::Float64)).alias_qualified(qualifier.cloned(), field.name())
+        } else {
+            column
+        }
     });
-    Ok(LogicalPlan::Union(Union { inputs: alike.collect::<Result<_>>()?, schema }))
+    LogicalPlanBuilder::from(plan.clone()).project(columns)?.build()
 }
 
 /// The text as a number without rounding: of the wanted type where that holds it, else as an exact decimal.

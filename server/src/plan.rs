@@ -13,7 +13,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan, WindowUDF};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, WindowUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -25,15 +25,16 @@ use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions}
 use crate::ntile::Ntile;
 use crate::numbers::Numbers;
 use crate::offered::{refuse_unknown, refuse_writes};
+use crate::overlay::Overlay;
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Ingest, Query};
 use crate::recursion::WholeRecursion;
 use crate::rewrite;
 use crate::session::Session;
 use crate::single_row::SingleRow;
-use crate::sliding;
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
+use crate::windows::{self, Frames, WindowsByPartition};
 use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
 
 /// Plans statements. It keeps nothing of them.
@@ -79,9 +80,11 @@ impl Planner {
             .with_analyzer_rule(Arc::new(WholeRecursion))
             .with_physical_optimizer_rule(Arc::new(NarrowUnnest { most }))
             .with_physical_optimizer_rule(Arc::new(PausingJoins))
+            .with_physical_optimizer_rule(Arc::new(WindowsByPartition))
             .build();
+        base.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
         base.register_udwf(Arc::new(WindowUDF::from(Ntile::default())))?;
-        sliding::register(&mut base)?;
+        windows::register(&mut base)?;
         Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), caps })
     }
 
@@ -238,6 +241,7 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     // Before the analysis, which gives the check its types, and compares what it is given.
     let plan = SingleRow.analyze(plan, state.config_options())?;
     let plan = Numbers.analyze(plan, state.config_options())?;
+    let plan = Frames.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     Ok(with_bounded_functions(fold_casts(plan)?, state)?)
 }

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use nexus_flight_catalog::{Error, Place, Result};
 
 mod doubling;
+mod named_windows;
 mod repairs;
 
 pub use doubling::TABLES;

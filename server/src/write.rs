@@ -160,7 +160,7 @@ pub fn target_source(catalogs: &Catalogs, name: &TableName) -> Result<Arc<dyn So
         return Err(Error::unsupported("information_schema cannot be written: it is made of what is there"));
     }
     if !source.spec().capabilities.ingest {
-        return Err(source.spec().refusal("ingest"));
+        return Err(source.spec().refusal("writing (ingest)"));
     }
     catalogs.check_writable(&name.catalog)?;
     Ok(source)

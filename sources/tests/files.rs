@@ -265,6 +265,25 @@ async fn new_files_are_seen_and_change_the_version() {
 }
 
 #[tokio::test]
+async fn text_without_an_end() {
+    let (dir, source) = folder();
+    let names = |count: usize| (0..count).map(|number| format!("c{number}")).collect::<Vec<_>>();
+    write(&dir.path().join("wide.csv"), &format!("{}\n", names(10_001).join(",")));
+    let keys = names(10_001).iter().map(|name| format!("\"{name}\":1")).collect::<Vec<_>>().join(",");
+    write(&dir.path().join("keys.json"), &format!("{{\"s\":{{{keys}}}}}\n"));
+    let error = table(&source, "wide").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/wide.csv: the first rows have 10001 columns and keys, the limit is 10000; declare the table's columns");
+    assert!(table(&source, "keys").await.unwrap_err().message().contains("10002 columns and keys"));
+    let row = names(9_000).join(",");
+    write(&dir.path().join("many.csv"), &format!("{row}\n").repeat(500));
+    let counted = ask(&source, "many", "SELECT count(c8999), min(c0) FROM t").await.unwrap();
+    assert!(counted.contains("| 499 "), "{counted}");
+    write(&dir.path().join("long.csv"), &format!("a,b\n1,2\n3,\"{}\"\n", "x".repeat(20 << 20)));
+    let error = ask(&source, "long", "SELECT a, length(b) FROM t").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/long.csv: a row is longer than 16 MiB; write the file with a row in each line; a quote that is never closed makes all that follows one value");
+}
+
+#[tokio::test]
 async fn partition_folders_are_columns() {
     let (dir, source) = folder();
     for (year, month) in [(2023, "dec"), (2024, "jan"), (2024, "feb")] {
@@ -286,6 +305,11 @@ async fn partition_folders_are_columns() {
     // A limit may be pushed only where the filter above is certain.
     let rows = ask(&source, "t", "SELECT a FROM t WHERE month = 'jan' AND a = 2 LIMIT 1").await.unwrap();
     assert!(rows.contains("| 2 |"), "{rows}");
+    for month in ["01", "5", "12"] {
+        parquet(&dir.path().join(format!("n/month={month}/x.parquet")), &numbers(3));
+    }
+    let rows = ask(&source, "n", "SELECT month, a FROM t WHERE month < 5 AND a = 2").await.unwrap();
+    assert!(rows.contains("| 1     | 2 |"), "{rows}");
     parquet(&dir.path().join("t/year=2026/x.parquet"), &numbers(3));
     let error = table(&source, "t").await.unwrap_err();
     insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/t/year=2026/x.parquet: its folders name other partition columns than those of DIR/t/year=2023/month=dec/x.parquet; give all files of a table the same name=value folders");

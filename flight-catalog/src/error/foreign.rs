@@ -178,6 +178,13 @@ fn from_memory(message: String) -> Error {
 }
 
 fn from_unsupported(text: &str) -> Error {
+    if let Some((_, call)) =
+        text.split_once("Aggregate can not be used as a sliding accumulator because `retract_batch` is not implemented: ")
+    {
+        let name = call.split('(').next().unwrap_or_default();
+        return Error::unsupported(format!("{name} has no answer over a frame whose start moves"))
+            .with_hint("begin the frame at UNBOUNDED PRECEDING");
+    }
     let Some((_, expression)) = text.split_once("Physical plan does not support logical expression ") else {
         return Error::unsupported(sentence(text));
     };
@@ -185,7 +192,9 @@ fn from_unsupported(text: &str) -> Error {
         Some("AggregateFunction") => {
             Error::invalid("an aggregate function cannot stand here").with_hint("compute it in a sub-query, and use its column")
         }
-        Some("Exists" | "InSubquery" | "ScalarSubquery") => {
+        Some("Exists" | "InSubquery") => Error::unsupported("IN, ANY and EXISTS with a sub-query stand in WHERE and HAVING only")
+            .with_hint("write it as a join, or count: (select count(*) from …) > 0"),
+        Some("ScalarSubquery") => {
             Error::unsupported("a sub-query of this form cannot refer to the query around it").with_hint("write it as a join")
         }
         _ => Error::unsupported("an expression of this form cannot stand here"),
@@ -306,7 +315,17 @@ mod tests {
         );
         assert_eq!(
             unsupported("Physical plan does not support logical expression Exists(Exists { subquery: x })"),
+            "IN, ANY and EXISTS with a sub-query stand in WHERE and HAVING only; write it as a join, or count: (select count(*) from …) > 0"
+        );
+        assert_eq!(
+            unsupported("Physical plan does not support logical expression ScalarSubquery(<subquery>)"),
             "a sub-query of this form cannot refer to the query around it; write it as a join"
+        );
+        assert_eq!(
+            unsupported(
+                "Aggregate can not be used as a sliding accumulator because `retract_batch` is not implemented: string_agg(t.name, Utf8(\",\")) ORDER BY [t.id ASC NULLS LAST]"
+            ),
+            "string_agg has no answer over a frame whose start moves; begin the frame at UNBOUNDED PRECEDING"
         );
         assert_eq!(unsupported("the object { a } is odd"), "the object { a } is odd");
     }

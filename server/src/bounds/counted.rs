@@ -69,7 +69,7 @@ pub(super) fn refused(error: &Error) {
 }
 
 /// The same array, counted until it is dropped. Errors: `ResourcesExhausted`.
-pub(super) fn counted(array: ArrayRef, pool: &Arc<dyn MemoryPool>) -> Result<ArrayRef> {
+pub fn counted(array: ArrayRef, pool: &Arc<dyn MemoryPool>) -> Result<ArrayRef> {
     let size = bytes(&array);
     if size < LARGE {
         return Ok(array);

@@ -37,6 +37,7 @@ enum Growth {
     Replace,
     RegexpReplace,
     Translate,
+    Overlay,
     Encode,
     Concat,
     ConcatWith,
@@ -50,13 +51,14 @@ enum Growth {
     ArrayReplace,
 }
 
-const FUNCTIONS: [(&str, Growth); 24] = [
+const FUNCTIONS: [(&str, Growth); 25] = [
     ("repeat", Growth::Repeat),
     ("lpad", Growth::Pad),
     ("rpad", Growth::Pad),
     ("replace", Growth::Replace),
     ("regexp_replace", Growth::RegexpReplace),
     ("translate", Growth::Translate),
+    ("overlay", Growth::Overlay),
     ("encode", Growth::Encode),
     ("concat", Growth::Concat),
     ("concat_ws", Growth::ConcatWith),
@@ -113,6 +115,7 @@ impl Growth {
             }
             // A letter is at most four bytes.
             Growth::Translate => number(0).saturating_mul(if number(2) > 0 { 4 } else { 1 }),
+            Growth::Overlay => number(0).saturating_add(number(1)),
             Growth::Encode => number(0).saturating_mul(2),
             Growth::Concat => (0..columns.len()).map(bytes).sum(),
             // The separator stands between the others.
@@ -145,6 +148,9 @@ impl Growth {
     /// The most bytes that each row can become; of one row where all share their arguments.
     fn rows(self, args: &[ColumnarValue]) -> Result<Vec<i128>> {
         let columns = args.iter().map(|arg| Measured::of(&arg.to_array(1)?)).collect::<Result<Vec<_>>>()?;
+        if self == Growth::ArrayResize && columns.get(1).is_some_and(Measured::has_negative) {
+            return Err(Error::invalid("array_resize to less than no items").with_hint("a size is not negative").into());
+        }
         let rows = args.iter().find_map(|arg| match arg {
             ColumnarValue::Array(array) => Some(array.len()),
             ColumnarValue::Scalar(_) => None,

@@ -87,6 +87,11 @@ impl Measured {
         self.each
     }
 
+    /// Whether a number is below zero.
+    pub(super) fn has_negative(&self) -> bool {
+        self.numbers.iter().any(|number| *number < 0)
+    }
+
     /// The bytes of the value of a row.
     pub(super) fn bytes(&self, row: usize) -> i128 {
         match self.holds {
@@ -113,7 +118,7 @@ fn average(array: &ArrayRef) -> i128 {
 }
 
 /// The bytes of the values of an array, whatever it shares its buffers with; of views, with all that their buffers hold.
-pub(super) fn bytes(array: &ArrayRef) -> usize {
+pub fn bytes(array: &ArrayRef) -> usize {
     if matches!(array.data_type(), DataType::Utf8View | DataType::BinaryView) {
         return array.get_array_memory_size();
     }

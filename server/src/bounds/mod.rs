@@ -10,9 +10,10 @@ mod types;
 mod unnest;
 
 pub use concatenation::replaced as with_bounded_functions;
-pub use counted::with_constants_within;
+pub use counted::{counted, with_constants_within};
 pub use functions::bounded;
 pub use literals::rows_within;
+pub use measure::bytes;
 pub use types::refuse_sizes;
 pub use unnest::NarrowUnnest;
 

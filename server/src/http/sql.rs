@@ -24,6 +24,7 @@ use url::Url;
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
 use crate::query::{Answer, Protocol, Query};
+use crate::times::refuse_unnamed;
 use crate::wire::problem::problem;
 
 /// The header that says what the cache had to do with an answer.
@@ -211,7 +212,10 @@ impl Writer {
     fn write(&mut self, batch: &RecordBatch) -> Result<Bytes> {
         match self {
             Writer::Arrow(_, writer) => writer.write(batch)?,
-            Writer::Json(_, writer) => writer.write(batch)?,
+            Writer::Json(_, writer) => {
+                refuse_unnamed(batch)?;
+                writer.write(batch)?;
+            }
             Writer::Csv(_, writer) => writer.write(batch)?,
         }
         Ok(self.take())

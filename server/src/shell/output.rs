@@ -18,6 +18,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::printable::printable;
+use crate::times::refuse_unnamed;
 
 /// No column of a table is padded further than this; longer values are written whole and push the rest of their line.
 const WIDEST: usize = 60;
@@ -88,7 +89,10 @@ impl<W: Write + Send> Output<W> {
         match self {
             Output::Table(table) => table.write(batch),
             Output::Csv(writer) => Ok(writer.write(&flat(batch)?)?),
-            Output::Json(writer) => Ok(writer.write(batch)?),
+            Output::Json(writer) => {
+                refuse_unnamed(batch)?;
+                Ok(writer.write(batch)?)
+            }
             Output::Arrow(writer) => Ok(writer.write(batch)?),
             Output::Parquet(writer) => Ok(writer.write(batch).map_err(ArrowError::from)?),
         }

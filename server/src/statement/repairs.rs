@@ -9,6 +9,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use nexus_flight_catalog::{Error, Result};
 
+use super::named_windows;
+
 /// Errors: `Unsupported`.
 pub(super) fn repair(statement: &mut Statement) -> Result<()> {
     match VisitMut::visit(statement, &mut Repairs) {
@@ -67,10 +69,12 @@ impl VisitorMut for Repairs {
                 name_columns(&mut table.query.body, &names);
             });
         }
-        let mut bodies = vec![query.body.as_ref()];
+        let mut bodies = vec![query.body.as_mut()];
         while let Some(body) = bodies.pop() {
             if let SetExpr::Select(select) = body {
                 select.from.iter().try_for_each(joins)?;
+                named_windows::write_out(select)?;
+                continue;
             }
             // Only whether a row is on the other side would count, and not how often.
             let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { continue };
@@ -81,7 +85,7 @@ impl VisitorMut for Repairs {
                         .with_hint(format!("use {op} without ALL, or number the rows with row_number() first")),
                 );
             }
-            bodies.extend([left.as_ref(), right.as_ref()]);
+            bodies.extend([left.as_mut(), right.as_mut()]);
         }
         ControlFlow::Continue(())
     }

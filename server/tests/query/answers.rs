@@ -62,6 +62,9 @@ async fn an_approximate_number_beside_an_exact_one_stays_what_it_is() {
         ("SELECT x + d FROM few WHERE id = 3", "9.3"),
         ("SELECT id FROM few WHERE y = 0.1", "1"),
         ("SELECT id FROM few WHERE y > 0.5", "3"),
+        ("SELECT id FROM few WHERE id = 1 AND NOT x IN (SELECT 0.0)", "1"),
+        ("SELECT id FROM few WHERE x IN (SELECT CAST(0.0 AS DECIMAL(4, 2)))", ""),
+        ("SELECT id FROM few WHERE d IN (SELECT 9e0)", "3"),
     ])
     .await;
 }
@@ -155,6 +158,11 @@ async fn windows_are_those_of_the_standard() {
             "false|false false|false true|true",
         ),
         (
+            "SELECT sum(id) OVER (w ROWS 1 PRECEDING), sum(id) OVER p FROM few \
+             WINDOW w AS (PARTITION BY id > 2 ORDER BY id), p AS (w ROWS UNBOUNDED PRECEDING) ORDER BY id",
+            "1|1 3|3 3|3 7|7",
+        ),
+        (
             "SELECT min(id) OVER (ORDER BY id ROWS 1 PRECEDING), max(id) OVER w FROM few WINDOW w AS (ORDER BY id) ORDER BY 2",
             "1|1 1|2 2|3 3|4",
         ),
@@ -200,6 +208,55 @@ async fn a_frame_that_slides_keeps_nothing_of_what_left_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_whole_wherever_batches_end() {
+    let counted = |size: i64| {
+        format!(
+            "SELECT bool_and(c = least({size}, 50000 - g * {size}) AND f = g * {size} AND e = f + c - 1), count(*) FROM (\
+             SELECT id / {size} AS g, count(*) OVER w AS c, first_value(id) OVER w AS f, \
+             last_value(id) OVER (w ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS e \
+             FROM generate_series(0, 49999) v(id) WINDOW w AS (PARTITION BY id / {size}))"
+        )
+    };
+    hold(&[
+        (&counted(1), "true|50000"),
+        (&counted(3000), "true|50000"),
+        (&counted(8192), "true|50000"),
+        (&counted(60000), "true|50000"),
+        ("SELECT sum(x) OVER () FROM (SELECT id AS x FROM few WHERE id > 9)", ""),
+        (
+            "SELECT x, sum(id) OVER (PARTITION BY x), string_agg(id::text, ',') FILTER (WHERE id > 1) OVER (PARTITION BY x) \
+             FROM (VALUES (1, 'b'), (2, 'a'), (3, 'b'), (4, NULL), (5, NULL)) v(id, x) ORDER BY id",
+            "b|4|3 a|2|2 b|4|3 |9|4,5 |9|4,5",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_frames() {
+    let over = |frame: &str| format!("SELECT sum(d) OVER (ORDER BY d RANGE BETWEEN {frame}) FROM few WHERE id < 4 ORDER BY d");
+    hold(&[
+        (&over("0.1 PRECEDING AND CURRENT ROW"), "9.00 10.25 20.60"),
+        (&over("0.095 PRECEDING AND CURRENT ROW"), "9.00 10.25 10.35"),
+        (&over("1000 PRECEDING AND 1 FOLLOWING"), "9.00 29.60 29.60"),
+        ("SELECT array_agg(id) OVER (RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM few WHERE id < 3", "[1, 2] [1, 2]"),
+        ("SELECT count(*) OVER (RANGE CURRENT ROW) FROM few WHERE id < 3", "2 2"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlay_counts_characters() {
+    hold(&[
+        ("SELECT overlay('数据库' PLACING 'x' FROM 2), overlay('数据库' PLACING '一二' FROM 1 FOR 1)", "数x库|一二据库"),
+        ("SELECT overlay('abcdef' PLACING 'XY' FROM 3 FOR 1), overlay('abc' PLACING 'Z' FROM 9)", "abXYdef|abcZ"),
+        ("SELECT overlay('abc' PLACING '' FROM 2), overlay('abc' PLACING NULL FROM 2) IS NULL", "abc|true"),
+        ("SELECT overlay('n' || id PLACING 'x' FROM 1) FROM few WHERE id < 3 ORDER BY id", "x1 x2"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_are_those_of_their_query() {
     hold(&[
         ("SELECT count(*) FROM few WHERE id = ANY (SELECT id FROM few WHERE id = 3)", "1"),
@@ -231,6 +288,10 @@ async fn what_would_be_wrong_is_refused() {
             Kind::Exhausted,
         ),
         ("SELECT (SELECT 1 UNION ALL SELECT 2)", Kind::Invalid),
+        ("SELECT overlay('a' PLACING 'b' FROM -5)", Kind::Invalid),
+        ("SELECT array_resize([id], -1) FROM few", Kind::Invalid),
+        ("SELECT sum(id) OVER (v ORDER BY id) FROM few WINDOW w AS (PARTITION BY x)", Kind::Invalid),
+        ("SELECT sum(id) OVER (w PARTITION BY id) FROM few WINDOW w AS (PARTITION BY x)", Kind::Invalid),
         ("SELECT sum(id) FROM few WHERE id > (SELECT 1 UNION ALL SELECT 2)", Kind::Invalid),
     ] {
         assert_eq!(fixture.error(statement).await.kind(), kind, "{statement}");

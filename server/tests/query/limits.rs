@@ -116,6 +116,29 @@ async fn columns_count_together() {
     }
 }
 
+/// Windows that would ask for gigabytes, or terabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_count_what_they_hold() {
+    let fixture = Fixture::new("[limits]\nmemory = \"64MiB\"\n");
+    fixture.source.put("many", crate::fixture::numbers(&(0..8192).collect::<Vec<_>>()));
+    for statement in [
+        "SELECT array_agg(name) OVER () FROM many",
+        "SELECT array_agg(name) OVER (RANGE CURRENT ROW) FROM many",
+        "SELECT array_agg(name) FILTER (WHERE id < 2000) OVER () FROM many",
+        "SELECT array_agg(DISTINCT name) OVER () FROM many",
+        "SELECT string_agg(name, ',') OVER (PARTITION BY id % 2) FROM many",
+        "SELECT array_agg(name) OVER (ORDER BY id) FROM many",
+        "SELECT array_agg(name) OVER (ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM many",
+        "SELECT max(x) OVER () FROM (SELECT CASE WHEN id = 0 THEN repeat('x', 100000) ELSE name END AS x FROM many)",
+        "SELECT first_value(x) OVER (ORDER BY id) FROM (SELECT id, CASE WHEN id = 0 THEN repeat('x', 100000) ELSE name END AS x FROM many)",
+        "SELECT lag(name, 8000, repeat('x', 1000000)) OVER (ORDER BY id) FROM many",
+        "SELECT sum(id) OVER () FROM generate_series(0, 5000000) v(id)",
+    ] {
+        let error = exhausted(&fixture, statement).await;
+        assert_eq!(error.kind(), Kind::Exhausted, "{statement}: {error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_within_the_bound_is_answered() {
     let fixture = Fixture::new("[limits]\nmemory = \"64MiB\"\n");
@@ -131,6 +154,8 @@ async fn a_statement_within_the_bound_is_answered() {
         ("SELECT range(5, 0), range(5, 0, -2), range(0, 1000000000000, -1)", "[]"),
         ("SELECT lpad('7', 3, '0'), rpad(NULL, 3), repeat('ab', -1), concat('a', NULL, 'b')", "007"),
         ("SELECT max(length(concat_ws(repeat('x', 100000), name, name, name))) FROM many", "200015"),
+        ("SELECT max(array_length(x)) FROM (SELECT array_agg(name) OVER (PARTITION BY id / 10) AS x FROM many)", "10"),
+        ("SELECT max(length(x)) FROM (SELECT max(name) OVER (ORDER BY id ROWS 99 PRECEDING) AS x FROM many)", "5"),
         // Each literal is in each row of a batch, which is made of fewer rows.
         ("SELECT max(length(x)), count(*) FROM (SELECT repeat('x', 100000) || name AS x FROM many)", "8192"),
     ] {

@@ -47,7 +47,7 @@ async fn nothing_writes_and_nothing_sets() {
     assert!(fixture.rows("SELECT count(*) AS c FROM numbers").await.contains("| 3 |"));
     insta::assert_snapshot!(messages.join("\n"), @r#"
     CREATE TABLE t AS SELECT 1
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     CREATE VIEW v AS SELECT 1
         unsupported: CREATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     CREATE SCHEMA s
@@ -57,17 +57,17 @@ async fn nothing_writes_and_nothing_sets() {
     CREATE FUNCTION f() RETURNS INT RETURN 1
         unsupported: CREATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     DROP TABLE numbers
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     ALTER TABLE numbers ADD COLUMN a INT
         unsupported: ALTER is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     TRUNCATE TABLE numbers
         unsupported: TRUNCATE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     INSERT INTO numbers VALUES (9, 'n9')
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     UPDATE numbers SET id = 1
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     DELETE FROM numbers
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     MERGE INTO numbers USING other ON numbers.id = other.id WHEN MATCHED THEN DELETE
         unsupported: MERGE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     COPY numbers TO '/tmp/out.csv'

@@ -117,13 +117,13 @@ async fn what_cannot_be_written_says_why_and_leaves_all_as_it_was() {
     assert!(fixture.rows("SELECT count(*) AS c, max(name) AS n FROM t").await.contains("| 1 | one |"));
     insta::assert_snapshot!(messages.join("\n"), @r#"
     INSERT INTO test.numbers VALUES (9, 'n9')
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     CREATE TABLE test.main.t AS SELECT 1
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     DROP TABLE test.numbers
-        unsupported: a catalog of kind "counted" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "counted" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     CREATE TABLE system.main.t AS SELECT 1
-        unsupported: a catalog of kind "system" does not offer ingest; the table of capabilities in the connector reference says what each kind offers
+        unsupported: a catalog of kind "system" does not offer writing (ingest); the table of capabilities in the connector reference says what each kind offers
     CREATE TABLE information_schema.t AS SELECT 1
         unsupported: information_schema cannot be written: it is made of what is there
     CREATE TABLE t AS SELECT 1

@@ -23,6 +23,8 @@ use super::whole_numbers;
 const HEAD: usize = 4 * 1024 * 1024;
 /// How many rows types are guessed from.
 const ROWS: usize = 20_000;
+/// How many columns are guessed, those within others among them.
+const COLUMNS: usize = 10_000;
 
 /// How text is read.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,11 @@ pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &Fil
         Format::Json => json_columns(lines(&head, whole))?,
         Format::Arrow | Format::Parquet => arrow_file::columns(head).await?,
     };
+    let columns = schema.flattened_fields().len();
+    if is_text && columns > COLUMNS {
+        let message = format!("the first rows have {columns} columns and keys, the limit is {COLUMNS}");
+        return Err(Error::data(message).with_hint("declare the table's columns").into());
+    }
     Ok(Seen { schema, statistics: None })
 }
 

@@ -312,7 +312,8 @@ fn partitions(
             Some(field) => field.clone(),
             None => {
                 let mut texts = folders.iter().filter_map(|values| values.get(index)?.1.as_deref());
-                let whole = texts.all(|text| text.parse::<i64>().is_ok_and(|number| number.to_string() == text));
+                // As other engines do, `month=01` is a number too.
+                let whole = texts.all(|text| text.parse::<i64>().is_ok() && !text.starts_with('+'));
                 Field::new(*name, if whole { DataType::Int64 } else { DataType::Utf8 }, true)
             }
         })

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 
 mod arrow_file;
 mod config;
+mod decoding;
 mod footers;
 mod format;
 mod heads;

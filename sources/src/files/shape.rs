@@ -1,6 +1,6 @@
 //! The columns of a table and what is known of its rows, from the heads or footers of its files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -62,14 +62,14 @@ impl Shape {
             same_headers(store, &listing.files, &seen)?;
         }
         let lenient = matches!(listing.format, Format::Csv | Format::Json);
-        let mut merged: Vec<(FieldRef, usize)> = Vec::new();
+        let mut merged = Merged::default();
         for (index, (file, seen)) in listing.files.iter().zip(&seen).enumerate() {
             for field in seen.schema.fields() {
                 // A column that folders hold is taken from there, as other engines do.
                 if listing.partitions.iter().any(|partition| partition.name() == field.name()) {
                     continue;
                 }
-                merge(&mut merged, field, index, lenient).map_err(|(first, held)| {
+                merged.add(field, index, lenient).map_err(|(first, held)| {
                     let other = listing.files.get(first).map(|file| store.show(&file.meta.location)).unwrap_or_default();
                     let (name, found) = (field.name(), field.data_type());
                     Error::data(format!("the column \"{name}\" is {found} here and {held} in {other}"))
@@ -78,10 +78,9 @@ impl Shape {
                 })?;
             }
         }
-        // A column that a file lacks is NULL there.
-        let everywhere = |name: &str| seen.iter().all(|seen| seen.schema.column_with_name(name).is_some());
-        let fields = merged.into_iter().map(|(field, _)| {
-            let nullable = field.is_nullable() || !everywhere(field.name());
+        let fields = merged.columns.into_iter().map(|Column { field, files, .. }| {
+            // A column that a file lacks is NULL there.
+            let nullable = field.is_nullable() || files < seen.len();
             // Nothing is known of a column without a value so far; as text, whatever comes later is kept.
             let data_type = match field.data_type() {
                 DataType::Null if lenient => DataType::Utf8,
@@ -158,15 +157,36 @@ fn plain(field: &Field) -> Field {
     Field::new(field.name(), data_type, field.is_nullable())
 }
 
-/// Adds the field of a file to what is merged so far. Errors: the first file with a type that does not fit, and that type.
-fn merge(merged: &mut Vec<(FieldRef, usize)>, field: &FieldRef, file: usize, lenient: bool) -> Result<(), (usize, DataType)> {
-    let Some((held, first)) = merged.iter_mut().find(|(held, _)| held.name() == field.name()) else {
-        merged.push((Arc::clone(field), file));
-        return Ok(());
-    };
-    let common = common(held.data_type(), field.data_type(), lenient).ok_or_else(|| (*first, held.data_type().clone()))?;
-    *held = Arc::new(Field::new(held.name(), common, held.is_nullable() || field.is_nullable()));
-    Ok(())
+/// The columns of several files.
+#[derive(Default)]
+struct Merged {
+    columns: Vec<Column>,
+    /// Where each of them is.
+    named: HashMap<String, usize>,
+}
+
+struct Column {
+    field: FieldRef,
+    /// The first file that has it.
+    first: usize,
+    /// How many have it.
+    files: usize,
+}
+
+impl Merged {
+    /// Adds the field of a file. Errors: the first file with a type that does not fit, and that type.
+    fn add(&mut self, field: &FieldRef, file: usize, lenient: bool) -> Result<(), (usize, DataType)> {
+        let Some(held) = self.named.get(field.name()).and_then(|index| self.columns.get_mut(*index)) else {
+            self.named.insert(field.name().clone(), self.columns.len());
+            self.columns.push(Column { field: Arc::clone(field), first: file, files: 1 });
+            return Ok(());
+        };
+        let (one, other) = (held.field.data_type(), field.data_type());
+        let common = common(one, other, lenient).ok_or_else(|| (held.first, one.clone()))?;
+        held.field = Arc::new(Field::new(field.name(), common, held.field.is_nullable() || field.is_nullable()));
+        held.files += 1;
+        Ok(())
+    }
 }
 
 /// The type that holds every value of both, if there is one. What was only guessed from text may become text again.

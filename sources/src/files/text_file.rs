@@ -6,15 +6,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use bytes::Bytes;
-use datafusion::datasource::file_format::csv::CsvDecoder;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use datafusion::datasource::file_format::json::JsonDecoder;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion_datasource::decoder::{DecoderDeserializer, deserialize_stream};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use datafusion_datasource::{RangeCalculation, calculate_range};
 use futures::stream::{self, BoxStream};
@@ -22,11 +18,14 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use nexus_flight_catalog::Error;
 use object_store::{GetOptions, ObjectStore};
 
+use super::decoding::{Decoder, Pieces, batches};
 use super::format::Format;
 use super::heads;
 use super::quotes::Quotes;
 
-type Pieces = BoxStream<'static, DataFusionResult<Bytes>>;
+/// The values of a batch that is read, in all its columns together.
+const CELLS: usize = 1 << 20;
+
 type Batches = BoxStream<'static, DataFusionResult<RecordBatch>>;
 
 /// How the text files of a table are read.
@@ -73,7 +72,7 @@ impl FileOpener for Opener {
             let bytes = opener.store.get_opts(&file.object_meta.location, options).await?.into_stream();
             let bytes = opener.compression.convert_stream(bytes.map_err(DataFusionError::from).boxed())?;
             match opener.text.format {
-                Format::Csv => opener.csv(bytes),
+                Format::Csv => Ok(opener.csv(bytes)),
                 _ => opener.json(bytes),
             }
         }
@@ -82,33 +81,39 @@ impl FileOpener for Opener {
 }
 
 impl Opener {
-    fn csv(self, bytes: Pieces) -> DataFusionResult<Batches> {
-        let decoder = arrow::csv::ReaderBuilder::new(Arc::clone(self.schema.file_schema()))
+    fn csv(self, bytes: Pieces) -> Batches {
+        let columns = self.schema.file_schema();
+        let decoder = arrow::csv::ReaderBuilder::new(Arc::clone(columns))
             .with_header(self.text.options.header)
             .with_delimiter(self.text.options.delimiter)
-            .with_batch_size(self.batch_size)
+            .with_batch_size(self.rows(columns))
             .with_projection(self.wanted)
             .build_decoder();
-        let bytes = whole(bytes, Quotes::new(self.text.options.delimiter));
-        let batches = deserialize_stream(bytes.fuse(), DecoderDeserializer::new(CsvDecoder::new(decoder)));
-        Ok(batches.map_err(DataFusionError::from).boxed())
+        let decoder = Decoder::Csv(Box::new(decoder), Quotes::new(self.text.options.delimiter));
+        batches(bytes, decoder).map_err(DataFusionError::from).boxed()
     }
 
     fn json(self, bytes: Pieces) -> DataFusionResult<Batches> {
         let columns = self.schema.file_schema();
         let read = if self.text.guessed { self.every_key() } else { Arc::new(columns.project(&self.wanted)?) };
+        let rows = self.rows(&read);
         // Numbers in a column of text are read as they are written.
         let decoder = arrow::json::ReaderBuilder::new(read)
-            .with_batch_size(self.batch_size)
+            .with_batch_size(rows)
             .with_coerce_primitive(true)
             .with_strict_mode(self.text.guessed)
             .build_decoder()?;
-        let batches = deserialize_stream(bytes.fuse(), DecoderDeserializer::new(JsonDecoder::new(decoder)));
+        let batches = batches(bytes, Decoder::Json(decoder));
         if !self.text.guessed {
             return Ok(batches.map_err(DataFusionError::from).boxed());
         }
         let wanted = self.wanted;
         Ok(batches.map(move |batch| Ok(batch.map_err(unguessed)?.project(&wanted)?)).boxed())
+    }
+
+    /// The rows of a batch: fewer where there are many columns, each of which takes memory for every row.
+    fn rows(&self, read: &Schema) -> usize {
+        self.batch_size.min(CELLS / read.flattened_fields().len().max(1)).max(1)
     }
 
     /// The columns, and the keys that may stand in the files although folders give their values.
@@ -131,21 +136,4 @@ fn unguessed(cause: ArrowError) -> DataFusionError {
         None => return cause.into(),
     };
     error.with_hint("declare the table's columns, each with a type that holds all its values, such as VARCHAR or DECIMAL").into()
-}
-
-/// The same bytes, with an error at their end where they end within a value.
-fn whole(bytes: Pieces, quotes: Quotes) -> Pieces {
-    let next = |(mut bytes, mut quotes): (Pieces, Quotes)| async move {
-        match bytes.try_next().await? {
-            Some(piece) => {
-                quotes.piece(&piece);
-                Ok(Some((piece, (bytes, quotes))))
-            }
-            None => {
-                quotes.end()?;
-                Ok(None)
-            }
-        }
-    };
-    stream::try_unfold((bytes, quotes), next).boxed()
 }

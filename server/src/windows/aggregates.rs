@@ -1,10 +1,8 @@
 //! Aggregates over frames that slide. DataFusion takes what leaves a frame from its sum again: of 1e16 and 1 that leaves 0, and
 //! once there was an infinity it leaves NaN for ever. And where nothing but NULLs is left, some have no answer, or the last one.
 
-mod counted;
-mod frame;
-
 use std::any::Any;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
@@ -12,6 +10,7 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::udf_eq::UdfEq;
@@ -21,27 +20,51 @@ use datafusion::logical_expr::{
     StatisticsArgs,
 };
 
-use counted::Counted;
-use frame::{Frame, Spread};
+use super::answers::{Answering, is_sized_by_value};
+use super::counted::Counted;
+use super::frame::{Frame, Spread};
 
-const FUNCTIONS: [&str; 7] = ["sum", "avg", "min", "var", "var_pop", "stddev", "stddev_pop"];
+const FUNCTIONS: [&str; 10] = ["sum", "avg", "min", "max", "var", "var_pop", "stddev", "stddev_pop", "array_agg", "string_agg"];
 
-/// Puts these aggregates in the place of DataFusion's. Elsewhere than over frames that slide they are the same.
-pub fn register(state: &mut SessionState) -> Result<()> {
+pub(super) fn register(state: &mut SessionState) -> Result<()> {
+    let pool = Arc::clone(&state.runtime_env().memory_pool);
     for name in FUNCTIONS {
         let inner = Arc::clone(state.udaf(name)?.inner());
-        state.register_udaf(Arc::new(AggregateUDF::new_from_impl(Sliding { inner: inner.into() })))?;
+        let windowed = Windowed { inner: inner.into(), pool: Arc::clone(&pool) };
+        state.register_udaf(Arc::new(AggregateUDF::new_from_impl(windowed)))?;
     }
     Ok(())
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Sliding {
+/// An aggregate that is fit for windows.
+#[derive(Debug)]
+struct Windowed {
     inner: UdfEq<Arc<dyn AggregateUDFImpl>>,
+    pool: Arc<dyn MemoryPool>,
+}
+
+impl PartialEq for Windowed {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for Windowed {}
+
+impl Hash for Windowed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl Windowed {
+    fn answering(&self, inner: Box<dyn Accumulator>, answer: &DataType) -> Box<dyn Accumulator> {
+        if is_sized_by_value(answer) { Box::new(Answering::new(inner, &self.pool)) } else { inner }
+    }
 }
 
 #[warn(clippy::missing_trait_methods)]
-impl AggregateUDFImpl for Sliding {
+impl AggregateUDFImpl for Windowed {
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         if !args.is_distinct && args.expr_fields.iter().all(|field| field.data_type() == &DataType::Float64) {
             match self.name() {
@@ -54,8 +77,14 @@ impl AggregateUDFImpl for Sliding {
                 _ => {}
             }
         }
-        let none = ScalarValue::try_from(args.return_type())?;
-        Ok(Box::new(Counted::new(self.inner.create_sliding_accumulator(args)?, none)))
+        let answer = args.return_type().clone();
+        let inner = self.inner.create_sliding_accumulator(args)?;
+        // What is neither a list nor a joined text has no answer where there is no value.
+        let inner: Box<dyn Accumulator> = match self.name() {
+            "array_agg" | "string_agg" => inner,
+            _ => Box::new(Counted::new(inner, ScalarValue::try_from(&answer)?)),
+        };
+        Ok(self.answering(inner, &answer))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -107,7 +136,8 @@ impl AggregateUDFImpl for Sliding {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.inner.accumulator(args)
+        let answer = args.return_type().clone();
+        Ok(self.answering(self.inner.accumulator(args)?, &answer))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -124,7 +154,7 @@ impl AggregateUDFImpl for Sliding {
 
     fn with_beneficial_ordering(self: Arc<Self>, beneficial: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
         let inner = Arc::clone(&self.inner).with_beneficial_ordering(beneficial)?;
-        Ok(inner.map(|inner| Arc::new(Sliding { inner: inner.into() }) as _))
+        Ok(inner.map(|inner| Arc::new(Windowed { inner: inner.into(), pool: Arc::clone(&self.pool) }) as _))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
@@ -136,7 +166,14 @@ impl AggregateUDFImpl for Sliding {
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        self.inner.reverse_expr()
+        match self.inner.reverse_expr() {
+            // It is itself, as DataFusion has it.
+            ReversedUDAF::Reversed(function) => {
+                let windowed = Self { inner: Arc::clone(function.inner()).into(), pool: Arc::clone(&self.pool) };
+                ReversedUDAF::Reversed(Arc::new(AggregateUDF::new_from_impl(windowed)))
+            }
+            other => other,
+        }
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {

@@ -1,0 +1,73 @@
+//! Frames, where DataFusion's own reading of them fails later.
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
+use datafusion::common::DFSchema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::WindowFunctionParams;
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::rewrite;
+
+/// Settles frames before the analysis gives every expression its type.
+///
+/// - Without an order all rows are peers of one another (ISO/IEC 9075-2, window clause), so that a range that ends at the
+///   current row is all of the partition, and is written so.
+/// - A range of decimals is the distance of a value from another, which has one more digit and is then not compared with it.
+#[derive(Debug)]
+pub struct Frames;
+
+impl AnalyzerRule for Frames {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        rewrite::expressions(plan, |expr, schema| expr.transform_up(|expr| settled(expr, schema)), Ok)
+    }
+
+    fn name(&self) -> &str {
+        "frames"
+    }
+}
+
+fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Expr::WindowFunction(function) = &mut expr else { return Ok(Transformed::no(expr)) };
+    let WindowFunctionParams { order_by, window_frame, .. } = &mut function.params;
+    if window_frame.units != WindowFrameUnits::Range {
+        return Ok(Transformed::no(expr));
+    }
+    let bounds = [&window_frame.start_bound, &window_frame.end_bound];
+    // DataFusion writes a constant where there was none.
+    if order_by.iter().all(|key| matches!(key.expr, Expr::Literal(..))) {
+        if !bounds.into_iter().all(|bound| bound.is_unbounded() || *bound == WindowFrameBound::CurrentRow) {
+            return Ok(Transformed::no(expr));
+        }
+        *window_frame = WindowFrame::new(None);
+        order_by.clear();
+        return Ok(Transformed::yes(expr));
+    }
+    let scale = bounds.into_iter().filter_map(distance).map(scale).max();
+    let ([key], Some(scale)) = (order_by.as_mut_slice(), scale) else { return Ok(Transformed::no(expr)) };
+    let widest = match key.expr.get_type(schema)? {
+        DataType::Decimal32(_, own) | DataType::Decimal64(_, own) | DataType::Decimal128(_, own) => {
+            DataType::Decimal128(DECIMAL128_MAX_PRECISION, own.max(scale))
+        }
+        DataType::Decimal256(_, own) => DataType::Decimal256(DECIMAL256_MAX_PRECISION, own.max(scale)),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    key.expr = Expr::Cast(Cast::new(Box::new(key.expr.clone()), widest));
+    Ok(Transformed::yes(expr))
+}
+
+/// How far a bound is from the current row, as it is written.
+fn distance(bound: &WindowFrameBound) -> Option<String> {
+    match bound {
+        WindowFrameBound::Preceding(value) | WindowFrameBound::Following(value) if !value.is_null() => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+/// The digits behind the point.
+fn scale(number: String) -> i8 {
+    let digits = number.split_once('.').map_or(0, |(_, digits)| digits.len());
+    i8::try_from(digits).unwrap_or(i8::MAX).min(DECIMAL128_MAX_PRECISION as i8)
+}
