@@ -68,6 +68,7 @@ public final class Probe {
             case "writes" -> writes(connection);
             case "metadata" -> metadata(connection.getMetaData());
             case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
+            case "load" -> print("load", Load.run(rest));
             default -> throw new IllegalArgumentException(command);
         }
     }

@@ -76,6 +76,11 @@ impl Gateway {
         Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner }))
     }
 
+    /// The bytes that statements hold of `limits.memory`.
+    pub fn reserved(&self) -> usize {
+        self.planner.functions().runtime_env().memory_pool.reserved()
+    }
+
     /// Asks all configured sources at once whether they answer. Gives an error for each that does not, with the file and line
     /// of what is wrong, or of its catalog.
     pub async fn unreachable(&self, config: &Config) -> Vec<Error> {

@@ -267,6 +267,9 @@ async fn new_files_are_seen_and_change_the_version() {
 #[tokio::test]
 async fn text_without_an_end() {
     let (dir, source) = folder();
+    write(&dir.path().join("array.json"), &format!("[{{\"a\":\"{}\"}}]", "x".repeat(10_000)));
+    let error = table(&source, "array").await.unwrap_err();
+    insta::assert_snapshot!(shown(&error, dir.path()), @"data: DIR/array.json: the file is one array of JSON, and not an object in each line; write an object in each line, as jq -c '.[]' does");
     let names = |count: usize| (0..count).map(|number| format!("c{number}")).collect::<Vec<_>>();
     write(&dir.path().join("wide.csv"), &format!("{}\n", names(10_001).join(",")));
     let keys = names(10_001).iter().map(|name| format!("\"{name}\":1")).collect::<Vec<_>>().join(",");

@@ -9,6 +9,9 @@ use super::{Cause, Error, Kind, Place, list, nearest};
 /// Functions that stand over a window only.
 const OVER_WINDOWS: [&str; 8] = ["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"];
 
+/// The letters of a foreign message that are kept.
+const LONGEST: usize = 1000;
+
 /// Through DataFusion and back an error keeps its kind, place and hint.
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
@@ -109,6 +112,7 @@ fn from_shared(error: &DataFusionError) -> Error {
             None => Error::unavailable(sentence(&cause.to_string())),
         },
         DataFusionError::ResourcesExhausted(message) => Error::from(DataFusionError::ResourcesExhausted(message.clone())),
+        DataFusionError::NotImplemented(message) => from_unsupported(message),
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             ArrowError::ExternalError(cause) if cause.is::<Error>() => {
                 cause.downcast_ref::<Error>().map_or_else(|| Error::internal("no cause"), Error::copied)
@@ -137,6 +141,9 @@ fn from_io(cause: std::io::Error) -> Error {
 
 /// DataFusion writes what it would propose on a line of its own.
 fn from_plan(text: &str) -> Error {
+    if text.contains("can not be used as a sliding accumulator") {
+        return from_unsupported(text);
+    }
     if let Some(error) = from_signature(text) {
         return error;
     }
@@ -238,6 +245,8 @@ fn sentence(text: &str) -> String {
         text = text.strip_prefix(label).unwrap_or(text);
     }
     let text = without_tree(text).trim_end_matches('.');
+    // What is longer shows what it is about, which may be all of a file.
+    let text = text.char_indices().nth(LONGEST).and_then(|(end, _)| text.get(..end)).unwrap_or(text);
     let mut letters = text.chars();
     match (letters.next(), letters.next()) {
         // An acronym keeps its capitals.

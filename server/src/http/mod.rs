@@ -26,8 +26,9 @@ pub fn router(gateway: Arc<Gateway>, metrics: PrometheusHandle, longest: usize) 
         // As JSON a statement may take six bytes for each of its own; its own length is checked where it is parsed.
         .layer(DefaultBodyLimit::max(longest.saturating_mul(6).saturating_add(4 << 10)))
         .with_state(Arc::clone(&gateway));
-    let health = Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(gateway);
-    let metrics = Router::new().route("/metrics", get(expose)).with_state(metrics);
+    let health =
+        Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(Arc::clone(&gateway));
+    let metrics = Router::new().route("/metrics", get(expose)).with_state((gateway, metrics));
     let pages = "POST /v1/sql, GET /livez, /readyz, /metrics";
     statements
         .merge(health)
@@ -48,6 +49,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     }
 }
 
-async fn expose(State(metrics): State<PrometheusHandle>) -> Response {
+async fn expose(State((gateway, metrics)): State<(Arc<Gateway>, PrometheusHandle)>) -> Response {
+    metrics::gauge!("nexus_memory_reserved_bytes").set(gateway.reserved() as f64);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }

@@ -2,18 +2,20 @@
 
 use std::collections::VecDeque;
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::sql::CommandGetTables;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use arrow_flight::{FlightInfo, HandshakeRequest, Ticket};
+use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTables};
+use arrow_flight::{FlightInfo, HandshakeRequest, IpcMessage, Ticket};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Result};
 use secrecy::{ExposeSecret, SecretString};
@@ -201,18 +203,59 @@ impl Client {
         self.rows(info)
     }
 
+    /// Lists the catalogs.
+    pub(super) async fn catalogs(&mut self) -> Result<Rows<'_>> {
+        let info = self.sql.get_catalogs().await;
+        self.rows(info)
+    }
+
+    /// Lists the schemas.
+    pub(super) async fn schemas(&mut self) -> Result<Rows<'_>> {
+        let info = self.sql.get_db_schemas(CommandGetDbSchemas::default()).await;
+        self.rows(info)
+    }
+
+    /// The columns of the tables of a name, which may be written with its schema, or with its catalog too. Errors:
+    /// `NotFound` where there is none.
+    pub(super) async fn columns(&mut self, table: &str) -> Result<Rows<'_>> {
+        let parts: Vec<&str> = table.rsplit('.').collect();
+        let part = |at: usize| parts.get(at).map(|name| name.trim_matches('"').to_owned());
+        let command = CommandGetTables {
+            catalog: part(2),
+            // It is a pattern, in which these are no letters.
+            db_schema_filter_pattern: part(1).map(|name| literal(&name)),
+            table_name_filter_pattern: part(0).map(|name| literal(&name)),
+            include_schema: true,
+            ..CommandGetTables::default()
+        };
+        let info = self.sql.get_tables(command).await;
+        let mut tables = self.rows(info)?;
+        let mut described = Vec::new();
+        while let Some(batch) = tables.next().await? {
+            described.push(described_columns(&batch)?);
+        }
+        drop(tables);
+        if described.iter().all(|batch| batch.num_rows() == 0) {
+            return Err(Error::not_found(format!("there is no table {table}")).with_hint("\\d lists the tables"));
+        }
+        let schema = described.first().map(RecordBatch::schema);
+        Ok(Rows { client: self, ready: described.into(), tickets: VecDeque::new(), stream: None, schema })
+    }
+
     fn rows(&mut self, info: Result<FlightInfo, FlightError>) -> Result<Rows<'_>> {
         let info = info.map_err(|error| self.address.flight(error))?;
         // Locations are left aside: the server that was asked is the one that can be reached.
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.clone()).collect();
         let schema = if info.schema.is_empty() { None } else { info.try_decode_schema().ok().map(SchemaRef::new) };
-        Ok(Rows { client: self, tickets, stream: None, schema })
+        Ok(Rows { client: self, ready: VecDeque::new(), tickets, stream: None, schema })
     }
 }
 
 /// The rows of a statement. Dropping it cancels what still runs.
 pub(super) struct Rows<'a> {
     client: &'a mut Client,
+    /// Those that are here already.
+    ready: VecDeque<RecordBatch>,
     tickets: VecDeque<Ticket>,
     stream: Option<FlightRecordBatchStream>,
     schema: Option<SchemaRef>,
@@ -226,6 +269,9 @@ impl Rows<'_> {
 
     /// The next batch.
     pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Ok(Some(batch));
+        }
         let address = &self.client.address;
         loop {
             let Some(stream) = &mut self.stream else {
@@ -244,6 +290,41 @@ impl Rows<'_> {
             }
         }
     }
+}
+
+/// A name as a pattern that only it matches.
+fn literal(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+/// The columns of tables that were listed with their schemas, a row each.
+fn described_columns(tables: &RecordBatch) -> Result<RecordBatch> {
+    let text = |name: &str| tables.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+    let unread = || Error::data("the list of tables is not as Flight SQL has it");
+    let names = text("table_name").ok_or_else(unread)?;
+    let schemas = tables.column_by_name("table_schema").and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(unread)?;
+    let mut rows: [Vec<Option<String>>; 6] = Default::default();
+    for table in 0..tables.num_rows() {
+        let schema = Schema::try_from(IpcMessage(Bytes::copy_from_slice(schemas.value(table))))?;
+        for field in schema.fields() {
+            let said = |key: &str| field.metadata().get(key).cloned();
+            let of = |column: Option<&StringArray>| {
+                column.filter(|column| column.is_valid(table)).map(|column| column.value(table).to_owned())
+            };
+            let row = [
+                of(text("catalog_name")),
+                of(text("db_schema_name")),
+                Some(names.value(table).to_owned()),
+                Some(field.name().clone()),
+                Some(said("ARROW:FLIGHT:SQL:TYPE_NAME").unwrap_or_else(|| field.data_type().to_string())),
+                Some(if field.is_nullable() { "yes" } else { "no" }.to_owned()),
+            ];
+            rows.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+    }
+    let names = ["catalog", "schema", "table", "column", "type", "nullable"];
+    let columns = names.into_iter().zip(rows).map(|(name, values)| (name, Arc::new(StringArray::from(values)) as ArrayRef, true));
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }
 
 #[cfg(test)]

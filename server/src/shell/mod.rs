@@ -1,6 +1,7 @@
 //! `nexus sql`: statements from the command line, a pipe or a prompt, sent to any Flight SQL server.
 
 mod client;
+mod completion;
 mod destination;
 mod output;
 mod repl;
@@ -9,6 +10,7 @@ mod split;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -130,7 +132,11 @@ fn password(user: &str) -> Result<SecretString> {
 #[derive(Clone, Copy)]
 enum Ask<'a> {
     Statement(&'a str),
+    Catalogs,
+    Schemas,
     Tables(Option<&'a str>),
+    /// Those of the tables with a name.
+    Columns(&'a str),
 }
 
 /// How a statement came to its end.
@@ -146,6 +152,7 @@ struct Total {
     rows: u64,
     bytes: u64,
     took: Duration,
+    columns: SchemaRef,
 }
 
 /// Runs one statement and writes its rows as they come. Ctrl-C drops the stream, which tells the server to stop.
@@ -161,13 +168,16 @@ async fn run_statement(client: &mut Client, ask: Ask<'_>, format: Format, to: &m
 async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut Destination) -> Result<Done> {
     let start = Instant::now();
     let progress = progress();
-    let mut total = Total { rows: 0, bytes: 0, took: Duration::ZERO };
     let mut rows = match ask {
         Ask::Statement(statement) => client.query(statement).await?,
+        Ask::Catalogs => client.catalogs().await?,
+        Ask::Schemas => client.schemas().await?,
         Ask::Tables(pattern) => client.tables(pattern).await?,
+        Ask::Columns(table) => client.columns(table).await?,
     };
     let mut next = rows.next().await?;
     let schema = schema(&rows);
+    let mut total = Total { rows: 0, bytes: 0, took: Duration::ZERO, columns: Arc::clone(&schema) };
     // Only what goes wrong with writing is asked for its reason here: a server's connection breaks in the same words.
     let written = |result: Result<()>| match result {
         Err(error) if output::reader_is_gone(&error) => Ok(false),

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use indicatif::{HumanBytes, HumanCount};
 use nexus_flight_catalog::{Error, Result};
 use rustyline::completion::Completer;
@@ -14,31 +16,42 @@ use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
-use rustyline::{ColorMode, DefaultEditor, Editor, Helper};
+use rustyline::{ColorMode, Editor, Helper};
 use secrecy::SecretString;
 
 use super::client::Client;
+use super::completion::Names;
 use super::destination::Destination;
 use super::output::Format;
 use super::{Ask, Done, run_statement, split};
 
 const HELP: &str = "\
 Statements end with a semicolon and may take several lines.
-  \\d [PATTERN]   list the tables, or those whose name is like PATTERN
-  \\q             leave, as exit, quit and Ctrl-D do
-  \\?             this help
-Ctrl-C drops what is typed, or cancels the statement that runs.";
+  \\d TABLE        show the columns of a table
+  \\d, \\dt [LIKE]  list the tables, or those whose name is like a pattern
+  \\dn             list the schemas
+  \\l              list the catalogs
+  \\q              leave, as exit, quit and Ctrl-D do
+  \\?              this help
+Tab completes words of SQL, and names. Ctrl-C drops what is typed, or cancels the statement that runs.";
+
+/// How long the prompt waits for the names that can be completed.
+const LISTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Asks for statements and runs them until the user leaves. A statement that fails is told and the prompt comes back.
 pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode> {
-    let mut editor = DefaultEditor::new().map_err(unusable)?;
+    let mut editor: Editor<Names, DefaultHistory> = Editor::new().map_err(unusable)?;
+    let mut names = Names::default();
+    // Without names the prompt is as good for all else.
+    let _ = tokio::time::timeout(LISTED_WITHIN, listed(client, &mut names)).await;
+    editor.set_helper(Some(names));
     let history = history();
     if let Some(path) = &history {
         let _ = path.parent().map(std::fs::create_dir_all);
         // There is none the first time.
         let _ = editor.load_history(path);
     }
-    let remember = |editor: &mut DefaultEditor, entry: &str| {
+    let remember = |editor: &mut Editor<Names, DefaultHistory>, entry: &str| {
         // A history that cannot be kept is not worth an error. It is kept at once: a terminal may be closed at any time.
         let _ = editor.add_history_entry(entry);
         let _ = history.as_ref().map(|path| editor.append_history(path));
@@ -53,12 +66,22 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
             Ok(line) if typed.is_empty() && line.trim_start().starts_with('\\') => {
                 remember(&mut editor, line.trim());
                 let mut words = line.split_whitespace();
-                match (words.next(), words.next()) {
+                let ask = match (words.next(), words.next()) {
                     (Some("\\q"), _) => break,
-                    (Some("\\d"), pattern) => drop(show(client, Ask::Tables(pattern), Format::Table).await),
-                    (Some("\\?"), _) => eprintln!("{HELP}"),
-                    (command, _) => eprintln!("error: there is no command {}; \\? lists them", command.unwrap_or_default()),
-                }
+                    (Some("\\d"), Some(table)) => Ask::Columns(table),
+                    (Some("\\d" | "\\dt"), pattern) => Ask::Tables(pattern),
+                    (Some("\\dn"), _) => Ask::Schemas,
+                    (Some("\\l"), _) => Ask::Catalogs,
+                    (Some("\\?"), _) => {
+                        eprintln!("{HELP}");
+                        continue;
+                    }
+                    (command, _) => {
+                        eprintln!("error: there is no command {}; \\? lists them", command.unwrap_or_default());
+                        continue;
+                    }
+                };
+                let _ = show(client, ask, Format::Table).await;
             }
             Ok(line) => {
                 if !typed.is_empty() {
@@ -79,8 +102,14 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
                 }
                 for statement in &statements {
                     // Ctrl-C is meant for all that was typed.
-                    if show(client, Ask::Statement(statement), format).await.is_break() {
-                        break;
+                    match show(client, Ask::Statement(statement), format).await {
+                        ControlFlow::Break(()) => break,
+                        ControlFlow::Continue(None) => {}
+                        ControlFlow::Continue(Some(columns)) => {
+                            if let Some(names) = editor.helper_mut() {
+                                names.columns(&columns);
+                            }
+                        }
                     }
                 }
                 // A comment or blank line alone does not begin a statement.
@@ -94,14 +123,24 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a statement and tells how it went. Breaks where the user cancelled it.
-async fn show(client: &mut Client, ask: Ask<'_>, format: Format) -> ControlFlow<()> {
+/// The names of catalogs, schemas and tables.
+async fn listed(client: &mut Client, names: &mut Names) -> Result<()> {
+    let mut tables = client.tables(None).await?;
+    while let Some(batch) = tables.next().await? {
+        names.list(&batch);
+    }
+    Ok(())
+}
+
+/// Runs a statement and tells how it went. Gives the columns of what it answered. Breaks where the user cancelled it.
+async fn show(client: &mut Client, ask: Ask<'_>, format: Format) -> ControlFlow<(), Option<SchemaRef>> {
     let mut to = Destination::stdout();
     match run_statement(client, ask, format, &mut to).await {
         Ok(Done::Whole(total)) => {
             let took = total.took.as_secs_f64();
             let rows = if total.rows == 1 { "row" } else { "rows" };
             eprintln!("{} {rows}, {}, {took:.3} s", HumanCount(total.rows), HumanBytes(total.bytes));
+            return ControlFlow::Continue(Some(total.columns));
         }
         Ok(Done::Interrupted) => {
             eprintln!("cancelled");
@@ -110,7 +149,7 @@ async fn show(client: &mut Client, ask: Ask<'_>, format: Format) -> ControlFlow<
         Ok(Done::ReaderGone) => {}
         Err(error) => eprintln!("error: {error}"),
     }
-    ControlFlow::Continue(())
+    ControlFlow::Continue(None)
 }
 
 /// Where the history is kept, by the XDG rules.

@@ -24,11 +24,15 @@ use super::answers::{Answering, is_sized_by_value};
 use super::counted::Counted;
 use super::frame::{Frame, Spread};
 
-const FUNCTIONS: [&str; 10] = ["sum", "avg", "min", "max", "var", "var_pop", "stddev", "stddev_pop", "array_agg", "string_agg"];
+/// Those over frames that slide.
+const SLIDING: [&str; 9] = ["sum", "avg", "min", "max", "var", "var_pop", "stddev", "stddev_pop", "bit_xor"];
+/// Those over frames from the first row only.
+const GROWING: [&str; 9] =
+    ["array_agg", "string_agg", "bool_and", "bool_or", "bit_and", "bit_or", "median", "corr", "approx_distinct"];
 
 pub(super) fn register(state: &mut SessionState) -> Result<()> {
     let pool = Arc::clone(&state.runtime_env().memory_pool);
-    for name in FUNCTIONS {
+    for name in SLIDING.into_iter().chain(GROWING) {
         let inner = Arc::clone(state.udaf(name)?.inner());
         let windowed = Windowed { inner: inner.into(), pool: Arc::clone(&pool) };
         state.register_udaf(Arc::new(AggregateUDF::new_from_impl(windowed)))?;
@@ -79,10 +83,9 @@ impl AggregateUDFImpl for Windowed {
         }
         let answer = args.return_type().clone();
         let inner = self.inner.create_sliding_accumulator(args)?;
-        // What is neither a list nor a joined text has no answer where there is no value.
-        let inner: Box<dyn Accumulator> = match self.name() {
-            "array_agg" | "string_agg" => inner,
-            _ => Box::new(Counted::new(inner, ScalarValue::try_from(&answer)?)),
+        let inner: Box<dyn Accumulator> = match GROWING.contains(&self.name()) {
+            true => inner,
+            false => Box::new(Counted::new(inner, ScalarValue::try_from(&answer)?)),
         };
         Ok(self.answering(inner, &answer))
     }
@@ -166,14 +169,8 @@ impl AggregateUDFImpl for Windowed {
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        match self.inner.reverse_expr() {
-            // It is itself, as DataFusion has it.
-            ReversedUDAF::Reversed(function) => {
-                let windowed = Self { inner: Arc::clone(function.inner()).into(), pool: Arc::clone(&self.pool) };
-                ReversedUDAF::Reversed(Arc::new(AggregateUDF::new_from_impl(windowed)))
-            }
-            other => other,
-        }
+        // From the last row to the first, what is a frame from the first row would slide.
+        if GROWING.contains(&self.name()) { ReversedUDAF::NotSupported } else { self.inner.reverse_expr() }
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {

@@ -43,14 +43,14 @@ impl Answers {
         Self { reservation: MemoryConsumer::new("windows").register(pool), count: 0 }
     }
 
-    /// So many bytes are to be an answer. Errors: `ResourcesExhausted`, and `Exhausted` where no array could hold them.
+    /// So many bytes are to be an answer, once as a value and once more in an array. Errors: `ResourcesExhausted`, and `Exhausted` where no array could hold them.
     pub(super) fn take(&mut self, bytes: usize) -> Result<()> {
         if self.count == BATCH {
             self.count = 0;
             self.reservation.free();
         }
         self.count += 1;
-        let bytes = bytes.saturating_mul(SHARED.get());
+        let bytes = bytes.saturating_mul(SHARED.get()).saturating_mul(2);
         if self.reservation.size().saturating_add(bytes) > i32::MAX as usize {
             return Err(Error::exhausted("the answers of a window function would take more than 2 GiB at once")
                 .with_hint("use a frame of fewer rows, as in rows between 10 preceding and current row")

@@ -1,21 +1,29 @@
 //! Frames, where DataFusion's own reading of them fails later.
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
-use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::WindowFunctionParams;
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits};
 use datafusion::optimizer::AnalyzerRule;
 
+use nexus_flight_catalog::Error;
+
 use crate::rewrite;
+
+/// The most rows that a bound is away.
+const MOST: u64 = 1 << 62;
 
 /// Settles frames before the analysis gives every expression its type.
 ///
 /// - Without an order all rows are peers of one another (ISO/IEC 9075-2, window clause), so that a range that ends at the
 ///   current row is all of the partition, and is written so.
-/// - A range of decimals is the distance of a value from another, which has one more digit and is then not compared with it.
+/// - The bounds of a range are sums of a value and a distance: those of decimals have one more digit and are then not compared
+///   with the value, and those of whole numbers may not fit into their type. As decimals of all digits they are and do.
+/// - A range that begins behind the current row, or ends before it, has wrong rows where there are none, or NULLs: refused.
+/// - A number of rows beyond all that there can be is cut to what can be added.
 #[derive(Debug)]
 pub struct Frames;
 
@@ -32,10 +40,15 @@ impl AnalyzerRule for Frames {
 fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let Expr::WindowFunction(function) = &mut expr else { return Ok(Transformed::no(expr)) };
     let WindowFunctionParams { order_by, window_frame, .. } = &mut function.params;
+    let cut = [&mut window_frame.start_bound, &mut window_frame.end_bound].map(cut);
+    if cut.contains(&true) {
+        return Ok(Transformed::yes(expr));
+    }
     if window_frame.units != WindowFrameUnits::Range {
         return Ok(Transformed::no(expr));
     }
     let bounds = [&window_frame.start_bound, &window_frame.end_bound];
+    let [start, end] = bounds;
     // DataFusion writes a constant where there was none.
     if order_by.iter().all(|key| matches!(key.expr, Expr::Literal(..))) {
         if !bounds.into_iter().all(|bound| bound.is_unbounded() || *bound == WindowFrameBound::CurrentRow) {
@@ -45,17 +58,38 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         order_by.clear();
         return Ok(Transformed::yes(expr));
     }
+    let begins_behind = matches!(start, WindowFrameBound::Following(value) if !value.is_null());
+    let ends_before = matches!(end, WindowFrameBound::Preceding(value) if !value.is_null());
+    if begins_behind || ends_before {
+        let message = "a RANGE that begins behind the current row, or ends before it, is not offered";
+        return Err(Error::unsupported(message).with_hint("count rows or groups of peers, with ROWS or GROUPS").into());
+    }
     let scale = bounds.into_iter().filter_map(distance).map(scale).max();
     let ([key], Some(scale)) = (order_by.as_mut_slice(), scale) else { return Ok(Transformed::no(expr)) };
     let widest = match key.expr.get_type(schema)? {
         DataType::Decimal32(_, own) | DataType::Decimal64(_, own) | DataType::Decimal128(_, own) => {
             DataType::Decimal128(DECIMAL128_MAX_PRECISION, own.max(scale))
         }
+        whole if whole.is_integer() => DataType::Decimal128(DECIMAL128_MAX_PRECISION, scale),
         DataType::Decimal256(_, own) => DataType::Decimal256(DECIMAL256_MAX_PRECISION, own.max(scale)),
         _ => return Ok(Transformed::no(expr)),
     };
     key.expr = Expr::Cast(Cast::new(Box::new(key.expr.clone()), widest));
     Ok(Transformed::yes(expr))
+}
+
+/// Cuts a number of rows. Returns whether it did.
+fn cut(bound: &mut WindowFrameBound) -> bool {
+    match bound {
+        WindowFrameBound::Preceding(ScalarValue::UInt64(Some(rows)))
+        | WindowFrameBound::Following(ScalarValue::UInt64(Some(rows)))
+            if *rows > MOST =>
+        {
+            *rows = MOST;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// How far a bound is from the current row, as it is written.

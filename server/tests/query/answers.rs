@@ -241,6 +241,21 @@ async fn ranges_of_frames() {
         (&over("1000 PRECEDING AND 1 FOLLOWING"), "9.00 29.60 29.60"),
         ("SELECT array_agg(id) OVER (RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM few WHERE id < 3", "[1, 2] [1, 2]"),
         ("SELECT count(*) OVER (RANGE CURRENT ROW) FROM few WHERE id < 3", "2 2"),
+        (
+            "SELECT count(*) OVER (ORDER BY x RANGE BETWEEN 100 PRECEDING AND 100 FOLLOWING) \
+             FROM (SELECT arrow_cast(v, 'Int16') AS x FROM (VALUES (30000), (32700), (32760)) t(v)) ORDER BY x",
+            "1 2 2",
+        ),
+        (
+            "SELECT sum(id) OVER (ORDER BY id ROWS BETWEEN 18446744073709551615 PRECEDING AND 18446744073709551615 FOLLOWING) \
+             FROM few WHERE id < 3",
+            "3 3",
+        ),
+        ("SELECT bit_xor(s) OVER (ORDER BY id ROWS CURRENT ROW) FROM (VALUES (1, 7), (2, NULL)) v(id, s) ORDER BY id", "7 "),
+        (
+            "SELECT array_agg(id) OVER (ORDER BY id), row_number() OVER (ORDER BY id DESC) FROM few WHERE id < 3 ORDER BY id",
+            "[1]|2 [1, 2]|1",
+        ),
     ])
     .await;
 }
@@ -290,6 +305,9 @@ async fn what_would_be_wrong_is_refused() {
         ("SELECT (SELECT 1 UNION ALL SELECT 2)", Kind::Invalid),
         ("SELECT overlay('a' PLACING 'b' FROM -5)", Kind::Invalid),
         ("SELECT array_resize([id], -1) FROM few", Kind::Invalid),
+        ("SELECT sum(id) OVER (ORDER BY id RANGE BETWEEN 1 FOLLOWING AND 2 FOLLOWING) FROM few", Kind::Unsupported),
+        ("SELECT sum(id) OVER (ORDER BY id RANGE BETWEEN 2 PRECEDING AND 1 PRECEDING) FROM few", Kind::Unsupported),
+        ("SELECT string_agg('x', ',') OVER (ORDER BY id ROWS 1 PRECEDING) FROM few", Kind::Unsupported),
         ("SELECT sum(id) OVER (v ORDER BY id) FROM few WINDOW w AS (PARTITION BY x)", Kind::Invalid),
         ("SELECT sum(id) OVER (w PARTITION BY id) FROM few WINDOW w AS (PARTITION BY x)", Kind::Invalid),
         ("SELECT sum(id) FROM few WHERE id > (SELECT 1 UNION ALL SELECT 2)", Kind::Invalid),

@@ -74,6 +74,11 @@ fn csv_columns(text: &[u8], options: &Options) -> Result<Schema> {
 }
 
 fn json_columns(text: &[u8]) -> Result<Schema> {
+    if text.trim_ascii_start().starts_with(b"[") {
+        return Err(Error::data("the file is one array of JSON, and not an object in each line")
+            .with_hint("write an object in each line, as jq -c '.[]' does")
+            .into());
+    }
     let error = match arrow::json::reader::infer_json_schema(Cursor::new(text), Some(ROWS)) {
         Ok((schema, _)) => return Ok(whole_numbers::kept(schema, text)),
         Err(error) => error,

@@ -27,6 +27,8 @@ const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UN
 
 /// How long a server may take to end a statement that nobody waits for.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
+/// How long it is given at first, until it is asked again.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// The connections to one database.
 #[derive(Debug, Clone)]
@@ -137,22 +139,34 @@ impl Connection {
         let closed = client.is_closed();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            // The server says nothing about whether a request to cancel was heard, so the closed socket must do in any case.
-            if !closed {
-                end(&cancel, tls).await;
-            }
+            // Without it the task ends with the last answer that is due.
             drop(client);
-            drop(tokio::time::timeout(ENDED_WITHIN, &mut task.0).await);
+            let mut wait = FIRST_WAIT;
+            while !closed && wait < ENDED_WITHIN {
+                if !end(&cancel, tls.clone()).await {
+                    break;
+                }
+                // The server says nothing about whether a request to cancel was heard, and one that comes before the
+                // statement has begun is not.
+                if tokio::time::timeout(wait, &mut task.0).await.is_ok() {
+                    break;
+                }
+                wait *= 2;
+            }
+            // The closed socket must do in any case.
+            drop(task);
         });
     }
 }
 
-async fn end(cancel: &CancelToken, tls: MakeRustlsConnect) {
+/// Asks the server to end what runs. Returns whether it could be asked.
+async fn end(cancel: &CancelToken, tls: MakeRustlsConnect) -> bool {
     match tokio::time::timeout(ENDED_WITHIN, cancel.cancel_query(tls)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => tracing::warn!(%error, "a statement that nobody waits for cannot be ended at its database"),
         Err(_) => tracing::warn!("a statement that nobody waits for cannot be ended at its database: no answer in time"),
     }
+    false
 }
 
 /// Opens connections, and cleans those that come back.
