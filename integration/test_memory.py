@@ -1,5 +1,6 @@
 """Memory: a large result streams within a small bound, with a slow reader too; what cannot fit fails in words."""
 
+import gzip
 import re
 import time
 from collections.abc import Iterator
@@ -90,4 +91,32 @@ def test_what_does_not_fit_fails_in_words(small: Gateway) -> None:
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.value.details()
         assert "limits.memory" in error.value.details()
         assert client.rows("select 1 as v") == [{"v": 1}]
+    assert peak(small) < BOUND
+
+
+@pytest.mark.parametrize("name", ["docs.csv.gz", "docs.json.gz"])
+def test_wide_rows_of_text_are_read_in_little_memory(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    with gzip.open(folder / name, "wt", compresslevel=1) as file:
+        file.write("id,doc\n" if "csv" in name else "")
+        for number in range(2_000):
+            doc = "x" * 250_000
+            file.write(f"{number},{doc}\n" if "csv" in name else f'{{"id":{number},"doc":"{doc}"}}\n')
+    text = f'{LIMIT}[catalogs.lake]\nkind = "files"\nlocation = "{folder}"\n'
+    with configured(tmp_path, text) as gateway, Client(gateway.flight) as client:
+        assert client.rows("select sum(length(doc)) as n from lake.main.docs") == [{"n": 500_000_000}]
+        assert client.rows("select id from lake.main.docs where id = 7 and doc like 'x%'") == [{"id": 7}]
+        assert peak(gateway) < BOUND
+
+
+def test_windows_take_little_memory(small: Gateway) -> None:
+    with Client(small.flight) as client:
+        by_supplier = "select sum(l_quantity) over (partition by l_suppkey) as s from lineitem"
+        [whole] = client.rows("select sum(l_quantity) as s from lineitem")
+        [parts] = client.rows(f"select sum(s) > {whole['s']} as larger from ({by_supplier})")
+        assert parts == {"larger": True}
+        with pytest.raises(grpc.RpcError) as error:
+            client.rows("select array_agg(l_comment) over () as a from lineitem")
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.value.details()
     assert peak(small) < BOUND

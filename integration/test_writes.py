@@ -187,7 +187,7 @@ def test_a_transaction_is_seen_when_it_commits(commits: bool, writable: Gateway,
     ("sql", "why"),
     [
         ("create table still.main.t as select 1", 'the catalog "still" is read-only; set writable = true under'),
-        ("create table system.main.t as select 1", 'a catalog of kind "system" does not offer writing (ingest)'),
+        ("create table system.main.t as select 1", 'a catalog of kind "system" does not offer writing \\(ingest\\)'),
         ("insert into missing values (1)", "does not exist"),
         ("drop table missing", "does not exist"),
     ],

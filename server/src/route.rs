@@ -110,7 +110,9 @@ async fn physical(plan: LogicalPlan, state: &mut State, most: usize) -> Result<A
     })?;
     // Not before: what is computed of literals alone is a literal by now.
     state.limit_batches(bounds::rows_within(&optimized, most / 4)?);
-    Ok(state.session.query_planner().create_physical_plan(&optimized, &state.session).await?)
+    let plan = state.session.query_planner().create_physical_plan(&optimized, &state.session).await?;
+    state.limit_batches(bounds::rows_as_wide(plan.as_ref(), most)?);
+    Ok(plan)
 }
 
 /// The plan's schema is what the client was told; an optimised plan may differ from it in nullability and metadata, and in

@@ -4,16 +4,16 @@
 mod concatenation;
 mod counted;
 mod functions;
-mod literals;
 mod measure;
+mod rows;
 mod types;
 mod unnest;
 
 pub use concatenation::replaced as with_bounded_functions;
 pub use counted::{counted, with_constants_within};
 pub use functions::bounded;
-pub use literals::rows_within;
 pub use measure::bytes;
+pub use rows::{rows_as_wide, rows_within};
 pub use types::refuse_sizes;
 pub use unnest::NarrowUnnest;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use datafusion::common::Statistics;
+use datafusion::common::stats::Precision;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::error::{DataFusionError, Result};
 use futures::{StreamExt, TryStreamExt};
@@ -47,6 +48,7 @@ pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &Fil
         let message = format!("the first line is longer than {} MiB, so the columns cannot be guessed from it", HEAD >> 20);
         return Err(Error::data(message).with_hint("declare the table's columns").into());
     }
+    let (bytes, rows_seen) = (head.len(), head.iter().filter(|byte| **byte == b'\n').count());
     let schema = match listing.format {
         Format::Csv => csv_columns(rows(&head, whole, options)?, options)?,
         Format::Json => json_columns(lines(&head, whole))?,
@@ -57,7 +59,17 @@ pub(super) async fn read(store: &Arc<PinnedStore>, listing: &Listing, file: &Fil
         let message = format!("the first rows have {columns} columns and keys, the limit is {COLUMNS}");
         return Err(Error::data(message).with_hint("declare the table's columns").into());
     }
-    Ok(Seen { schema, statistics: None })
+    let statistics = is_text.then(|| guessed(&schema, bytes / rows_seen.max(1), bytes.max(file.meta.size as usize)));
+    Ok(Seen { schema, statistics })
+}
+
+/// How many rows there are if all are as wide as the first ones. What is packed has more of both.
+fn guessed(schema: &Schema, width: usize, bytes: usize) -> Statistics {
+    Statistics {
+        num_rows: Precision::Inexact(bytes / width.max(1)),
+        total_byte_size: Precision::Inexact(bytes),
+        ..Statistics::new_unknown(schema)
+    }
 }
 
 fn csv_columns(text: &[u8], options: &Options) -> Result<Schema> {
