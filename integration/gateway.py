@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +120,16 @@ def nexus(*arguments: object, stdin: str = "", environment: dict[str, str] | Non
     command = [str(BINARY), *map(str, arguments)]
     values = {**os.environ, **(environment or {})}
     return subprocess.run(command, input=stdin, capture_output=True, text=True, env=values, timeout=wait)
+
+
+def eventually(holds: Callable[[], bool], within: float) -> bool:
+    """Whether something comes to hold within so many seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:

@@ -24,7 +24,7 @@ import pytest
 
 import jdbc
 import postgres
-from gateway import Gateway, configured
+from gateway import Gateway, configured, eventually
 from postgres import Database
 from wire import Client, statement
 
@@ -101,16 +101,6 @@ def checksum(rows: pa.Table) -> int:
     """Of rows of a number and a text: the sum of the numbers and of the CRC-32 of the texts."""
     texts = rows.column(1).to_pylist()
     return pc.sum(rows.column(0).cast(pa.int64())).as_py() + sum(zlib.crc32(text.encode()) for text in texts)
-
-
-def eventually(holds: Callable[[], bool], within: float) -> bool:
-    """Whether something comes to hold within so many seconds."""
-    deadline = time.monotonic() + within
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def active(database: Database) -> int:

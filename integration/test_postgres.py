@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from datetime import time as clock
 from decimal import Decimal
@@ -15,7 +15,7 @@ import pyarrow.flight as flight
 import pytest
 
 import postgres
-from gateway import Gateway, configured
+from gateway import Gateway, configured, eventually
 from postgres import Database
 
 SEED = """
@@ -108,16 +108,6 @@ def execute(connection: flightsql.Connection, sql: str, parameters: object = Non
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.rowcount
-
-
-def eventually(holds: Callable[[], bool], within: float) -> bool:
-    """Whether something comes to hold within so many seconds."""
-    deadline = time.monotonic() + within
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def running(database: Database, part: str) -> int:

@@ -13,7 +13,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF, WindowUDF};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
@@ -22,16 +22,12 @@ use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
 
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
-use crate::ntile::Ntile;
-use crate::numbers::Numbers;
 use crate::offered::{refuse_unknown, refuse_writes};
-use crate::overlay::Overlay;
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Ingest, Query};
-use crate::recursion::WholeRecursion;
 use crate::rewrite;
 use crate::session::Session;
-use crate::single_row::SingleRow;
+use crate::standard::{Numbers, Overlay, SingleRow, WholeRecursion};
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::windows::{self, Frames, WindowsByPartition};
@@ -83,7 +79,6 @@ impl Planner {
             .with_physical_optimizer_rule(Arc::new(WindowsByPartition))
             .build();
         base.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
-        base.register_udwf(Arc::new(WindowUDF::from(Ntile::default())))?;
         windows::register(&mut base)?;
         Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), caps })
     }

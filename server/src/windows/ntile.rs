@@ -16,7 +16,7 @@ use nexus_flight_catalog::Error;
 
 /// Numbers the buckets of a partition from 1.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Ntile {
+pub(super) struct Ntile {
     signature: Signature,
 }
 

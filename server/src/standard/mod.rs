@@ -1,0 +1,12 @@
+//! Where DataFusion's plans and functions answer otherwise than the standard (ISO/IEC 9075-2), and PostgreSQL: put right.
+//! What can be told from the text alone is put right there, in [`crate::statement`]; windows have a place of their own.
+
+mod numbers;
+mod overlay;
+mod recursion;
+mod single_row;
+
+pub use numbers::Numbers;
+pub use overlay::Overlay;
+pub use recursion::WholeRecursion;
+pub use single_row::SingleRow;
