@@ -44,6 +44,18 @@ class Database:
             raise RuntimeError(done.stderr)
         return [line.split("\x1f") for line in done.stdout.splitlines() if line]
 
+    def running(self, part: str = "") -> list[int]:
+        """The processes that run a statement of the gateway now which holds a text."""
+        where = f"application_name = 'nexus-gateway' and state = 'active' and query like '%{part}%'"
+        return [int(row[0]) for row in self.sql(f"select pid from pg_stat_activity where {where}")]
+
+    def answers(self) -> bool:
+        """Whether it takes statements."""
+        try:
+            return self.sql("select 1") == [["1"]]
+        except RuntimeError:
+            return False
+
     def stopped(self, seconds: float) -> None:
         """Freezes the whole server for so long: nothing answers, and no socket closes."""
         _signal(self.pid, signal.SIGSTOP)
@@ -105,7 +117,7 @@ def server(*settings: str) -> Iterator[Database]:
         try:
             database = Database(port, process.pid, log, certificate)
             deadline = time.monotonic() + 30
-            while not _answers(database):
+            while not database.answers():
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"PostgreSQL does not answer on port {port}\n{log.read_text()}")
                 time.sleep(0.05)
@@ -114,13 +126,6 @@ def server(*settings: str) -> Iterator[Database]:
             # SIGINT: fast shutdown, which waits for no client.
             process.send_signal(signal.SIGINT)
             process.wait(30)
-
-
-def _answers(database: Database) -> bool:
-    try:
-        return database.sql("select 1") == [["1"]]
-    except RuntimeError:
-        return False
 
 
 def _signal(pid: int, number: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gateway import BINARY, Gateway, configured, demo, nexus
+from gateway import BINARY, Gateway, configured, demo, eventually, nexus
 
 QUERY = "select n_nationkey, n_name from nation where n_nationkey < 2 order by 1"
 ROWS = [{"n_nationkey": 0, "n_name": "ALGERIA"}, {"n_nationkey": 1, "n_name": "ARGENTINA"}]
@@ -115,11 +115,11 @@ def test_the_prompt_and_ctrl_c(embedded: Gateway, tmp_path: Path) -> None:
     terminal.expect("nexus> ")
     terminal.type(f"{ENDLESS};\r")
     running = "select count(*) as n from system.main.queries where statement like '%b.l_orderkey%' and state = 'running'"
-    until(lambda: embedded_count(embedded, running) >= 1)
+    assert eventually(lambda: embedded_count(embedded, running) >= 1, 20)
     terminal.type("\x03")
     terminal.expect("cancelled")
     terminal.expect("nexus> ")
-    until(lambda: embedded_count(embedded, running) == 0)
+    assert eventually(lambda: embedded_count(embedded, running) == 0, 20)
     terminal.type("select 'still' || ' here';\r")
     terminal.expect("still here")
     terminal.expect("nexus> ")
@@ -145,14 +145,6 @@ def embedded_count(gateway: Gateway, query: str) -> int:
     """A count, less the statement that asks for it."""
     lines = sql(gateway, "-c", query + " and statement not like '%system%'", "--format", "csv").stdout.split()
     return int(lines[1])
-
-
-def until(condition: object, wait: float = 20) -> None:
-    """Asks again until it is so."""
-    deadline = time.monotonic() + wait
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 def test_a_good_configuration_and_its_schema(tmp_path: Path) -> None:
@@ -181,7 +173,7 @@ def test_a_source_that_does_not_answer_is_logged_and_keeps_no_other_down(tmp_pat
     (tmp_path / "here" / "one.csv").write_text("a\n1\n")
     catalogs = "".join(f'[catalogs.{name}]\nkind = "files"\nlocation = "{name}"\n' for name in ("here", "gone"))
     with configured(tmp_path, catalogs) as gateway:
-        until(lambda: "a source does not answer" in gateway.logged())
+        assert eventually(lambda: "a source does not answer" in gateway.logged(), 20)
         assert "catalogs.gone.location" in gateway.logged()
         done = nexus("sql", "--url", gateway.uri, "--format", "csv", "-c", "SELECT a FROM here.main.one")
         assert done.stdout == "a\n1\n", done.stderr
@@ -209,7 +201,7 @@ def test_ctrl_c_ends_a_gateway_that_is_busy(tmp_path: Path) -> None:
     )
     try:
         running = "select count(*) as n from system.main.queries where state = 'running'"
-        until(lambda: embedded_count(gateway, running) >= 1)
+        assert eventually(lambda: embedded_count(gateway, running) >= 1, 20)
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(15) == 0, gateway.tail()
         assert busy.wait(10) == 1
@@ -228,4 +220,4 @@ def test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix(embedded: Gateway) -
     host, port = embedded.flight.rsplit(":", 1)
     with socket.create_connection((host, int(port))) as plain:
         plain.sendall(bytes.fromhex("16030100c8010000c40303") + bytes(32))
-        until(lambda: "TLS" in embedded.logged())
+        assert eventually(lambda: "TLS" in embedded.logged(), 20)

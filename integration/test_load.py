@@ -103,12 +103,6 @@ def checksum(rows: pa.Table) -> int:
     return pc.sum(rows.column(0).cast(pa.int64())).as_py() + sum(zlib.crc32(text.encode()) for text in texts)
 
 
-def active(database: Database) -> int:
-    """How many statements of the gateway run at the database now."""
-    where = "application_name = 'nexus-gateway' and state = 'active'"
-    return int(database.sql(f"select count(*) from pg_stat_activity where {where}")[0][0])
-
-
 def metric(gateway: Gateway, name: str) -> int:
     """What the gateway says of itself."""
     with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as answer:
@@ -204,7 +198,7 @@ def test_clients_that_are_killed_leave_nothing(times: int, gateway: Gateway, dat
             client.kill()
             client.wait()
     assert eventually(lambda: running(gateway) == 0, 10)
-    assert eventually(lambda: active(database) == 0 and reserved(gateway) == 0, 2)
+    assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
     # Transactions that nobody ends are rolled back when they were left alone for long enough.
     idle = "application_name = 'nexus-gateway' and state like 'idle in transaction%'"
     assert eventually(lambda: database.sql(f"select count(*) from pg_stat_activity where {idle}") == [["0"]], 10)
@@ -255,12 +249,12 @@ def cancelled(gateway: Gateway, sql: str, is_there: Callable[[], bool]) -> None:
 @sizes((5,), (34,))
 def test_what_is_cancelled_ends_at_the_database(times: int, gateway: Gateway, database: Database) -> None:
     for _ in range(times):
-        cancelled(gateway, "select * from shop.public.endless", lambda: active(database) == 1)
-        assert eventually(lambda: active(database) == 0 and reserved(gateway) == 0, 2)
+        cancelled(gateway, "select * from shop.public.endless", lambda: len(database.running()) == 1)
+        assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
     with locked(database, "pg_catalog.pg_description"):
         for _ in range(times):
-            cancelled(gateway, "select * from shop.public.slow", lambda: active(database) == 1)
-            assert eventually(lambda: active(database) == 0 and reserved(gateway) == 0, 2)
+            cancelled(gateway, "select * from shop.public.slow", lambda: len(database.running()) == 1)
+            assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
     with Client(gateway.flight) as client:
         endless = client.info(statement("select l.l_orderkey from tpch.main.lineitem l, generate_series(1, 100000)"))
         streams = [client.get(endless.tickets[0], 600) for _ in range(8)]
@@ -269,16 +263,10 @@ def test_what_is_cancelled_ends_at_the_database(times: int, gateway: Gateway, da
         for _ in range(times):
             # All that may run do, so that one more waits.
             cancelled(gateway, "select * from shop.public.endless", lambda: running(gateway) == 9)
-            assert active(database) == 0
+            assert not database.running()
         for stream in streams:
             stream.cancel()
     assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, 10)
-
-
-def backends(database: Database, part: str) -> list[int]:
-    """The processes of the database that run a statement of the gateway which holds a text."""
-    where = f"application_name = 'nexus-gateway' and state = 'active' and query like '%{part}%'"
-    return [int(row[0]) for row in database.sql(f"select pid from pg_stat_activity where {where}")]
 
 
 @sizes((3,), (50,))
@@ -289,22 +277,14 @@ def test_a_database_that_is_killed_is_an_error(times: int, gateway: Gateway, dat
             cursor.execute("select id, name from shop.public.long")
             reader = cursor.fetch_record_batch()
             assert reader.read_next_batch().num_rows > 0
-            assert eventually(lambda: len(backends(database, "long")) == 1, 5)
-            os.kill(backends(database, "long")[0], signal.SIGKILL)
+            assert eventually(lambda: len(database.running("long")) == 1, 5)
+            os.kill(database.running("long")[0], signal.SIGKILL)
             killed = time.monotonic()
             with pytest.raises((adbc_driver_manager.Error, OSError)):
                 for _ in reader:
                     pass
             assert time.monotonic() - killed < 5
-            assert eventually(lambda: answers(database), 30)
+            assert eventually(database.answers, 30)
         # What was cut is not kept.
         cursor.execute("select id, name from shop.public.long")
         assert cursor.fetch_arrow_table().num_rows == 2_000_000
-
-
-def answers(database: Database) -> bool:
-    """Whether the database takes statements."""
-    try:
-        return database.sql("select 1") == [["1"]]
-    except RuntimeError:
-        return False

@@ -110,12 +110,6 @@ def execute(connection: flightsql.Connection, sql: str, parameters: object = Non
         return cursor.rowcount
 
 
-def running(database: Database, part: str) -> int:
-    """How many statements of the gateway run now that hold a text."""
-    where = f"application_name = 'nexus-gateway' and state = 'active' and query like '%{part}%'"
-    return int(database.sql(f"select count(*) from pg_stat_activity where {where}")[0][0])
-
-
 def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> None:
     listed = connection.adbc_get_objects(depth="all", catalog_filter="shop").read_all().to_pylist()
     schemas = {schema["db_schema_name"]: schema["db_schema_tables"] for schema in listed[0]["catalog_db_schemas"]}
@@ -330,9 +324,9 @@ def test_a_statement_that_is_left_ends_there(database: Database, gateway: Gatewa
 
         thread = threading.Thread(target=run)
         thread.start()
-        assert eventually(lambda: running(database, "slow") == 1, 10)
+        assert eventually(lambda: len(database.running("slow")) == 1, 10)
         cursor.adbc_cancel()
-        assert eventually(lambda: running(database, "slow") == 0, 1)
+        assert eventually(lambda: len(database.running("slow")) == 0, 1)
         thread.join(10)
         assert failed
 
@@ -343,7 +337,7 @@ def test_rows_that_nobody_reads_end_there(database: Database, gateway: Gateway) 
         reader = client.do_get(info.endpoints[0].ticket)
         assert reader.read_chunk().data.num_rows > 0
         reader.cancel()
-    assert eventually(lambda: running(database, "endless") == 0, 2)
+    assert eventually(lambda: len(database.running("endless")) == 0, 2)
 
 
 def query(sql: str) -> bytes:
@@ -365,7 +359,7 @@ def test_a_backend_that_dies_is_an_error(database: Database, connection: flights
         cursor.execute("select id, filler from endless")
         reader = cursor.fetch_record_batch()
         assert reader.read_next_batch().num_rows > 0
-        assert eventually(lambda: running(database, "endless") == 1, 5)
+        assert eventually(lambda: len(database.running("endless")) == 1, 5)
         database.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where {where}")
         with pytest.raises((adbc_driver_manager.Error, OSError), match="terminating connection|broke off"):
             for _ in reader:

@@ -94,10 +94,9 @@ async fn fill(batches: &mut Batches, sender: &mpsc::Sender<Result<RecordBatch>>)
 }
 
 fn ended_early(cause: Option<JoinError>) -> Error {
-    let Some(cause) = cause else { return Error::internal("a statement ended early") };
-    // The library of dates panics where a sum is none that it can hold.
-    if cause.to_string().contains("NaiveDate") {
-        return Error::invalid("a date or time of the statement is out of range").caused_by(cause);
+    let error = Error::internal("a statement ended early");
+    match cause {
+        Some(cause) => error.caused_by(cause),
+        None => error,
     }
-    Error::internal("a statement ended early").caused_by(cause)
 }

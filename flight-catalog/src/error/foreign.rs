@@ -141,9 +141,6 @@ fn from_io(cause: std::io::Error) -> Error {
 
 /// DataFusion writes what it would propose on a line of its own.
 fn from_plan(text: &str) -> Error {
-    if text.contains("can not be used as a sliding accumulator") {
-        return from_unsupported(text);
-    }
     if let Some(error) = from_signature(text) {
         return error;
     }

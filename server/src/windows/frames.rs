@@ -8,7 +8,6 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::WindowFunctionParams;
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits};
 use datafusion::optimizer::AnalyzerRule;
-
 use nexus_flight_catalog::Error;
 
 use crate::rewrite;

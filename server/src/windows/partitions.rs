@@ -15,7 +15,6 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::logical_expr::{WindowFrameBound, WindowFrameUnits};
 use datafusion::physical_expr::OrderingRequirements;
 use datafusion::physical_expr::window::{PlainAggregateWindowExpr, WindowExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -224,8 +223,6 @@ fn size(batch: &RecordBatch) -> usize {
 /// Whether all rows of a partition have the same answer, which then is evaluated once.
 fn has_one_answer(window: &dyn WindowExpr) -> bool {
     let frame = window.get_window_frame();
-    let all_are_peers = frame.units == WindowFrameUnits::Range && window.order_by().is_empty();
-    let is_at_the_end =
-        |bound: &WindowFrameBound| bound.is_unbounded() || (all_are_peers && *bound == WindowFrameBound::CurrentRow);
-    window.as_any().is::<PlainAggregateWindowExpr>() && is_at_the_end(&frame.start_bound) && is_at_the_end(&frame.end_bound)
+    let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
+    is_whole && window.as_any().is::<PlainAggregateWindowExpr>()
 }
