@@ -114,14 +114,14 @@ def bucket(part: Part) -> bool:
         (running.root / "conformance").mkdir()
         names = {"ENDPOINT": running.endpoint, "KEY": s3.KEY, "SECRET": s3.SECRET, "BUCKET": "conformance"}
         environment = {f"NEXUS_TEST_S3_{name}": value for name, value in names.items()}
-        return command(part, *CARGO, "--workspace", "--test", "s3", "--", "--ignored", **environment)
+        return command(part, *CARGO, "--workspace", "--test", "connectors", "--", "--ignored", "s3::", **environment)
 
 
 def database(part: Part) -> bool:
     """The connector's own suite against a PostgreSQL server."""
     with postgres.server() as running:
         environment = {"NEXUS_TEST_POSTGRES_URL": running.url, "NEXUS_TEST_POSTGRES_PASSWORD": postgres.PASSWORD}
-        return command(part, *CARGO, "--workspace", "--test", "postgres", "--", "--ignored", **environment)
+        return command(part, *CARGO, "--workspace", "--test", "connectors", "--", "--ignored", "postgres::", **environment)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 //! statement names through [`Catalogs`]; both report trouble as one [`Error`].
 
 pub mod catalog;
-#[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;
 pub mod information_schema;

@@ -1,5 +1,9 @@
 //! What writing needs: where rows go and on what condition, and transactions.
 
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::Column;
 use datafusion::logical_expr::Expr;
@@ -85,6 +89,30 @@ impl Target {
             }
         }
     }
+}
+
+/// Rows with all columns of the table that they are put into, in its order; those that they lack are NULL. Errors: `Invalid` for
+/// a NULL where the table takes none; `Precondition` where the types are not the table's, which it had when the statement was
+/// planned.
+pub fn filled(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch> {
+    let column = |name: &str, data_type| match batch.column_by_name(name) {
+        Some(column) => Arc::clone(column),
+        None => new_null_array(data_type, batch.num_rows()),
+    };
+    let columns: Vec<_> = table.fields().iter().map(|field| column(field.name(), field.data_type())).collect();
+    for (field, column) in table.fields().iter().zip(&columns) {
+        if !field.is_nullable() && column.null_count() > 0 {
+            return Err(Error::invalid(format!("the column \"{}\" takes no NULL", field.name()))
+                .with_hint("give a value for it in every row"));
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(table), columns, &options).map_err(|cause| {
+        Error::precondition("the table has columns of other types")
+            .with_hint("send the statement again")
+            .with_retryable(true)
+            .caused_by(cause)
+    })
 }
 
 /// An UPDATE or DELETE for a source that does it itself.

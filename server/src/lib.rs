@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod digest;
 pub mod docs;
+pub mod explain;
 pub mod flight;
 pub mod gateway;
 pub mod http;

@@ -22,6 +22,7 @@ use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
 
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
+use crate::explain::{Clock, Explain};
 use crate::offered::{refuse_unknown, refuse_writes};
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Ingest, Query};
@@ -47,7 +48,7 @@ pub struct Planner {
 pub struct Planned {
     /// What was asked.
     pub query: Query,
-    /// The columns of the answer: every route conforms to them.
+    /// The columns of the answer, or of the one that is explained: every route conforms to them.
     pub schema: SchemaRef,
     /// The analysed plan, not yet optimised.
     pub plan: LogicalPlan,
@@ -57,6 +58,17 @@ pub struct Planned {
     pub state: State,
     /// What becomes of the rows, where the statement writes.
     pub write: Option<Write>,
+    /// What is to be told of it instead of its answer.
+    pub explain: Option<Explain>,
+}
+
+/// A plan whose parameters are not bound yet.
+struct Unbound {
+    plan: LogicalPlan,
+    tables: Tables,
+    state: State,
+    catalogs: Arc<Catalogs>,
+    explain: Option<Explain>,
 }
 
 impl Planner {
@@ -90,7 +102,7 @@ impl Planner {
 
     /// The shape of the answer and of the parameters. Nothing runs.
     pub async fn describe(&self, query: &Query) -> Result<Description> {
-        let (plan, _, state, _) = self.plan_unbound(query).await?;
+        let Unbound { plan, state, explain, .. } = self.plan_unbound(query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values)?,
@@ -101,6 +113,7 @@ impl Planner {
             true => count_schema(),
             false => schema_of(&analyse(bound, &state.session)?),
         };
+        let schema = if explain.is_some() { Explain::schema() } else { schema };
         state.give_back();
         let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
         Ok(Description { schema, parameters: Arc::new(Schema::new(fields)), is_update })
@@ -111,7 +124,7 @@ impl Planner {
         if let Some(ingest) = query.ingest.clone() {
             return self.plan_ingest(query, &ingest).await;
         }
-        let (plan, tables, state, catalogs) = self.plan_unbound(&query).await?;
+        let Unbound { plan, tables, state, catalogs, mut explain } = self.plan_unbound(&query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values)?,
@@ -123,13 +136,16 @@ impl Planner {
         };
         let plan = analyse(bound, &state.session)?;
         if !is_write(&plan) {
-            return Ok(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None });
+            if let Some(explain) = &mut explain {
+                explain.clock.end("analysis");
+            }
+            return Ok(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None, explain });
         }
         let (catalogs, default_schema) = (&catalogs, self.default_schema.as_str());
         let names = Names { cx: &query.cx, session: &query.session, catalogs, default_schema, tables: &tables };
         let (plan, write) = split(plan, &names).await?;
         check_transaction(&query, &write).await?;
-        Ok(Planned { query, schema: count_schema(), plan, tables, state, write: Some(write) })
+        Ok(Planned { query, schema: count_schema(), plan, tables, state, write: Some(write), explain })
     }
 
     /// The rows that a client sends, as what they become.
@@ -142,7 +158,8 @@ impl Planner {
         check_transaction(&query, &write).await?;
         let state = self.states.take(&query.session);
         let plan = analyse(plan, &state.session)?;
-        Ok(Planned { query, schema: count_schema(), plan, tables: Tables::default(), state, write: Some(write) })
+        let (schema, tables, write) = (count_schema(), Tables::default(), Some(write));
+        Ok(Planned { query, schema, plan, tables, state, write, explain: None })
     }
 
     /// The catalogs as a query sees them that names tables of some.
@@ -153,22 +170,36 @@ impl Planner {
         }
     }
 
-    async fn plan_unbound(&self, query: &Query) -> Result<(LogicalPlan, Tables, State, Arc<Catalogs>)> {
-        let parsed = statement::parse(&query.statement, &self.caps)?;
-        refuse_unknown(&parsed.statement)?;
+    async fn plan_unbound(&self, query: &Query) -> Result<Unbound> {
+        let mut clock = Clock::start();
+        let statement::Parsed { mut statement, is_show } = statement::parse(&query.statement, &self.caps)?;
+        refuse_unknown(&statement)?;
+        let mut explain = None;
+        // What is explained is planned as it would be by itself.
+        while let Statement::Explain(asked) = statement {
+            explain = Some(Explain::new(&asked)?);
+            statement = *asked.statement;
+        }
+        clock.end("parsing");
         let mut state = self.states.take(&query.session);
-        let wanted = self.wanted(&query.session, &state.session, &parsed.statement, parsed.is_show)?;
+        let wanted = self.wanted(&query.session, &state.session, &statement, is_show)?;
         let catalogs = self.catalogs_of(query, wanted.iter().flat_map(Wanted::catalogs).collect()).await?;
         let tables = catalogs.resolve(&query.cx, wanted).await?;
+        clock.end("tables");
         state.show(&tables);
-        let plan = state.session.statement_to_plan(parsed.statement).await?;
-        match is_write(&plan) {
+        let plan = state.session.statement_to_plan(statement).await?;
+        match is_write(&plan) && explain.is_none() {
             true => plan.inputs().into_iter().try_for_each(refuse_writes)?,
             false => refuse_writes(&plan)?,
         }
         refuse_sizes(&plan)?;
         let plan = type_placeholders(plan)?;
-        Ok((plan, tables, state, catalogs))
+        if let Some(explain) = &mut explain {
+            clock.end("planning");
+            explain.reads(&tables, &catalogs);
+            explain.clock = clock;
+        }
+        Ok(Unbound { plan, tables, state, catalogs, explain })
     }
 
     /// The tables that a statement names.
@@ -229,10 +260,6 @@ fn schema_of(plan: &LogicalPlan) -> SchemaRef {
 }
 
 fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
-    if matches!(plan, LogicalPlan::Explain(_)) {
-        // Its analysis is part of its answer.
-        return Ok(plan);
-    }
     // Before the analysis, which gives the check its types, and compares what it is given.
     let plan = SingleRow.analyze(plan, state.config_options())?;
     let plan = Numbers.analyze(plan, state.config_options())?;

@@ -15,9 +15,10 @@ use nexus_flight_catalog::{Context, Error, Result};
 
 use crate::bounds;
 use crate::config::Limits;
+use crate::explain::{Explain, Ran};
 use crate::layers::Run;
 use crate::plan::Planned;
-use crate::query::{Answer, Batches, CacheUse};
+use crate::query::{Answer, Batches, CacheUse, size};
 use crate::state::State;
 use crate::write::{Action, Write, count_batch};
 
@@ -38,7 +39,10 @@ impl Route {
 #[async_trait]
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
-        let Planned { query, schema, plan, tables: _, mut state, write } = planned;
+        let Planned { query, schema, plan, tables: _, mut state, write, explain } = planned;
+        if let Some(explain) = explain {
+            return self.explain(explain, plan, schema, state).await;
+        }
         let Some(write) = write else {
             let plan = physical(plan, &mut state, self.most).await?;
             let transaction = query.transaction;
@@ -56,6 +60,34 @@ impl Run for Route {
 }
 
 impl Route {
+    /// Tells how a plan is executed, and with ANALYZE executes it.
+    async fn explain(&self, mut explain: Explain, plan: LogicalPlan, schema: SchemaRef, mut state: State) -> Result<Answer> {
+        let optimized = optimized(plan, &mut state, self.most)?;
+        explain.clock.end("optimizer");
+        let plan = executable(&optimized, &mut state, self.most).await?;
+        explain.clock.end("physical plan");
+        let answer = async move {
+            let ran = match explain.analyze {
+                false => None,
+                true => {
+                    let mut rows = rows(Arc::clone(&plan), state.into_task(), schema)?;
+                    let mut ran = Ran::default();
+                    while let Some(batch) = rows.try_next().await? {
+                        if ran.rows == 0 {
+                            explain.clock.end("first rows");
+                        }
+                        ran.rows += batch.num_rows() as u64;
+                        ran.bytes += size(&batch);
+                    }
+                    explain.clock.end("all rows");
+                    Some(ran)
+                }
+            };
+            explain.answer(&optimized, plan.as_ref(), ran.as_ref())
+        };
+        Ok(Answer { schema: Explain::schema(), batches: stream::once(answer).boxed(), cache: CacheUse::Bypass })
+    }
+
     /// Writes what a plan gives, all of it by the time that it returns, and says how many rows it affected.
     async fn write(&self, cx: &Context, write: Write, plan: LogicalPlan, mut state: State) -> Result<u64> {
         let Write { name, source, action } = write;
@@ -103,14 +135,20 @@ fn single_count(batches: Vec<RecordBatch>) -> Result<u64> {
 }
 
 async fn physical(plan: LogicalPlan, state: &mut State, most: usize) -> Result<Arc<dyn ExecutionPlan>> {
-    let optimized = bounds::with_constants_within(most / 4, || match plan {
-        // The optimizer shows its work for this one.
-        explain @ LogicalPlan::Explain(_) => state.session.optimize(&explain),
-        plan => state.session.optimizer().optimize(plan, &state.session, |_, _| {}),
-    })?;
+    let optimized = optimized(plan, state, most)?;
+    executable(&optimized, state, most).await
+}
+
+fn optimized(plan: LogicalPlan, state: &mut State, most: usize) -> Result<LogicalPlan> {
+    let optimize = || state.session.optimizer().optimize(plan, &state.session, |_, _| {});
+    let optimized = bounds::with_constants_within(most / 4, optimize)?;
     // Not before: what is computed of literals alone is a literal by now.
     state.limit_batches(bounds::rows_within(&optimized, most / 4)?);
-    let plan = state.session.query_planner().create_physical_plan(&optimized, &state.session).await?;
+    Ok(optimized)
+}
+
+async fn executable(optimized: &LogicalPlan, state: &mut State, most: usize) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = state.session.query_planner().create_physical_plan(optimized, &state.session).await?;
     state.limit_batches(bounds::rows_as_wide(plan.as_ref(), most)?);
     Ok(plan)
 }

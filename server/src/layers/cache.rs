@@ -13,7 +13,7 @@ use moka::future::Cache as Store;
 use nexus_flight_catalog::{Result, TableName, Version, information_schema};
 
 use crate::config::Config;
-use crate::digest::{Digest, digest};
+use crate::digest::{Digest, NoDigest, digest};
 use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse};
@@ -76,19 +76,59 @@ impl Kept {
         Usage { entries: self.answers.entry_count(), bytes: self.answers.weighted_size(), capacity: self.capacity }
     }
 
-    /// The key of a statement, and how long an answer to it lives; none where it must not be kept.
-    fn key(&self, planned: &Planned) -> Option<(Digest, Option<Duration>)> {
-        if self.capacity == 0 || planned.write.is_some() || planned.query.transaction.is_some() {
-            return None;
-        }
+    /// The key of a statement, and how long an answer to it lives; or why it must not be kept.
+    fn key(&self, planned: &Planned) -> Result<(Digest, Option<Duration>), Bypass> {
+        let control = planned.query.session.options.cache;
         let tables = || planned.tables.iter();
-        if tables().any(|(name, _)| name.schema == information_schema::NAME) {
-            return None;
+        let refused = [
+            (self.capacity == 0, Bypass::Off),
+            (control == Some(CacheControl::Bypass), Bypass::Asked),
+            (planned.write.is_some(), Bypass::Writes),
+            (planned.query.transaction.is_some(), Bypass::Transaction),
+            (tables().any(|(name, _)| name.schema == information_schema::NAME), Bypass::Listing),
+        ];
+        if let Some((_, why)) = refused.into_iter().find(|(is, _)| *is) {
+            return Err(why);
         }
-        let key = digest(planned, |name: &TableName| self.patience.contains_key(&name.catalog)).ok()?;
+        let key = digest(planned, |name: &TableName| self.patience.contains_key(&name.catalog)).map_err(Bypass::NoDigest)?;
         let unversioned = tables().filter(|(_, table)| table.version == Version::Unknown);
         let lives = unversioned.filter_map(|(name, _)| self.patience.get(&name.catalog)).min().copied();
-        Some((key, lives))
+        Ok((key, lives))
+    }
+}
+
+/// Why an answer is neither taken from the cache nor kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bypass {
+    /// There is no cache.
+    Off,
+    /// The session wants none.
+    Asked,
+    /// The statement writes.
+    Writes,
+    /// Its answer is of an open transaction.
+    Transaction,
+    /// It reads information_schema.
+    Listing,
+    /// The plan has no digest.
+    NoDigest(NoDigest),
+}
+
+impl Bypass {
+    /// The reason in words.
+    const fn reason(self) -> &'static str {
+        match self {
+            Bypass::Off => "the cache has no size",
+            Bypass::Asked => "the session turned it off",
+            Bypass::Writes => "the statement writes",
+            Bypass::Transaction => "a transaction is open",
+            Bypass::Listing => "information_schema is read anew each time",
+            Bypass::NoDigest(NoDigest::Unlisted) => "the plan has a part that the cache cannot compare",
+            Bypass::NoDigest(NoDigest::Volatile) => "a function may give another value each time",
+            Bypass::NoDigest(NoDigest::UnknownVersion) => {
+                "a table is of unknown version, and its catalog has no ttl for which it may be taken as unchanged"
+            }
+        }
     }
 }
 
@@ -107,11 +147,18 @@ impl<R> Cache<R> {
 
 #[async_trait]
 impl<R: Run> Run for Cache<R> {
-    async fn run(&self, planned: Planned) -> Result<Answer> {
+    async fn run(&self, mut planned: Planned) -> Result<Answer> {
         let control = planned.query.session.options.cache.unwrap_or(CacheControl::Use);
-        let Some((key, lives)) = self.kept.key(&planned).filter(|_| control != CacheControl::Bypass) else {
+        let key = self.kept.key(&planned);
+        if let Some(explain) = &mut planned.explain {
+            explain.cache = match key {
+                Ok((key, _)) if self.kept.answers.contains_key(&key) => CacheUse::Hit.name().to_owned(),
+                Ok(_) => CacheUse::Miss.name().to_owned(),
+                Err(why) => format!("{}: {}", CacheUse::Bypass.name(), why.reason()),
+            };
             return self.inner.run(planned).await;
-        };
+        }
+        let Ok((key, lives)) = key else { return self.inner.run(planned).await };
         if let Some(entry) = self.kept.answers.get(&key).await.filter(|_| control == CacheControl::Use) {
             let batches = entry.batches.clone();
             let schema = Arc::clone(&entry.schema);

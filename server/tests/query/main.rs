@@ -6,6 +6,7 @@ mod answers;
 mod cache;
 mod cancel;
 mod depth;
+mod explain;
 mod fixture;
 mod limits;
 mod names;

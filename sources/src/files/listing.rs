@@ -6,11 +6,12 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use futures::{StreamExt, TryStreamExt, future, stream};
-use nexus_flight_catalog::{Error, Result};
+use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use ring::digest::{Context as Digest, SHA256};
 
+use super::claim::{self, Replaced};
 use super::config::Declared;
 use super::format::{Format, compression};
 use super::pattern::Pattern;
@@ -19,6 +20,8 @@ use super::walk;
 
 /// The most files of one table.
 const MOST_FILES: usize = 100_000;
+/// How often a folder is listed that changes meanwhile.
+const LISTINGS: usize = 20;
 /// How many files are looked at side by side.
 const HEADS_AT_ONCE: usize = 16;
 /// What Hive calls the folder of NULL.
@@ -224,46 +227,88 @@ fn missing(store: &Store, cause: object_store::Error, path: &Path) -> Error {
     }
 }
 
-/// All the files below a folder that are not hidden, of a pattern those that match.
+/// Whether there is a file under a path.
+pub(super) async fn is_file(store: &Store, path: &Path) -> Result<bool> {
+    match head(store, path).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(cause) => Err(store.error(&cause, path)),
+    }
+}
+
+/// All the files below a folder that are not hidden, of a pattern those that match; without those that others have taken the
+/// place of. Errors: `Precondition` where they change faster than they can be listed.
 async fn below(store: &Store, folder: &Path, pattern: Option<&Pattern>) -> Result<Vec<ObjectMeta>> {
+    for _ in 0..LISTINGS {
+        let before = store.changed(folder);
+        let (marks, mut files) = all_below(store, folder, pattern).await?;
+        match claim::replaced(store, &marks, &files).await? {
+            Replaced::Changing => {}
+            Replaced::Files(gone) => {
+                // What has come and gone while it was listed stands beside what was there before.
+                if before == store.changed(folder) || !files.iter().any(|file| claim::is_ours(&file.location)) {
+                    files.retain(|meta| !gone.contains(&meta.location));
+                    match stay(store, files.into_iter().filter(|meta| meta.size > 0).collect()).await {
+                        Err(error) if error.kind() == Kind::Precondition => {}
+                        stayed => return stayed,
+                    }
+                }
+            }
+        }
+    }
+    Err(changing(store, folder))
+}
+
+/// The marks of the gateway below a folder, and the files.
+async fn all_below(store: &Store, folder: &Path, pattern: Option<&Pattern>) -> Result<(Vec<ObjectMeta>, Vec<ObjectMeta>)> {
     let visible = |path: &Path| path.prefix_match(folder).is_some_and(|mut rest| !rest.any(|part| hidden(part.as_ref())));
     let wanted = |path: &Path| visible(path) && pattern.is_none_or(|pattern| pattern.matches(path.as_ref()));
     let listed = store.objects().list(Some(folder).filter(|folder| !folder.as_ref().is_empty()));
-    let kept = listed.try_filter(|meta| future::ready(wanted(&meta.location)));
-    let files: Vec<ObjectMeta> = match (kept.take(MOST_FILES + 1).try_collect().await, &store.folder) {
+    let kept = listed.try_filter(|meta| future::ready(claim::is_mark(&meta.location) || wanted(&meta.location)));
+    let found: Vec<ObjectMeta> = match (kept.take(MOST_FILES + 1).try_collect().await, &store.folder) {
         (Ok(files), _) => files,
         // A local folder that is not there has no files, as in a bucket.
         (Err(object_store::Error::NotFound { .. }), Some(_)) => Vec::new(),
         // One entry that it cannot take ends the listing of the store, whether that entry is wanted or not.
         (Err(object_store::Error::InvalidPath { .. } | object_store::Error::Generic { .. }), Some(root)) => {
-            let paths = walk::files(root.clone(), folder.clone(), pattern.cloned(), MOST_FILES + 1).await?;
+            let mut paths = walk::files(root.clone(), folder.clone(), pattern.cloned(), MOST_FILES + 1).await?;
+            paths.extend(claim::of(store, folder).await?);
             let heads =
                 stream::iter(paths).map(async |path| head(store, &path).await.map_err(|cause| missing(store, cause, &path)));
             heads.buffered(HEADS_AT_ONCE).try_collect().await?
         }
         (Err(cause), _) => return Err(store.list_error(&cause, folder)),
     };
-    if files.len() > MOST_FILES {
+    if found.len() > MOST_FILES {
         return Err(Error::exhausted(format!("there are more than {MOST_FILES} files here"))
             .with_hint("declare tables over parts of it, or write fewer and larger files")
             .with_retryable(false)
             .at(store.place(folder)));
     }
-    stay(store, files.into_iter().filter(|meta| meta.size > 0).collect()).await
+    Ok(found.into_iter().partition(|meta| claim::is_mark(&meta.location)))
 }
 
-/// The same files, if none of them is a link that leads out of a local folder.
+/// The same files, if none of them is a link that leads out of a local folder. Errors: `Denied`; `Precondition` where one has
+/// gone since it was listed.
 async fn stay(store: &Store, files: Vec<ObjectMeta>) -> Result<Vec<ObjectMeta>> {
     let kept = within(store, files.iter().map(|meta| meta.location.clone()).collect()).await?;
-    if kept.len() < files.len() {
-        let out = files.iter().find(|meta| !kept.contains(&meta.location)).map(|meta| store.place(&meta.location));
-        let error = Error::denied("this is a link that leads out of the location, or to nothing").with_hint("remove the link");
-        return Err(match out {
-            Some(place) => error.at(place),
-            None => error,
-        });
+    if kept.len() == files.len() {
+        return Ok(files);
     }
-    Ok(files)
+    match files.iter().find(|meta| !kept.contains(&meta.location)) {
+        None => Ok(files),
+        Some(gone) if store.is_gone(&gone.location) => Err(changing(store, &gone.location)),
+        Some(out) => Err(Error::denied("this is a link that leads out of the location, or to nothing")
+            .with_hint("remove the link")
+            .at(store.place(&out.location))),
+    }
+}
+
+fn changing(store: &Store, path: &Path) -> Error {
+    Error::precondition("the files here change faster than they can be listed")
+        .with_hint("send the statement again")
+        .with_retryable(true)
+        .at(store.place(path))
 }
 
 fn version(files: &[ObjectMeta]) -> String {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use nexus_flight_catalog::error::list as listed;
 use nexus_flight_catalog::{
@@ -14,6 +15,7 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::OnceCell;
 
 mod arrow_file;
+mod claim;
 mod config;
 mod decoding;
 mod footers;
@@ -28,8 +30,10 @@ mod shape;
 mod store;
 mod strict;
 mod text_file;
+mod upload;
 mod walk;
 mod whole_numbers;
+mod write;
 
 use config::{Config, Declared};
 use footers::Footers;
@@ -44,7 +48,7 @@ pub static SPEC: Spec = Spec {
     kind: "files",
     summary: "Parquet, CSV, newline JSON and Arrow files in a local folder or an S3 bucket",
     options: OPTIONS,
-    capabilities: Capabilities { filters: true, limit: true, versions: true, keys: true, ..Capabilities::NONE },
+    capabilities: Capabilities { filters: true, limit: true, versions: true, keys: true, ingest: true, ..Capabilities::NONE },
     proof: Proof::SameWire,
     docs: include_str!("docs.md"),
     open,
@@ -153,6 +157,10 @@ impl FilesSource {
         }
     }
 
+    fn pinned(&self, store: &Arc<Store>, listing: &Listing) -> Arc<PinnedStore> {
+        Arc::new(PinnedStore::new(Arc::clone(store), listing.files.iter().map(|file| file.meta.clone())))
+    }
+
     async fn shape(&self, table: &str, listing: &Listing, pinned: &Arc<PinnedStore>, text: heads::Options) -> Result<Arc<Shape>> {
         let store = self.store().await?;
         if let Some(columns) = self.config.tables.get(table).and_then(|declared| declared.columns.as_ref()) {
@@ -199,7 +207,7 @@ impl Source for FilesSource {
         let declared = self.config.tables.get(table);
         let target = self.target(store, table, declared).await?;
         let listing = Arc::new(listing::list(store, table, &target, declared).await?);
-        let pinned = Arc::new(PinnedStore::new(Arc::clone(store), listing.files.iter().map(|file| file.meta.clone())));
+        let pinned = self.pinned(store, &listing);
         let text = heads::Options {
             header: declared.is_none_or(|declared| declared.header),
             delimiter: declared.map_or(b',', |declared| declared.delimiter),
@@ -211,6 +219,14 @@ impl Source for FilesSource {
         let provider = FilesTable::new(Arc::clone(store), pinned, self.footers.clone(), listing, shape, text, url);
         let keys = declared.map_or_else(Keys::default, |declared| declared.keys.clone());
         Ok(Resolved { provider: Arc::new(provider), version, keys })
+    }
+
+    async fn ingest(&self, cx: &Context, target: &nexus_flight_catalog::Target, rows: SendableRecordBatchStream) -> Result<u64> {
+        cx.run(self.put(target, rows)).await
+    }
+
+    async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
+        cx.run(self.drop_files(schema, table)).await
     }
 }
 

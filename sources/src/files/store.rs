@@ -59,6 +59,8 @@ impl Store {
                 };
                 let folder = folder.canonicalize().map_err(|cause| missing(&cause))?;
                 let local = LocalFileSystem::new_with_prefix(&folder).map_err(|cause| missing(&cause))?;
+                // A table that is dropped leaves no folder, which would be taken for one.
+                let local = local.with_automatic_cleanup(true);
                 let shown = folder.display().to_string();
                 Ok(Self { inner: Arc::new(local), shown, folder: Some(folder), catalog: catalog.to_owned() })
             }
@@ -91,6 +93,34 @@ impl Store {
         Place::File { path: self.show(path), line: None }
     }
 
+    /// When the entries of a local folder last changed; nothing of a bucket, which is listed as it is at one moment.
+    pub(super) fn changed(&self, folder: &Path) -> Option<SystemTime> {
+        let folder = self.folder.as_ref()?.join(folder.as_ref());
+        std::fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    /// Whether nothing is there any more, not even a link.
+    pub(super) fn is_gone(&self, path: &Path) -> bool {
+        self.folder.as_ref().is_some_and(|folder| folder.join(path.as_ref()).symlink_metadata().is_err())
+    }
+
+    /// Errors: `Denied` where a folder, there or to be made, is behind a link that leads out of the location.
+    pub(super) async fn stays_within(&self, folder: &Path) -> Result<()> {
+        let Some(root) = self.folder.clone() else { return Ok(()) };
+        let mut wanted = root.join(folder.as_ref());
+        let stays = tokio::task::spawn_blocking(move || {
+            // What is not there yet is made in the nearest folder that is.
+            while wanted.symlink_metadata().is_err() && wanted.pop() {}
+            wanted.canonicalize().is_ok_and(|real| real.starts_with(&root))
+        });
+        if stays.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))? {
+            return Ok(());
+        }
+        Err(Error::denied("this is a link that leads out of the location, or to nothing")
+            .with_hint("remove the link")
+            .at(self.place(folder)))
+    }
+
     /// An error of listing in our words: what is not there then is the bucket or the folder.
     pub(super) fn list_error(&self, cause: &object_store::Error, path: &Path) -> Error {
         match cause {
@@ -102,6 +132,15 @@ impl Store {
 
     /// An error of reading in our words, about a path that was listed. It never holds a credential.
     pub(super) fn error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        self.failure(cause, path, "read")
+    }
+
+    /// An error of writing in our words.
+    pub(super) fn write_error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        self.failure(cause, path, "written")
+    }
+
+    fn failure(&self, cause: &object_store::Error, path: &Path, done: &str) -> Error {
         let text = cause.to_string();
         let unknown_key = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "NotSignedUp"];
         let rejected = unknown_key.iter().any(|code| text.contains(code));
@@ -115,7 +154,7 @@ impl Store {
             object_store::Error::PermissionDenied { .. } if self.folder.is_none() => {
                 Error::denied("the store does not allow this to the credentials").with_hint(keys)
             }
-            object_store::Error::PermissionDenied { .. } => Error::denied("this process may not read it"),
+            object_store::Error::PermissionDenied { .. } => Error::denied(format!("by this process it may not be {done}")),
             object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => changed(),
             object_store::Error::InvalidPath { source } => {
                 Error::data(format!("the name of a file here is no path: {source}")).with_hint("rename the file")
@@ -123,7 +162,7 @@ impl Store {
             object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
             // Only what was listed is asked for: the object has become shorter.
             _ if text.contains("InvalidRange") => changed(),
-            _ => Error::unavailable(format!("the store cannot be read: {}", first_line(&text))),
+            _ => Error::unavailable(format!("the store cannot be {done}: {}", first_line(&text))),
         };
         error.at(self.place(path))
     }

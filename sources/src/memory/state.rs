@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
 use nexus_flight_catalog::quantity::Size;
+use nexus_flight_catalog::write::filled;
 use nexus_flight_catalog::{Error, Keys, Resolved, Result, TableEntry, Target, Version};
 
 /// Versions are counted through the whole process, so that a source put in place of another repeats none of its versions.
@@ -135,24 +136,6 @@ impl Table {
         let batches = batches.iter().map(|batch| filled(batch, &own)).collect::<Result<Vec<_>>>()?;
         Self::new(own, batches, self.resolved.keys.clone())
     }
-}
-
-/// A batch with the columns of a table; those that it lacks are NULL.
-fn filled(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let column = |name: &str, data_type| match batch.column_by_name(name) {
-        Some(column) => Arc::clone(column),
-        None => new_null_array(data_type, batch.num_rows()),
-    };
-    let columns: Vec<_> = schema.fields().iter().map(|field| column(field.name(), field.data_type())).collect();
-    for (field, column) in schema.fields().iter().zip(&columns) {
-        if !field.is_nullable() && column.null_count() > 0 {
-            return Err(Error::invalid(format!("the column \"{}\" takes no NULL", field.name()))
-                .with_hint("give a value for it in every row"));
-        }
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-        .map_err(|error| changed("has columns of other types").caused_by(error))
 }
 
 fn changed(how: &str) -> Error {

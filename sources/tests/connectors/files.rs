@@ -1,19 +1,15 @@
 //! Files that are broken, changing, strange or gone: a clear error that names the file, or the right rows.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod seeds;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::seeds::open;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use nexus_flight_catalog::{
     Catalogs, Context, Error, Kind, Principal, Resolved, Result, Source, TableName, Version, information_schema,
 };
-use seeds::open;
 use serde_json::json;
 
 fn cx() -> Context {

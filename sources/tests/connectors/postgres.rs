@@ -1,7 +1,5 @@
 //! A database of a real PostgreSQL server, which `make test` starts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

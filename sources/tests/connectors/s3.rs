@@ -1,16 +1,12 @@
 //! Files in a bucket of a real S3 server, which `make test` starts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod seeds;
-
 use std::sync::Arc;
 
+use crate::seeds::{Put, Stored, open, violations};
 use nexus_flight_catalog::conformance::check;
 use nexus_flight_catalog::{Context, Error, Kind, Principal, Source};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{ObjectStoreExt, path::Path};
-use seeds::{Put, Stored, open, violations};
 use serde_json::{Value, json};
 
 /// Where the server is and how it is entered.

@@ -1,7 +1,5 @@
 //! The conformance suite finds sources that promise what they do not keep, and those that hide what they do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;

@@ -1,14 +1,10 @@
 //! Every connector that needs no server, held to what is asked of a source.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod seeds;
-
 use std::sync::Arc;
 
+use crate::seeds::{Put, Stored, open, violations};
 use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
 use nexus_sources::memory::MemorySource;
-use seeds::{Put, Stored, open, violations};
 
 #[tokio::test]
 async fn memory() {

@@ -1,8 +1,5 @@
 //! The seed as files of every format, and what a catalog over them declares.
 
-// Each test binary uses a part of it.
-#![allow(dead_code)]
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
