@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -70,6 +71,9 @@ pub trait Source: Debug + Send + Sync {
     }
 }
 
+/// The target of spans that tell how a statement spends its time.
+pub const TRACE: &str = "nexus::trace";
+
 /// Who asks, for what statement, until when. A connector sees this and nothing else of the server.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -81,12 +85,17 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Fires when the caller gives up.
     pub cancel: CancellationToken,
+    /// The `traceparent` that the client sent.
+    pub parent: Option<Arc<str>>,
+    /// The span of the statement, of which that of any work for it is a child.
+    pub span: Span,
 }
 
 impl Context {
     /// A context for a principal, with a new query id and no deadline.
     pub fn new(principal: Principal) -> Self {
-        Self { principal, query: Uuid::now_v7(), deadline: None, cancel: CancellationToken::new() }
+        let (deadline, parent) = (None, None);
+        Self { principal, query: Uuid::now_v7(), deadline, cancel: CancellationToken::new(), parent, span: Span::none() }
     }
 
     /// Ends with `Cancelled` or `Timeout` as soon as the work is no longer wanted, else with what the work gives.

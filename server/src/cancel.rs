@@ -58,12 +58,10 @@ impl Cancellations {
         Ok(run)
     }
 
-    /// Ends the runs of a ticket, and lets it begin none.
-    pub async fn cancel(&self, id: Uuid) {
+    /// Ends the runs of a ticket, and lets it begin none here. Gives whether there was one.
+    pub async fn cancel(&self, id: Uuid) -> bool {
         self.cancelled.insert(id, ()).await;
-        if let Some(running) = self.running().get(&id) {
-            running.token.cancel();
-        }
+        self.running().get(&id).inspect(|running| running.token.cancel()).is_some()
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<Uuid, Running>> {
@@ -99,7 +97,7 @@ mod tests {
         let all = Arc::new(Cancellations::new(Duration::from_secs(60)));
         let (id, other) = (Uuid::new_v4(), Uuid::new_v4());
         let (first, second, apart) = (all.begin(id).unwrap(), all.begin(id).unwrap(), all.begin(other).unwrap());
-        all.cancel(id).await;
+        assert!(all.cancel(id).await && !all.cancel(Uuid::new_v4()).await);
         assert!(first.token().is_cancelled() && second.token().is_cancelled() && !apart.token().is_cancelled());
         insta::assert_snapshot!(all.begin(id).unwrap_err(), @"the statement was cancelled; send the statement again");
         drop((first, second, apart));

@@ -30,6 +30,7 @@ pub mod statement;
 pub mod system;
 pub mod times;
 pub mod tpch;
+pub mod traces;
 pub mod transactions;
 pub mod windows;
 pub mod wire;

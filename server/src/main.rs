@@ -7,15 +7,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Error, Place, Result};
-use nexus_server::config::{AuthMode, Config, Log, LogFormat, json_schema};
+use nexus_server::config::{AuthMode, Config, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
 use nexus_server::serve::{self, Listeners};
+use nexus_server::traces::Exporter;
 use nexus_server::workers::{self, Workers};
 use nexus_server::{demo, shell, tpch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing::Metadata;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -159,7 +165,7 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
         Some(file) => Config::load(file)?,
         None => demo::config(&demo::folder(), args.scale_factor, args.flight_listen, args.http_listen)?,
     };
-    log(&config.log)?;
+    let exporter = observe(&config)?;
     let metrics = serve::metrics()?;
     let gateway = Gateway::new(&config, workers)?;
     if args.what.demo {
@@ -195,6 +201,11 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     });
     serve::serve(&config, gateway, listeners, metrics, stop).await?;
     tracing::info!("stopped");
+    if let Some(exporter) = exporter {
+        // The runtime sends what this waits for.
+        let sent = tokio::task::spawn_blocking(move || exporter.shut_down()).await;
+        sent.map_err(|cause| Error::internal("the last spans could not be sent").caused_by(cause))?;
+    }
     Ok(())
 }
 
@@ -222,14 +233,20 @@ fn handler(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|error| Error::internal(format!("signals cannot be handled: {error}")))
 }
 
-fn log(log: &Log) -> Result<()> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| Error::invalid(format!("log.level: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-    }
-    Ok(())
+/// Begins to write the log, and to send spans where a collector is configured.
+fn observe(config: &Config) -> Result<Option<Exporter>> {
+    let level = EnvFilter::try_new(&config.log.level).map_err(|error| Error::invalid(format!("log.level: {error}")))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let is_span = |metadata: &Metadata<'_>| metadata.target() == TRACE;
+    let exporter = Exporter::new(&config.traces).map_err(|error| config.locate(error))?;
+    let spans = exporter.as_ref().map(|exporter| exporter.layer().with_filter(filter_fn(is_span)));
+    let lines = lines.with_filter(level.and(filter_fn(move |metadata| !is_span(metadata))));
+    tracing_subscriber::registry().with(spans).with(lines).init();
+    Ok(exporter)
 }
 
 fn read_password() -> Result<secrecy::SecretString> {

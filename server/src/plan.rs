@@ -19,7 +19,9 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast;
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
+use tracing::Instrument;
 
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
 use crate::explain::{Clock, Explain};
@@ -184,7 +186,8 @@ impl Planner {
         let mut state = self.states.take(&query.session);
         let wanted = self.wanted(&query.session, &state.session, &statement, is_show)?;
         let catalogs = self.catalogs_of(query, wanted.iter().flat_map(Wanted::catalogs).collect()).await?;
-        let tables = catalogs.resolve(&query.cx, wanted).await?;
+        let span = tracing::info_span!(target: TRACE, "tables");
+        let tables = catalogs.resolve(&query.cx, wanted).instrument(span).await?;
         clock.end("tables");
         state.show(&tables);
         let plan = state.session.statement_to_plan(statement).await?;

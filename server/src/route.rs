@@ -11,7 +11,9 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Result};
+use tracing::Instrument;
 
 use crate::bounds;
 use crate::config::Limits;
@@ -44,15 +46,17 @@ impl Run for Route {
             return self.explain(explain, plan, schema, state).await;
         }
         let Some(write) = write else {
-            let plan = physical(plan, &mut state, self.most).await?;
-            let transaction = query.transaction;
+            let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "run", nexus.route = "datafusion");
+            let plan = physical(plan, &mut state, self.most).instrument(span.clone()).await?;
+            let held = (query.transaction, span);
             let batches = rows(plan, state.into_task(), Arc::clone(&schema))?.inspect(move |_| {
-                // Held for as long as the stream lives, since what it reads is the transaction's.
-                let _ = &transaction;
+                // Held for as long as the stream lives: what it reads is the transaction's, and its end is that of the span.
+                let _ = &held;
             });
             return Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass });
         };
-        let count = self.write(&query.cx, write, plan, state).await?;
+        let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "write", nexus.catalog = write.name.catalog);
+        let count = self.write(&query.cx, write, plan, state).instrument(span).await?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let batch = count_batch(count)?;
         Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: CacheUse::Bypass })

@@ -57,6 +57,7 @@ impl Purpose {
 /// Seals and opens. The first key seals, all open, so keys can be rotated.
 pub struct Seal {
     keys: Vec<Key>,
+    shared: bool,
     random: SystemRandom,
 }
 
@@ -72,6 +73,11 @@ impl std::fmt::Debug for Seal {
 }
 
 impl Seal {
+    /// Whether other servers may have the same keys.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// With the configured keys, or with one of this process alone.
     pub fn new(tickets: &Tickets) -> Result<Self> {
         let random = SystemRandom::new();
@@ -81,7 +87,7 @@ impl Seal {
             random.fill(&mut key).map_err(|_| Error::internal("the system gives no random numbers"))?;
             keys.push(Key::new(&key)?);
         }
-        Ok(Self { keys, random })
+        Ok(Self { keys, shared: !tickets.keys.is_empty(), random })
     }
 
     /// A value that only [`Seal::open`] of the same purpose can read, for so long.
@@ -204,7 +210,7 @@ mod tests {
     #[test]
     fn an_expired_value_says_so() {
         let key = Key::new(&[7; 32]).unwrap();
-        let ours = Seal { keys: vec![key], random: SystemRandom::new() };
+        let ours = Seal { keys: vec![key], shared: false, random: SystemRandom::new() };
         let mut plain = postcard::to_stdvec(&(now() - 1, "SELECT 1")).unwrap();
         let nonce = [0; NONCE_LEN];
         let key = &ours.keys[0];

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Result};
+use tracing::Instrument;
 
 use crate::config::Config;
 use crate::layers::Run;
@@ -58,7 +60,11 @@ impl<R> Clone for Plan<R> {
 impl<R: Run + 'static> Plan<R> {
     async fn of_one_row(&self, query: Query) -> Result<Answer> {
         let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
-        let work = async move { run.run(planner.plan(query).await?).await };
+        let work = async move {
+            let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "plan");
+            let planned = planner.plan(query).instrument(span).await?;
+            run.run(planned).await
+        };
         let mut answer = cx.run(self.workers.answer(work)).await?;
         answer.batches = until_unwanted(answer.batches, cx);
         Ok(answer)

@@ -11,6 +11,7 @@ use nexus_flight_catalog::{Error, Place, Result};
 mod doubling;
 mod named_windows;
 mod repairs;
+mod walk;
 
 pub use doubling::TABLES;
 

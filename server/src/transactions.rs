@@ -246,7 +246,7 @@ async fn left_alone(open: Weak<Open>, all: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>,
 
 fn not_open() -> Error {
     Error::precondition("the transaction is not open here")
-        .with_hint("it has ended, was left alone for too long, or is open on another server: begin another one")
+        .with_hint("it has ended, was left alone for too long, or is open on another server: begin another one; behind a balancer, keep to one connection to one server, or commit automatically")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -45,6 +45,8 @@ pub struct Config {
     pub cache: Cache,
     /// What is written to standard error.
     pub log: Log,
+    /// Where spans go.
+    pub traces: Traces,
     /// Where a session starts.
     pub defaults: Defaults,
     /// The sources, each under the name of its catalog.
@@ -220,6 +222,22 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// `[traces]`: spans for a collector of OpenTelemetry.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// The address of the collector's OTLP service over gRPC. Without it there are no spans.
+    pub endpoint: Option<String>,
+    /// How many of the statements that belong to no trace of their client have one, from 0 to 1.
+    pub ratio: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, ratio: 1.0 }
+    }
 }
 
 /// `[defaults]`: where a session starts.

@@ -20,6 +20,9 @@ const SCHEMA: &str = "schema";
 /// The header that chooses a type profile.
 pub const PROFILE: &str = "x-nexus-type-profile";
 
+/// The header that names the trace of the client, as in W3C Trace Context.
+pub const TRACEPARENT: &str = "traceparent";
+
 /// One Flight call's client.
 #[derive(Debug)]
 pub struct Caller {
@@ -31,6 +34,8 @@ pub struct Caller {
     pub profile: TypeProfile,
     /// Whether it sent a session.
     pub has_session: bool,
+    /// The trace that the call belongs to.
+    pub parent: Option<Arc<str>>,
     /// Whether it is known to keep cookies from its first call on.
     pub keeps_cookies: bool,
     sessions: Arc<Sessions>,
@@ -61,14 +66,24 @@ impl Caller {
         if sent.is_some() {
             sessions.note(&principal, &session, agent).await;
         }
+        let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
         let keeps_cookies = sent.is_some() || agent.is_some_and(|agent| agent.contains("grpc-java"));
-        Ok(Self { principal, session, profile, has_session: sent.is_some(), keeps_cookies, sessions: Arc::clone(sessions) })
+        Ok(Self {
+            principal,
+            session,
+            profile,
+            has_session: sent.is_some(),
+            parent,
+            keeps_cookies,
+            sessions: Arc::clone(sessions),
+        })
     }
 
     /// A query of this caller.
     pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Open>>) -> Query {
         let session = self.session.clone();
-        let cx = Context { deadline: session.options.deadline(), ..Context::new(self.principal.clone()) };
+        let (deadline, parent) = (session.options.deadline(), self.parent.clone());
+        let cx = Context { deadline, parent, ..Context::new(self.principal.clone()) };
         Query { parameters, transaction, ..Query::new(cx, statement, session, Protocol::Flight) }
     }
 

@@ -69,18 +69,25 @@ impl Endpoints {
     }
 
     /// Ends what runs here of the statements that an info tells of, and lets none of them begin here again. Metadata is
-    /// answered at once, so there is nothing to end.
+    /// answered at once, so there is nothing to end. Errors: `Precondition` where none of them runs here and other servers
+    /// take the same tickets, since it may run there.
     pub async fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus> {
-        let mut status = CancelStatus::NotCancellable;
+        let (mut status, mut runs) = (CancelStatus::NotCancellable, false);
         for endpoint in &info.endpoint {
             let ticket = endpoint.ticket.as_ref().ok_or_else(no_ticket)?;
             if let Command::TicketStatementQuery(sealed) = command(&ticket.ticket)? {
                 // A statement may run for longer than its ticket holds.
                 let ticket: Ticket = self.seal.open_expired(Purpose::Ticket, &sealed.statement_handle)?;
                 check_owner(&ticket.principal, &caller.principal, "ticket")?;
-                self.cancellations.cancel(ticket.id).await;
+                runs |= self.cancellations.cancel(ticket.id).await;
                 status = CancelStatus::Cancelled;
             }
+        }
+        if status == CancelStatus::Cancelled && !runs && self.seal.is_shared() {
+            return Err(Error::precondition(
+                "the statement does not run on this server: it has ended, has not begun, or runs on another",
+            )
+            .with_hint("end it by closing its stream, or cancel over a connection to the server that runs it"));
         }
         Ok(status)
     }

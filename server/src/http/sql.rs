@@ -21,6 +21,7 @@ use nexus_flight_catalog::{Context, Error, Principal, Result};
 use serde::Deserialize;
 use url::Url;
 
+use crate::flight::caller::TRACEPARENT;
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
 use crate::query::{Answer, Protocol, Query};
@@ -67,7 +68,8 @@ async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, bo
     let mut session = gateway.sessions.start();
     session.catalog = request.catalog.unwrap_or(session.catalog);
     session.schema = request.schema.unwrap_or(session.schema);
-    let cx = Context::new(principal);
+    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
+    let cx = Context { parent, ..Context::new(principal) };
     let id = cx.query;
     let query = Query::new(cx, request.statement, session, Protocol::Http);
     let answer = gateway.execute.execute(query).await?;

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Error, Kind, Result};
+use tracing::Span;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::printable::printable;
 use crate::query::{Answer, CacheUse, Description, Execute, Query, size};
+use crate::traces;
 
 /// How many statements that ran are remembered.
 const REMEMBERED: usize = 1_000;
@@ -120,8 +124,9 @@ impl<E: Execute> Execute for Audit<E> {
         described
     }
 
-    async fn execute(&self, query: Query) -> Result<Answer> {
+    async fn execute(&self, mut query: Query) -> Result<Answer> {
         let mut open = Open::new(&self.history, &query);
+        query.cx.span = open.span.clone();
         match self.inner.execute(query).await {
             Ok(answer) => {
                 open.record.cache = Some(answer.cache.name());
@@ -166,6 +171,7 @@ struct Open {
     history: Arc<History>,
     record: Record,
     began: Instant,
+    span: Span,
     closed: bool,
 }
 
@@ -186,7 +192,22 @@ impl Open {
             cache: None,
         };
         history.open(record.clone());
-        Self { history: Arc::clone(history), record, began: Instant::now(), closed: false }
+        let span = tracing::info_span!(
+            target: TRACE,
+            parent: None,
+            "statement",
+            otel.kind = "server",
+            otel.status_code = Empty,
+            nexus.query = %record.id,
+            nexus.session = %record.session,
+            nexus.protocol = record.protocol,
+            nexus.cache = Empty,
+            nexus.outcome = Empty,
+            enduser.id = record.principal,
+            db.response.returned_rows = Empty,
+        );
+        traces::join(&span, query.cx.parent.as_deref());
+        Self { history: Arc::clone(history), record, began: Instant::now(), span, closed: false }
     }
 
     fn count(&mut self, rows: u64, bytes: u64) {
@@ -207,6 +228,10 @@ impl Open {
         record.elapsed = self.began.elapsed();
         record.state = outcome.map_or_else(|error| error.kind().name(), |()| "finished");
         record.error = outcome.err().map(ToString::to_string);
+        self.span.record("nexus.outcome", record.state);
+        self.span.record("nexus.cache", record.cache);
+        self.span.record("db.response.returned_rows", record.rows);
+        self.span.record("otel.status_code", if outcome.is_ok() { "ok" } else { "error" });
         metrics::counter!("nexus_statements_total", "protocol" => record.protocol, "outcome" => record.state).increment(1);
         metrics::counter!("nexus_rows_sent_total", "protocol" => record.protocol).increment(record.rows);
         metrics::histogram!("nexus_statement_seconds", "protocol" => record.protocol).record(record.elapsed.as_secs_f64());

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use crate::config::Limits;
 use crate::layers::Run;
@@ -67,7 +69,8 @@ impl Drop for Place<'_> {
 #[async_trait]
 impl<R: Run> Run for Limit<R> {
     async fn run(&self, planned: Planned) -> Result<Answer> {
-        let permit = self.permit().await?;
+        let span = tracing::info_span!(target: TRACE, parent: &planned.query.cx.span, "wait");
+        let permit = self.permit().instrument(span).await?;
         let mut answer = self.inner.run(planned).await?;
         answer.batches = answer
             .batches

@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{self, Expr, ObjectName, Query, Statement, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, Expr, ObjectName, Query, Statement, VisitorMut};
 use nexus_flight_catalog::{Error, Result};
+
+use super::walk::walk;
 
 /// How many sub-queries, and how many CASE, may stand within one another: at ten levels planning takes milliseconds, at
 /// twenty it takes seconds, at thirty an hour.
@@ -21,8 +23,11 @@ pub const TABLES: u64 = 1_000;
 /// Writes `ELSE CASE … END END` as further branches of one CASE, then refuses what still nests too deep. The depth of the
 /// statement must be bounded already. Errors: `Exhausted`.
 pub(super) fn flatten_and_check(statement: &mut Statement) -> Result<()> {
-    let ControlFlow::Continue(()) = VisitMut::visit(statement, &mut Flatten);
-    match Visit::visit(statement, &mut Levels::default()) {
+    let mut checked = || {
+        walk(statement, &mut Flatten)?;
+        walk(statement, &mut Levels::default())
+    };
+    match checked() {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error.with_retryable(false)),
     }
@@ -31,9 +36,9 @@ pub(super) fn flatten_and_check(statement: &mut Statement) -> Result<()> {
 struct Flatten;
 
 impl VisitorMut for Flatten {
-    type Break = std::convert::Infallible;
+    type Break = Error;
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         let Expr::Case { operand: None, conditions, else_result, .. } = expr else { return ControlFlow::Continue(()) };
         // What is within was visited before and is flat.
         let mut last = else_result.take();
@@ -99,10 +104,10 @@ fn groupings(select: &ast::Select) -> u64 {
     if cube { written.saturating_mul(power(exprs.len())) } else { written }
 }
 
-impl Visitor for Levels {
+impl VisitorMut for Levels {
     type Break = Error;
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         let mut bodies = vec![query.body.as_ref()];
         while let Some(body) = bodies.pop() {
             match body {
@@ -122,7 +127,7 @@ impl Visitor for Levels {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<Error> {
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
         let Some(done) = self.queries.pop() else { return ControlFlow::Continue(()) };
         match self.queries.last_mut() {
             Some(above) => match above.pending.next() {
@@ -136,7 +141,7 @@ impl Visitor for Levels {
         }
     }
 
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Error> {
+    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<Error> {
         let name = match relation.0.as_slice() {
             [ast::ObjectNamePart::Identifier(only)] => name(only),
             _ => return self.add(1),
@@ -145,7 +150,7 @@ impl Visitor for Levels {
         self.add(known.copied().unwrap_or(1))
     }
 
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         let (depth, what) = match expr {
             Expr::Case { .. } => (&mut self.cases, "CASE expressions"),
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
@@ -161,7 +166,7 @@ impl Visitor for Levels {
         ControlFlow::Break(Error::exhausted(message).with_hint("compute the innermost in a WITH of its own and join it"))
     }
 
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         match expr {
             Expr::Case { .. } => self.cases -= 1,
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => self.subqueries -= 1,

@@ -3,9 +3,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, NamedWindowExpr, Query, Select, SelectItem, VisitMut, VisitorMut, WindowSpec, WindowType,
+    Expr, Ident, NamedWindowExpr, Query, Select, SelectItem, VisitorMut, WindowSpec, WindowType,
 };
 use nexus_flight_catalog::Error;
+
+use super::walk::walk;
 
 /// Writes them out in the columns of a select. Errors: `Invalid` where there is no such window, or both say the same thing.
 pub(super) fn write_out(select: &mut Select) -> ControlFlow<Error> {
@@ -21,10 +23,10 @@ pub(super) fn write_out(select: &mut Select) -> ControlFlow<Error> {
     }
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-            VisitMut::visit(expr, &mut windows)?;
+            walk(expr, &mut windows)?;
         }
     }
-    VisitMut::visit(&mut select.qualify, &mut windows)
+    walk(&mut select.qualify, &mut windows)
 }
 
 struct Windows {

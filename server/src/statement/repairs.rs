@@ -5,15 +5,16 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem,
-    SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan, VisitMut, VisitorMut,
+    SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan, VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 
 use super::named_windows;
+use super::walk::walk;
 
 /// Errors: `Unsupported`.
 pub(super) fn repair(statement: &mut Statement) -> Result<()> {
-    match VisitMut::visit(statement, &mut Repairs) {
+    match walk(statement, &mut Repairs) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }

@@ -253,7 +253,7 @@ async fn a_transaction_that_is_left_alone_is_rolled_back() {
     })
     .await
     .unwrap();
-    insta::assert_snapshot!(transactions.get(&cx.principal, id).unwrap_err(), @"the transaction is not open here; it has ended, was left alone for too long, or is open on another server: begin another one");
+    insta::assert_snapshot!(transactions.get(&cx.principal, id).unwrap_err(), @"the transaction is not open here; it has ended, was left alone for too long, or is open on another server: begin another one; behind a balancer, keep to one connection to one server, or commit automatically");
     assert!(fixture.rows("SELECT count(*) AS c FROM t").await.contains("| 2 |"));
     assert!(seen().await.contains("| 2 |"));
 }

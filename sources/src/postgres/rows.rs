@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use futures::{FutureExt, Stream, TryStreamExt, stream};
+use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Kind, Result};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream, Statement};
@@ -43,7 +44,15 @@ pub(super) struct Read {
 /// The batches. Dropped early, they end the query at the server. Errors: those of the server; `Unavailable` where it does
 /// not answer or breaks off; `Data` for a value that Arrow cannot hold.
 pub(super) fn batches(read: Read) -> impl Stream<Item = Result<RecordBatch>> + Send {
-    stream::try_unfold((read, Place::Start), |(read, place)| async move {
+    let span = tracing::info_span!(
+        target: TRACE,
+        parent: &read.cx.span,
+        "query",
+        otel.kind = "client",
+        db.system.name = "postgresql",
+    );
+    // The span is held for as long as there may be more rows.
+    stream::try_unfold((read, Place::Start, span), |(read, place, span)| async move {
         // Rows that are there already would never ask whether they are still wanted.
         read.cx.run(async { Ok(()) }).await?;
         let place = match place {
@@ -64,7 +73,7 @@ pub(super) fn batches(read: Read) -> impl Stream<Item = Result<RecordBatch>> + S
             }
             Place::Cursor(cursor) => read.cx.run(read.fetch(cursor)).await?,
         };
-        Ok((batch.num_rows() > 0).then_some((batch, (read, place))))
+        Ok((batch.num_rows() > 0).then_some((batch, (read, place, span))))
     })
 }
 
