@@ -9,10 +9,17 @@ import duckdb
 import pyarrow.flight as flight
 import pytest
 
-from data import TABLES, tpch_files
-from gateway import Gateway, configured, demo
+import bound
+from data import TABLES, demo_configuration, tpch_files
+from gateway import REPLICAS, Gateway, configured, demo
 
 SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With replicas, leaves out what is bound to one."""
+    if REPLICAS > 1:
+        bound.leave_out(items)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +40,8 @@ def judge(tpch: Path) -> duckdb.DuckDBPyConnection:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The demo, shared by all tests that only read."""
-    with demo(tmp_path_factory.mktemp("demo") / "gateway.log") as gateway:
+    folder = tmp_path_factory.mktemp("demo")
+    with demo(folder / "gateway.log") if REPLICAS == 1 else configured(folder, demo_configuration()) as gateway:
         yield gateway
 
 
@@ -59,7 +67,8 @@ location = "{tpch}"
 @pytest.fixture
 def adbc(embedded: Gateway) -> Iterator[flightsql.Connection]:
     """An ADBC connection to the demo."""
-    with flightsql.connect(embedded.uri) as connection:
+    # A transaction, which is what a connection without autocommit begins, is bound to its replica.
+    with flightsql.connect(embedded.uri, autocommit=REPLICAS > 1) as connection:
         yield connection
 
 

@@ -1,5 +1,6 @@
-"""The gateway as a process: started on free ports, watched, stopped as a user would stop it."""
+"""The gateway as a process: started on free ports, watched, stopped as a user would stop it; or several behind a balancer."""
 
+import base64
 import os
 import queue
 import re
@@ -8,13 +9,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from balancer import Balancer, balancer
 from fetch import CACHE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target") / "debug" / "nexus"
+# With 2, what is started by a configuration is two gateways of the same ticket key: each call goes to the next one in turn.
+REPLICAS = int(os.environ.get("NEXUS_REPLICAS", "1"))
 READY = re.compile(r"^ready flight=(\S+) http=(\S+)$")
 
 
@@ -73,6 +78,33 @@ class Gateway:
             assert "panicked at" not in self.logged(), self.tail()
 
 
+class Replicas(Gateway):
+    """Gateways behind a balancer, whose addresses are those of this one."""
+
+    def __init__(self, gateways: list[Gateway], before: Balancer) -> None:
+        super().__init__(before.process, before.flight, before.http, before.log)
+        self.gateways, self.balancer = gateways, before
+
+    @property
+    def pid(self) -> int:
+        """There is none: what is measured at one process is no matter of replicas."""
+        raise AttributeError("several replicas have no one process")
+
+    def logged(self) -> str:
+        """What all of them have written to their logs until now."""
+        return "".join(gateway.logged() for gateway in self.gateways)
+
+    def stop(self, wait: float = 15) -> int:
+        """Ends the balancer and all gateways; returns an exit code that is not 0 where there is one."""
+        codes = [self.balancer.stop(), *(gateway.stop(wait) for gateway in self.gateways)]
+        return next(filter(None, codes), 0)
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        with ExitStack() as ends:
+            for part in (*self.gateways, self.balancer):
+                ends.callback(part.__exit__, failed, None, None)
+
+
 def serve(
     *arguments: object, log: Path, wait: float = 60, environment: dict[str, str] | None = None, folder: Path | None = None
 ) -> Gateway:
@@ -107,12 +139,30 @@ def demo(log: Path, *arguments: object, **options: object) -> Gateway:
 
 
 def configured(folder: Path, text: str, **options: object) -> Gateway:
-    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`."""
+    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`; or `REPLICAS` of them."""
     sections = ["flight", "http"]
     listens = "\n".join(f'[{name}]\nlisten = "127.0.0.1:0"' for name in sections if f"[{name}]" not in text)
     config = folder / "nexus.toml"
-    config.write_text(f"{listens}\n{text}")
-    return serve("--config", config, log=folder / "gateway.log", **options)
+    if REPLICAS == 1:
+        config.write_text(f"{listens}\n{text}")
+        return serve("--config", config, log=folder / "gateway.log", **options)
+    config.write_text(f"{listens}\n{_with_key(text)}")
+    with ExitStack() as started:
+        gateways = [
+            started.enter_context(serve("--config", config, log=folder / f"gateway-{number}.log", **options))
+            for number in range(REPLICAS)
+        ]
+        before = balancer(folder, [gateway.flight for gateway in gateways], [gateway.http for gateway in gateways])
+        # Nothing is left to go wrong: from here on they end by the returned one.
+        started.pop_all()
+    return Replicas(gateways, before)
+
+
+def _with_key(text: str) -> str:
+    """The configuration with a ticket key, which the replicas share."""
+    key = base64.b64encode(os.urandom(32)).decode()
+    section, keys = "[tickets]\n", f'keys = ["{key}"]\n'
+    return text.replace(section, section + keys) if section in text else f"{text}\n{section}{keys}"
 
 
 def nexus(*arguments: object, stdin: str = "", environment: dict[str, str] | None = None, wait: float = 60):
