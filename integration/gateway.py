@@ -138,19 +138,19 @@ def demo(log: Path, *arguments: object, **options: object) -> Gateway:
     return serve("--demo", "--flight-listen", free, "--http-listen", free, *arguments, log=log, **options)
 
 
-def configured(folder: Path, text: str, **options: object) -> Gateway:
-    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`; or `REPLICAS` of them."""
+def configured(folder: Path, text: str, replicas: int = REPLICAS, **options: object) -> Gateway:
+    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`, or several replicas of it."""
     sections = ["flight", "http"]
     listens = "\n".join(f'[{name}]\nlisten = "127.0.0.1:0"' for name in sections if f"[{name}]" not in text)
     config = folder / "nexus.toml"
-    if REPLICAS == 1:
+    if replicas == 1:
         config.write_text(f"{listens}\n{text}")
         return serve("--config", config, log=folder / "gateway.log", **options)
     config.write_text(f"{listens}\n{_with_key(text)}")
     with ExitStack() as started:
         gateways = [
             started.enter_context(serve("--config", config, log=folder / f"gateway-{number}.log", **options))
-            for number in range(REPLICAS)
+            for number in range(replicas)
         ]
         before = balancer(folder, [gateway.flight for gateway in gateways], [gateway.http for gateway in gateways])
         # Nothing is left to go wrong: from here on they end by the returned one.

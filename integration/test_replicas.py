@@ -1,4 +1,5 @@
-"""Replicas: what a client carries is good at each that has the key, and at no other; keys are rotated."""
+"""Replicas: what a client carries is good at each that has the key, and at no other; keys are rotated; what is open at one
+is not at another; JDBC writes through a balancer. `make test PARTS=replicas` sends what clients do through one."""
 
 import base64
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ import grpc
 import pyarrow as pa
 import pytest
 
+import jdbc
+import postgres
 from gateway import Gateway, configured, nexus
 from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
 
@@ -145,3 +148,52 @@ def test_a_stranger_opens_nothing(replicas: dict[str, Gateway]) -> None:
     with ann(replicas["stranger"], cookie=session(replicas["one"])) as client, pytest.raises(grpc.RpcError) as error:
         client.rows("select 1")
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_transaction_of_one_is_not_open_at_another(replicas: dict[str, Gateway]) -> None:
+    with ann(replicas["one"]) as one, ann(replicas["two"]) as two:
+        [result], _ = action(one, "BeginTransaction", packed("ActionBeginTransactionRequest"))
+        handle = first(parse(first(parse(result), 2)), 1)
+        execute = packed("CommandStatementQuery", field(1, b"select 42 as v") + field(2, handle))
+        commit = packed("ActionEndTransactionRequest", field(1, handle) + b"\x10\x01")
+        for call in (lambda: two.info(execute), lambda: action(two, "EndTransaction", commit)):
+            with pytest.raises(grpc.RpcError) as error:
+                call()
+            assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert "open on another server" in error.value.details()
+        assert list(one.get(one.info(execute).tickets[0]))
+        action(one, "EndTransaction", commit)
+
+
+ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
+CANCELLED = b"\x08\x01"
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="a replica says that it cancelled what another goes on with")
+def test_a_statement_that_runs_at_one_is_not_cancelled_at_another(replicas: dict[str, Gateway]) -> None:
+    with ann(replicas["one"]) as one, ann(replicas["two"]) as two:
+        info = one.unary(SERVICE + "GetFlightInfo", descriptor(statement(ENDLESS)))
+        [endpoint] = [value for number, value in parse(info) if number == 3]
+        stream = one.get(first(parse(first(parse(endpoint), 1)), 1))
+        next(stream)
+        try:
+            with pytest.raises(grpc.RpcError) as error:
+                action(two, "CancelFlightInfo", field(1, info))
+            assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert action(one, "CancelFlightInfo", field(1, info))[0] == [CANCELLED]
+        finally:
+            stream.cancel()
+
+
+def test_jdbc_writes_through_replicas_of_one_database(tmp_path: Path) -> None:
+    with postgres.server() as database:
+        database.sql("create schema main")
+        text = f'[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
+        with configured(tmp_path, text, replicas=2) as balanced:
+            said = jdbc.values(jdbc.probe("writes", balanced.flight))
+        assert (said["create"], said["insert"], said["prepared"], said["batch"]) == (0, 2, 1, [5])
+        assert said["execute"] == {"hasRows": False, "count": 2}
+        assert said["delete"] == 2
+        written = database.sql("select id, name, price, day from main.by_jdbc order by id")
+        assert written == [[value or "" for value in row] for row in said["rows"]]
+        assert [row[0] for row in written] == ["1", "2", "3", "10", "11", "12"]
