@@ -53,6 +53,9 @@ class Balancer:
             self.process.kill()
             return self.process.wait()
 
+    def __enter__(self) -> "Balancer":
+        return self
+
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         try:
             if failed is None:
