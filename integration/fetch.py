@@ -1,10 +1,11 @@
-"""Fetches what the tests need, into the cache: Python packages, the JDBC driver, an S3 server. Safe to run again."""
+"""Fetches what the tests need, into the cache: Python packages, the JDBC driver, SQL tests, an S3 server. Safe to run again."""
 
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ CACHE = Path(os.environ.get("NEXUS_CACHE") or Path.home() / ".cache" / "nexus-ga
 
 JDBC_DRIVER = "flight-sql-jdbc-driver-18.3.0.jar"
 JDBC_DRIVER_SHA256 = "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c"
+LOGIC_SUITE = "datafusion-sqllogictest@53.1.0"
+LOGIC_SUITE_SHA256 = "04e5a4a7a49143a68936992b6dbb0db44121c635e9992b2482817278f1e69c56"
 S3_SERVER = "s3s-fs@0.14.1"
 CARGO_DENY = "cargo-deny@0.20.2"
 MDBOOK = "mdbook@0.5.2"
@@ -41,7 +44,7 @@ def main() -> int:
         print("\n".join(missing), file=sys.stderr)
         return 1
     CACHE.mkdir(parents=True, exist_ok=True)
-    steps = {"python packages": python, "jdbc driver": jdbc_driver, "s3 server": s3_server}
+    steps = {"python packages": python, "jdbc driver": jdbc_driver, "logic suite": logic_suite, "s3 server": s3_server}
     asked = {"cargo-deny": cargo_deny, "mdbook": mdbook}
     if sys.argv[1:]:
         steps = {name: asked[name] for name in sys.argv[1:]}
@@ -59,6 +62,11 @@ def venv() -> Path:
 def jdbc_jar() -> Path:
     """Where the JDBC driver is."""
     return CACHE / "jars" / JDBC_DRIVER
+
+
+def logic_files() -> Path:
+    """Where DataFusion's own SQL tests are."""
+    return CACHE / LOGIC_SUITE.replace("@", "-") / "test_files"
 
 
 def tool(crate: str) -> Path:
@@ -91,6 +99,22 @@ def jdbc_driver() -> str:
             jar.parent.mkdir(exist_ok=True)
             fetched.replace(jar)
     return str(jar)
+
+
+def logic_suite() -> str:
+    """The archive comes with what cargo tells of a crate, and without what that would need to be built."""
+    files = logic_files()
+    if not files.exists():
+        retried("cargo", "info", "--quiet", LOGIC_SUITE)
+        home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+        archive = next(home.glob(f"registry/cache/*/{files.parent.name}.crate"))
+        if sha256(archive) != LOGIC_SUITE_SHA256:
+            sys.exit(f"{archive.name} has another checksum than {LOGIC_SUITE_SHA256}: not used")
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            with tarfile.open(archive) as packed:
+                packed.extractall(folder, filter="data")
+            (Path(folder) / files.parent.name).replace(files.parent)
+    return str(files)
 
 
 def s3_server() -> str:

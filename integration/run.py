@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import logic
 import postgres
 import s3
-from fetch import venv
+from fetch import logic_files, venv
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -24,7 +25,7 @@ RESULT = re.compile(r"^test result: |^=+ .* in [\d.]+s.*=+$")
 
 @dataclass
 class Part:
-    """One part of the run. The budgets hold on two cores; that of the build is for a cold one, the others are 42 in all."""
+    """One part of the run. The budgets hold on two cores; that of the build is for a cold one, the others are 44 in all."""
 
     name: str
     budget: float
@@ -40,6 +41,7 @@ def main() -> int:
         Part("fetch", 4, fetch),
         Part("build", 32, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
         Part("rust", 14, lambda part: command(part, *CARGO, "--workspace")),
+        Part("logic", 2, suite),
         Part("s3", 1, bucket),
         Part("postgres", 1, database),
         Part("clients", 6, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
@@ -113,6 +115,14 @@ def replicas(part: Part) -> bool:
     """What clients do, with two gateways behind a balancer that sends each call to the next one."""
     names = ["adbc", "pyarrow", "jdbc", "login", "lifecycle", "errors", "types", "tpch", "postgres"]
     return pytest(part, *(HERE / f"test_{name}.py" for name in names), NEXUS_REPLICAS="2")
+
+
+def suite(part: Part) -> bool:
+    """DataFusion's own SQL tests, over Flight SQL."""
+    with tempfile.TemporaryDirectory() as folder, logic.gateways(Path(folder)) as endpoints:
+        names = {"ENDPOINTS": ",".join(endpoints), "FOLDER": logic_files()}
+        environment = {f"NEXUS_LOGIC_{name}": str(value) for name, value in names.items()}
+        return command(part, *CARGO, "--workspace", "--test", "logic", "--", "--ignored", "--nocapture", **environment)
 
 
 def bucket(part: Part) -> bool:
