@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,9 +59,15 @@ class Database:
 
     def stopped(self, seconds: float) -> None:
         """Freezes the whole server for so long: nothing answers, and no socket closes."""
+        done = threading.Event()
+        threading.Timer(seconds, done.set).start()
+        self.stopped_until(done)
+
+    def stopped_until(self, done: threading.Event) -> None:
+        """The same, for as long as that has not happened."""
         _signal(self.pid, signal.SIGSTOP)
         try:
-            time.sleep(seconds)
+            done.wait()
         finally:
             _signal(self.pid, signal.SIGCONT)
 

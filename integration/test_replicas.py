@@ -169,7 +169,6 @@ ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1,
 CANCELLED = b"\x08\x01"
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="a replica says that it cancelled what another goes on with")
 def test_a_statement_that_runs_at_one_is_not_cancelled_at_another(replicas: dict[str, Gateway]) -> None:
     with ann(replicas["one"]) as one, ann(replicas["two"]) as two:
         info = one.unary(SERVICE + "GetFlightInfo", descriptor(statement(ENDLESS)))

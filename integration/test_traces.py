@@ -66,7 +66,9 @@ def post(gateway: Gateway, text: str, **headers: str) -> requests.Response:
 
 def test_a_statement_is_part_of_the_trace_of_its_client(tmp_path: Path, collector: Collector) -> None:
     with postgres.server() as database:
-        database.sql("create schema main", "create table main.secrets (name text)", "insert into main.secrets values ('a'), ('b')")
+        database.sql(
+            "create schema main", "create table main.secrets (name text)", "insert into main.secrets values ('a'), ('b')"
+        )
         catalog = f'[catalogs.pg]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
         with traced(tmp_path, collector, catalog) as gateway:
             traceparent = f"00-{TRACE}-{PARENT}-01"
@@ -77,7 +79,9 @@ def test_a_statement_is_part_of_the_trace_of_its_client(tmp_path: Path, collecto
             # What is not sent yet is sent before the end.
             assert gateway.stop() == 0
     assert collector.services == {"nexus-gateway"}
-    http, flight, failed = sorted((span for span in collector.spans if span.name == "statement"), key=lambda span: span.start_time_unix_nano)
+    http, flight, failed = sorted(
+        (span for span in collector.spans if span.name == "statement"), key=lambda span: span.start_time_unix_nano
+    )
     for span in (http, flight, failed):
         assert (span.trace_id.hex(), span.parent_span_id.hex(), span.kind) == (TRACE, PARENT, Span.SPAN_KIND_SERVER)
     assert collector.tree(http) == {"plan": {"tables": {}}, "wait": {}, "run": {}, "query": {}}

@@ -38,7 +38,7 @@ public final class Probe {
         }
         List<String> rest = Arrays.asList(arguments).subList(2, arguments.length);
         Connection connection = DriverManager.getConnection(arguments[1], properties);
-        run(arguments[0], connection, rest);
+        run(arguments[0], connection, () -> DriverManager.getConnection(arguments[1], properties), rest);
         try {
             connection.close();
         } catch (SQLException error) {
@@ -47,7 +47,12 @@ public final class Probe {
         }
     }
 
-    private static void run(String command, Connection connection, List<String> rest) throws Exception {
+    /** Makes another connection like the first. */
+    private interface Opened {
+        Connection open() throws SQLException;
+    }
+
+    private static void run(String command, Connection connection, Opened other, List<String> rest) throws Exception {
         switch (command) {
             case "files" -> {
                 for (String file : rest) {
@@ -66,6 +71,7 @@ public final class Probe {
             }
             case "prepared" -> prepared(connection);
             case "writes" -> writes(connection);
+            case "transactions" -> transactions(connection, other);
             case "metadata" -> metadata(connection.getMetaData());
             case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
             case "load" -> print("load", Load.run(rest));
@@ -177,6 +183,38 @@ public final class Probe {
         print("delete", attempt(() -> update(connection, "delete from " + table + " where id >= 13")));
         print("twice", attempt(() -> update(connection, "create table " + table + " (id bigint)")));
         print("rows", attempt(() -> query(connection, "select * from " + table + " order by id").get("rows")));
+    }
+
+    /** What a transaction by SQL shows itself and another connection. */
+    private static void transactions(Connection connection, Opened opened) throws Exception {
+        String table = "demo.main.by_jdbc";
+        update(connection, "drop table if exists " + table);
+        update(connection, "create table " + table + " (id bigint)");
+        String all = "select id from " + table + " order by id";
+        try (Connection other = opened.open(); PreparedStatement insert = connection.prepareStatement("insert into " + table + " values (?)")) {
+            print("begin", update(connection, "BEGIN"));
+            insert.setLong(1, 1);
+            print("insert", insert.executeUpdate());
+            print("within", query(connection, all).get("rows"));
+            print("without", query(other, all).get("rows"));
+            update(connection, "SAVEPOINT s");
+            update(connection, "insert into " + table + " values (2)");
+            print("marked", query(connection, all).get("rows"));
+            update(connection, "ROLLBACK TO SAVEPOINT s");
+            print("back", query(connection, all).get("rows"));
+            print("again", attempt(() -> update(connection, "BEGIN")));
+            update(connection, "COMMIT");
+            print("committed", query(other, all).get("rows"));
+            try (Statement statement = connection.createStatement()) {
+                statement.execute("START TRANSACTION");
+            }
+            update(connection, "insert into " + table + " values (3)");
+            update(connection, "ROLLBACK");
+            print("rolledBack", query(connection, all).get("rows"));
+            insert.setLong(1, 4);
+            insert.executeUpdate();
+            print("alone", query(other, all).get("rows"));
+        }
     }
 
     private static int update(Connection connection, String sql) throws SQLException {

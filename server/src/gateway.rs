@@ -61,7 +61,7 @@ impl Gateway {
         // Footers are not kept: DataFusion keeps them by path alone, and two stores may hold different files of one path.
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_metadata_cache_limit(0).build_arc()?;
         let limits = &config.limits;
-        let caps = Caps { bytes: limits.statement.bytes(), tokens: limits.tokens as usize, nesting: limits.nesting as usize };
+        let caps = Caps::new(limits);
         let most = bounds::most(limits.memory.bytes());
         let schema = config.defaults.schema.clone();
         let planner = Arc::new(Planner::new(Arc::clone(&catalogs), schema.clone(), runtime, caps, most)?);

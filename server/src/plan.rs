@@ -255,6 +255,8 @@ fn settings() -> SessionConfig {
     // Plain strings go to the wire as they are; views would be compacted there by another copy.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
+    // `x IS TRUE` is never NULL when planned and may be when executed, as DataFusion sees it; what is promised is held anyway.
+    options.execution.skip_physical_aggregate_schema_check = true;
     config
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{FieldRef, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -157,13 +158,18 @@ async fn executable(optimized: &LogicalPlan, state: &mut State, most: usize) -> 
     Ok(plan)
 }
 
-/// The plan's schema is what the client was told; an optimised plan may differ from it in nullability and metadata, and in
-/// nothing else.
+/// The plan's schema is what the client was told; an optimised plan may differ from it in nullability and metadata, and where
+/// it has found a value to be a constant, in its type.
 fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch);
     }
+    let broken = |cause| Error::internal("the answer does not have the columns that its plan promised").caused_by(cause);
+    let column = |(column, field): (&ArrayRef, &FieldRef)| match column.data_type() == field.data_type() {
+        true => Ok(Arc::clone(column)),
+        false => cast_with_options(column, field.data_type(), &CastOptions { safe: false, ..CastOptions::default() }),
+    };
+    let columns = batch.columns().iter().zip(schema.fields()).map(column).collect::<Result<_, _>>().map_err(broken)?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
-        .map_err(|error| Error::internal("the answer does not have the columns that its plan promised").caused_by(error))
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(broken)
 }

@@ -24,7 +24,7 @@ use crate::flight::status;
 use crate::flight::transactions::Handles;
 use crate::gateway::Gateway;
 use crate::http;
-use crate::statement;
+use crate::statement::{self, Caps};
 use crate::transactions::Transactions;
 use crate::wire::connection::Port;
 use crate::wire::{auth, hello};
@@ -148,6 +148,7 @@ async fn flight(
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),
         session_ttl: config.tickets.session_ttl.0,
+        caps: Caps::new(&config.limits),
         transactions: Handles::new(
             Arc::clone(&gateway.seal),
             Arc::new(Transactions::new(config.limits.transaction_idle.0, config.tickets.session_ttl.0)),

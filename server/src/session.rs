@@ -29,6 +29,8 @@ pub struct Session {
     pub started: SystemTime,
     /// What else it has set.
     pub options: Options,
+    /// The transaction that a statement of it has begun.
+    pub transaction: Option<Uuid>,
 }
 
 /// A session as this process saw it last.
@@ -67,7 +69,8 @@ impl Sessions {
     /// A new session.
     pub fn start(&self) -> Session {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
-        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options: Options::default() }
+        let (options, transaction) = (Options::default(), None);
+        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options, transaction }
     }
 
     /// The session of a principal as a value for a cookie.

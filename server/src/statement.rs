@@ -8,6 +8,8 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use nexus_flight_catalog::{Error, Place, Result};
 
+use crate::config::Limits;
+
 mod doubling;
 mod named_windows;
 mod repairs;
@@ -24,6 +26,13 @@ pub struct Caps {
     pub tokens: usize,
     /// Operators, parentheses, joins and sub-queries that stand within one another.
     pub nesting: usize,
+}
+
+impl Caps {
+    /// As configured.
+    pub fn new(limits: &Limits) -> Self {
+        Self { bytes: limits.statement.bytes(), tokens: limits.tokens as usize, nesting: limits.nesting as usize }
+    }
 }
 
 /// A statement that is within the caps.

@@ -42,6 +42,8 @@ struct Parts {
     begun: BTreeMap<String, Arc<dyn Transaction>>,
     /// The oldest first. The sources know them by these ids; the names that clients give may come twice.
     savepoints: Vec<Uuid>,
+    /// Those of them that have names, the latest last.
+    named: Vec<(String, Uuid)>,
     /// The one catalog that was written to.
     written: Option<String>,
     ended: bool,
@@ -158,6 +160,24 @@ impl Open {
         Ok(id)
     }
 
+    /// Sets a savepoint under a name, which may be taken more than once: the latest counts.
+    pub async fn name_savepoint(&self, cx: &Context, name: String) -> Result<()> {
+        let id = self.savepoint(cx).await?;
+        self.parts.lock().await.named.push((name, id));
+        Ok(())
+    }
+
+    /// Ends the latest savepoint of a name. Errors: as [`Open::end_savepoint`].
+    pub async fn end_named(&self, cx: &Context, name: &str, releases: bool) -> Result<()> {
+        let id = {
+            let parts = self.parts.lock().await;
+            let of_name = |(known, id): &&(String, Uuid)| known == name && parts.savepoints.contains(id);
+            parts.named.iter().rev().find(of_name).map(|(_, id)| *id)
+        };
+        let missing = || Error::not_found(format!("there is no savepoint \"{name}\"")).with_hint("set it by SAVEPOINT");
+        self.end_savepoint(cx, id.ok_or_else(missing)?, releases).await
+    }
+
     /// Ends a savepoint: goes back to it, or forgets it. Errors: `NotFound` where it is none of this transaction.
     pub async fn end_savepoint(&self, cx: &Context, id: Uuid, releases: bool) -> Result<()> {
         let mut parts = self.parts.lock().await;
@@ -171,6 +191,8 @@ impl Open {
             }
         }
         parts.savepoints.truncate(if releases { at } else { at + 1 });
+        let Parts { named, savepoints, .. } = &mut *parts;
+        named.retain(|(_, id)| savepoints.contains(id));
         Ok(())
     }
 

@@ -342,6 +342,10 @@ fn created(create: CreateMemoryTable, name: &TableName) -> Result<(LogicalPlan, 
     let rows = Arc::unwrap_or_clone(input);
     let fields = rows.schema().fields();
     check_names(fields)?;
+    if if_not_exists && or_replace {
+        return Err(Error::invalid("a table is either replaced or kept where it exists")
+            .with_hint("leave OR REPLACE or IF NOT EXISTS out"));
+    }
     let mut primary_key = Vec::new();
     for constraint in constraints.iter() {
         match constraint {
@@ -351,7 +355,12 @@ fn created(create: CreateMemoryTable, name: &TableName) -> Result<(LogicalPlan, 
     }
     // What is declared holds; what a query happens to give may be NULL.
     let columns = match &rows {
-        LogicalPlan::EmptyRelation(_) => Arc::new(rows.schema().as_arrow().clone()),
+        // The columns of a primary key take no NULL (ISO/IEC 9075-2, unique constraint definition).
+        LogicalPlan::EmptyRelation(_) => {
+            let in_key = |field: &FieldRef| primary_key.contains(field.name());
+            let column = |field: &FieldRef| field.as_ref().clone().with_nullable(field.is_nullable() && !in_key(field));
+            Arc::new(Schema::new(fields.iter().map(column).collect::<Vec<_>>()))
+        }
         rows => columns_of(rows),
     };
     let if_exists = match (if_not_exists, or_replace) {

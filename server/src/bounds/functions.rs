@@ -5,9 +5,9 @@ use std::any::Any;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::Array;
+use arrow::array::{Array, AsArray};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
@@ -127,6 +127,8 @@ impl Growth {
             // The longest of what a letter pair of a format stands for is a whole date and time.
             Growth::Format => bytes(1).saturating_mul(16),
             Growth::Pairs => bytes(0).saturating_mul(bytes(1)),
+            // NULL, whatever the others are.
+            Growth::Range if columns.iter().any(|column| column.is_null(row)) => 0,
             Growth::Range => {
                 let (start, stop) = if columns.len() == 1 { (0, number(0)) } else { (number(0), number(1)) };
                 let step = if columns.len() > 2 { number(2) } else { 1 };
@@ -150,6 +152,15 @@ impl Growth {
         let columns = args.iter().map(|arg| Measured::of(&arg.to_array(1)?)).collect::<Result<Vec<_>>>()?;
         if self == Growth::ArrayResize && columns.get(1).is_some_and(Measured::has_negative) {
             return Err(Error::invalid("array_resize to less than no items").with_hint("a size is not negative").into());
+        }
+        if self == Growth::Range
+            && let Some(step) = args.get(2)
+            && let Some(steps) = step.to_array(1)?.as_primitive_opt::<IntervalMonthDayNanoType>()
+            && steps.iter().flatten().any(|step| step == IntervalMonthDayNano::ZERO)
+        {
+            return Err(Error::invalid("a range has a step of no time")
+                .with_hint("give a step that is longer or shorter than 0")
+                .into());
         }
         let rows = args.iter().find_map(|arg| match arg {
             ColumnarValue::Array(array) => Some(array.len()),

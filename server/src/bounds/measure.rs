@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::compute::kernels::length::length;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
@@ -16,6 +17,7 @@ pub(super) struct Measured {
     /// interval its nanoseconds at the least, which are none where its parts have different signs; zero for NULL.
     numbers: Vec<i128>,
     holds: Holds,
+    nulls: Option<NullBuffer>,
     /// The bytes of an item of a list, of another value that is no text: on average.
     each: i128,
 }
@@ -69,13 +71,18 @@ impl Measured {
             (Holds::Lists, _) => average(array.as_list::<i32>().values()),
             (Holds::Values | Holds::Intervals, _) => average(array),
         };
-        Ok(Self { numbers, holds, each })
+        Ok(Self { numbers, holds, nulls: array.logical_nulls(), each })
     }
 
     /// What is said at `numbers` of a row.
     pub(super) fn number(&self, row: usize) -> i128 {
         let row = if self.numbers.len() == 1 { 0 } else { row };
         self.numbers.get(row).copied().unwrap_or_default()
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        let row = if self.numbers.len() == 1 { 0 } else { row };
+        self.nulls.as_ref().is_some_and(|nulls| row < nulls.len() && nulls.is_null(row))
     }
 
     pub(super) fn is_interval(&self) -> bool {

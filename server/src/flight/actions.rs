@@ -1,5 +1,8 @@
 //! The actions: prepared statements, sessions, and what can be done to a statement that was described.
 
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest, ActionBeginTransactionResult,
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
@@ -14,6 +17,7 @@ use prost::Message;
 use tonic::{Response, Status};
 
 use crate::flight::caller::Caller;
+use crate::flight::control::Control;
 use crate::flight::encode::schema_bytes;
 use crate::flight::options::{
     CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue, SessionOptionValue,
@@ -24,6 +28,7 @@ use crate::flight::ticket::{Prepared, Statement};
 use crate::query::Description;
 use crate::seal::Purpose;
 use crate::session::options;
+use crate::write::count_schema;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
@@ -174,7 +179,13 @@ const PREPARED_RESULT: &str = "type.googleapis.com/arrow.flight.protocol.sql.Act
 async fn prepare(service: &Service, caller: &Caller, request: ActionCreatePreparedStatementRequest) -> Result<PreparedResult> {
     let transaction = service.transactions.opened(caller, request.transaction_id.as_deref())?;
     let statement = Statement::new(&request.query, transaction);
-    let Description { schema, parameters, is_update } = service.execute.describe(&service.query(caller, &statement)?).await?;
+    let Description { schema, parameters, is_update } = match Control::of(&statement.text, &service.caps)? {
+        Some(_) => Description { schema: count_schema(), parameters: Arc::new(Schema::empty()), is_update: true },
+        None => service.execute.describe(&service.query(caller, &statement)?).await?,
+    };
+    // The transaction of the session is that of then, when it runs.
+    let transaction = transaction.filter(|_| transaction != caller.session.transaction);
+    let statement = statement.within(transaction);
     let prepared = Prepared { principal: caller.principal.to_string(), statement };
     // Older drivers tell a statement that writes by its lack of columns.
     let dataset_schema = if is_update { Bytes::new() } else { schema_bytes(&caller.profile.schema(&schema))? };

@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use nexus_flight_catalog::{Context, Error, Principal, Result};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Response};
+use uuid::Uuid;
 
 use crate::flight::profile::TypeProfile;
 use crate::query::{Protocol, Query};
@@ -38,6 +39,8 @@ pub struct Caller {
     pub parent: Option<Arc<str>>,
     /// Whether it is known to keep cookies from its first call on.
     pub keeps_cookies: bool,
+    /// Whether the session is not the one that the client has.
+    changed: bool,
     sessions: Arc<Sessions>,
 }
 
@@ -75,6 +78,7 @@ impl Caller {
             has_session: sent.is_some(),
             parent,
             keeps_cookies,
+            changed: false,
             sessions: Arc::clone(sessions),
         })
     }
@@ -87,9 +91,15 @@ impl Caller {
         Query { parameters, transaction, ..Query::new(cx, statement, session, Protocol::Flight) }
     }
 
-    /// The response with a session for a client that has none yet.
+    /// Makes a transaction that of the session.
+    pub fn set_transaction(&mut self, transaction: Option<Uuid>) {
+        self.session.transaction = transaction;
+        self.changed = true;
+    }
+
+    /// The response with a session for a client that has none yet, or another one.
     pub fn greet<T>(&self, response: Response<T>) -> Result<Response<T>> {
-        if self.has_session { Ok(response) } else { self.carry(response) }
+        if self.has_session && !self.changed { Ok(response) } else { self.carry(response) }
     }
 
     /// The response with the session as it is now.

@@ -4,6 +4,7 @@ pub mod actions;
 pub mod caller;
 pub mod columns;
 pub mod commands;
+pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod endpoints;

@@ -21,7 +21,7 @@ use crate::query::{Execute, Ingest, Query};
 use crate::seal::Purpose;
 
 /// Takes what a caller puts.
-pub async fn put(service: &Service, caller: &Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
+pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
     let none = || Error::invalid("the stream has no descriptor").with_hint("put the command into the first message");
     let first = messages.try_next().await.map_err(broken)?.ok_or_else(none)?;
     match command(first.flight_descriptor.as_ref().ok_or_else(none)?)? {
@@ -34,11 +34,19 @@ pub async fn put(service: &Service, caller: &Caller, mut messages: Streaming<Fli
             Ok(PutResult { app_metadata: result.encode_to_vec().into() })
         }
         Command::CommandStatementUpdate(CommandStatementUpdate { query, transaction_id }) => {
+            if service.control(caller, &query).await? {
+                return updated(0);
+            }
             let statement = Statement::new(&query, service.transactions.opened(caller, transaction_id.as_deref())?);
             updated(update(service.execute.as_ref(), service.query(caller, &statement)?).await?)
         }
         Command::CommandPreparedStatementUpdate(CommandPreparedStatementUpdate { prepared_statement_handle: handle }) => {
             let statement = prepared(service, caller, &handle)?.statement;
+            if service.control(caller, &statement.text).await? {
+                return updated(0);
+            }
+            let transaction = statement.transaction.or(caller.session.transaction);
+            let statement = statement.within(transaction);
             let mut query = service.query(caller, &statement)?;
             // Rows that come along are bound; else those that were bound before count.
             if let Some(rows) = decode::parameters(first, messages, PARAMETERS).await? {

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::flight::actions;
 use crate::flight::caller::{self, Caller};
 use crate::flight::commands::{self, Metadata};
+use crate::flight::control::Control;
 use crate::flight::encode::{self, encode, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
 use crate::flight::put;
@@ -34,8 +35,9 @@ use crate::flight::transactions::Handles;
 use crate::query::{Description, Execute, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
+use crate::statement::Caps;
 use crate::wire::auth::Authenticator;
-use crate::write::count_batch;
+use crate::write::{count_batch, count_schema};
 
 /// The Flight SQL service.
 pub struct Service {
@@ -57,6 +59,8 @@ pub struct Service {
     pub session_ttl: Duration,
     /// The open transactions.
     pub transactions: Handles,
+    /// How large a statement may be.
+    pub caps: Caps,
 }
 
 /// A stream of messages to a client.
@@ -81,7 +85,8 @@ impl Service {
             Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
                 let prepared: Prepared = self.seal.open(Purpose::Prepared, prepared_statement_handle)?;
                 check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
-                Ok(Some(prepared.statement))
+                let transaction = prepared.statement.transaction.or(caller.session.transaction);
+                Ok(Some(prepared.statement.within(transaction)))
             }
             _ => Ok(None),
         }
@@ -93,23 +98,28 @@ impl Service {
         Ok(caller.query(Arc::clone(&statement.text), statement.parameters()?, transaction))
     }
 
-    async fn flight_info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+    /// Runs a statement that is about the transaction of its session. Gives whether it is one.
+    pub async fn control(&self, caller: &mut Caller, text: &str) -> Result<bool> {
+        match Control::of(text, &self.caps)? {
+            Some(control) => control.run(caller, self.transactions.all()).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn flight_info(&self, caller: &mut Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
         let (schema, endpoint) = match self.statement(caller, &command)? {
+            Some(statement) if self.control(caller, &statement.text).await? => {
+                let schema = count_schema();
+                let ticket = self.ticket(caller, statement, &schema, Some(0))?;
+                (schema, self.endpoints.of_statement(&ticket)?)
+            }
             Some(statement) => {
                 let query = self.query(caller, &statement)?;
                 let Description { schema, is_update, .. } = self.execute.describe(&query).await?;
                 // Here and not when the rows are fetched: many a client never fetches them, or more than once.
                 let affected = if is_update { Some(self.execute.execute(query).await?.affected().await?) } else { None };
-                let ticket = Ticket {
-                    id: Uuid::new_v4(),
-                    principal: caller.principal.to_string(),
-                    statement,
-                    session: caller.session.clone(),
-                    profile: caller.profile,
-                    fingerprint: fingerprint(&schema)?,
-                    affected,
-                };
+                let ticket = self.ticket(caller, statement, &schema, affected)?;
                 (caller.profile.schema(&schema), self.endpoints.of_statement(&ticket)?)
             }
             None => {
@@ -128,9 +138,22 @@ impl Service {
         })
     }
 
+    fn ticket(&self, caller: &Caller, statement: Statement, schema: &Schema, affected: Option<i64>) -> Result<Ticket> {
+        Ok(Ticket {
+            id: Uuid::new_v4(),
+            principal: caller.principal.to_string(),
+            statement,
+            session: caller.session.clone(),
+            profile: caller.profile,
+            fingerprint: fingerprint(schema)?,
+            affected,
+        })
+    }
+
     async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<Arc<Schema>> {
         let command = command(descriptor)?;
         match self.statement(caller, &command)? {
+            Some(statement) if Control::of(&statement.text, &self.caps)?.is_some() => Ok(count_schema()),
             Some(statement) => {
                 let query = self.query(caller, &statement)?;
                 Ok(caller.profile.schema(&self.execute.describe(&query).await?.schema))
@@ -244,8 +267,8 @@ impl FlightService for Service {
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
         respond(
             async {
-                let caller = self.caller(&request).await?;
-                let info = self.flight_info(&caller, request.into_inner()).await?;
+                let mut caller = self.caller(&request).await?;
+                let info = self.flight_info(&mut caller, request.into_inner()).await?;
                 caller.greet(Response::new(info))
             }
             .await,
@@ -270,8 +293,8 @@ impl FlightService for Service {
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         respond(
             async {
-                let caller = self.caller(&request).await?;
-                let result = put::put(self, &caller, request.into_inner()).await?;
+                let mut caller = self.caller(&request).await?;
+                let result = put::put(self, &mut caller, request.into_inner()).await?;
                 caller.greet(Response::new(stream::iter([Ok(result)]).boxed()))
             }
             .await,
@@ -299,8 +322,8 @@ impl FlightService for Service {
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
         respond(
             async {
-                let caller = self.caller(&request).await?;
-                let info = self.flight_info(&caller, request.into_inner()).await?;
+                let mut caller = self.caller(&request).await?;
+                let info = self.flight_info(&mut caller, request.into_inner()).await?;
                 // Complete, so there is nothing to ask for again.
                 let poll = PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
                 caller.greet(Response::new(poll))

@@ -63,6 +63,11 @@ impl Statement {
         Self { text: text.into(), transaction, parameters: None }
     }
 
+    /// The same statement in a transaction, or in none.
+    pub fn within(self, transaction: Option<Uuid>) -> Self {
+        Self { transaction, ..self }
+    }
+
     /// The same statement with other parameters. Errors: `Exhausted` where they are too large to travel.
     pub fn bound(&self, rows: Option<&RecordBatch>) -> Result<Self> {
         let parameters = rows.map(to_ipc).transpose()?;

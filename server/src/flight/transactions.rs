@@ -37,10 +37,16 @@ impl Handles {
         self.seal.seal(Purpose::Transaction, &(&*caller.principal.0, id), self.lives)
     }
 
-    /// The transaction behind a handle, if there is one; nothing and no bytes both stand for none. Errors: it is not open here.
+    /// The open transactions themselves.
+    pub fn all(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    /// The transaction behind a handle, if there is one, else that of the session; nothing and no bytes both stand for none.
+    /// Errors: it is not open here.
     pub fn opened(&self, caller: &Caller, handle: Option<&[u8]>) -> Result<Option<Uuid>> {
         match handle {
-            None | Some([]) => Ok(None),
+            None | Some([]) => Ok(caller.session.transaction),
             Some(handle) => {
                 let id = self.unsealed(caller, handle)?;
                 self.transactions.get(&caller.principal, id)?;

@@ -3,15 +3,20 @@
 //! - Text between quotes beside a number is that number; DataFusion compares both as text, where '10' comes before '9'.
 //! - An exact number beside an approximate one becomes approximate (ISO/IEC 9075-2, dyadic arithmetic and result types);
 //!   DataFusion makes the approximate one a decimal, which loses small values and refuses large ones.
+//! - The logarithm and the power of an exact number are approximate; DataFusion's have the digits after the point of their
+//!   argument, so that `log(2.5)` is 0.
 
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union,
+    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, Values,
 };
 use datafusion::optimizer::AnalyzerRule;
 use nexus_flight_catalog::Error;
@@ -19,7 +24,27 @@ use nexus_flight_catalog::Error;
 use crate::rewrite;
 
 /// Functions whose arguments are values of one kind, of which they give one.
-const CHOOSING: [&str; 6] = ["coalesce", "nullif", "nvl", "nvl2", "greatest", "least"];
+const CHOOSING: [&str; 7] = ["coalesce", "greatest", "least", "make_array", "nullif", "nvl", "nvl2"];
+
+/// Functions that give something approximate of exact numbers too.
+const APPROXIMATE: [&str; 2] = ["log", "power"];
+
+/// Functions that look for items in a list or put some there, with the place of the list among their arguments, and those of
+/// the items.
+const WITH_ITEMS: [(&str, usize, &[usize]); 12] = [
+    ("array_append", 0, &[1]),
+    ("array_has", 0, &[1]),
+    ("array_position", 0, &[1]),
+    ("array_positions", 0, &[1]),
+    ("array_prepend", 1, &[0]),
+    ("array_remove", 0, &[1]),
+    ("array_remove_all", 0, &[1]),
+    ("array_remove_n", 0, &[1]),
+    ("array_replace", 0, &[1, 2]),
+    ("array_replace_all", 0, &[1, 2]),
+    ("array_replace_n", 0, &[1, 2]),
+    ("array_resize", 0, &[2]),
+];
 
 /// Settles it before the analysis gives every expression its type. Errors: `Invalid` for a text that is no number.
 #[derive(Debug)]
@@ -27,10 +52,16 @@ pub struct Numbers;
 
 impl AnalyzerRule for Numbers {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        // What is inserted takes the types of its table.
+        let inserts = matches!(plan, LogicalPlan::Dml(_));
         rewrite::expressions(
             plan,
             |expr, schema| expr.transform_up(|expr| settled(expr, schema)),
-            |node| united(node)?.recompute_schema(),
+            |node| match node {
+                LogicalPlan::Union(union) => united(union),
+                LogicalPlan::Values(values) if !inserts => listed(values),
+                other => other.recompute_schema(),
+            },
         )
     }
 
@@ -74,6 +105,14 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(ScalarFunction { func, args }) if CHOOSING.contains(&func.name()) => {
             alike(args.iter_mut(), false, schema)?
         }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if APPROXIMATE.contains(&func.name()) => {
+            let exact = |arg: &&mut Expr| type_of(arg, schema).is_some_and(|data_type| data_type.is_decimal());
+            args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, &DataType::Float64).map(|()| true))?
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match WITH_ITEMS.iter().find(|(name, ..)| *name == func.name()) {
+            Some((_, list, items)) => items_alike(args, *list, items, schema)?,
+            None => false,
+        },
         _ => false,
     };
     Ok(Transformed::new_transformed(expr, changed))
@@ -124,18 +163,49 @@ fn alike<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, compared: bool, sche
     let wanted = if compared { widest } else { DataType::Float64 };
     let mut changed = false;
     for (expr, data_type) in exprs {
-        if !data_type.is_some_and(|data_type| data_type.is_decimal()) {
-            continue;
+        if data_type.is_some_and(|data_type| data_type.is_decimal()) {
+            to(expr, &wanted)?;
+            changed = true;
         }
-        let taken = std::mem::take(expr);
-        *expr = match &taken {
-            Expr::Literal(value, _) => Expr::Literal(approximate(value)?.cast_to(&wanted)?, None),
-            // Of a computed one no more is lost than is needed.
-            _ => Expr::Cast(Cast::new(Box::new(taken), DataType::Float64)),
-        };
-        changed = true;
     }
     Ok(changed)
+}
+
+/// Makes an exact number approximate.
+fn to(expr: &mut Expr, wanted: &DataType) -> Result<()> {
+    let taken = std::mem::take(expr);
+    *expr = match &taken {
+        Expr::Literal(value, _) => Expr::Literal(approximate(value)?.cast_to(wanted)?, None),
+        // Of a computed one no more is lost than is needed.
+        _ => Expr::Cast(Cast::new(Box::new(taken), DataType::Float64)),
+    };
+    Ok(())
+}
+
+/// Makes a list of numbers and single ones of one type, of which DataFusion makes nothing where one is a decimal. Returns
+/// whether it did.
+fn items_alike(args: &mut [Expr], list: usize, items: &[usize], schema: &DFSchema) -> Result<bool> {
+    let Some(DataType::List(field)) = args.get(list).and_then(|list| type_of(list, schema)) else { return Ok(false) };
+    let of = |at: &usize| args.get(*at).and_then(|item| type_of(item, schema));
+    let types: Vec<DataType> = items.iter().filter_map(of).chain([field.data_type().clone()]).collect();
+    if !types.iter().any(DataType::is_decimal) || !types.iter().all(DataType::is_numeric) {
+        return Ok(false);
+    }
+    let common = match types.iter().any(DataType::is_floating) {
+        true => Some(DataType::Float64),
+        false => type_union_resolution(&types),
+    };
+    let Some(common) = common.filter(|common| types.iter().any(|data_type| data_type != common)) else { return Ok(false) };
+    let wanted = |at: usize| match at == list {
+        true => DataType::List(Arc::new(field.as_ref().clone().with_data_type(common.clone()))),
+        false => common.clone(),
+    };
+    for at in items.iter().copied().chain([list]) {
+        if let Some(arg) = args.get_mut(at) {
+            *arg = std::mem::take(arg).cast_to(&wanted(at), schema)?;
+        }
+    }
+    Ok(true)
 }
 
 /// A decimal as the nearest approximate number.
@@ -164,18 +234,51 @@ fn member(expr: &mut Box<Expr>, subquery: &mut Subquery, schema: &DFSchema) -> R
 }
 
 /// A union in whose columns exact and approximate numbers do not meet.
-fn united(node: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Union(Union { inputs, schema }) = node else { return Ok(node) };
+fn united(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
     let of = |column: usize, kind: fn(&DataType) -> bool| {
         inputs.iter().any(|input| input.schema().fields().get(column).is_some_and(|field| kind(field.data_type())))
     };
     let mixed: Vec<bool> =
         (0..schema.fields().len()).map(|column| of(column, DataType::is_floating) && of(column, DataType::is_decimal)).collect();
     if !mixed.contains(&true) {
-        return Ok(LogicalPlan::Union(Union { inputs, schema }));
+        return LogicalPlan::Union(Union { inputs, schema }).recompute_schema();
     }
     let alike = inputs.iter().map(|input| Ok(approximated(input, &mixed)?.into())).collect::<Result<_>>()?;
-    Ok(LogicalPlan::Union(Union { inputs: alike, schema }))
+    // The types were those of the first.
+    Ok(LogicalPlan::Union(Union::try_new_with_loose_types(alike)?))
+}
+
+/// Rows of values in whose columns exact and approximate numbers do not meet.
+fn listed(Values { schema, mut values }: Values) -> Result<LogicalPlan> {
+    let none = DFSchema::empty();
+    let mut fields: Vec<(Option<TableReference>, FieldRef)> = Vec::with_capacity(schema.fields().len());
+    for (at, (qualifier, field)) in schema.iter().enumerate() {
+        // The planner has cast them to one type.
+        let is_floating = |value: &Expr| match value {
+            Expr::Cast(Cast { expr, .. }) => type_of(expr, &none).is_some_and(|inner| inner.is_floating()),
+            _ => false,
+        };
+        let mixed = field.data_type().is_decimal() && values.iter().filter_map(|row| row.get(at)).any(is_floating);
+        if mixed {
+            for value in values.iter_mut().filter_map(|row| row.get_mut(at)) {
+                match std::mem::take(value) {
+                    Expr::Cast(Cast { expr, .. }) => *value = *expr,
+                    other => *value = other,
+                }
+                match type_of(value, &none) {
+                    Some(exact) if exact.is_decimal() => to(value, &DataType::Float64)?,
+                    _ => *value = std::mem::take(value).cast_to(&DataType::Float64, &none)?,
+                }
+            }
+        }
+        let field = match mixed {
+            true => Arc::new(field.as_ref().clone().with_data_type(DataType::Float64)),
+            false => Arc::clone(field),
+        };
+        fields.push((qualifier.cloned(), field));
+    }
+    let schema = DFSchema::new_with_metadata(fields, schema.metadata().clone())?;
+    Ok(LogicalPlan::Values(Values { schema: Arc::new(schema), values }))
 }
 
 /// The plan with the exact ones of these columns made approximate.

@@ -10,6 +10,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::error::Result;
+use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::{
@@ -30,6 +31,9 @@ impl AnalyzerRule for SingleRow {
                     Expr::ScalarSubquery(subquery) if may_be_many(&subquery) => {
                         Ok(Transformed::yes(Expr::ScalarSubquery(checked(subquery)?)))
                     }
+                    Expr::ScalarSubquery(subquery) if seems_never_null(&subquery) => {
+                        Ok(Transformed::yes(Expr::ScalarSubquery(perhaps_null(subquery)?)))
+                    }
                     other => Ok(Transformed::no(other)),
                 })
             })
@@ -45,6 +49,24 @@ impl AnalyzerRule for SingleRow {
 /// A correlated one must be an aggregate for DataFusion to take it at all.
 fn may_be_many(subquery: &Subquery) -> bool {
     subquery.outer_ref_columns.is_empty() && most_rows(&subquery.subquery).is_none_or(|rows| rows > 1)
+}
+
+/// It has no row where nothing fits, and then it is NULL, whatever its column is.
+fn seems_never_null(subquery: &Subquery) -> bool {
+    subquery.subquery.schema().fields().first().is_some_and(|field| !field.is_nullable())
+}
+
+/// The same values, which DataFusion takes for such as may be NULL.
+fn perhaps_null(subquery: Subquery) -> Result<Subquery> {
+    let plan = Arc::unwrap_or_clone(subquery.subquery);
+    let columns = plan.schema().iter().map(|(qualifier, field)| {
+        let (column, null) =
+            (Expr::Column(Column::new(qualifier.cloned(), field.name())), ScalarValue::try_new_null(field.data_type())?);
+        Ok(nullif(column, Expr::Literal(null, None)).alias_qualified(qualifier.cloned(), field.name()))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
+    Ok(Subquery { subquery: Arc::new(plan), ..subquery })
 }
 
 /// How many rows a plan can give at the most, if that is plain to see. DataFusion's own `max_rows` has none for a `SELECT`

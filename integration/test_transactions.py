@@ -1,0 +1,108 @@
+"""Transactions by SQL: of a session, for clients that have no calls for them."""
+
+from collections.abc import Iterator
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pytest
+
+import jdbc
+import postgres
+from gateway import Gateway, configured
+
+COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+
+
+@pytest.fixture(scope="module", params=["memory", "postgres"])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a catalog `demo` that has transactions."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "memory":
+        with configured(folder, '[catalogs.demo]\nkind = "memory"\nwritable = true\n', replicas=1) as gateway:
+            yield gateway
+        return
+    with postgres.server() as database:
+        database.sql("create schema main")
+        catalog = (
+            f'[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
+        )
+        with configured(folder, catalog, replicas=1) as gateway:
+            yield gateway
+
+
+@pytest.fixture
+def connection(gateway: Gateway) -> Iterator[flightsql.Connection]:
+    """A connection that keeps cookies and has no transaction of its own."""
+    with flightsql.connect(gateway.uri, db_kwargs=COOKIES, autocommit=True) as connection:
+        yield connection
+
+
+def run(connection: flightsql.Connection, *statements: str) -> None:
+    for statement in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def ids(connection: flightsql.Connection) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute("select id from demo.main.t order by id")
+        return [row[0] for row in cursor.fetchall()]
+
+
+@pytest.fixture
+def table(connection: flightsql.Connection) -> Iterator[None]:
+    run(connection, "create table demo.main.t (id bigint)")
+    yield
+    run(connection, "rollback", "drop table demo.main.t")
+
+
+def test_jdbc(gateway: Gateway) -> None:
+    said = jdbc.values(jdbc.probe("transactions", gateway.flight))
+    assert (said["begin"], said["insert"]) == (0, 1)
+    assert (said["within"], said["without"]) == ([[1]], [])
+    assert (said["marked"], said["back"]) == ([[1], [2]], [[1]])
+    assert "open already" in str(said["again"])
+    assert (said["committed"], said["rolledBack"], said["alone"]) == ([[1]], [[1]], [[1], [4]])
+
+
+def test_adbc(gateway: Gateway, connection: flightsql.Connection, table: None) -> None:
+    with flightsql.connect(gateway.uri, autocommit=True) as other:
+        run(connection, "begin", "insert into demo.main.t values (1)", "savepoint a", "insert into demo.main.t values (2)")
+        run(connection, "savepoint a", "insert into demo.main.t values (3)")
+        assert (ids(connection), ids(other)) == ([1, 2, 3], [])
+        run(connection, "rollback to savepoint a")
+        assert ids(connection) == [1, 2]
+        run(connection, "release savepoint a", "rollback to savepoint a")
+        assert ids(connection) == [1]
+        run(connection, "commit")
+        assert ids(other) == [1]
+        run(connection, "begin", "delete from demo.main.t", "rollback")
+        assert (ids(connection), ids(other)) == ([1], [1])
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["begin", "begin"], "a transaction of this session is open already; end it by COMMIT or ROLLBACK"),
+        (["savepoint s"], "no transaction of this session is open; begin one by BEGIN"),
+        (["begin", "rollback to savepoint s"], 'there is no savepoint "s"; set it by SAVEPOINT'),
+        (["start transaction read only"], "a transaction with modes is not offered"),
+        (["commit and chain"], "AND CHAIN is not offered"),
+    ],
+)
+def test_what_cannot_be(connection: flightsql.Connection, table: None, statements: list[str], message: str) -> None:
+    with pytest.raises(adbc_driver_manager.Error) as error:
+        run(connection, *statements)
+    assert message in str(error.value)
+
+
+def test_ending_what_has_not_begun_is_no_mistake(connection: flightsql.Connection) -> None:
+    run(connection, "commit", "rollback")
+
+
+def test_a_client_without_cookies_is_told(gateway: Gateway) -> None:
+    with (
+        flightsql.connect(gateway.uri, autocommit=True) as connection,
+        pytest.raises(adbc_driver_manager.Error, match="with_cookie_middleware"),
+    ):
+        run(connection, "begin")
