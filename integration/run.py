@@ -17,7 +17,7 @@ from fetch import logic_files, venv
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
-CARGO = ["cargo", "test", "--locked"]
+CARGO = ["cargo", "test", "--locked", "--no-fail-fast"]
 # `test result: ok. 12 passed; 0 failed; 1 ignored; …` of cargo, `3 failed, 12 passed, 1 error in 4.2s` of pytest.
 COUNT = re.compile(r"(\d+) (passed|failed|error)")
 RESULT = re.compile(r"^test result: |^=+ .* in [\d.]+s.*=+$")

@@ -56,7 +56,8 @@ def demo_wire(embedded: Gateway) -> Iterator[Client]:
         ("select (select n_nationkey from nation)", INVALID, "(?i)one row|scalar"),
         ("copy nation to '/tmp/stolen.csv'", UNIMPLEMENTED, ""),
         ("create external table t stored as csv location '/etc/passwd'", UNIMPLEMENTED, ""),
-        ("insert into nation values (25, 'x', 1, 'y')", UNIMPLEMENTED, ""),
+        ("insert into nation values (25, 'x', 1, 'y')", grpc.StatusCode.PERMISSION_DENIED, "read-only"),
+        ("create view v as select 1", UNIMPLEMENTED, ""),
         ("set datafusion.execution.batch_size = 1", UNIMPLEMENTED, ""),
     ],
 )

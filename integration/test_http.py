@@ -89,7 +89,13 @@ def test_rows_come_while_they_are_made(embedded: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("statement", "status", "said"),
-    [("selec", 400, "syntax"), ("select * from lineitm", 404, "lineitem"), ("drop table nation", 501, ""), ("", 400, "")],
+    [
+        ("selec", 400, "syntax"),
+        ("select * from lineitm", 404, "lineitem"),
+        ("drop table nation", 403, "read-only"),
+        ("drop view nation", 501, ""),
+        ("", 400, ""),
+    ],
 )
 def test_an_error_is_json(statement: str, status: int, said: str, embedded: Gateway) -> None:
     answer = post(embedded, statement)

@@ -59,10 +59,12 @@ def table(connection: flightsql.Connection) -> Iterator[None]:
 def test_jdbc(gateway: Gateway) -> None:
     said = jdbc.values(jdbc.probe("transactions", gateway.flight))
     assert (said["begin"], said["insert"]) == (0, 1)
-    assert (said["within"], said["without"]) == ([[1]], [])
-    assert (said["marked"], said["back"]) == ([[1], [2]], [[1]])
+    # The probe writes whole numbers as text.
+    seen = {name: [int(row[0]) for row in rows] for name, rows in said.items() if isinstance(rows, list)}
+    assert (seen["within"], seen["without"]) == ([1], [])
+    assert (seen["marked"], seen["back"]) == ([1, 2], [1])
     assert "open already" in str(said["again"])
-    assert (said["committed"], said["rolledBack"], said["alone"]) == ([[1]], [[1]], [[1], [4]])
+    assert (seen["committed"], seen["rolledBack"], seen["alone"]) == ([1], [1], [1, 4])
 
 
 def test_adbc(gateway: Gateway, connection: flightsql.Connection, table: None) -> None:

@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod http;
 pub mod layers;
 pub mod offered;
+pub mod parts;
 pub mod pausing;
 pub mod piped;
 pub mod plan;

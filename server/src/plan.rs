@@ -118,7 +118,7 @@ impl Planner {
         let schema = if explain.is_some() { Explain::schema() } else { schema };
         state.give_back();
         let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
-        Ok(Description { schema, parameters: Arc::new(Schema::new(fields)), is_update })
+        Ok(Description { schema, parameters: Arc::new(Schema::new(fields)), is_update, parts: Vec::new() })
     }
 
     /// The plan of a statement with its parameters bound. Errors: `Invalid` where parameters are missing or too many.
@@ -184,6 +184,7 @@ impl Planner {
         }
         clock.end("parsing");
         let mut state = self.states.take(&query.session);
+        state.share_out(query.part.map(|part| part.wanted));
         let wanted = self.wanted(&query.session, &state.session, &statement, is_show)?;
         let catalogs = self.catalogs_of(query, wanted.iter().flat_map(Wanted::catalogs).collect()).await?;
         let span = tracing::info_span!(target: TRACE, "tables");

@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result};
 
+use crate::parts::Part;
 use crate::session::Session;
 use crate::transactions::Open;
 
@@ -40,6 +41,8 @@ pub struct Query {
     pub transaction: Option<Arc<Open>>,
     /// Rows to be written; then the statement only says so.
     pub ingest: Option<Arc<Ingest>>,
+    /// The one part of its answer that is wanted; all of it where there is none.
+    pub part: Option<Part>,
 }
 
 /// Rows that a client sends for a table.
@@ -76,7 +79,13 @@ impl Debug for Ingest {
 impl Query {
     /// A statement by itself: without parameters, in no transaction, with no rows of its own.
     pub fn new(cx: Context, statement: impl Into<Arc<str>>, session: Session, protocol: Protocol) -> Self {
-        Self { cx, statement: statement.into(), parameters: None, session, protocol, transaction: None, ingest: None }
+        let (statement, parameters, transaction, ingest, part) = (statement.into(), None, None, None, None);
+        Self { cx, statement, parameters, session, protocol, transaction, ingest, part }
+    }
+
+    /// Whether its answer may come in parts: it is one answer, and all of it is of one moment.
+    pub fn may_be_parted(&self) -> bool {
+        self.rows() <= 1 && self.transaction.is_none() && self.ingest.is_none()
     }
 
     /// How often the statement runs: once for each row of its parameters.
@@ -119,6 +128,8 @@ pub struct Description {
     pub parameters: SchemaRef,
     /// Whether it writes; then the one column of its answer is the number of rows that it affected.
     pub is_update: bool,
+    /// The parts that its answer can be fetched in; none where it comes as a whole.
+    pub parts: Vec<Part>,
 }
 
 /// Batches as they are made.

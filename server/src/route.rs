@@ -20,6 +20,7 @@ use crate::bounds;
 use crate::config::Limits;
 use crate::explain::{Explain, Ran};
 use crate::layers::Run;
+use crate::parts::{self, Part};
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse, size};
 use crate::state::State;
@@ -37,11 +38,17 @@ impl Route {
     pub fn new(limits: &Limits) -> Self {
         Self { most: bounds::most(limits.memory.bytes()) }
     }
+
+    /// The bytes that the literals of a statement may take in a batch.
+    pub fn most(&self) -> usize {
+        self.most
+    }
 }
 
 #[async_trait]
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
+        let parted = planned.query.part.map(|part| (part, parts::common(&planned)));
         let Planned { query, schema, plan, tables: _, mut state, write, explain } = planned;
         if let Some(explain) = explain {
             return self.explain(explain, plan, schema, state).await;
@@ -50,7 +57,14 @@ impl Run for Route {
             let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "run", nexus.route = "datafusion");
             let plan = physical(plan, &mut state, self.most).instrument(span.clone()).await?;
             let held = (query.transaction, span);
-            let batches = rows(plan, state.into_task(), Arc::clone(&schema))?.inspect(move |_| {
+            let stream = match parted {
+                None => execute_stream(plan, state.into_task().into())?,
+                Some((part, digest)) => {
+                    part.check(digest, &plan)?;
+                    plan.execute(part.index, state.into_task().into())?
+                }
+            };
+            let batches = conforming(stream, Arc::clone(&schema)).inspect(move |_| {
                 // Held for as long as the stream lives: what it reads is the transaction's, and its end is that of the span.
                 let _ = &held;
             });
@@ -119,8 +133,21 @@ impl Route {
 }
 
 fn rows(plan: Arc<dyn ExecutionPlan>, task: impl Into<Arc<TaskContext>>, schema: SchemaRef) -> Result<Batches> {
-    let stream = execute_stream(plan, task.into())?;
-    Ok(stream.map_err(Error::from).map(move |batch| conform(batch?, &schema)).boxed())
+    Ok(conforming(execute_stream(plan, task.into())?, schema))
+}
+
+fn conforming(stream: SendableRecordBatchStream, schema: SchemaRef) -> Batches {
+    stream.map_err(Error::from).map(move |batch| conform(batch?, &schema)).boxed()
+}
+
+/// The parts that the answer to a statement falls into; none where it comes as a whole.
+pub async fn parts(planned: Planned, most: usize) -> Result<Vec<Part>> {
+    let (part, digest) = (planned.query.part, parts::common(&planned));
+    let Planned { plan, mut state, explain, .. } = planned;
+    let (Some(part), Some(digest), None) = (part, digest, explain) else { return Ok(Vec::new()) };
+    let of = parts::count(physical(plan, &mut state, most).await?.as_ref());
+    state.give_back();
+    Ok(if of > 1 { (0..of).map(|index| Part { index, of, digest, ..part }).collect() } else { Vec::new() })
 }
 
 /// Rows on their way to a source.

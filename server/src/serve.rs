@@ -143,7 +143,7 @@ async fn flight(
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
         metadata: Metadata::new(Arc::clone(&gateway.catalogs), facts)?,
-        endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0),
+        endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0, config.flight.location.clone()),
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),

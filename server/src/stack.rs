@@ -13,9 +13,10 @@ use crate::layers::Run;
 use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
 use crate::layers::limit::Limit;
+use crate::parts::Part;
 use crate::plan::Planner;
 use crate::query::{Answer, Batches, CacheUse, Description, Execute, Query, nullable};
-use crate::route::Route;
+use crate::route::{self, Route};
 use crate::workers::Workers;
 
 /// The stack with the parts of it that `system` shows.
@@ -34,12 +35,13 @@ pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers) -> Stack 
     let kept = Arc::new(Kept::new(config));
     // Runs what comes down to it.
     let run = Route::new(&config.limits);
+    let most = run.most();
     // Beneath the cache: an answer that is kept needs no permit.
     let run = Limit::new(run, &config.limits);
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.
-    let execute = Plan { planner, run: Arc::new(run), workers };
+    let execute = Plan { planner, run: Arc::new(run), workers, most };
     // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read.
     let execute = Arc::new(Audit::new(execute, Arc::clone(&history)));
     Stack { execute, history, kept }
@@ -49,11 +51,13 @@ struct Plan<R> {
     planner: Arc<Planner>,
     run: Arc<R>,
     workers: Workers,
+    /// The bytes that the literals of a statement may take in a batch.
+    most: usize,
 }
 
 impl<R> Clone for Plan<R> {
     fn clone(&self) -> Self {
-        Self { planner: Arc::clone(&self.planner), run: Arc::clone(&self.run), workers: self.workers.clone() }
+        Self { planner: Arc::clone(&self.planner), run: Arc::clone(&self.run), workers: self.workers.clone(), most: self.most }
     }
 }
 
@@ -71,6 +75,16 @@ impl<R: Run + 'static> Plan<R> {
     }
 }
 
+impl<R: Run + 'static> Plan<R> {
+    /// The parts of an answer of which so many are wanted; none where it comes as a whole.
+    async fn parts(&self, query: &Query, wanted: usize) -> Result<Vec<Part>> {
+        let whole = Part { index: 0, of: 1, wanted, digest: [0; 32] };
+        let (planner, asked, cx) = (Arc::clone(&self.planner), Query { part: Some(whole), ..query.clone() }, query.cx.clone());
+        let most = self.most;
+        cx.run(self.workers.run(async move { route::parts(planner.plan(asked).await?, most).await })).await
+    }
+}
+
 #[async_trait]
 impl<R: Run + 'static> Execute for Plan<R> {
     async fn describe(&self, query: &Query) -> Result<Description> {
@@ -78,7 +92,11 @@ impl<R: Run + 'static> Execute for Plan<R> {
         let description = query.cx.run(self.workers.run(async move { planner.describe(&described).await })).await?;
         // A later row may be NULL where the first is not.
         let schema = if query.rows() > 1 { nullable(&description.schema) } else { description.schema };
-        Ok(Description { schema, ..description })
+        let parts = match query.session.options.endpoints.filter(|_| !description.is_update && query.may_be_parted()) {
+            Some(wanted) => self.parts(query, wanted).await?,
+            None => Vec::new(),
+        };
+        Ok(Description { schema, parts, ..description })
     }
 
     async fn execute(&self, query: Query) -> Result<Answer> {

@@ -63,6 +63,12 @@ impl States {
         if state.session.config().batch_size() != rows {
             state.session.config_mut().options_mut().execution.batch_size = rows;
         }
+        let (own, base) = (state.session.config_options(), self.base.config_options());
+        if own.optimizer.enable_round_robin_repartition != base.optimizer.enable_round_robin_repartition {
+            let options = state.session.config_mut().options_mut();
+            options.execution.target_partitions = base.execution.target_partitions;
+            options.optimizer.enable_round_robin_repartition = base.optimizer.enable_round_robin_repartition;
+        }
         state.set_time_zone(session.options.time_zone.as_ref().or(self.base.config_options().execution.time_zone.as_ref()));
         state.session.mark_start_execution();
         state
@@ -95,6 +101,15 @@ impl State {
     /// Lets planning see the tables of the statement, and no others.
     pub fn show(&mut self, tables: &Tables) {
         self.session.register_catalog_list(tables.catalog_list());
+    }
+
+    /// Has files shared out in so many groups, and their rows stay in them; else as the machine has processors.
+    pub fn share_out(&mut self, groups: Option<usize>) {
+        if let Some(groups) = groups {
+            let options = self.session.config_mut().options_mut();
+            options.execution.target_partitions = groups;
+            options.optimizer.enable_round_robin_repartition = false;
+        }
     }
 
     /// Lets no batch of the statement have more rows than this.

@@ -47,7 +47,7 @@ fn a_table_that_is_unknown() {
 
 #[test]
 fn a_top_level_key_that_is_unknown() {
-    assert_snapshot!(broken("listen = '127.0.0.1:1'"), @r#"nexus.toml:1: listen: unknown key; the keys here are "flight", "http", "auth", "tickets", "limits", "cache", "log", "defaults", "catalogs""#);
+    assert_snapshot!(broken("listen = '127.0.0.1:1'"), @r#"nexus.toml:1: listen: unknown key; the keys here are "flight", "http", "auth", "tickets", "limits", "cache", "log", "traces", "defaults", "catalogs""#);
 }
 
 #[test]
@@ -72,6 +72,8 @@ fn a_value_in_place_of_a_table() {
 
 #[test]
 fn an_address_without_a_port() {
+    assert_snapshot!(broken("[flight]\nlocation = 'gateway.example.com:443'"), @r#"nexus.toml:2: flight.location: "gateway.example.com:443" is no location of a Flight server; write it like grpc+tls://gateway.example.com:443, or leave it out"#);
+    assert_snapshot!(broken("[traces]\nratio = 2.0"), @"");
     assert_snapshot!(broken("[flight]\nlisten = '127.0.0.1'"), @r#"nexus.toml:2: flight.listen: "127.0.0.1" is not an address to listen at; write an IP address and a port, such as "127.0.0.1:31337" or "[::]:31337""#);
 }
 

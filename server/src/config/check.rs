@@ -18,6 +18,8 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The first thing that does not fit.
 pub(super) fn check(config: &Config) -> Result<()> {
     listen(config)?;
+    location(config)?;
+    traces(config)?;
     auth(config)?;
     tickets(config)?;
     limits(config)?;
@@ -33,6 +35,26 @@ fn listen(config: &Config) -> Result<()> {
         return Err(config.places.error(key, message).with_hint("give each its own port"));
     }
     Ok(())
+}
+
+/// The schemes that a location of Flight may have (Flight.proto, Location).
+const SCHEMES: [&str; 4] = ["grpc", "grpc+tcp", "grpc+tls", "grpc+unix"];
+
+fn location(config: &Config) -> Result<()> {
+    let Some(location) = &config.flight.location else { return Ok(()) };
+    let places = &config.places;
+    if url::Url::parse(location).is_ok_and(|url| SCHEMES.contains(&url.scheme())) {
+        return Ok(());
+    }
+    let message = format!("{} is no location of a Flight server", places.quote("flight.location", location));
+    Err(places.error("flight.location", message).with_hint("write it like grpc+tls://gateway.example.com:443, or leave it out"))
+}
+
+fn traces(config: &Config) -> Result<()> {
+    if (0.0..=1.0).contains(&config.traces.ratio) {
+        return Ok(());
+    }
+    Err(config.places.error("traces.ratio", "a part of all is a number from 0 to 1").with_hint("1 traces every statement"))
 }
 
 fn auth(config: &Config) -> Result<()> {

@@ -65,11 +65,13 @@ pub struct Config {
 pub struct Flight {
     /// The address of the gRPC server.
     pub listen: Listen,
+    /// Where clients shall fetch answers, such as `grpc+tls://gateway.example.com:443`. Without it, where they asked.
+    pub location: Option<String>,
 }
 
 impl Default for Flight {
     fn default() -> Self {
-        Self { listen: Listen(([127, 0, 0, 1], 31337).into()) }
+        Self { listen: Listen(([127, 0, 0, 1], 31337).into()), location: None }
     }
 }
 

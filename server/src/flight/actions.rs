@@ -59,7 +59,7 @@ pub fn list() -> Vec<ActionType> {
         action(END_TRANSACTION, "Commits a transaction or rolls it back."),
         action(BEGIN_SAVEPOINT, "Marks a moment in a transaction."),
         action(END_SAVEPOINT, "Goes back to a savepoint or forgets it."),
-        action(SET_OPTIONS, "Sets options of the session: catalog, schema, time_zone, type_profile, cache, timeout."),
+        action(SET_OPTIONS, "Sets options of the session: catalog, schema, time_zone, type_profile, cache, timeout, endpoints."),
         action(GET_OPTIONS, "The options of the session."),
         action(CLOSE_SESSION, "Ends the session."),
     ]
@@ -179,8 +179,8 @@ const PREPARED_RESULT: &str = "type.googleapis.com/arrow.flight.protocol.sql.Act
 async fn prepare(service: &Service, caller: &Caller, request: ActionCreatePreparedStatementRequest) -> Result<PreparedResult> {
     let transaction = service.transactions.opened(caller, request.transaction_id.as_deref())?;
     let statement = Statement::new(&request.query, transaction);
-    let Description { schema, parameters, is_update } = match Control::of(&statement.text, &service.caps)? {
-        Some(_) => Description { schema: count_schema(), parameters: Arc::new(Schema::empty()), is_update: true },
+    let Description { schema, parameters, is_update, .. } = match Control::of(&statement.text, &service.caps)? {
+        Some(_) => Description { schema: count_schema(), parameters: Arc::new(Schema::empty()), is_update: true, parts: vec![] },
         None => service.execute.describe(&service.query(caller, &statement)?).await?,
     };
     // The transaction of the session is that of then, when it runs.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow_flight::sql::{Any, Command, ProstMessageExt, TicketStatementQuery};
-use arrow_flight::{CancelStatus, FlightEndpoint, FlightInfo, Ticket as FlightTicket};
+use arrow_flight::{CancelStatus, FlightEndpoint, FlightInfo, Location, Ticket as FlightTicket};
 use bytes::Bytes;
 use nexus_flight_catalog::{Error, Result};
 use prost::Message;
@@ -19,13 +19,14 @@ use crate::seal::{Purpose, Seal};
 pub struct Endpoints {
     seal: Arc<Seal>,
     lives: Duration,
+    location: Option<String>,
     cancellations: Arc<Cancellations>,
 }
 
 impl Endpoints {
-    /// With tickets that hold for so long.
-    pub fn new(seal: Arc<Seal>, lives: Duration) -> Self {
-        Self { seal, lives, cancellations: Arc::new(Cancellations::new(lives)) }
+    /// With tickets that hold for so long, to be fetched at a location, or where they were asked for.
+    pub fn new(seal: Arc<Seal>, lives: Duration, location: Option<String>) -> Self {
+        Self { seal, lives, location, cancellations: Arc::new(Cancellations::new(lives)) }
     }
 
     /// Where the rows of a statement are to be had, until its ticket expires.
@@ -34,7 +35,7 @@ impl Endpoints {
         let expires = SystemTime::now() + self.lives;
         let sealed = self.seal.seal(Purpose::Ticket, ticket, self.lives)?;
         let ticket = TicketStatementQuery { statement_handle: sealed.into() }.as_any();
-        let mut endpoint = endpoint(ticket);
+        let mut endpoint = self.endpoint(ticket);
         let expiration = endpoint.expiration_time.get_or_insert_default();
         let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
         expiration.seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
@@ -44,7 +45,14 @@ impl Endpoints {
 
     /// Where the answer to a command about metadata is to be had, at any time.
     pub fn of_metadata(&self, command: Command) -> FlightEndpoint {
-        endpoint(command.into_any())
+        self.endpoint(command.into_any())
+    }
+
+    fn endpoint(&self, ticket: Any) -> FlightEndpoint {
+        let ticket = FlightTicket { ticket: ticket.encode_to_vec().into() };
+        // None: the client stays on the connection it has, which is the only one known to reach this server.
+        let location = self.location.iter().map(|uri| Location { uri: uri.clone() }).collect();
+        FlightEndpoint { ticket: Some(ticket), location, expiration_time: None, app_metadata: Bytes::new() }
     }
 
     /// The same endpoint for as long as a new one. Errors: its ticket has expired, or is not the caller's.
@@ -98,12 +106,6 @@ pub fn command(ticket: &[u8]) -> Result<Command> {
     let any = Any::decode(ticket)
         .map_err(|_| Error::invalid("the ticket is not one of Flight SQL").with_hint("ask GetFlightInfo for one"))?;
     Ok(Command::try_from(any)?)
-}
-
-fn endpoint(ticket: Any) -> FlightEndpoint {
-    let ticket = FlightTicket { ticket: ticket.encode_to_vec().into() };
-    // No location: the client stays on the connection it has, which is the only one known to reach this server.
-    FlightEndpoint { ticket: Some(ticket), location: vec![], expiration_time: None, app_metadata: Bytes::new() }
 }
 
 fn no_ticket() -> Error {

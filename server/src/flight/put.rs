@@ -1,13 +1,15 @@
 //! What clients put: parameters, statements that write, and rows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow_flight::sql::{
     Command, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementUpdate,
     DoPutPreparedStatementResult, DoPutUpdateResult, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{FlightData, PutResult};
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use nexus_flight_catalog::{Error, IfExists, IfMissing, Result};
 use prost::Message;
 use tonic::Streaming;
@@ -107,9 +109,19 @@ async fn ingest(
     let Some(schema) = sent.schema else {
         return Err(Error::invalid("the stream has no schema").with_hint("send the columns, and rows of them"));
     };
+    let rows = sent.batches.chain(settled()).boxed();
     query.statement = format!("INGEST INTO \"{}\".\"{}\".\"{table}\"", query.session.catalog, query.session.schema).into();
-    query.ingest = Some(Arc::new(Ingest::new(table, if_missing, if_exists, schema, sent.batches)));
+    query.ingest = Some(Arc::new(Ingest::new(table, if_missing, if_exists, schema, rows)));
     updated(update(service.execute.as_ref(), query).await?)
+}
+
+/// How long the end of a stream of rows has to stand.
+const SETTLES: Duration = Duration::from_millis(50);
+
+/// No more rows, but a moment later. A program whose rows break off within the Go driver ends its stream as if they were all,
+/// and takes the call back at once: what is put then has to wait for that.
+fn settled() -> impl Stream<Item = Result<RecordBatch>> + Send {
+    stream::once(tokio::time::sleep(SETTLES)).filter_map(|()| future::ready(None))
 }
 
 /// Rows for a table that is there, unless the client says otherwise.

@@ -108,29 +108,34 @@ impl Service {
 
     async fn flight_info(&self, caller: &mut Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
-        let (schema, endpoint) = match self.statement(caller, &command)? {
+        let (schema, endpoints) = match self.statement(caller, &command)? {
             Some(statement) if self.control(caller, &statement.text).await? => {
                 let schema = count_schema();
                 let ticket = self.ticket(caller, statement, &schema, Some(0))?;
-                (schema, self.endpoints.of_statement(&ticket)?)
+                (schema, vec![self.endpoints.of_statement(&ticket)?])
             }
             Some(statement) => {
                 let query = self.query(caller, &statement)?;
-                let Description { schema, is_update, .. } = self.execute.describe(&query).await?;
+                let Description { schema, is_update, parts, .. } = self.execute.describe(&query).await?;
                 // Here and not when the rows are fetched: many a client never fetches them, or more than once.
                 let affected = if is_update { Some(self.execute.execute(query).await?.affected().await?) } else { None };
-                let ticket = self.ticket(caller, statement, &schema, affected)?;
-                (caller.profile.schema(&schema), self.endpoints.of_statement(&ticket)?)
+                let mut ticket = self.ticket(caller, statement, &schema, affected)?;
+                let parts = if parts.is_empty() { vec![None] } else { parts.into_iter().map(Some).collect() };
+                let of_part = |part| {
+                    ticket.part = part;
+                    self.endpoints.of_statement(&ticket)
+                };
+                (caller.profile.schema(&schema), parts.into_iter().map(of_part).collect::<Result<_>>()?)
             }
             None => {
                 let schema = commands::schema(&command).ok_or_else(|| unknown_command(command.type_url()))?;
-                (schema, self.endpoints.of_metadata(command))
+                (schema, vec![self.endpoints.of_metadata(command)])
             }
         };
         Ok(FlightInfo {
             schema: schema_bytes(&schema)?,
             flight_descriptor: Some(descriptor),
-            endpoint: vec![endpoint],
+            endpoint: endpoints,
             total_records: -1,
             total_bytes: -1,
             ordered: false,
@@ -146,6 +151,7 @@ impl Service {
             session: caller.session.clone(),
             profile: caller.profile,
             fingerprint: fingerprint(schema)?,
+            part: None,
             affected,
         })
     }
@@ -196,6 +202,7 @@ impl Service {
         let run = self.endpoints.begin(&ticket)?;
         let mut query = self.query(caller, &ticket.statement)?;
         query.session = ticket.session;
+        query.part = ticket.part;
         query.cx.cancel = run.token();
         let answer = self.execute.execute(query).await?;
         if fingerprint(&answer.schema)? != ticket.fingerprint {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::flight::encode::schema_bytes;
 use crate::flight::profile::TypeProfile;
+use crate::parts::Part;
 use crate::session::Session;
 
 /// The most that bound parameters may take in a handle: handles come back in every call about them.
@@ -33,6 +34,8 @@ pub struct Ticket {
     pub profile: TypeProfile,
     /// Of the schema that was promised.
     pub fingerprint: [u8; 16],
+    /// The part of its answer that is to be had.
+    pub part: Option<Part>,
     /// The rows that it affected, where it writes: it ran when it was described, and never runs again.
     pub affected: Option<i64>,
 }

@@ -230,7 +230,7 @@ impl Open {
         record.error = outcome.err().map(ToString::to_string);
         self.span.record("nexus.outcome", record.state);
         self.span.record("nexus.cache", record.cache);
-        self.span.record("db.response.returned_rows", record.rows);
+        self.span.record("db.response.returned_rows", i64::try_from(record.rows).unwrap_or(i64::MAX));
         self.span.record("otel.status_code", if outcome.is_ok() { "ok" } else { "error" });
         metrics::counter!("nexus_statements_total", "protocol" => record.protocol, "outcome" => record.state).increment(1);
         metrics::counter!("nexus_rows_sent_total", "protocol" => record.protocol).increment(record.rows);

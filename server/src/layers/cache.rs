@@ -83,6 +83,7 @@ impl Kept {
         let refused = [
             (self.capacity == 0, Bypass::Off),
             (control == Some(CacheControl::Bypass), Bypass::Asked),
+            (planned.query.part.is_some(), Bypass::Part),
             (planned.write.is_some(), Bypass::Writes),
             (planned.query.transaction.is_some(), Bypass::Transaction),
             (tables().any(|(name, _)| name.schema == information_schema::NAME), Bypass::Listing),
@@ -104,6 +105,8 @@ enum Bypass {
     Off,
     /// The session wants none.
     Asked,
+    /// A part of its answer is asked for.
+    Part,
     /// The statement writes.
     Writes,
     /// Its answer is of an open transaction.
@@ -120,6 +123,7 @@ impl Bypass {
         match self {
             Bypass::Off => "the cache has no size",
             Bypass::Asked => "the session turned it off",
+            Bypass::Part => "the answer is fetched in parts",
             Bypass::Writes => "the statement writes",
             Bypass::Transaction => "a transaction is open",
             Bypass::Listing => "information_schema is read anew each time",

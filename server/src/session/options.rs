@@ -20,7 +20,12 @@ pub struct Options {
     pub cache: Option<CacheControl>,
     /// How long a statement may take, from its arrival to its last row.
     pub timeout: Option<Duration>,
+    /// In how many parts answers may come that can, to be fetched side by side.
+    pub endpoints: Option<usize>,
 }
+
+/// The most parts of an answer.
+const ENDPOINTS: usize = 64;
 
 /// What a statement does with answers that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +40,7 @@ pub enum CacheControl {
 }
 
 /// The names of the options.
-pub const NAMES: [&str; 4] = ["time_zone", "type_profile", "cache", "timeout"];
+pub const NAMES: [&str; 5] = ["time_zone", "type_profile", "cache", "timeout", "endpoints"];
 
 impl Options {
     /// The value of an option as text; none where it is not set.
@@ -45,6 +50,7 @@ impl Options {
             "type_profile" => self.type_profile.map(|profile| profile.to_string()),
             "cache" => self.cache.map(|cache| cache.name().to_owned()),
             "timeout" => self.timeout.map(|timeout| Period(timeout).to_string()),
+            "endpoints" => self.endpoints.map(|endpoints| endpoints.to_string()),
             _ => None,
         }
     }
@@ -56,6 +62,7 @@ impl Options {
             "type_profile" => self.type_profile = value.map(str::parse).transpose()?,
             "cache" => self.cache = value.map(CacheControl::of).transpose()?,
             "timeout" => self.timeout = value.map(timeout).transpose()?,
+            "endpoints" => self.endpoints = value.map(endpoints).transpose()?,
             _ => return Err(Error::not_found(format!("there is no session option \"{name}\""))),
         }
         Ok(())
@@ -99,6 +106,12 @@ fn timeout(text: &str) -> Result<Duration> {
     Ok(timeout)
 }
 
+fn endpoints(text: &str) -> Result<usize> {
+    let wrong =
+        || Error::invalid(format!("\"{text}\" is no number of endpoints")).with_hint(format!("there are 1 to {ENDPOINTS}"));
+    text.parse().ok().filter(|endpoints| (1..=ENDPOINTS).contains(endpoints)).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use nexus_flight_catalog::Kind;
@@ -108,7 +121,7 @@ mod tests {
     #[test]
     fn options_are_read_as_they_are_shown() {
         let mut options = Options::default();
-        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "refresh", "30s"]) {
+        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "refresh", "30s", "4"]) {
             assert_eq!(options.get(name), None);
             options.set(name, Some(value)).unwrap();
             assert_eq!(options.get(name).as_deref(), Some(value));
@@ -123,9 +136,15 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let refused = |name: &str, value: &str| Options::default().set(name, Some(value)).unwrap_err().kind();
         assert_eq!(refused("timezone", "UTC"), Kind::NotFound);
-        for (name, value) in
-            [("time_zone", "Mars"), ("type_profile", "all"), ("cache", "no"), ("timeout", "5"), ("timeout", "0s")]
-        {
+        for (name, value) in [
+            ("time_zone", "Mars"),
+            ("type_profile", "all"),
+            ("cache", "no"),
+            ("timeout", "5"),
+            ("timeout", "0s"),
+            ("endpoints", "0"),
+            ("endpoints", "65"),
+        ] {
             assert_eq!(refused(name, value), Kind::Invalid, "{name} = {value}");
         }
     }

@@ -14,7 +14,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
-use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use datafusion::logical_expr::{
     BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, Values,
 };
@@ -26,25 +25,8 @@ use crate::rewrite;
 /// Functions whose arguments are values of one kind, of which they give one.
 const CHOOSING: [&str; 7] = ["coalesce", "greatest", "least", "make_array", "nullif", "nvl", "nvl2"];
 
-/// Functions that give something approximate of exact numbers too.
+/// Functions that give something approximate of exact numbers too; a power of whole numbers stays exact.
 const APPROXIMATE: [&str; 2] = ["log", "power"];
-
-/// Functions that look for items in a list or put some there, with the place of the list among their arguments, and those of
-/// the items.
-const WITH_ITEMS: [(&str, usize, &[usize]); 12] = [
-    ("array_append", 0, &[1]),
-    ("array_has", 0, &[1]),
-    ("array_position", 0, &[1]),
-    ("array_positions", 0, &[1]),
-    ("array_prepend", 1, &[0]),
-    ("array_remove", 0, &[1]),
-    ("array_remove_all", 0, &[1]),
-    ("array_remove_n", 0, &[1]),
-    ("array_replace", 0, &[1, 2]),
-    ("array_replace_all", 0, &[1, 2]),
-    ("array_replace_n", 0, &[1, 2]),
-    ("array_resize", 0, &[2]),
-];
 
 /// Settles it before the analysis gives every expression its type. Errors: `Invalid` for a text that is no number.
 #[derive(Debug)]
@@ -106,13 +88,21 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             alike(args.iter_mut(), false, schema)?
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) if APPROXIMATE.contains(&func.name()) => {
+            let whole = |arg: &Expr| match type_of(arg, schema) {
+                Some(
+                    DataType::Decimal32(_, scale)
+                    | DataType::Decimal64(_, scale)
+                    | DataType::Decimal128(_, scale)
+                    | DataType::Decimal256(_, scale),
+                ) => scale == 0,
+                other => other.is_some_and(|data_type| data_type.is_integer()),
+            };
             let exact = |arg: &&mut Expr| type_of(arg, schema).is_some_and(|data_type| data_type.is_decimal());
-            args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, &DataType::Float64).map(|()| true))?
+            match func.name() == "power" && args.iter().all(whole) {
+                true => false,
+                false => args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, &DataType::Float64).map(|()| true))?,
+            }
         }
-        Expr::ScalarFunction(ScalarFunction { func, args }) => match WITH_ITEMS.iter().find(|(name, ..)| *name == func.name()) {
-            Some((_, list, items)) => items_alike(args, *list, items, schema)?,
-            None => false,
-        },
         _ => false,
     };
     Ok(Transformed::new_transformed(expr, changed))
@@ -180,32 +170,6 @@ fn to(expr: &mut Expr, wanted: &DataType) -> Result<()> {
         _ => Expr::Cast(Cast::new(Box::new(taken), DataType::Float64)),
     };
     Ok(())
-}
-
-/// Makes a list of numbers and single ones of one type, of which DataFusion makes nothing where one is a decimal. Returns
-/// whether it did.
-fn items_alike(args: &mut [Expr], list: usize, items: &[usize], schema: &DFSchema) -> Result<bool> {
-    let Some(DataType::List(field)) = args.get(list).and_then(|list| type_of(list, schema)) else { return Ok(false) };
-    let of = |at: &usize| args.get(*at).and_then(|item| type_of(item, schema));
-    let types: Vec<DataType> = items.iter().filter_map(of).chain([field.data_type().clone()]).collect();
-    if !types.iter().any(DataType::is_decimal) || !types.iter().all(DataType::is_numeric) {
-        return Ok(false);
-    }
-    let common = match types.iter().any(DataType::is_floating) {
-        true => Some(DataType::Float64),
-        false => type_union_resolution(&types),
-    };
-    let Some(common) = common.filter(|common| types.iter().any(|data_type| data_type != common)) else { return Ok(false) };
-    let wanted = |at: usize| match at == list {
-        true => DataType::List(Arc::new(field.as_ref().clone().with_data_type(common.clone()))),
-        false => common.clone(),
-    };
-    for at in items.iter().copied().chain([list]) {
-        if let Some(arg) = args.get_mut(at) {
-            *arg = std::mem::take(arg).cast_to(&wanted(at), schema)?;
-        }
-    }
-    Ok(true)
 }
 
 /// A decimal as the nearest approximate number.

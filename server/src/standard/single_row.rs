@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::logical_expr::expr::AggregateFunction;
@@ -19,26 +19,26 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use nexus_flight_catalog::Error;
 
+use crate::rewrite;
+
 /// Puts the check into every scalar sub-query that might give several rows.
 #[derive(Debug)]
 pub struct SingleRow;
 
 impl AnalyzerRule for SingleRow {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| {
-            node.map_expressions(|expr| {
-                expr.transform_up(|expr| match expr {
-                    Expr::ScalarSubquery(subquery) if may_be_many(&subquery) => {
-                        Ok(Transformed::yes(Expr::ScalarSubquery(checked(subquery)?)))
-                    }
-                    Expr::ScalarSubquery(subquery) if seems_never_null(&subquery) => {
-                        Ok(Transformed::yes(Expr::ScalarSubquery(perhaps_null(subquery)?)))
-                    }
-                    other => Ok(Transformed::no(other)),
-                })
+        let settled = |expr: Expr, _: &DFSchema| {
+            expr.transform_up(|expr| match expr {
+                Expr::ScalarSubquery(subquery) if may_be_many(&subquery) => {
+                    Ok(Transformed::yes(Expr::ScalarSubquery(checked(subquery)?)))
+                }
+                Expr::ScalarSubquery(subquery) if seems_never_null(&subquery) => {
+                    Ok(Transformed::yes(Expr::ScalarSubquery(perhaps_null(subquery)?)))
+                }
+                other => Ok(Transformed::no(other)),
             })
-        })
-        .data()
+        };
+        rewrite::expressions(plan, settled, LogicalPlan::recompute_schema)
     }
 
     fn name(&self) -> &str {
@@ -51,9 +51,22 @@ fn may_be_many(subquery: &Subquery) -> bool {
     subquery.outer_ref_columns.is_empty() && most_rows(&subquery.subquery).is_none_or(|rows| rows > 1)
 }
 
-/// It has no row where nothing fits, and then it is NULL, whatever its column is.
+/// It may have no row, and then it is NULL, whatever its column is.
 fn seems_never_null(subquery: &Subquery) -> bool {
-    subquery.subquery.schema().fields().first().is_some_and(|field| !field.is_nullable())
+    let plan = &subquery.subquery;
+    plan.schema().fields().first().is_some_and(|field| !field.is_nullable()) && !always_has_a_row(plan)
+}
+
+fn always_has_a_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(node) => node.produce_one_row,
+        LogicalPlan::Values(node) => !node.values.is_empty(),
+        LogicalPlan::Aggregate(node) => node.group_expr.is_empty(),
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Sort(_) => {
+            plan.inputs().into_iter().next().is_some_and(always_has_a_row)
+        }
+        _ => false,
+    }
 }
 
 /// The same values, which DataFusion takes for such as may be NULL.
@@ -62,7 +75,8 @@ fn perhaps_null(subquery: Subquery) -> Result<Subquery> {
     let columns = plan.schema().iter().map(|(qualifier, field)| {
         let (column, null) =
             (Expr::Column(Column::new(qualifier.cloned(), field.name())), ScalarValue::try_new_null(field.data_type())?);
-        Ok(nullif(column, Expr::Literal(null, None)).alias_qualified(qualifier.cloned(), field.name()))
+        // Another name: the columns beneath may have to be named beside it.
+        Ok(nullif(column, Expr::Literal(null, None)).alias(format!("perhaps {}", field.name())))
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;

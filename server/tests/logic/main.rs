@@ -24,9 +24,9 @@ use regex::Regex;
 use skipped::Skipped;
 
 /// How many records pass. It only grows.
-const PASSED: usize = 9_348;
+const PASSED: usize = 9_374;
 /// Of a thousand records that could pass, so many do.
-const PER_MILLE: usize = 988;
+const PER_MILLE: usize = 990;
 
 #[tokio::test]
 #[ignore = "it wants the files and gateways, which make test PARTS=logic gives it"]

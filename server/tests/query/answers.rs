@@ -67,10 +67,10 @@ async fn an_approximate_number_beside_an_exact_one_stays_what_it_is() {
         ("SELECT id FROM few WHERE d IN (SELECT 9e0)", "3"),
         ("SELECT 0.5 AS v UNION ALL SELECT sin(1) ORDER BY v", "0.5 0.8414709848078965"),
         ("SELECT 0.5 AS v UNION ALL SELECT 1e300 ORDER BY v", "0.5 1e300"),
-        ("SELECT * FROM (VALUES (0.5), (1e-20), (NULL), (2)) v(a) ORDER BY a NULLS LAST", "1e-20 0.5 2.0 NULL"),
+        ("SELECT * FROM (VALUES (0.5), (1e-20), (NULL), (2)) v(a) ORDER BY a NULLS LAST", "1e-20 0.5 2.0 "),
         ("SELECT [sin(1), 0.5]", "[0.8414709848078965, 0.5]"),
-        ("SELECT array_has([0.5, 1.5], 0.5), array_has([x], 0.3), array_append([d], 0.5) FROM few WHERE id = 2", ""),
         ("SELECT log(2.5) > 0.39, log(2, 0.5), power(0.5, 2), power(1.01, 365) > 37", "true|-1.0|0.25|true"),
+        ("SELECT power(CAST(10000000000 AS DECIMAL(38, 0)), 2)", "100000000000000000000"),
     ])
     .await;
 }
@@ -292,10 +292,12 @@ async fn names_are_those_of_their_query() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_optimizer_makes_otherwise_than_was_promised() {
     hold(&[
-        ("SELECT sum(id) FILTER (WHERE x > 0.2), count(*) FILTER (WHERE x > 0.2) FROM few", ""),
-        ("SELECT id, (SELECT v FROM (SELECT 1 AS v) one WHERE v = id) FROM few WHERE id < 3 ORDER BY id", "1|1 2|NULL"),
+        ("SELECT sum(id) FILTER (WHERE x > 0.2), count(*) FILTER (WHERE x > 0.2) FROM few", "9|3"),
+        ("SELECT id, (SELECT v FROM (SELECT 1 AS v) one WHERE v = id) FROM few WHERE id < 3 ORDER BY id", "1|1 2|"),
         ("SELECT id FROM few WHERE (SELECT v FROM (SELECT 1 AS v) one WHERE v = id) IS NULL ORDER BY id", "2 3 4"),
-        ("SELECT (SELECT count(*) FROM few f WHERE f.id = few.id HAVING count(*) > 1) FROM few WHERE id = 1", "NULL"),
+        ("SELECT (SELECT count(*) FROM few f WHERE f.id = few.id HAVING count(*) > 1) FROM few WHERE id = 1", ""),
+        ("SELECT id, (SELECT count(*) FROM few f WHERE f.id > few.id + 2) AS c FROM few ORDER BY id", "1|1 2|0 3|0 4|0"),
+        ("SELECT count(*) FROM few WHERE (SELECT count(*) FROM other WHERE other.id = few.id) IS NULL", "0"),
         ("SELECT v * 0 FROM (SELECT CAST(1.50 AS DECIMAL(5, 2)) AS v) one", "0.00"),
         ("SELECT range(date '2024-01-01', date '2024-01-03', NULL) IS NULL", "true"),
     ])

@@ -106,14 +106,15 @@ const SHAPES: u64 = 256;
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
     let config = Config::parse(options)?;
     let shapes = moka::future::Cache::new(SHAPES);
-    Ok(Arc::new(FilesSource { config, store: OnceCell::new(), footers: Footers::new(), shapes }))
+    Ok(Arc::new(FilesSource { config: Arc::new(config), store: Arc::default(), footers: Footers::new(), shapes }))
 }
 
-/// The files of one location.
+/// The files of one location. Clones share them.
+#[derive(Clone)]
 struct FilesSource {
-    config: Config,
+    config: Arc<Config>,
     /// Opened when it is first needed, and again as long as that fails.
-    store: OnceCell<Arc<Store>>,
+    store: Arc<OnceCell<Arc<Store>>>,
     footers: Footers,
     /// By table and version, so that a statement on unchanged files opens none of them before its scan.
     shapes: moka::future::Cache<(String, String), Arc<Shape>>,

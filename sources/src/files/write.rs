@@ -62,38 +62,49 @@ impl FilesSource {
             upload.write(&filled(&batch, &columns)?).await?;
         }
         upload.flush().await?;
+        let (own, target) = (self.clone(), target.clone());
+        let made = unbroken(async move { own.publish(&target, begun, &table, upload, &name).await }).await?;
+        Ok(if made { count } else { 0 })
+    }
+
+    /// Makes an upload count as what it was begun for. Gives whether it does: another may have made a table that is kept.
+    async fn publish(&self, target: &Target, begun: Put, table: &Written, upload: Upload, name: &str) -> Result<bool> {
         if begun == Put::Append {
             // Files that are added stand in nobody's way. A table that was dropped meanwhile does not come back, though.
             target.put(self.written(&target.table).await?.version().as_ref())?;
-            return upload.close().await.map(|()| count);
+            return upload.close().await.map(|()| true);
         }
-        let mut held = Held::take(&table.store, &table.folder, &name).await?;
+        let mut held = Held::take(&table.store, &table.folder, name).await?;
         let now = self.written(&target.table).await?;
         match target.put(now.version().as_ref())? {
-            Put::Keep => return Ok(0),
+            Put::Keep => return Ok(false),
             Put::Create if begun == Put::Create => {}
             Put::Replace if begun == Put::Replace => held.replaces(now.files()).await?,
             _ => return Err(meanwhile(target)),
         }
         held.decide(true);
-        match upload.close().await {
-            Ok(()) => {}
+        if let Err(error) = upload.close().await {
             // The store may have failed after the file was there.
-            Err(error) => match table.store.objects().head(&by).await {
+            match table.store.objects().head(&table.folder.clone().join(name)).await {
                 Ok(_) => {}
                 Err(object_store::Error::NotFound { .. }) => {
                     held.decide(false);
                     return Err(error);
                 }
                 Err(_) => return Err(error),
-            },
+            }
         }
         held.finish().await;
-        Ok(count)
+        Ok(true)
     }
 
     /// Drops a table, as `Source::drop_table` wants it.
     pub(super) async fn drop_files(&self, schema: &str, table: &str) -> Result<()> {
+        let (own, schema, table) = (self.clone(), schema.to_owned(), table.to_owned());
+        unbroken(async move { own.dropped(&schema, &table).await }).await
+    }
+
+    async fn dropped(&self, schema: &str, table: &str) -> Result<()> {
         self.known_schema(schema)?;
         let missing = || Error::not_found(format!("table \"{schema}.{table}\" does not exist"));
         let written = self.written(table).await?;
@@ -176,6 +187,12 @@ impl FilesSource {
             _ => Ok(()),
         }
     }
+}
+
+/// Does to its end what has begun, whether it is still wanted or not: others would have to finish the half of it.
+async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let done = tokio::spawn(work).await;
+    done.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?
 }
 
 fn meanwhile(target: &Target) -> Error {

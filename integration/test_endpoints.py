@@ -1,0 +1,134 @@
+"""Answers in several endpoints, for those who ask for them: all parts together are the answer, whoever makes each."""
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from gateway import Gateway, configured
+from wire import Client, statement
+
+COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+CONFIG = """
+[tickets]
+keys = ["{key}"]
+[catalogs.lake]
+kind = "files"
+location = "{folder}"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight files of one table, and one file of another."""
+    made = tmp_path_factory.mktemp("lake")
+    (made / "many").mkdir()
+    for number in range(8):
+        rows = range(number * 1000, number * 1000 + 1000)
+        parquet.write_table(pa.table({"id": rows, "name": [f"n{row}" for row in rows]}), made / "many" / f"{number}.parquet")
+    parquet.write_table(pa.table({"id": range(10)}), made / "one.parquet")
+    return made
+
+
+@pytest.fixture(scope="module")
+def gateways(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Gateway]]:
+    """Two with one key."""
+    text = CONFIG.format(key=base64.b64encode(os.urandom(32)).decode(), folder=folder)
+    with (
+        configured(tmp_path_factory.mktemp("a"), text, replicas=1) as one,
+        configured(tmp_path_factory.mktemp("b"), text, replicas=1) as two,
+    ):
+        yield [one, two]
+
+
+@pytest.fixture
+def connection(gateways: list[Gateway]) -> Iterator[flightsql.Connection]:
+    """A connection that wants four parts."""
+    with flightsql.connect(gateways[0].uri, db_kwargs=COOKIES, autocommit=True) as connection:
+        connection.adbc_connection.set_options(**{"adbc.flight.sql.session.option.endpoints": "4"})
+        yield connection
+
+
+def parts(connection: flightsql.Connection, sql: str) -> list[bytes]:
+    with connection.cursor() as cursor:
+        return cursor.adbc_execute_partitions(sql)[0]
+
+
+def read(connection: flightsql.Connection, part: bytes) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.adbc_read_partition(part)
+        return cursor.fetchall()
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("select * from many", [(row, f"n{row}") for row in range(8000)]),
+        ("select id * 2 as twice from many where id % 3 = 0", [(row * 2,) for row in range(0, 8000, 3)]),
+    ],
+)
+def test_all_parts_are_the_answer(connection: flightsql.Connection, gateways: list[Gateway], sql: str, rows: list[tuple]) -> None:
+    made = parts(connection, sql)
+    assert len(made) == 4
+    with flightsql.connect(gateways[1].uri, autocommit=True) as elsewhere:
+        shares = [read(connection if at % 2 else elsewhere, part) for at, part in enumerate(made)]
+    assert all(0 < len(share) < len(rows) for share in shares)
+    assert sorted(row for share in shares for row in share) == rows
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        assert sorted(cursor.fetchall()) == rows
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select count(*) from many",
+        "select id from many order by id",
+        "select id from many limit 5000",
+        "select distinct name from many",
+        "select id, now() as at from many",
+        "select id from many where random() < 2",
+        "select a.id from many a join many b on a.id = b.id",
+        "select id, row_number() over () as n from many",
+        "select id from many union all select id from one",
+        "select id from one",
+        "select 1",
+        "select * from lake.information_schema.tables",
+    ],
+)
+def test_what_comes_as_a_whole(connection: flightsql.Connection, sql: str) -> None:
+    assert len(parts(connection, sql)) == 1
+
+
+def test_nobody_gets_parts_unasked(gateways: list[Gateway]) -> None:
+    with flightsql.connect(gateways[0].uri, autocommit=True) as connection:
+        assert len(parts(connection, "select * from many")) == 1
+
+
+def test_parts_of_a_table_that_has_changed(connection: flightsql.Connection, folder: Path) -> None:
+    made = parts(connection, "select id from many")
+    late = folder / "many" / "late.parquet"
+    parquet.write_table(pa.table({"id": [-1], "name": ["late"]}), late)
+    try:
+        for part in made:
+            with pytest.raises(adbc_driver_manager.Error, match="has changed since its answer was parted"):
+                read(connection, part)
+    finally:
+        late.unlink()
+    assert sum(len(read(connection, part)) for part in parts(connection, "select id from many")) == 8000
+
+
+def test_a_location_is_named_where_one_is_configured(gateways: list[Gateway], folder: Path, tmp_path: Path) -> None:
+    with Client(gateways[0].flight) as client:
+        assert client.info(statement("select 1")).locations == []
+    text = CONFIG.format(key=base64.b64encode(os.urandom(32)).decode(), folder=folder)
+    placed = f'[flight]\nlisten = "127.0.0.1:0"\nlocation = "grpc://gateway.example.com:31337"\n{text}'
+    with configured(tmp_path, placed, replicas=1) as gateway, Client(gateway.flight) as client:
+        [location] = client.info(statement("select 1")).locations
+        assert b"grpc://gateway.example.com:31337" in location
