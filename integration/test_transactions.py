@@ -8,7 +8,7 @@ import pytest
 
 import jdbc
 import postgres
-from gateway import Gateway, configured
+from gateway import Gateway, configured, nexus
 
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
@@ -100,6 +100,21 @@ def test_what_cannot_be(connection: flightsql.Connection, table: None, statement
 
 def test_ending_what_has_not_begun_is_no_mistake(connection: flightsql.Connection) -> None:
     run(connection, "commit", "rollback")
+
+
+def test_nexus_sql(gateway: Gateway, connection: flightsql.Connection, table: None) -> None:
+    statements = [
+        "begin",
+        "insert into demo.main.t values (7)",
+        "select count(*) from demo.main.t",
+        "rollback",
+        "select count(*) from demo.main.t",
+    ]
+    commands = [word for statement in statements for word in ("-c", statement)]
+    done = nexus("sql", "--url", gateway.uri, "--format", "csv", *commands)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["0", "1", "1", "0", "0"], done.stdout
+    assert ids(connection) == []
 
 
 def test_a_client_without_cookies_is_told(gateway: Gateway) -> None:

@@ -18,6 +18,8 @@ const COOKIE: &str = "nexus-session";
 /// The headers that say where names without a catalog or schema are looked up.
 pub const CATALOG: &str = "catalog";
 const SCHEMA: &str = "schema";
+/// What programs call themselves that keep cookies from their first call on: the JDBC driver, and `nexus sql`.
+const KEEP_COOKIES: [&str; 2] = ["grpc-java", "nexus-sql"];
 /// The header that chooses a type profile.
 pub const PROFILE: &str = "x-nexus-type-profile";
 
@@ -70,7 +72,7 @@ impl Caller {
             sessions.note(&principal, &session, agent).await;
         }
         let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
-        let keeps_cookies = sent.is_some() || agent.is_some_and(|agent| agent.contains("grpc-java"));
+        let keeps_cookies = sent.is_some() || agent.is_some_and(|agent| KEEP_COOKIES.iter().any(|name| agent.contains(name)));
         Ok(Self {
             principal,
             session,

@@ -24,6 +24,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use url::Url;
 
+use super::cookies::Cookies;
 use crate::flight::caller::PROFILE;
 
 /// The largest message taken from a server. tonic makes room for what a message says its length is.
@@ -33,7 +34,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to one server.
 pub(super) struct Client {
-    sql: FlightSqlServiceClient<Channel>,
+    sql: FlightSqlServiceClient<Cookies<Channel>>,
     address: Address,
 }
 
@@ -157,7 +158,7 @@ impl Client {
             endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(unusable)?;
         }
         let channel = endpoint.connect().await.map_err(unusable)?;
-        let flight = FlightServiceClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
+        let flight = FlightServiceClient::new(Cookies::new(channel)).max_decoding_message_size(LARGEST_MESSAGE);
         let mut client = Self { sql: FlightSqlServiceClient::new_from_inner(flight), address };
         if let Some((name, password)) = user {
             client.sign_in(name, password).await?;

@@ -2,6 +2,7 @@
 
 mod client;
 mod completion;
+mod cookies;
 mod destination;
 mod output;
 mod repl;

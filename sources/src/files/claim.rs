@@ -45,6 +45,12 @@ struct Claim {
 }
 
 impl Claim {
+    /// The files that it takes the place of: those of its folder, and no others.
+    fn files(&self, folder: &Path) -> impl Iterator<Item = Path> {
+        let parsed = self.replaces.iter().filter_map(|path| Path::parse(path).ok());
+        parsed.filter(move |path| path.prefix_matches(folder) && path != folder)
+    }
+
     fn age(&self) -> Duration {
         Duration::from_millis(now().saturating_sub(self.at))
     }
@@ -102,9 +108,9 @@ pub(super) async fn replaced(store: &Store, marks: &[ObjectMeta], files: &[Objec
     for mark in marks.iter().filter(|mark| mark.location.filename() == Some(NAME)) {
         let folder = parent(&mark.location);
         let Some(claim) = read(store, &folder).await? else { return Ok(Replaced::Changing) };
-        let by = folder.join(claim.by.as_str());
+        let by = folder.clone().join(claim.by.as_str());
         if files.iter().chain(marks).any(|file| file.location == by) {
-            gone.extend(claim.replaces.iter().filter_map(|path| Path::parse(path).ok()));
+            gone.extend(claim.files(&folder));
         } else if exists(store, &by).await? {
             return Ok(Replaced::Changing);
         }
@@ -217,7 +223,9 @@ impl Held {
     }
 
     async fn cleaned(&self) -> Result<()> {
-        for path in self.claim.replaces.iter().filter_map(|path| Path::parse(path).ok()) {
+        for path in self.claim.files(&self.folder) {
+            // Whoever can write a claim here must not have anything removed elsewhere.
+            self.store.stays_within(&path).await?;
             remove(&self.store, &path).await?;
         }
         if self.claim.by.starts_with('_') {

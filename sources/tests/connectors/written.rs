@@ -115,6 +115,21 @@ async fn a_drop_that_stopped_after_it_was_made() {
 }
 
 #[tokio::test]
+async fn a_claim_is_about_its_own_folder() {
+    let (dir, source) = folder();
+    put(&source, &replace("t"), 0..3).await.unwrap();
+    put(&source, &replace("u"), 3..6).await.unwrap();
+    let (t, u) = (dir.path().join("t"), dir.path().join("u"));
+    let (ours, other) = (files(&t).remove(0), files(&u).remove(0));
+    let foreign = json!({ "by": ours, "replaces": [format!("u/{other}"), "../up", "t"], "at": 0 });
+    std::fs::write(t.join("_nexus.json"), foreign.to_string()).unwrap();
+    assert_eq!(rows(&source, "u").await.unwrap(), [3, 4, 5]);
+    // The next change finishes what the claim says.
+    put(&source, &replace("t"), 7..8).await.unwrap();
+    assert_eq!((rows(&source, "t").await.unwrap(), rows(&source, "u").await.unwrap()), (vec![7], vec![3, 4, 5]));
+}
+
+#[tokio::test]
 async fn a_claim_that_is_none() {
     let (dir, source) = folder();
     put(&source, &replace("t"), 0..3).await.unwrap();
