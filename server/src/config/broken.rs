@@ -73,7 +73,7 @@ fn a_value_in_place_of_a_table() {
 #[test]
 fn an_address_without_a_port() {
     assert_snapshot!(broken("[flight]\nlocation = 'gateway.example.com:443'"), @r#"nexus.toml:2: flight.location: "gateway.example.com:443" is no location of a Flight server; write it like grpc+tls://gateway.example.com:443, or leave it out"#);
-    assert_snapshot!(broken("[traces]\nratio = 2.0"), @"");
+    assert_snapshot!(broken("[traces]\nratio = 2.0"), @"nexus.toml:2: traces.ratio: a part of all is a number from 0 to 1; 1 traces every statement");
     assert_snapshot!(broken("[flight]\nlisten = '127.0.0.1'"), @r#"nexus.toml:2: flight.listen: "127.0.0.1" is not an address to listen at; write an IP address and a port, such as "127.0.0.1:31337" or "[::]:31337""#);
 }
 

@@ -24,7 +24,7 @@ use regex::Regex;
 use skipped::Skipped;
 
 /// How many records pass. It only grows.
-const PASSED: usize = 9_374;
+const PASSED: usize = 9_375;
 /// Of a thousand records that could pass, so many do.
 const PER_MILLE: usize = 990;
 
