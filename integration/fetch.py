@@ -1,4 +1,4 @@
-"""Fetches what the tests need, into the cache: Python packages, the JDBC driver, SQL tests, an S3 server. Safe to run again."""
+"""Fetches what the tests need, into the cache: Python packages, drivers, clients, SQL tests, an S3 server. Safe to run again."""
 
 import hashlib
 import os
@@ -13,16 +13,19 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("NEXUS_CACHE") or Path.home() / ".cache" / "nexus-gateway")
 
+ADBC_VALIDATION_SHA256 = "94c072e87caf840aa8ac4377c3b9a3b5e9ab065b4ab79f15fce2307852057adb"
 JDBC_DRIVER = "flight-sql-jdbc-driver-18.3.0.jar"
 JDBC_DRIVER_SHA256 = "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c"
 LOGIC_SUITE = "datafusion-sqllogictest@53.1.0"
 LOGIC_SUITE_SHA256 = "04e5a4a7a49143a68936992b6dbb0db44121c635e9992b2482817278f1e69c56"
 S3_SERVER = "s3s-fs@0.14.1"
+SCENARIOS = "github.com/apache/arrow-go/v18/arrow/internal/flight_integration/cmd/arrow-flight-integration-client"
 CARGO_DENY = "cargo-deny@0.20.2"
 MDBOOK = "mdbook@0.5.2"
 
 TOOLS = {
     "cargo": "install Rust by rustup; rust-toolchain.toml names the version",
+    "go": "install Go 1.25 or later",
     "java": "install JDK 17 and JDK 25, for example: apt-get install openjdk-17-jdk-headless openjdk-25-jdk-headless",
     "javac": "install JDK 17 and JDK 25, for example: apt-get install openjdk-17-jdk-headless openjdk-25-jdk-headless",
     "mvn": "install Maven, for example: apt-get install maven",
@@ -44,7 +47,15 @@ def main() -> int:
         print("\n".join(missing), file=sys.stderr)
         return 1
     CACHE.mkdir(parents=True, exist_ok=True)
-    steps = {"python packages": python, "jdbc driver": jdbc_driver, "logic suite": logic_suite, "s3 server": s3_server}
+    steps = {
+        "python packages": python,
+        "jdbc driver": jdbc_driver,
+        "adbc validation": adbc_validation,
+        "logic suite": logic_suite,
+        "scenarios": scenarios,
+        "s3 server": s3_server,
+        "protobuf compiler": protoc,
+    }
     asked = {"cargo-deny": cargo_deny, "mdbook": mdbook}
     if sys.argv[1:]:
         steps = {name: asked[name] for name in sys.argv[1:]}
@@ -64,9 +75,19 @@ def jdbc_jar() -> Path:
     return CACHE / "jars" / JDBC_DRIVER
 
 
+def validation_jars() -> Path:
+    """Where the ADBC driver in Java is, with the tests of such drivers; another list of them means another folder."""
+    return CACHE / "jars" / f"validation-{sha256(HERE / 'validation' / 'pom.xml')[:12]}"
+
+
 def logic_files() -> Path:
     """Where DataFusion's own SQL tests are."""
     return CACHE / LOGIC_SUITE.replace("@", "-") / "test_files"
+
+
+def scenarios_client() -> Path:
+    """Where Arrow's client for Flight's integration tests is; another version of it means another file."""
+    return CACHE / "tools" / f"scenarios-{sha256(HERE / 'scenarios' / 'go.sum')[:12]}"
 
 
 def tool(crate: str) -> Path:
@@ -101,6 +122,22 @@ def jdbc_driver() -> str:
     return str(jar)
 
 
+def adbc_validation() -> str:
+    jars = validation_jars()
+    if not jars.exists():
+        jars.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=jars.parent) as folder:
+            part = Path(folder) / "jars"
+            copy = ["mvn", "-q", "-B", "-C", "-f", HERE / "validation" / "pom.xml", "dependency:copy-dependencies"]
+            retried(*copy, f"-DoutputDirectory={part}")
+            # One checksum over all: each name with that of its jar.
+            lines = [f"{sha256(jar)}  {jar.name}\n" for jar in sorted(part.iterdir())]
+            if hashlib.sha256("".join(lines).encode()).hexdigest() != ADBC_VALIDATION_SHA256:
+                sys.exit(f"the {len(lines)} jars of validation/pom.xml have other checksums than expected: not used")
+            part.replace(jars)
+    return str(jars)
+
+
 def logic_suite() -> str:
     """The archive comes with what cargo tells of a crate, and without what that would need to be built."""
     files = logic_files()
@@ -115,6 +152,29 @@ def logic_suite() -> str:
                 packed.extractall(folder, filter="data")
             (Path(folder) / files.parent.name).replace(files.parent)
     return str(files)
+
+
+def scenarios() -> str:
+    """Go holds what it downloads against go.sum."""
+    built = scenarios_client()
+    if not built.exists():
+        kept = {"GOMODCACHE": CACHE / "go" / "mod", "GOCACHE": CACHE / "go" / "build", "GOFLAGS": "-mod=readonly -modcacherw"}
+        part = built.with_suffix(".part")
+        retried("go", "-C", HERE / "scenarios", "build", "-o", part, SCENARIOS, **kept)
+        part.replace(built)
+    return str(built)
+
+
+def protoc() -> str:
+    """Where Protobuf's compiler is, with the messages that all may include beside it."""
+    folder = CACHE / "tools" / f"protoc-{sha256(HERE / 'protoc.txt')[:12]}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--only-binary", ":all:"]
+            retried(*pip, "--require-hashes", "--target", Path(part) / "whole", "-r", HERE / "protoc.txt")
+            (Path(part) / "whole").replace(folder)
+    return str(folder / "bin" / "protoc")
 
 
 def s3_server() -> str:

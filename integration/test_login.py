@@ -6,6 +6,7 @@ import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import pyarrow
 import pytest
+from pyarrow import flight
 
 import jdbc
 from gateway import Gateway, configured, nexus
@@ -36,6 +37,35 @@ def test_jdbc_is_told_of_a_wrong_password(jdk: str, guarded: Gateway) -> None:
     assert done.returncode != 0
     assert "the user name or the password is wrong" in done.stderr
     assert "s3cret" not in guarded.logged()
+
+
+class Handshake(flight.ClientAuthHandler):
+    """Credentials in the first message of a handshake, as older clients of Flight send them."""
+
+    def __init__(self, password: str) -> None:
+        super().__init__()
+        self.password, self.token = password, b""
+
+    def authenticate(self, outgoing: object, incoming: object) -> None:
+        outgoing.write(flight.BasicAuth("ann", self.password).serialize())
+        self.token = incoming.read()
+
+    def get_token(self) -> bytes:
+        return self.token
+
+
+def test_credentials_in_a_handshake(guarded: Gateway) -> None:
+    with flight.connect(guarded.uri) as client:
+        client.authenticate(Handshake("s3cret word"))
+        assert any(action.type == "CancelFlightInfo" for action in client.list_actions())
+    for password in ("wrong", "", "x" * (16 << 10)):
+        with flight.connect(guarded.uri) as client:
+            # More than credentials take is no stream of theirs.
+            with pytest.raises((flight.FlightUnauthenticatedError, pyarrow.ArrowInvalid), match="is wrong|length limit exceeded"):
+                client.authenticate(Handshake(password))
+            with pytest.raises(flight.FlightUnauthenticatedError):
+                list(client.list_actions())
+    assert guarded.logged().count("credentials refused") >= 6
 
 
 def test_adbc_keeps_a_session_in_a_cookie(embedded: Gateway) -> None:

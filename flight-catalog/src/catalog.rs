@@ -27,8 +27,8 @@ pub struct Catalogs {
 pub struct Wanted {
     /// Its name as it was written, made full.
     pub written: TableName,
-    /// What the name means where there is no such table.
-    pub fallback: Option<TableName>,
+    /// What it may mean: the first of these that is there.
+    pub places: Vec<TableName>,
     /// Whether it must be there: a table that is made or dropped need not.
     pub required: bool,
 }
@@ -36,7 +36,7 @@ pub struct Wanted {
 impl Wanted {
     /// The catalogs that it may be in.
     pub fn catalogs(&self) -> Vec<String> {
-        [Some(&self.written), self.fallback.as_ref()].into_iter().flatten().map(|name| name.catalog.clone()).collect()
+        self.places.iter().map(|name| name.catalog.clone()).collect()
     }
 }
 
@@ -133,8 +133,8 @@ impl Catalogs {
     pub async fn resolve(self: &Arc<Self>, cx: &Context, wanted: impl IntoIterator<Item = Wanted>) -> Result<Tables> {
         let wanted: Vec<_> = wanted.into_iter().collect();
         let resolved: Vec<_> = stream::iter(wanted)
-            .map(|Wanted { written, fallback, required }| async move {
-                match self.resolve_one(cx, &written, fallback).await {
+            .map(|Wanted { written, places, required }| async move {
+                match self.resolve_one(cx, places).await {
                     Err(error) if error.kind() == Kind::NotFound && !required => Ok(None),
                     table => Ok::<_, Error>(Some((written, table?))),
                 }
@@ -145,20 +145,19 @@ impl Catalogs {
         Ok(Tables::new(resolved.into_iter().flatten().collect()))
     }
 
-    async fn resolve_one(
-        self: &Arc<Self>,
-        cx: &Context,
-        written: &TableName,
-        fallback: Option<TableName>,
-    ) -> Result<(TableName, Resolved)> {
-        let fallback = fallback.filter(|name| self.source(&name.catalog).is_ok());
-        match self.table(cx, written).await {
-            Err(error) if error.kind() == Kind::NotFound => match fallback {
-                Some(name) => Ok((name.clone(), self.table(cx, &name).await?)),
-                None => Err(error),
-            },
-            table => Ok((written.clone(), table?)),
+    /// The first that is there. Errors: that of the last place, of those in catalogs that there are.
+    async fn resolve_one(self: &Arc<Self>, cx: &Context, places: Vec<TableName>) -> Result<(TableName, Resolved)> {
+        let mut missing = None;
+        for name in places {
+            if missing.is_some() && self.source(&name.catalog).is_err() {
+                continue;
+            }
+            match self.table(cx, &name).await {
+                Err(error) if error.kind() == Kind::NotFound => missing = Some(error),
+                table => return Ok((name, table?)),
+            }
         }
+        Err(missing.unwrap_or_else(|| Error::internal("a table was looked for nowhere")))
     }
 }
 

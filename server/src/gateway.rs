@@ -18,6 +18,7 @@ use crate::session::Sessions;
 use crate::stack;
 use crate::statement::Caps;
 use crate::system::{CATALOG, System, SystemSource};
+use crate::temporary::Temporaries;
 use crate::wire::auth::Authenticator;
 use crate::workers::Workers;
 
@@ -64,11 +65,14 @@ impl Gateway {
         let caps = Caps::new(limits);
         let most = bounds::most(limits.memory.bytes());
         let schema = config.defaults.schema.clone();
-        let planner = Arc::new(Planner::new(Arc::clone(&catalogs), schema.clone(), runtime, caps, most)?);
+        let lives = config.tickets.session_ttl.0;
+        let temporaries = Arc::new(Temporaries::new(limits.temporary, lives));
+        let planner = Planner::new(Arc::clone(&catalogs), schema.clone(), Arc::clone(&temporaries), runtime, caps, most)?;
+        let planner = Arc::new(planner);
         let stack = stack::build(config, Arc::clone(&planner), workers);
         let seal = Arc::new(Seal::new(&config.tickets)?);
-        let lives = config.tickets.session_ttl.0;
-        let sessions = Arc::new(Sessions::new(Arc::clone(&seal), default_catalog(config), schema.clone(), lives));
+        let catalog = default_catalog(config);
+        let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, schema.clone(), lives, temporaries));
         let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&seal), lives));
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);

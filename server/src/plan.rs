@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{ParamValues, ScalarValue, TableReference};
-use datafusion::error::DataFusionError;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::TableReference;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::prelude::SessionConfig;
@@ -26,13 +23,16 @@ use tracing::Instrument;
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
 use crate::explain::{Clock, Explain};
 use crate::offered::{refuse_unknown, refuse_writes};
+use crate::parameters::{bind, bind_nulls, counted, parameters, spread, type_placeholders};
 use crate::pausing::PausingJoins;
 use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
-use crate::standard::{Numbers, Overlay, SingleRow, WholeRecursion};
+use crate::standard::{Casts, Escapes, MoreTypes, Numbers, Overlay, SingleRow, WholeRecursion};
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
+use crate::substrait;
+use crate::temporary::{self, Temporaries};
 use crate::windows::{self, Frames, WindowsByPartition};
 use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
 
@@ -41,6 +41,7 @@ use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_w
 pub struct Planner {
     catalogs: Arc<Catalogs>,
     default_schema: String,
+    temporaries: Arc<Temporaries>,
     states: States,
     caps: Caps,
 }
@@ -71,6 +72,8 @@ struct Unbound {
     state: State,
     catalogs: Arc<Catalogs>,
     explain: Option<Explain>,
+    /// Whether it makes a temporary table.
+    is_temporary: bool,
 }
 
 impl Planner {
@@ -79,6 +82,7 @@ impl Planner {
     pub fn new(
         catalogs: Arc<Catalogs>,
         default_schema: String,
+        temporaries: Arc<Temporaries>,
         runtime: Arc<RuntimeEnv>,
         caps: Caps,
         most: usize,
@@ -87,6 +91,7 @@ impl Planner {
             .with_config(settings())
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_type_planner(Arc::new(MoreTypes))
             .with_analyzer_rule(Arc::new(WholeRecursion))
             .with_physical_optimizer_rule(Arc::new(NarrowUnnest { most }))
             .with_physical_optimizer_rule(Arc::new(PausingJoins))
@@ -94,7 +99,7 @@ impl Planner {
             .build();
         base.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
         windows::register(&mut base)?;
-        Ok(Self { catalogs, default_schema, states: States::new(bounded(base, most)?), caps })
+        Ok(Self { catalogs, default_schema, temporaries, states: States::new(bounded(base, most)?), caps })
     }
 
     /// A state for looking up the functions that statements can call.
@@ -121,14 +126,22 @@ impl Planner {
         Ok(Description { schema, parameters: Arc::new(Schema::new(fields)), is_update, parts: Vec::new() })
     }
 
-    /// The plan of a statement with its parameters bound. Errors: `Invalid` where parameters are missing or too many.
-    pub async fn plan(&self, query: Query) -> Result<Planned> {
+    /// The plan of a statement with its parameters bound, all rows of them; none where it has to run for each row by itself.
+    /// Errors: `Invalid` where parameters are missing or too many.
+    pub async fn plan(&self, query: Query) -> Result<Option<Planned>> {
         if let Some(ingest) = query.ingest.clone() {
-            return self.plan_ingest(query, &ingest).await;
+            return self.plan_ingest(query, &ingest).await.map(Some);
         }
-        let Unbound { plan, tables, state, catalogs, mut explain } = self.plan_unbound(&query).await?;
+        let Unbound { plan, tables, state, catalogs, mut explain, is_temporary } = self.plan_unbound(&query).await?;
         let parameters = parameters(&plan)?;
         let bound = match &query.parameters {
+            Some(values) if values.num_rows() > 1 => match spread(&plan, &parameters, values)? {
+                Some(plan) => plan,
+                None => {
+                    state.give_back();
+                    return Ok(None);
+                }
+            },
             Some(values) => bind(plan, &parameters, values)?,
             None if parameters.is_empty() => plan,
             None => {
@@ -141,18 +154,23 @@ impl Planner {
             if let Some(explain) = &mut explain {
                 explain.clock.end("analysis");
             }
-            return Ok(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None, explain });
+            return Ok(Some(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None, explain }));
         }
         let (catalogs, default_schema) = (&catalogs, self.default_schema.as_str());
-        let names = Names { cx: &query.cx, session: &query.session, catalogs, default_schema, tables: &tables };
+        let names = Names { cx: &query.cx, session: &query.session, catalogs, default_schema, tables: &tables, is_temporary };
         let (plan, write) = split(plan, &names).await?;
         check_transaction(&query, &write).await?;
-        Ok(Planned { query, schema: count_schema(), plan, tables, state, write: Some(write), explain })
+        Ok(Some(Planned { query, schema: count_schema(), plan, tables, state, write: Some(write), explain }))
     }
 
     /// The rows that a client sends, as what they become.
     async fn plan_ingest(&self, query: Query, ingest: &Arc<Ingest>) -> Result<Planned> {
-        let name = TableName::new(&*query.session.catalog, &*query.session.schema, &*ingest.table);
+        let name = if ingest.temporary {
+            self.temporaries.start(&query)?;
+            temporary::name(&ingest.table)
+        } else {
+            TableName::new(&*query.session.catalog, &*query.session.schema, &*ingest.table)
+        };
         let catalogs = self.catalogs_of(&query, vec![name.catalog.clone()]).await?;
         let source = target_source(&catalogs, &name)?;
         let there = perhaps(catalogs.table(&query.cx, &name)).await?;
@@ -166,13 +184,48 @@ impl Planner {
 
     /// The catalogs as a query sees them that names tables of some.
     async fn catalogs_of(&self, query: &Query, names: Vec<String>) -> Result<Arc<Catalogs>> {
+        let catalogs = self.temporaries.over(&self.catalogs, &query.session);
         match &query.transaction {
-            Some(open) => open.catalogs(&query.cx, &self.catalogs, names).await,
-            None => Ok(Arc::clone(&self.catalogs)),
+            Some(open) => open.catalogs(&query.cx, &catalogs, names).await,
+            None => Ok(catalogs),
         }
     }
 
     async fn plan_unbound(&self, query: &Query) -> Result<Unbound> {
+        match &query.substrait {
+            Some(plan) => self.plan_substrait(query, plan).await,
+            None => self.plan_statement(query).await,
+        }
+    }
+
+    async fn plan_substrait(&self, query: &Query, plan: &[u8]) -> Result<Unbound> {
+        let parsed = substrait::parse(plan, &self.caps)?;
+        let mut state = self.states.take(&query.session);
+        state.share_out(query.part.map(|part| part.wanted));
+        let wanted = parsed.tables.iter().map(|reference| {
+            let written = TableName::resolve(reference, &query.session.catalog, &query.session.schema);
+            let places = self.places(&query.session, reference)?;
+            // Several ways to write a name lead to one table.
+            Ok((written.clone(), Wanted { written, places, required: true }))
+        });
+        let wanted: BTreeMap<_, _> = wanted.collect::<Result<_>>()?;
+        let (catalogs, tables) = self.resolve(query, wanted.into_values().collect()).await?;
+        state.show(&tables);
+        let plan = parsed.into_logical(&state.session).await?;
+        refuse_writes(&plan)?;
+        refuse_sizes(&plan)?;
+        Ok(Unbound { plan, tables, state, catalogs, explain: None, is_temporary: false })
+    }
+
+    /// The tables themselves, and the catalogs that they are of.
+    async fn resolve(&self, query: &Query, wanted: Vec<Wanted>) -> Result<(Arc<Catalogs>, Tables)> {
+        let catalogs = self.catalogs_of(query, wanted.iter().flat_map(Wanted::catalogs).collect()).await?;
+        let span = tracing::info_span!(target: TRACE, "tables");
+        let tables = catalogs.resolve(&query.cx, wanted).instrument(span).await?;
+        Ok((catalogs, tables))
+    }
+
+    async fn plan_statement(&self, query: &Query) -> Result<Unbound> {
         let mut clock = Clock::start();
         let statement::Parsed { mut statement, is_show } = statement::parse(&query.statement, &self.caps)?;
         refuse_unknown(&statement)?;
@@ -185,10 +238,12 @@ impl Planner {
         clock.end("parsing");
         let mut state = self.states.take(&query.session);
         state.share_out(query.part.map(|part| part.wanted));
-        let wanted = self.wanted(&query.session, &state.session, &statement, is_show)?;
-        let catalogs = self.catalogs_of(query, wanted.iter().flat_map(Wanted::catalogs).collect()).await?;
-        let span = tracing::info_span!(target: TRACE, "tables");
-        let tables = catalogs.resolve(&query.cx, wanted).instrument(span).await?;
+        let is_temporary = temporary::take(&mut statement);
+        if is_temporary {
+            self.temporaries.start(query)?;
+        }
+        let wanted = self.wanted(&query.session, &state.session, &statement, is_show, is_temporary)?;
+        let (catalogs, tables) = self.resolve(query, wanted).await?;
         clock.end("tables");
         state.show(&tables);
         let plan = state.session.statement_to_plan(statement).await?;
@@ -203,13 +258,21 @@ impl Planner {
             explain.reads(&tables, &catalogs);
             explain.clock = clock;
         }
-        Ok(Unbound { plan, tables, state, catalogs, explain })
+        Ok(Unbound { plan, tables, state, catalogs, explain, is_temporary })
     }
 
     /// The tables that a statement names.
-    fn wanted(&self, session: &Session, state: &SessionState, statement: &Statement, is_show: bool) -> Result<Vec<Wanted>> {
+    fn wanted(
+        &self,
+        session: &Session,
+        state: &SessionState,
+        statement: &Statement,
+        is_show: bool,
+        is_temporary: bool,
+    ) -> Result<Vec<Wanted>> {
         let mut wanted = BTreeMap::new();
         let optional = may_be_missing(statement)?;
+        let is_made = matches!(statement, Statement::Statement(made) if matches!(**made, ast::Statement::CreateTable(_)));
         // DataFusion does not see the name after DROP TABLE.
         for reference in state.resolve_table_references(statement)?.into_iter().chain(optional.clone()) {
             let written = TableName::resolve(&reference, &session.catalog, &session.schema);
@@ -218,16 +281,32 @@ impl Planner {
             let is_function =
                 matches!(&reference, TableReference::Bare { table } if state.table_functions().contains_key(&**table));
             if !is_guess && !is_function {
-                // Of `a.b`, `a` is a schema of the current catalog, or else a catalog with the usual schema.
-                let fallback = match &reference {
-                    TableReference::Partial { schema, table } => Some(TableName::new(&**schema, &self.default_schema, &**table)),
-                    _ => None,
-                };
                 let required = optional.as_ref() != Some(&reference);
-                wanted.insert(written.clone(), Wanted { written, fallback, required });
+                let mut places = self.places(session, &reference)?;
+                if !required && is_made && !is_temporary {
+                    places.retain(|name| name.catalog != temporary::CATALOG);
+                }
+                wanted.insert(written.clone(), Wanted { written, places, required });
             }
         }
         Ok(wanted.into_values().collect())
+    }
+
+    /// What a name may mean, the first first. Errors: `Precondition` where it may be that of a temporary table which is not here.
+    fn places(&self, session: &Session, reference: &TableReference) -> Result<Vec<TableName>> {
+        let written = TableName::resolve(reference, &session.catalog, &session.schema);
+        let has_temporary = || Ok::<_, Error>(self.temporaries.of(session)?.is_some());
+        Ok(match reference {
+            TableReference::Bare { table } if has_temporary()? => vec![temporary::name(table), written],
+            // Of `a.b`, `a` is a schema of the current catalog, or else a catalog with the usual schema.
+            TableReference::Partial { schema, table } if **schema == *temporary::CATALOG && has_temporary()? => {
+                vec![written, temporary::name(table)]
+            }
+            TableReference::Partial { schema, table } => {
+                vec![written, TableName::new(&**schema, &self.default_schema, &**table)]
+            }
+            _ => vec![written],
+        })
     }
 }
 
@@ -269,6 +348,8 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     // Before the analysis, which gives the check its types, and compares what it is given.
     let plan = SingleRow.analyze(plan, state.config_options())?;
     let plan = Numbers.analyze(plan, state.config_options())?;
+    let plan = Casts.analyze(plan, state.config_options())?;
+    let plan = Escapes.analyze(plan, state.config_options())?;
     let plan = Frames.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     Ok(with_bounded_functions(fold_casts(plan)?, state)?)
@@ -289,87 +370,4 @@ fn fold_casts(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
         _ => Ok(Transformed::no(expr)),
     };
     rewrite::expressions(plan, |expr, _| expr.transform_up(fold), LogicalPlan::recompute_schema)
-}
-
-/// Gives a type to the placeholders whose place implies one that DataFusion does not see: under a cast, and in LIMIT and OFFSET.
-fn type_placeholders(plan: LogicalPlan) -> Result<LogicalPlan> {
-    fn typed(expr: Expr, data_type: &DataType) -> Expr {
-        match expr {
-            Expr::Placeholder(Placeholder { id, field: None }) => {
-                let field = Arc::new(Field::new(&id, data_type.clone(), true));
-                Expr::Placeholder(Placeholder { id, field: Some(field) })
-            }
-            other => other,
-        }
-    }
-    let plan = plan.transform_up_with_subqueries(|node| {
-        let in_limit = matches!(node, LogicalPlan::Limit(_));
-        node.map_expressions(|expr| {
-            let expr = if in_limit { typed(expr, &DataType::Int64) } else { expr };
-            expr.transform_up(|expr| match expr {
-                Expr::Cast(Cast { expr, data_type }) if matches!(*expr, Expr::Placeholder(_)) => {
-                    let expr = Box::new(typed(*expr, &data_type));
-                    Ok(Transformed::yes(Expr::Cast(Cast { expr, data_type })))
-                }
-                other => Ok(Transformed::no(other)),
-            })
-            .map(|transformed| if in_limit { Transformed::yes(transformed.data) } else { transformed })
-        })
-    });
-    Ok(plan.data()?)
-}
-
-/// The parameters of a plan in order, with the types it implies. Errors: `Invalid` for a gap in the numbers.
-fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
-    let mut fields = plan.get_parameter_fields()?;
-    let count = fields.len();
-    (1..=count)
-        .map(|number| {
-            let name = format!("${number}");
-            let field = fields.remove(&name).ok_or_else(|| {
-                Error::invalid(format!("the statement has {} and none is {name}", counted(count)))
-                    .with_hint("number them from $1 without gaps")
-            })?;
-            let data_type = field.map_or(DataType::Utf8, |field| field.data_type().clone());
-            Ok((name, data_type))
-        })
-        .collect()
-}
-
-/// Binds the first row.
-fn bind(plan: LogicalPlan, wanted: &[(String, DataType)], values: &RecordBatch) -> Result<LogicalPlan> {
-    if values.num_columns() != wanted.len() {
-        let message = {
-            let (given, were) = (values.num_columns(), if values.num_columns() == 1 { "was" } else { "were" });
-            format!("the statement has {} and {given} {were} given", counted(wanted.len()))
-        };
-        return Err(Error::invalid(message).with_hint("bind a value to each of them"));
-    }
-    if values.num_rows() == 0 {
-        return Err(Error::invalid("the parameters have no row").with_hint("bind a value to each of them"));
-    }
-    let values: Vec<ScalarValue> =
-        values.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, DataFusionError>>()?;
-    // A value for a column takes its type here; elsewhere the analysis casts, and says what does not fit.
-    let values = match is_write(&plan) {
-        true => {
-            values.into_iter().zip(wanted).map(|(value, (_, wanted))| value.cast_to(wanted)).collect::<Result<Vec<_>, _>>()?
-        }
-        false => values,
-    };
-    Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
-}
-
-fn counted(parameters: usize) -> String {
-    if parameters == 1 { "1 parameter".to_owned() } else { format!("{parameters} parameters") }
-}
-
-/// A statement is described with NULLs of the implied types, so that its answer has the types that it will have.
-fn bind_nulls(plan: LogicalPlan, parameters: &[(String, DataType)]) -> Result<LogicalPlan> {
-    if parameters.is_empty() {
-        return Ok(plan);
-    }
-    let values: Vec<ScalarValue> =
-        parameters.iter().map(|(_, data_type)| ScalarValue::try_new_null(data_type)).collect::<Result<_, DataFusionError>>()?;
-    Ok(plan.replace_params_with_values(&ParamValues::from(values))?)
 }

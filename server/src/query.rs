@@ -41,14 +41,20 @@ pub struct Query {
     pub transaction: Option<Arc<Open>>,
     /// Rows to be written; then the statement only says so.
     pub ingest: Option<Arc<Ingest>>,
+    /// Whether its client comes back in the same session.
+    pub session_lasts: bool,
     /// The one part of its answer that is wanted; all of it where there is none.
     pub part: Option<Part>,
+    /// What is asked as a serialised `substrait.Plan`; then the statement only says so.
+    pub substrait: Option<Arc<[u8]>>,
 }
 
 /// Rows that a client sends for a table.
 pub struct Ingest {
     /// The table, in the session's catalog and schema.
     pub table: String,
+    /// Whether it is one of the session alone.
+    pub temporary: bool,
     /// What to do where it is not there.
     pub if_missing: IfMissing,
     /// What to do where it is.
@@ -61,7 +67,7 @@ pub struct Ingest {
 impl Ingest {
     /// Rows with these columns, which are read once.
     pub fn new(table: String, if_missing: IfMissing, if_exists: IfExists, schema: SchemaRef, rows: Batches) -> Self {
-        Self { table, if_missing, if_exists, schema, rows: Mutex::new(Some(rows)) }
+        Self { table, temporary: false, if_missing, if_exists, schema, rows: Mutex::new(Some(rows)) }
     }
 
     /// The rows, for the first who asks.
@@ -79,8 +85,9 @@ impl Debug for Ingest {
 impl Query {
     /// A statement by itself: without parameters, in no transaction, with no rows of its own.
     pub fn new(cx: Context, statement: impl Into<Arc<str>>, session: Session, protocol: Protocol) -> Self {
-        let (statement, parameters, transaction, ingest, part) = (statement.into(), None, None, None, None);
-        Self { cx, statement, parameters, session, protocol, transaction, ingest, part }
+        let (statement, parameters, transaction, ingest) = (statement.into(), None, None, None);
+        let (session_lasts, part, substrait) = (false, None, None);
+        Self { cx, statement, parameters, session, protocol, transaction, ingest, session_lasts, part, substrait }
     }
 
     /// Whether its answer may come in parts: it is one answer, and all of it is of one moment.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_flight::flight_service_server::FlightServiceServer;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -125,12 +126,8 @@ pub async fn serve(
     }
 }
 
-async fn flight(
-    config: &Config,
-    gateway: &Arc<Gateway>,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = Result<()>> + use<>> {
+/// The Flight SQL service of a gateway.
+pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
     let facts = Facts {
         functions: commands::functions(gateway.planner.functions()),
         longest: config.limits.statement.bytes(),
@@ -139,10 +136,10 @@ async fn flight(
         transaction_timeout: config.limits.transaction_idle.0,
         writable: config.catalogs.values().any(|catalog| catalog.writable),
     };
-    let service = Service {
+    Ok(Service {
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
-        metadata: Metadata::new(Arc::clone(&gateway.catalogs), facts)?,
+        metadata: Metadata::new(facts)?,
         endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0, config.flight.location.clone()),
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
@@ -154,20 +151,32 @@ async fn flight(
             Arc::new(Transactions::new(config.limits.transaction_idle.0, config.tickets.session_ttl.0)),
             config.tickets.session_ttl.0,
         ),
-    };
-    let service = Arc::new(service);
-    let all = FlightServiceServer::from_arc(Arc::clone(&service))
-        .max_decoding_message_size(LARGEST_REQUEST)
-        .max_encoding_message_size(usize::MAX);
+    })
+}
+
+/// The routes of all calls, for those who may come in. `DoGet` has its own.
+pub fn routes<S: FlightService>(calls: Arc<S>, service: Arc<Service>) -> Router {
+    let all =
+        FlightServiceServer::from_arc(calls).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(usize::MAX);
+    let authenticator = Arc::clone(&service.authenticator);
+    Routes::new(all)
+        .into_axum_router()
+        .merge(frames::route(service, LARGEST_REQUEST))
+        .layer(from_fn_with_state(authenticator, auth::require))
+        .layer(map_response(status::of_the_client))
+}
+
+async fn flight(
+    config: &Config,
+    gateway: &Arc<Gateway>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<()>> + use<>> {
+    let service = Arc::new(service(config, gateway)?);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.
-    let guarded = Routes::new(all)
-        .into_axum_router()
-        .merge(frames::route(service, LARGEST_REQUEST))
-        .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
-        .layer(map_response(status::of_the_client))
-        .merge(Routes::new(health_service).into_axum_router().reset_fallback());
+    let guarded = routes(Arc::clone(&service), service).merge(Routes::new(health_service).into_axum_router().reset_fallback());
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))

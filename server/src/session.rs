@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::seal::{Purpose, Seal};
 use crate::session::options::Options;
+use crate::temporary::Temporaries;
 
 /// How many sessions are remembered as seen, and how many as closed.
 const REMEMBERED: u64 = 10_000;
@@ -31,6 +32,8 @@ pub struct Session {
     pub options: Options,
     /// The transaction that a statement of it has begun.
     pub transaction: Option<Uuid>,
+    /// The server that has its temporary tables.
+    pub temporary: Option<Uuid>,
 }
 
 /// A session as this process saw it last.
@@ -53,24 +56,30 @@ pub struct Sessions {
     catalog: String,
     schema: String,
     lives: Duration,
+    temporaries: Arc<Temporaries>,
     seen: Cache<Uuid, Seen>,
     closed: Cache<Uuid, ()>,
 }
 
 impl Sessions {
     /// Sessions that start in a catalog and schema.
-    pub fn new(seal: Arc<Seal>, catalog: String, schema: String, lives: Duration) -> Self {
+    pub fn new(seal: Arc<Seal>, catalog: String, schema: String, lives: Duration, temporaries: Arc<Temporaries>) -> Self {
         let seen = Cache::builder().max_capacity(REMEMBERED).time_to_idle(lives).build();
         // What is closed is denied for as long as its seal would hold.
         let closed = Cache::builder().max_capacity(REMEMBERED).time_to_live(lives).build();
-        Self { seal, catalog, schema, lives, seen, closed }
+        Self { seal, catalog, schema, lives, temporaries, seen, closed }
+    }
+
+    /// The temporary tables of all of them.
+    pub fn temporaries(&self) -> &Temporaries {
+        &self.temporaries
     }
 
     /// A new session.
     pub fn start(&self) -> Session {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
-        let (options, transaction) = (Options::default(), None);
-        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options, transaction }
+        let (options, transaction, temporary) = (Options::default(), None, None);
+        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options, transaction, temporary }
     }
 
     /// The session of a principal as a value for a cookie.
@@ -105,6 +114,7 @@ impl Sessions {
     pub async fn close(&self, session: &Session) {
         self.closed.insert(session.id, ()).await;
         self.seen.invalidate(&session.id).await;
+        self.temporaries.close(session.id);
     }
 
     /// The sessions seen lately, the latest first.

@@ -67,11 +67,20 @@ impl<R: Run + 'static> Plan<R> {
         let work = async move {
             let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "plan");
             let planned = planner.plan(query).instrument(span).await?;
-            run.run(planned).await
+            run.run(planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?).await
         };
         let mut answer = cx.run(self.workers.answer(work)).await?;
         answer.batches = until_unwanted(answer.batches, cx);
         Ok(answer)
+    }
+
+    /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
+    async fn of_all_rows(&self, query: &Query) -> Result<Option<Answer>> {
+        let (planner, run, asked, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone(), query.cx.clone());
+        let Some(planned) = cx.run(self.workers.run(async move { planner.plan(asked).await })).await? else { return Ok(None) };
+        let mut answer = cx.run(self.workers.answer(async move { run.run(planned).await })).await?;
+        answer.batches = until_unwanted(answer.batches, cx);
+        Ok(Some(answer))
     }
 }
 
@@ -81,7 +90,13 @@ impl<R: Run + 'static> Plan<R> {
         let whole = Part { index: 0, of: 1, wanted, digest: [0; 32] };
         let (planner, asked, cx) = (Arc::clone(&self.planner), Query { part: Some(whole), ..query.clone() }, query.cx.clone());
         let most = self.most;
-        cx.run(self.workers.run(async move { route::parts(planner.plan(asked).await?, most).await })).await
+        let parts = async move {
+            match planner.plan(asked).await? {
+                Some(planned) => route::parts(planned, most).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        cx.run(self.workers.run(parts)).await
     }
 }
 
@@ -103,6 +118,9 @@ impl<R: Run + 'static> Execute for Plan<R> {
         let rows = query.rows();
         if rows <= 1 {
             return self.of_one_row(query).await;
+        }
+        if let Some(answer) = self.of_all_rows(&query).await? {
+            return Ok(answer);
         }
         // One after the other, each when the rows before it were read: the answers to many rows take no more than that to one.
         let first = self.of_one_row(query.of_row(0)).await?;

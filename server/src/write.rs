@@ -28,6 +28,7 @@ use nexus_flight_catalog::{
 use crate::offered::not_offered;
 use crate::query::{Ingest, Query, nullable};
 use crate::session::Session;
+use crate::temporary;
 
 /// What a statement changes.
 #[derive(Debug)]
@@ -94,6 +95,8 @@ pub struct Names<'a> {
     pub default_schema: &'a str,
     /// The tables that the statement names and that are there.
     pub tables: &'a Tables,
+    /// Whether it makes a temporary table.
+    pub is_temporary: bool,
 }
 
 impl Names<'_> {
@@ -132,7 +135,10 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             Ok((rows, Write { name: name.clone(), source, action }))
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
-            let name = names.name(&create.name).await?;
+            let name = match names.is_temporary {
+                true => temporary_name(&create.name)?,
+                false => names.name(&create.name).await?,
+            };
             let source = target_source(names.catalogs, &name)?;
             let (rows, action) = created(create, &name)?;
             Ok((rows, Write { name, source, action }))
@@ -149,6 +155,20 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
         }
         LogicalPlan::Ddl(ddl) => Err(not_offered(ddl.name())),
         _ => Err(Error::internal("a plan that does not write was taken for one that does")),
+    }
+}
+
+fn temporary_name(reference: &TableReference) -> Result<TableName> {
+    let name = temporary::name(reference.table());
+    let fits = match reference {
+        TableReference::Bare { .. } => true,
+        TableReference::Partial { schema, .. } => **schema == *name.catalog,
+        TableReference::Full { catalog, schema, .. } => **catalog == *name.catalog && **schema == *name.schema,
+    };
+    match fits {
+        true => Ok(name),
+        false => Err(Error::invalid(format!("a temporary table is in the catalog \"{}\", not in \"{reference}\"", name.catalog))
+            .with_hint("name it without a catalog and a schema")),
     }
 }
 

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::{AuthMode, Config, Period, Size};
 
 /// Names that the gateway serves itself.
-const RESERVED: [&str; 2] = ["system", "information_schema"];
+const RESERVED: [&str; 3] = ["system", "temp", "information_schema"];
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -38,7 +38,7 @@ fn listen(config: &Config) -> Result<()> {
 }
 
 /// The schemes that a location of Flight may have (Flight.proto, Location).
-const SCHEMES: [&str; 4] = ["grpc", "grpc+tcp", "grpc+tls", "grpc+unix"];
+const SCHEMES: [&str; 5] = ["grpc", "grpc+tcp", "grpc+tls", "grpc+unix", "arrow-flight-reuse-connection"];
 
 fn location(config: &Config) -> Result<()> {
     let Some(location) = &config.flight.location else { return Ok(()) };

@@ -160,6 +160,9 @@ pub struct Limits {
     pub nesting: u32,
     /// How long a transaction may be left alone before it is rolled back.
     pub transaction_idle: Period,
+    /// Memory for the temporary tables of one session; at most 32 sessions have some at once.
+    #[schemars(schema_with = "values::size_schema")]
+    pub temporary: Size,
     /// Length of one statement.
     #[schemars(schema_with = "values::size_schema")]
     pub statement: Size,
@@ -176,6 +179,7 @@ impl Default for Limits {
             tokens: 100_000,
             nesting: 400,
             transaction_idle: Period(Duration::from_secs(300)),
+            temporary: Size(64 << 20),
             statement: Size(1 << 20),
         }
     }

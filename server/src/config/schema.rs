@@ -12,8 +12,10 @@ pub fn json_schema(specs: &[&Spec]) -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<Config>().to_value();
     if let Some(catalogs) = schema.pointer_mut("/properties/catalogs").and_then(Value::as_object_mut) {
-        catalogs
-            .insert("propertyNames".to_owned(), json!({ "minLength": 1, "not": { "enum": ["system", "information_schema"] } }));
+        catalogs.insert(
+            "propertyNames".to_owned(),
+            json!({ "minLength": 1, "not": { "enum": ["system", "temp", "information_schema"] } }),
+        );
         let kinds: Vec<Value> = specs.iter().map(|spec| catalog(spec)).collect();
         catalogs.insert("additionalProperties".to_owned(), json!({ "oneOf": kinds }));
         catalogs.remove("default");

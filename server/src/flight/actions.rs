@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest, ActionBeginTransactionResult,
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, ProstMessageExt,
+    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Any, ProstMessageExt,
 };
 use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, FlightInfo, RenewFlightEndpointRequest};
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use prost::Message;
 use tonic::{Response, Status};
 
 use crate::flight::caller::Caller;
-use crate::flight::control::Control;
 use crate::flight::encode::schema_bytes;
 use crate::flight::options::{
     CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue, SessionOptionValue,
@@ -31,6 +30,7 @@ use crate::session::options;
 use crate::write::count_schema;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
+const CREATE_PREPARED_PLAN: &str = "CreatePreparedSubstraitPlan";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
 const CANCEL: &str = "CancelFlightInfo";
 /// What `CancelFlightInfo` was before Flight had it for all.
@@ -51,6 +51,7 @@ pub fn list() -> Vec<ActionType> {
     let action = |name: &str, description: &str| ActionType { r#type: name.to_owned(), description: description.to_owned() };
     vec![
         action(CREATE_PREPARED, "Prepares a statement: its columns and parameters, and a handle."),
+        action(CREATE_PREPARED_PLAN, "Prepares a Substrait plan."),
         action(CLOSE_PREPARED, "Gives a handle back. Handles hold nothing here, so nothing is left to do."),
         action(CANCEL, "Ends a statement, while it waits, is planned or sends its rows."),
         action(CANCEL_QUERY, "The older form of CancelFlightInfo."),
@@ -70,9 +71,13 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
     match action.r#type.as_str() {
         CREATE_PREPARED => {
             let request: ActionCreatePreparedStatementRequest = unpack(&action.body)?;
-            let result = prepare(service, &caller, request).await?;
-            let result = Any { type_url: PREPARED_RESULT.to_owned(), value: result.encode_to_vec().into() };
-            caller.greet(respond(Some(result.encode_to_vec())))
+            let transaction = service.transactions.opened(&caller, request.transaction_id.as_deref())?;
+            prepared(service, &caller, Statement::new(&request.query, transaction)).await
+        }
+        CREATE_PREPARED_PLAN => {
+            let request: ActionCreatePreparedSubstraitPlanRequest = unpack(&action.body)?;
+            let transaction = service.transactions.opened(&caller, request.transaction_id.as_deref())?;
+            prepared(service, &caller, service.substrait(request.plan.as_ref(), transaction)?).await
         }
         CLOSE_PREPARED => {
             let _: ActionClosePreparedStatementRequest = unpack(&action.body)?;
@@ -176,17 +181,21 @@ struct PreparedResult {
 
 const PREPARED_RESULT: &str = "type.googleapis.com/arrow.flight.protocol.sql.ActionCreatePreparedStatementResult";
 
-async fn prepare(service: &Service, caller: &Caller, request: ActionCreatePreparedStatementRequest) -> Result<PreparedResult> {
-    let transaction = service.transactions.opened(caller, request.transaction_id.as_deref())?;
-    let statement = Statement::new(&request.query, transaction);
-    let Description { schema, parameters, is_update, .. } = match Control::of(&statement.text, &service.caps)? {
+async fn prepared(service: &Service, caller: &Caller, statement: Statement) -> Result<Response<Results>> {
+    let result = prepare(service, caller, statement).await?;
+    let result = Any { type_url: PREPARED_RESULT.to_owned(), value: result.encode_to_vec().into() };
+    caller.greet(respond(Some(result.encode_to_vec())))
+}
+
+async fn prepare(service: &Service, caller: &Caller, statement: Statement) -> Result<PreparedResult> {
+    let Description { schema, parameters, is_update, .. } = match service.control_of(&statement)? {
         Some(_) => Description { schema: count_schema(), parameters: Arc::new(Schema::empty()), is_update: true, parts: vec![] },
         None => service.execute.describe(&service.query(caller, &statement)?).await?,
     };
     // The transaction of the session is that of then, when it runs.
-    let transaction = transaction.filter(|_| transaction != caller.session.transaction);
+    let transaction = statement.transaction.filter(|_| statement.transaction != caller.session.transaction);
     let statement = statement.within(transaction);
-    let prepared = Prepared { principal: caller.principal.to_string(), statement };
+    let prepared = Prepared { principal: caller.principal.to_string(), profile: caller.profile, statement };
     // Older drivers tell a statement that writes by its lack of columns.
     let dataset_schema = if is_update { Bytes::new() } else { schema_bytes(&caller.profile.schema(&schema))? };
     Ok(PreparedResult {
@@ -244,6 +253,7 @@ fn set_option(caller: &mut Caller, name: &str, value: SessionOptionValue) -> Res
 fn text(value: SessionOptionValue) -> Result<Option<String>, OptionErrorValue> {
     match value.option_value {
         Some(OptionValue::Text(text)) => Ok(Some(text)),
+        Some(OptionValue::Int64(number)) => Ok(Some(number.to_string())),
         None => Ok(None),
         _ => Err(OptionErrorValue::InvalidValue),
     }

@@ -90,7 +90,8 @@ impl Caller {
         let session = self.session.clone();
         let (deadline, parent) = (session.options.deadline(), self.parent.clone());
         let cx = Context { deadline, parent, ..Context::new(self.principal.clone()) };
-        Query { parameters, transaction, ..Query::new(cx, statement, session, Protocol::Flight) }
+        let query = Query::new(cx, statement, session, Protocol::Flight);
+        Query { parameters, transaction, session_lasts: self.keeps_cookies, ..query }
     }
 
     /// Makes a transaction that of the session.
@@ -101,12 +102,19 @@ impl Caller {
 
     /// The response with a session for a client that has none yet, or another one.
     pub fn greet<T>(&self, response: Response<T>) -> Result<Response<T>> {
-        if self.has_session && !self.changed { Ok(response) } else { self.carry(response) }
+        let is_the_same = self.has_session && !self.changed && self.temporary() == self.session.temporary;
+        if is_the_same { Ok(response) } else { self.carry(response) }
+    }
+
+    /// The server that has the temporary tables of the session by now.
+    fn temporary(&self) -> Option<Uuid> {
+        self.sessions.temporaries().server_of(&self.session)
     }
 
     /// The response with the session as it is now.
     pub fn carry<T>(&self, mut response: Response<T>) -> Result<Response<T>> {
-        let sealed = self.sessions.seal(&self.principal, &self.session)?;
+        let session = Session { temporary: self.temporary(), ..self.session.clone() };
+        let sealed = self.sessions.seal(&self.principal, &session)?;
         let cookie = format!("{COOKIE}={sealed}; Path=/; HttpOnly; SameSite=Strict");
         let cookie = cookie.parse().map_err(|_| Error::internal("a session makes no header"))?;
         response.metadata_mut().append("set-cookie", cookie);

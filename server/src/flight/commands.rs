@@ -30,19 +30,23 @@ pub fn schema(command: &Command) -> Option<SchemaRef> {
 
 /// Answers metadata commands.
 pub struct Metadata {
-    catalogs: Arc<Catalogs>,
     infos: SqlInfos,
 }
 
 impl Metadata {
-    /// Over catalogs, with the facts of this server.
-    pub fn new(catalogs: Arc<Catalogs>, facts: Facts) -> Result<Self> {
-        Ok(Self { catalogs, infos: SqlInfos::new(facts)? })
+    /// With the facts of this server.
+    pub fn new(facts: Facts) -> Result<Self> {
+        Ok(Self { infos: SqlInfos::new(facts)? })
     }
 
-    /// The answer; none where the command is not about metadata.
-    pub async fn answer(&self, cx: &Context, profile: TypeProfile, command: &Command) -> Result<Option<RecordBatch>> {
-        let catalogs = &self.catalogs;
+    /// The answer over catalogs; none where the command is not about metadata.
+    pub async fn answer(
+        &self,
+        cx: &Context,
+        catalogs: &Arc<Catalogs>,
+        profile: TypeProfile,
+        command: &Command,
+    ) -> Result<Option<RecordBatch>> {
         Ok(Some(match command {
             Command::CommandGetCatalogs(command) => metadata::catalogs(catalogs, command)?,
             Command::CommandGetDbSchemas(command) => metadata::db_schemas(catalogs, cx, command).await?,

@@ -69,14 +69,14 @@ pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData,
     Ok(Sent { schema, batches: batches.boxed() })
 }
 
-/// The rows of parameters in a stream of messages, as one batch; none where there is no row. Errors: `Exhausted` for more than
+/// The rows of parameters in a stream of messages, as one batch, which may have none; none where there are no columns. Errors: `Exhausted` for more than
 /// `most` bytes of them, and those of [`Sent::batches`].
 pub async fn parameters(
     first: FlightData,
     rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     most: usize,
 ) -> Result<Option<RecordBatch>> {
-    let mut batches = sent(first, rest).await?.batches;
+    let Sent { schema, mut batches } = sent(first, rest).await?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = batches.try_next().await? {
         if batch.num_rows() > 0 {
@@ -89,8 +89,8 @@ pub async fn parameters(
             rows.push(batch);
         }
     }
-    let Some(first) = rows.first() else { return Ok(None) };
-    concat_batches(first.schema_ref(), &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
+    let Some(schema) = schema.filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
+    concat_batches(&schema, &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
 }
 
 fn decoded(error: FlightError) -> Error {

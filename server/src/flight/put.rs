@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow_flight::sql::{
-    Command, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementUpdate,
-    DoPutPreparedStatementResult, DoPutUpdateResult, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+    Command, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest,
+    CommandStatementSubstraitPlan, CommandStatementUpdate, DoPutPreparedStatementResult, DoPutUpdateResult,
+    TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{FlightData, PutResult};
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
-use nexus_flight_catalog::{Error, IfExists, IfMissing, Result};
+use nexus_flight_catalog::{Error, IfExists, IfMissing, Result, TableName};
 use prost::Message;
 use tonic::Streaming;
 
@@ -21,6 +22,7 @@ use crate::flight::status::broken;
 use crate::flight::ticket::{self, Prepared, Statement, check_owner};
 use crate::query::{Execute, Ingest, Query};
 use crate::seal::Purpose;
+use crate::temporary;
 
 /// Takes what a caller puts.
 pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
@@ -29,22 +31,27 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
     match command(first.flight_descriptor.as_ref().ok_or_else(none)?)? {
         Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) => {
             let prepared = prepared(service, caller, &handle)?;
-            let rows = decode::parameters(first, messages, ticket::PARAMETERS).await?;
+            let rows = decode::parameters(first, messages, ticket::PARAMETERS).await?.filter(|rows| rows.num_rows() > 0);
             let statement = prepared.statement.bound(rows.as_ref())?;
             let handle = service.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, service.session_ttl)?;
             let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
             Ok(PutResult { app_metadata: result.encode_to_vec().into() })
         }
         Command::CommandStatementUpdate(CommandStatementUpdate { query, transaction_id }) => {
-            if service.control(caller, &query).await? {
+            let statement = Statement::new(&query, service.transactions.opened(caller, transaction_id.as_deref())?);
+            if service.control(caller, &statement).await? {
                 return updated(0);
             }
-            let statement = Statement::new(&query, service.transactions.opened(caller, transaction_id.as_deref())?);
+            updated(update(service.execute.as_ref(), service.query(caller, &statement)?).await?)
+        }
+        Command::CommandStatementSubstraitPlan(CommandStatementSubstraitPlan { plan, transaction_id }) => {
+            let transaction = service.transactions.opened(caller, transaction_id.as_deref())?;
+            let statement = service.substrait(plan.as_ref(), transaction)?;
             updated(update(service.execute.as_ref(), service.query(caller, &statement)?).await?)
         }
         Command::CommandPreparedStatementUpdate(CommandPreparedStatementUpdate { prepared_statement_handle: handle }) => {
             let statement = prepared(service, caller, &handle)?.statement;
-            if service.control(caller, &statement.text).await? {
+            if service.control(caller, &statement).await? {
                 return updated(0);
             }
             let transaction = statement.transaction.or(caller.session.transaction);
@@ -52,6 +59,11 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
             let mut query = service.query(caller, &statement)?;
             // Rows that come along are bound; else those that were bound before count.
             if let Some(rows) = decode::parameters(first, messages, PARAMETERS).await? {
+                if rows.num_rows() == 0 {
+                    // For no row it runs never.
+                    check_writes(service.execute.as_ref(), &query).await?;
+                    return updated(0);
+                }
                 query.parameters = Some(rows);
             }
             updated(update(service.execute.as_ref(), query).await?)
@@ -78,10 +90,15 @@ fn updated(count: i64) -> Result<PutResult> {
 
 /// Runs a statement that writes and gives the rows that it affected. Errors: `Invalid` for a statement that reads.
 pub async fn update(execute: &dyn Execute, query: Query) -> Result<i64> {
-    if query.ingest.is_none() && !execute.describe(&query).await?.is_update {
-        return Err(Error::invalid("the statement writes nothing").with_hint("send it as a query"));
-    }
+    check_writes(execute, &query).await?;
     execute.execute(query).await?.affected().await
+}
+
+async fn check_writes(execute: &dyn Execute, query: &Query) -> Result<()> {
+    match query.ingest.is_some() || execute.describe(query).await?.is_update {
+        true => Ok(()),
+        false => Err(Error::invalid("the statement writes nothing").with_hint("send it as a query")),
+    }
 }
 
 async fn ingest(
@@ -92,10 +109,9 @@ async fn ingest(
     rest: Streaming<FlightData>,
 ) -> Result<PutResult> {
     let CommandStatementIngest { table_definition_options, table, schema, catalog, temporary, transaction_id, options } = command;
-    if temporary {
-        return Err(
-            Error::unsupported("temporary tables are not offered").with_hint("ingest into a table of your own and drop it")
-        );
+    if temporary && (catalog.is_some() || schema.is_some()) {
+        return Err(Error::invalid("a temporary table is in no catalog and schema of its client's choice")
+            .with_hint("leave the catalog and the schema out"));
     }
     if let Some(option) = options.keys().min() {
         return Err(Error::unsupported(format!("unknown option \"{option}\" for ingest")).with_hint("leave it out"));
@@ -110,8 +126,15 @@ async fn ingest(
         return Err(Error::invalid("the stream has no schema").with_hint("send the columns, and rows of them"));
     };
     let rows = sent.batches.chain(settled()).boxed();
-    query.statement = format!("INGEST INTO \"{}\".\"{}\".\"{table}\"", query.session.catalog, query.session.schema).into();
-    query.ingest = Some(Arc::new(Ingest::new(table, if_missing, if_exists, schema, rows)));
+    let name = if temporary {
+        temporary::name(&table)
+    } else {
+        TableName::new(&*query.session.catalog, &*query.session.schema, &*table)
+    };
+    query.statement = format!("INGEST INTO \"{}\".\"{}\".\"{}\"", name.catalog, name.schema, name.table).into();
+    let mut ingest = Ingest::new(table, if_missing, if_exists, schema, rows);
+    ingest.temporary = temporary;
+    query.ingest = Some(Arc::new(ingest));
     updated(update(service.execute.as_ref(), query).await?)
 }
 

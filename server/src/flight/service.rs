@@ -9,15 +9,17 @@ use std::time::Duration;
 use arrow::datatypes::Schema;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{Any, Command, CommandPreparedStatementQuery, CommandStatementQuery};
+use arrow_flight::sql::{
+    Any, Command, CommandPreparedStatementQuery, CommandStatementQuery, CommandStatementSubstraitPlan, SubstraitPlan,
+};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
-    PutResult, SchemaResult, Ticket as FlightTicket,
+    Action, ActionType, BasicAuth, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket as FlightTicket,
 };
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Catalogs, Context, Error, Result};
+use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -29,14 +31,15 @@ use crate::flight::control::Control;
 use crate::flight::encode::{self, encode, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
 use crate::flight::put;
-use crate::flight::status::status;
+use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::flight::transactions::Handles;
 use crate::query::{Description, Execute, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::statement::Caps;
-use crate::wire::auth::Authenticator;
+use crate::substrait;
+use crate::wire::auth::{Authenticator, note_refusal};
 use crate::write::{count_batch, count_schema};
 
 /// The Flight SQL service.
@@ -63,6 +66,9 @@ pub struct Service {
     pub caps: Caps,
 }
 
+/// How long a handshake may take to say who it is.
+const CREDENTIALS_WITHIN: Duration = Duration::from_secs(10);
+
 /// A stream of messages to a client.
 type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -75,16 +81,36 @@ impl Service {
         Ok(caller)
     }
 
-    /// The statement behind a command, or none where the command is about metadata.
-    fn statement(&self, caller: &Caller, command: &Command) -> Result<Option<Statement>> {
+    /// Who shakes hands, by the credentials in the first message: those in a header were checked before.
+    async fn log_in(&self, request: &mut Request<Streaming<HandshakeRequest>>) -> Result<Principal> {
+        let refused = |message: &str| {
+            Error::unauthenticated(message)
+                .with_hint("send a user name and password as BasicAuth, or in the header authorization")
+        };
+        let first = tokio::time::timeout(CREDENTIALS_WITHIN, request.get_mut().message()).await;
+        let first = first.map_err(|_| refused("the handshake has no message"))?.map_err(broken)?;
+        let payload = first.ok_or_else(|| refused("the handshake has no message"))?.payload;
+        let BasicAuth { username, password } =
+            BasicAuth::decode(payload).map_err(|_| refused("the message of the handshake has no user name and password"))?;
+        self.authenticator.check_password(&username, &password).await
+    }
+
+    /// The statement behind a command, or none where the command is about metadata. What was prepared comes in the types that
+    /// were promised then: some clients send their headers with that call alone.
+    fn statement(&self, caller: &mut Caller, command: &Command) -> Result<Option<Statement>> {
         match command {
             Command::CommandStatementQuery(CommandStatementQuery { query, transaction_id }) => {
                 let transaction = self.transactions.opened(caller, transaction_id.as_deref())?;
                 Ok(Some(Statement::new(query, transaction)))
             }
+            Command::CommandStatementSubstraitPlan(CommandStatementSubstraitPlan { plan, transaction_id }) => {
+                let transaction = self.transactions.opened(caller, transaction_id.as_deref())?;
+                Ok(Some(self.substrait(plan.as_ref(), transaction)?))
+            }
             Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
                 let prepared: Prepared = self.seal.open(Purpose::Prepared, prepared_statement_handle)?;
                 check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
+                caller.profile = prepared.profile;
                 let transaction = prepared.statement.transaction.or(caller.session.transaction);
                 Ok(Some(prepared.statement.within(transaction)))
             }
@@ -92,24 +118,37 @@ impl Service {
         }
     }
 
+    /// A Substrait plan as a statement. Errors: `Invalid` where there is none.
+    pub fn substrait(&self, plan: Option<&SubstraitPlan>, transaction: Option<Uuid>) -> Result<Statement> {
+        let none = || Error::invalid("the command has no Substrait plan").with_hint("put a serialised substrait.Plan into it");
+        let plan = &plan.ok_or_else(none)?.plan;
+        Ok(Statement::of_plan(plan, &substrait::title(plan, &self.caps), transaction))
+    }
+
     /// A statement as a query of its caller.
     pub fn query(&self, caller: &Caller, statement: &Statement) -> Result<Query> {
         let transaction = statement.transaction.map(|id| self.transactions.open(caller, id)).transpose()?;
-        Ok(caller.query(Arc::clone(&statement.text), statement.parameters()?, transaction))
+        let query = caller.query(Arc::clone(&statement.text), statement.parameters()?, transaction);
+        Ok(Query { substrait: statement.substrait.clone(), ..query })
     }
 
     /// Runs a statement that is about the transaction of its session. Gives whether it is one.
-    pub async fn control(&self, caller: &mut Caller, text: &str) -> Result<bool> {
-        match Control::of(text, &self.caps)? {
+    pub async fn control(&self, caller: &mut Caller, statement: &Statement) -> Result<bool> {
+        match self.control_of(statement)? {
             Some(control) => control.run(caller, self.transactions.all()).await.map(|()| true),
             None => Ok(false),
         }
     }
 
+    /// What a statement does to the transaction of its session.
+    pub fn control_of(&self, statement: &Statement) -> Result<Option<Control>> {
+        if statement.substrait.is_some() { Ok(None) } else { Control::of(&statement.text, &self.caps) }
+    }
+
     async fn flight_info(&self, caller: &mut Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
         let (schema, endpoints) = match self.statement(caller, &command)? {
-            Some(statement) if self.control(caller, &statement.text).await? => {
+            Some(statement) if self.control(caller, &statement).await? => {
                 let schema = count_schema();
                 let ticket = self.ticket(caller, statement, &schema, Some(0))?;
                 (schema, vec![self.endpoints.of_statement(&ticket)?])
@@ -156,10 +195,10 @@ impl Service {
         })
     }
 
-    async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<Arc<Schema>> {
+    async fn schema(&self, caller: &mut Caller, descriptor: &FlightDescriptor) -> Result<Arc<Schema>> {
         let command = command(descriptor)?;
         match self.statement(caller, &command)? {
-            Some(statement) if Control::of(&statement.text, &self.caps)?.is_some() => Ok(count_schema()),
+            Some(statement) if self.control_of(&statement)?.is_some() => Ok(count_schema()),
             Some(statement) => {
                 let query = self.query(caller, &statement)?;
                 Ok(caller.profile.schema(&self.execute.describe(&query).await?.schema))
@@ -184,7 +223,8 @@ impl Service {
             Command::TicketStatementQuery(sealed) => self.run(caller, self.endpoints.open(caller, &sealed)?).await?,
             command => {
                 let cx = Context::new(caller.principal.clone());
-                let batch = cx.run(self.metadata.answer(&cx, caller.profile, &command)).await?;
+                let catalogs = self.sessions.temporaries().over(&self.catalogs, &caller.session);
+                let batch = cx.run(self.metadata.answer(&cx, &catalogs, caller.profile, &command)).await?;
                 let batch = batch.ok_or_else(|| unknown_command(command.type_url()))?;
                 let schema = batch.schema();
                 // The schemas of metadata are fixed by the protocol, so nothing in them is lowered.
@@ -255,10 +295,17 @@ impl FlightService for Service {
     type ListActionsStream = Messages<ActionType>;
     type DoExchangeStream = Messages<FlightData>;
 
-    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+    async fn handshake(
+        &self,
+        mut request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
         respond(
             async {
-                // The credentials came in the header and were checked before this.
+                if request.extensions().get::<Principal>().is_none() {
+                    let principal =
+                        self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, request.remote_addr()))?;
+                    request.extensions_mut().insert(principal);
+                }
                 let caller = self.caller(&request).await?;
                 let token = self.authenticator.token(&caller.principal)?;
                 let bearer = format!("Bearer {token}").parse().map_err(|_| Error::internal("a token makes no header"))?;
@@ -285,8 +332,8 @@ impl FlightService for Service {
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
         respond(
             async {
-                let caller = self.caller(&request).await?;
-                let schema = schema_bytes(&*self.schema(&caller, request.get_ref()).await?)?;
+                let mut caller = self.caller(&request).await?;
+                let schema = schema_bytes(&*self.schema(&mut caller, request.get_ref()).await?)?;
                 caller.greet(Response::new(SchemaResult { schema }))
             }
             .await,

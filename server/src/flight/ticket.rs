@@ -45,6 +45,8 @@ pub struct Ticket {
 pub struct Prepared {
     /// For whom.
     pub principal: String,
+    /// The types that were promised.
+    pub profile: TypeProfile,
     /// What to run.
     pub statement: Statement,
 }
@@ -56,6 +58,8 @@ pub struct Statement {
     pub text: Arc<str>,
     /// The transaction that it is part of.
     pub transaction: Option<Uuid>,
+    /// The serialised `substrait.Plan` that the text stands for.
+    pub substrait: Option<Arc<[u8]>>,
     /// The rows of parameters as an Arrow IPC stream of one batch.
     parameters: Option<Vec<u8>>,
 }
@@ -63,7 +67,12 @@ pub struct Statement {
 impl Statement {
     /// A statement without parameters.
     pub fn new(text: &str, transaction: Option<Uuid>) -> Self {
-        Self { text: text.into(), transaction, parameters: None }
+        Self { text: text.into(), transaction, substrait: None, parameters: None }
+    }
+
+    /// A Substrait plan, with what stands for it where statements are shown.
+    pub fn of_plan(plan: &[u8], title: &str, transaction: Option<Uuid>) -> Self {
+        Self { substrait: Some(plan.into()), ..Self::new(title, transaction) }
     }
 
     /// The same statement in a transaction, or in none.

@@ -1,6 +1,7 @@
 //! What kind of number a number is, where DataFusion decides otherwise than the standard and PostgreSQL.
 //!
 //! - Text between quotes beside a number is that number; DataFusion compares both as text, where '10' comes before '9'.
+//! - Text between quotes beside a moment has its precision; DataFusion compares both in nanoseconds, which end in 2262.
 //! - An exact number beside an approximate one becomes approximate (ISO/IEC 9075-2, dyadic arithmetic and result types);
 //!   DataFusion makes the approximate one a decimal, which loses small values and refuses large ones.
 //! - The logarithm and the power of an exact number are approximate; DataFusion's have the digits after the point of their
@@ -8,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType, FieldRef};
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType, FieldRef, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
@@ -21,6 +22,7 @@ use datafusion::optimizer::AnalyzerRule;
 use nexus_flight_catalog::Error;
 
 use crate::rewrite;
+use crate::standard::casts::kept;
 
 /// Functions whose arguments are values of one kind, of which they give one.
 const CHOOSING: [&str; 7] = ["coalesce", "greatest", "least", "make_array", "nullif", "nvl", "nvl2"];
@@ -121,10 +123,28 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
     }
 }
 
-/// Makes `literal` a number where `other` is one. Returns whether it did.
-fn beside(other: &Expr, literal: &mut Expr, schema: &DFSchema) -> Result<bool> {
-    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = &*literal else { return Ok(false) };
-    let Some(wanted) = type_of(other, schema).filter(DataType::is_numeric) else { return Ok(false) };
+/// Makes `literal` a number where `other` is one, and a moment where it is one. Returns whether it did.
+fn beside(other: &mut Expr, literal: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let Expr::Literal(written @ ScalarValue::Utf8(Some(text)), _) = &*literal else { return Ok(false) };
+    let Some(wanted) = type_of(other, schema) else { return Ok(false) };
+    if let DataType::Timestamp(_, zone) = &wanted {
+        let finest = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
+        // What is no moment is left to the analysis proper.
+        let Ok(value) = written.cast_to(&wanted) else { return Ok(false) };
+        let value = match written.cast_to(&finest) {
+            // It has more digits, which decide too.
+            Ok(exact) if value.cast_to(&finest).ok().as_ref() != Some(&exact) => {
+                *other = kept(std::mem::take(other), finest, false);
+                exact
+            }
+            _ => value,
+        };
+        *literal = Expr::Literal(value, None);
+        return Ok(true);
+    }
+    if !wanted.is_numeric() {
+        return Ok(false);
+    }
     let Some(value) = number(text.trim(), &wanted) else {
         return Err(Error::invalid(format!("{text:?} is not a number, and {other} is one, of type {wanted}"))
             .with_hint("write a number, or cast the number to text to compare both as text")

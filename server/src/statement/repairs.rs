@@ -27,6 +27,7 @@ impl VisitorMut for Repairs {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         quantified(expr)?;
+        name_types(expr);
         // A grouped count counts the rows of which the condition is unknown too.
         if let Expr::Function(function) = expr
             && let Some(condition) = function.filter.take()
@@ -89,6 +90,16 @@ impl VisitorMut for Repairs {
             bodies.extend([left.as_mut(), right.as_mut()]);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Two parameters that are put together are texts: of what they are nothing else tells.
+fn name_types(expr: &mut Expr) {
+    let is_parameter = |expr: &Expr| matches!(expr, Expr::Value(ValueWithSpan { value: Value::Placeholder(_), .. }));
+    let Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } = expr else { return };
+    if is_parameter(left) && is_parameter(right) {
+        let parameter = std::mem::replace(left, Box::new(Expr::Value(Value::Null.into())));
+        **left = Expr::Cast { kind: CastKind::Cast, expr: parameter, data_type: DataType::Text, array: false, format: None };
     }
 }
 

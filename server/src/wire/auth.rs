@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
@@ -16,6 +17,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use http_body_util::Limited;
 use nexus_flight_catalog::{Error, Kind, Principal, Result};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
@@ -29,6 +31,11 @@ use crate::wire::problem::problem;
 /// Some clients pad their base64 and some do not.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+/// The header in which clients that have shaken hands send what the handshake gave them, in base64.
+const TOKEN: &str = "auth-token-bin";
+/// The most bytes of a handshake by somebody who is not known yet.
+const LARGEST_CREDENTIALS: usize = 8 << 10;
 
 /// A hash is made slow on purpose: no more than this many are checked at once.
 const CHECKED_AT_ONCE: usize = 2;
@@ -63,6 +70,10 @@ impl Authenticator {
         if self.mode == AuthMode::None {
             return Ok(Principal::anonymous());
         }
+        if let Some(token) = headers.get(TOKEN).filter(|_| !headers.contains_key(AUTHORIZATION)) {
+            let token = BASE64.decode(token.as_bytes()).ok().and_then(|token| String::from_utf8(token).ok());
+            return self.check_token(&token.ok_or_else(|| refused("the token is not text in base64"))?);
+        }
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Err(refused("a user name and password, or a token, is needed"));
         };
@@ -86,10 +97,15 @@ impl Authenticator {
     }
 
     async fn check_basic(&self, value: &str) -> Result<Principal> {
-        let wrong = || refused("the user name or the password is wrong");
         let decoded = BASE64.decode(value.trim()).map_err(|_| refused("the Basic credentials are not base64"))?;
-        let decoded = String::from_utf8(decoded).map_err(|_| wrong())?;
+        let decoded = String::from_utf8(decoded).map_err(|_| refused("the Basic credentials are not UTF-8"))?;
         let (name, password) = decoded.split_once(':').ok_or_else(|| refused("the Basic credentials have no \":\""))?;
+        self.check_password(name, password).await
+    }
+
+    /// Who has this name and password. Errors: `Unauthenticated`, with the same words for a wrong name and a wrong password.
+    pub async fn check_password(&self, name: &str, password: &str) -> Result<Principal> {
+        let wrong = || refused("the user name or the password is wrong");
         if name.is_empty() || password.is_empty() {
             return Err(wrong());
         }
@@ -129,10 +145,13 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
+        Err(_) if brings_credentials(&request) => {
+            let (parts, body) = request.into_parts();
+            // Nobody yet may make the server hold more than credentials take.
+            next.run(Request::from_parts(parts, Body::new(Limited::new(body, LARGEST_CREDENTIALS)))).await
+        }
         Err(error) => {
-            metrics::counter!("nexus_refused_credentials_total").increment(1);
-            let peer = peer(&request).map(|peer| peer.to_string()).unwrap_or_default();
-            tracing::warn!(target: "nexus::audit", %error, peer, "credentials refused");
+            note_refusal(&error, peer(&request));
             let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
             if request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
                 return status(&error).into_http();
@@ -142,6 +161,20 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
             response
         }
     }
+}
+
+/// Whether a request is a handshake whose credentials are in its first message, as in
+/// <https://arrow.apache.org/docs/format/Flight.html#authentication>.
+fn brings_credentials(request: &Request) -> bool {
+    let is_handshake = request.uri().path() == "/arrow.flight.protocol.FlightService/Handshake";
+    is_handshake && !request.headers().contains_key(AUTHORIZATION) && !request.headers().contains_key(TOKEN)
+}
+
+/// Records that somebody was not let in.
+pub fn note_refusal(error: &Error, peer: Option<SocketAddr>) {
+    metrics::counter!("nexus_refused_credentials_total").increment(1);
+    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+    tracing::warn!(target: "nexus::audit", %error, peer, "credentials refused");
 }
 
 /// Where a request comes from.

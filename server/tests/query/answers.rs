@@ -349,3 +349,56 @@ async fn a_recursive_query_of_which_some_columns_are_asked_for() {
     ])
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_are_escaped_by_any_character() {
+    hold(&[
+        ("SELECT 'a%b' LIKE 'a/%b' ESCAPE '/', 'axb' LIKE 'a/%b' ESCAPE '/'", "true|false"),
+        (r"SELECT 'a\b' LIKE 'a\b' ESCAPE '/', 'a/b' LIKE 'a//_' ESCAPE '/'", "true|true"),
+        ("SELECT 'A_B' ILIKE 'a!_b' ESCAPE '!', 'a_b' NOT LIKE 'a!_b' ESCAPE '!'", "true|false"),
+        ("SELECT 'x' LIKE CAST(NULL AS TEXT) ESCAPE '/'", ""),
+    ])
+    .await;
+    let error = fixture().error("SELECT 'a' LIKE 'a/b' ESCAPE '/'").await;
+    assert_eq!(error.kind(), Kind::Invalid);
+    insta::assert_snapshot!(error, @"in the pattern 'a/b' the character '/' escapes neither %, _ nor itself; write it twice where it means itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_have_more_names() {
+    hold(&[
+        ("SELECT arrow_typeof(CAST('a' AS CLOB)) AS a, arrow_typeof(CAST('a' AS BLOB)) AS b", "Utf8|Binary"),
+        ("SELECT arrow_typeof(CAST('2024-01-02 03:04:05' AS DATETIME))", "Timestamp(µs)"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quoted_moment_has_the_precision_of_what_it_is_compared_with() {
+    let moments =
+        "(VALUES (1, CAST('0001-03-04 05:06:07' AS DATETIME)), (2, CAST('9999-12-31 23:59:59.5' AS DATETIME))) AS m (id, at)";
+    hold(&[
+        (&format!("SELECT id FROM {moments} WHERE at = '0001-03-04 05:06:07'"), "1"),
+        (&format!("SELECT id FROM {moments} WHERE at > '2500-01-01' AND at IN ('9999-12-31 23:59:59.5', '2024-01-01')"), "2"),
+        (&format!("SELECT id FROM {moments} WHERE '0001-01-01' < at AND at BETWEEN '0001-01-01' AND '0002-01-01'"), "1"),
+        ("SELECT at = '2024-01-01 00:00:00.0000015' FROM (SELECT CAST('2024-01-01 00:00:00.000001' AS DATETIME) AS at)", "false"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cast_that_loses_digits_is_done_before_it_is_compared() {
+    let moments = "(VALUES (1, TIMESTAMP '2024-01-01 00:00:01.5'), (2, TIMESTAMP '2024-01-01 00:00:02')) AS m (id, at)";
+    hold(&[
+        ("SELECT id FROM few WHERE CAST(d AS INT) = 10 ORDER BY id", "1 2"),
+        ("SELECT id FROM few WHERE CAST(d AS DECIMAL(12, 1)) = 10.3", "1"),
+        ("SELECT id FROM few WHERE CAST(d AS DECIMAL(12, 0)) IN (10, 11) ORDER BY id", "1 2"),
+        ("SELECT id FROM few WHERE TRY_CAST(d AS BIGINT) BETWEEN 10 AND 10 ORDER BY id", "1 2"),
+        ("SELECT id FROM few WHERE CAST(d AS INT) < 10", "3"),
+        ("SELECT id FROM few WHERE CASE CAST(d AS INT) WHEN 10 THEN true END ORDER BY id", "1 2"),
+        (&format!("SELECT id FROM {moments} WHERE CAST(at AS TIMESTAMP(0)) = '2024-01-01 00:00:01'"), "1"),
+        (&format!("SELECT id FROM {moments} WHERE arrow_cast(at, 'Timestamp(s)') = TIMESTAMP '2024-01-01 00:00:01'"), "1"),
+        (&format!("SELECT id FROM {moments} WHERE CAST(at AS TIMESTAMP(0)) < CAST('2024-01-01 00:00:02' AS TIMESTAMP(0))"), "1"),
+    ])
+    .await;
+}

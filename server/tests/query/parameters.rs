@@ -36,6 +36,7 @@ async fn types_come_from_the_place() {
         ("SELECT * FROM numbers LIMIT ? OFFSET ?", "Int64, Int64"),
         ("SELECT CAST(? AS DATE), ?::double", "Date32, Float64"),
         ("SELECT ?", "Utf8"),
+        ("SELECT ? || ? || ?", "Utf8, Utf8, Utf8"),
         ("SELECT 1", ""),
     ] {
         assert_eq!(types(&fixture, statement).await, wanted, "{statement}");

@@ -1,5 +1,6 @@
 //! Statements that write, into tables in memory.
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use nexus_flight_catalog::Kind;
 use nexus_server::query::Query;
 use nexus_server::transactions::Transactions;
@@ -135,7 +136,7 @@ async fn what_cannot_be_written_says_why_and_leaves_all_as_it_was() {
     CREATE TABLE u (a INT UNIQUE)
         unsupported: UNIQUE in CREATE TABLE is not offered; SELECT, WITH, VALUES, SHOW, DESCRIBE, EXPLAIN, INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE are
     CREATE TEMPORARY TABLE u (a INT)
-        unsupported: temporary tables not supported
+        precondition: this client keeps no session that temporary tables could belong to; turn cookies on: adbc.flight.sql.rpc.with_cookie_middleware=true for ADBC, withCookieMiddleware for other clients
     INSERT INTO t (name) VALUES ('no id')
         invalid: the column "id" takes no NULL; give a value for it in every row
     INSERT INTO t VALUES (1)
@@ -256,4 +257,39 @@ async fn a_transaction_that_is_left_alone_is_rolled_back() {
     insta::assert_snapshot!(transactions.get(&cx.principal, id).unwrap_err(), @"the transaction is not open here; it has ended, was left alone for too long, or is open on another server: begin another one; behind a balancer, keep to one connection to one server, or commit automatically");
     assert!(fixture.rows("SELECT count(*) AS c FROM t").await.contains("| 2 |"));
     assert!(seen().await.contains("| 2 |"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_parameters_are_written_as_one() {
+    let fixture = fixture();
+    fixture.affected("CREATE TABLE t (id INT, name VARCHAR, price DECIMAL(9, 2))").await;
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=5_000));
+    let names: ArrayRef = Arc::new(StringArray::from_iter((1..=5_000).map(|id| (id % 2 == 0).then(|| format!("n{id}")))));
+    let rows = RecordBatch::try_from_iter_with_nullable([("1", ids, false), ("2", names, true)]).unwrap();
+    let insert = Query { parameters: Some(rows), ..fixture.query("INSERT INTO t VALUES (? + 1, upper(?), 1.5)") };
+    assert_eq!(fixture.affected_by(insert).await, 5_000);
+    insta::assert_snapshot!(fixture.rows("SELECT count(*) AS c, count(name) AS n, min(id) AS a, sum(id) AS s, sum(price) AS p, max(name) AS m FROM t").await, @"
+    +------+------+---+----------+---------+------+
+    | c    | n    | a | s        | p       | m    |
+    +------+------+---+----------+---------+------+
+    | 5000 | 2500 | 2 | 12507500 | 7500.00 | N998 |
+    +------+------+---+----------+---------+------+
+    ");
+    // What does not fit in one row leaves all out.
+    let ids: ArrayRef = Arc::new(StringArray::from(vec!["1", "x"]));
+    let insert = Query {
+        parameters: Some(RecordBatch::try_from_iter([("1", ids)]).unwrap()),
+        ..fixture.query("INSERT INTO t (id) VALUES (?)")
+    };
+    assert_eq!(fixture.gateway.execute.execute(insert).await.err().unwrap().kind(), Kind::Invalid);
+    assert!(fixture.rows("SELECT count(*) AS c FROM t").await.contains("| 5000 |"));
+    // Other statements run for each row.
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![2, 4, 7_000]));
+    let rows = RecordBatch::try_from_iter([("1", ids)]).unwrap();
+    for (statement, affected) in
+        [("UPDATE t SET name = 'x' WHERE id = ?", 2), ("INSERT INTO t (id) SELECT id FROM t WHERE id = ?", 2)]
+    {
+        let query = Query { parameters: Some(rows.clone()), ..fixture.query(statement) };
+        assert_eq!(fixture.affected_by(query).await, affected, "{statement}");
+    }
 }

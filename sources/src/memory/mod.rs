@@ -37,7 +37,7 @@ pub static SPEC: Spec = Spec {
 
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
     let Configured { size } = options.parse(&SPEC)?;
-    Ok(Arc::new(MemorySource { size, ..MemorySource::new() }))
+    Ok(Arc::new(MemorySource::of_size(size)))
 }
 
 #[derive(serde::Deserialize)]
@@ -67,7 +67,17 @@ impl Default for MemorySource {
 impl MemorySource {
     /// A source without tables.
     pub fn new() -> Self {
-        Self::of(State::default(), default_size())
+        Self::of_size(default_size())
+    }
+
+    /// A source without tables, which may have so many bytes together.
+    pub fn of_size(size: Size) -> Self {
+        Self::of(State::default(), size)
+    }
+
+    /// Whether it has no table.
+    pub fn is_empty(&self) -> bool {
+        self.read().schemas().is_empty()
     }
 
     fn of(state: State, size: Size) -> Self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
@@ -126,8 +127,11 @@ impl Table {
             return Err(changed(&format!("has no column \"{}\"", field.name())));
         }
         let batches = batches.iter().map(|batch| filled(batch, &own)).collect::<Result<Vec<_>>>()?;
-        let batches = [self.batches.as_slice(), batches.as_slice()].concat();
-        Self::new(own, batches, self.resolved.keys.clone())
+        let mut all = self.batches.clone();
+        for batch in batches {
+            add(&mut all, batch, &own)?;
+        }
+        Self::new(own, all, self.resolved.keys.clone())
     }
 
     /// The table with other rows.
@@ -136,6 +140,18 @@ impl Table {
         let batches = batches.iter().map(|batch| filled(batch, &own)).collect::<Result<Vec<_>>>()?;
         Self::new(own, batches, self.resolved.keys.clone())
     }
+}
+
+/// A batch with fewer rows than this takes those of the next one in.
+const SMALL: usize = 1_024;
+
+/// Adds rows behind others: many writes of a row each make few batches.
+fn add(all: &mut Vec<RecordBatch>, batch: RecordBatch, schema: &SchemaRef) -> Result<()> {
+    match all.pop_if(|last| last.num_rows() + batch.num_rows() <= SMALL) {
+        Some(last) => all.push(concat_batches(schema, [&last, &batch])?),
+        None => all.push(batch),
+    }
+    Ok(())
 }
 
 fn changed(how: &str) -> Error {

@@ -18,8 +18,9 @@ static PRIMARY: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("db_schema_name", DataType::Utf8, true),
         Field::new("table_name", DataType::Utf8, false),
         Field::new("column_name", DataType::Utf8, false),
-        Field::new("key_name", DataType::Utf8, true),
+        // FlightSql.proto tells of the name first; Arrow's own servers in C++, Java and Go, and so their clients, do not.
         Field::new("key_sequence", DataType::Int32, false),
+        Field::new("key_name", DataType::Utf8, true),
     ]))
 });
 
@@ -65,8 +66,8 @@ pub async fn primary_keys(catalogs: &Arc<Catalogs>, cx: &Context, command: &Comm
         text(|(table, ..)| table.schema.clone()),
         text(|(table, ..)| table.table.clone()),
         text(|(_, column, _)| (*column).to_owned()),
-        text(|(table, ..)| format!("{}_pkey", table.table)),
         Arc::new(Int32Array::from_iter_values(columns.iter().map(|(.., place)| *place))),
+        text(|(table, ..)| format!("{}_pkey", table.table)),
     ];
     Ok(RecordBatch::try_new(primary_keys_schema(), batch)?)
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, RecordBatch, UnionArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef, UnionFields};
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
     CommandGetSqlInfo, SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity, SqlSupportedGroupBy,
@@ -13,9 +13,10 @@ use arrow_flight::sql::{
     SqlSupportedUnions, SqlSupportsConvert, SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
 use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
-use nexus_flight_catalog::Result;
+use nexus_flight_catalog::{Error, Result};
 
 use super::own_fault;
+use crate::substrait;
 
 /// What the answers depend on.
 #[derive(Debug, Clone)]
@@ -65,7 +66,14 @@ impl SqlInfos {
 
     /// The schema of [`SqlInfos::answer`].
     pub fn schema() -> SchemaRef {
-        Arc::new(SqlInfoDataBuilder::schema().clone())
+        let fields = SqlInfoDataBuilder::schema().fields().iter().map(|field| match field.data_type() {
+            DataType::Union(fields, mode) => {
+                let data_type = DataType::Union(not_null(fields), *mode);
+                field.as_ref().clone().with_data_type(data_type)
+            }
+            _ => field.as_ref().clone(),
+        });
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     /// The answers that the command asks for, in the order of their numbers; all where it names none. A number that means
@@ -81,8 +89,16 @@ impl SqlInfos {
             if known.is_empty() { self.0.record_batch([u32::MAX]) } else { self.0.record_batch(known) }
         };
         let batch = batch.map_err(own_fault)?;
-        Ok(RecordBatch::try_new(Self::schema(), batch.columns().to_vec())?)
+        let values = batch.column(1).as_union_opt().ok_or_else(|| Error::internal("the values of an answer are no union"))?;
+        let (fields, kinds, offsets, children) = values.clone().into_parts();
+        let values = UnionArray::try_new(not_null(&fields), kinds, offsets, children)?;
+        Ok(RecordBatch::try_new(Self::schema(), vec![Arc::clone(batch.column(0)), Arc::new(values)])?)
     }
+}
+
+/// The members of a union, none of which is NULL: the clients of other languages expect it so.
+fn not_null(fields: &UnionFields) -> UnionFields {
+    fields.iter().map(|(id, field)| (id, Arc::new(field.as_ref().clone().with_nullable(false)))).collect()
 }
 
 fn server(infos: &mut SqlInfoDataBuilder, facts: &Facts) {
@@ -91,9 +107,9 @@ fn server(infos: &mut SqlInfoDataBuilder, facts: &Facts) {
     infos.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
     infos.append(SqlInfo::FlightSqlServerReadOnly, !facts.writable);
     infos.append(SqlInfo::FlightSqlServerSql, true);
-    infos.append(SqlInfo::FlightSqlServerSubstrait, false);
-    infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, "");
-    infos.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, "");
+    infos.append(SqlInfo::FlightSqlServerSubstrait, true);
+    infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, substrait::version().as_str());
+    infos.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, substrait::version().as_str());
     infos.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::Savepoint as i32);
     infos.append(SqlInfo::FlightSqlServerCancel, true);
     infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);

@@ -1,0 +1,20 @@
+"""Makes pytest run SQLAlchemy's own tests for dialects; `test_alchemy.py` beside this folder calls it."""
+
+import pytest
+
+pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
+
+from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: E402, F403
+from sqlalchemy.testing.provision import delete_from_all_tables, temp_table_keyword_args  # noqa: E402
+
+
+@delete_from_all_tables.for_db("adbc")
+def _empty(connection: object, _config: object, metadata: object) -> None:
+    """The dialect finds no table by listing them: it looks for the type `table`, and they have the type TABLE as in JDBC."""
+    for table in reversed(metadata.sorted_tables):
+        connection.execute(table.delete())
+
+
+@temp_table_keyword_args.for_db("adbc")
+def _temporary(_config: object, _engine: object) -> dict[str, list[str]]:
+    return {"prefixes": ["TEMPORARY"]}

@@ -1,0 +1,149 @@
+//! Substrait plans → logical plans, as an alternative to text: <https://substrait.io/serialization/binary_serialization/>.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+
+use datafusion::common::TableReference;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
+use datafusion_substrait::substrait::proto::{Plan, Version};
+use datafusion_substrait::substrait::version;
+use futures::FutureExt;
+use nexus_flight_catalog::{Error, Result};
+use prost::Message;
+use serde_json::Value;
+
+use crate::statement::Caps;
+
+/// The release of Substrait whose messages are read. What others say in the same messages is read as well.
+pub fn version() -> String {
+    let Version { major_number, minor_number, patch_number, .. } = version::version();
+    format!("{major_number}.{minor_number}.{patch_number}")
+}
+
+/// A plan as its message says it.
+#[derive(Debug)]
+pub struct Parsed {
+    plan: Plan,
+    /// The tables that it names.
+    pub tables: BTreeSet<TableReference>,
+}
+
+/// Reads a serialised `substrait.Plan`. Errors: `Exhausted` over a cap, `Invalid` for bytes that are no such message, or one
+/// that nests more than a hundred messages.
+pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Parsed> {
+    if bytes.len() > caps.bytes {
+        let message = format!("the Substrait plan has {} bytes, the limit is {}", bytes.len(), caps.bytes);
+        return Err(Error::exhausted(message).with_hint("shorten it, or raise limits.statement").with_retryable(false));
+    }
+    let no_plan = |cause: String| {
+        Error::invalid(format!("the bytes are no Substrait plan: {cause}")).with_hint("send a serialised substrait.Plan")
+    };
+    // Where in the message it is tells nobody anything, and at length.
+    let cause = |error: String| error.rsplit(": ").next().map(str::to_owned).unwrap_or(error);
+    let plan = Plan::decode(bytes).map_err(|error| no_plan(cause(error.to_string())))?;
+    if plan.relations.is_empty() {
+        return Err(no_plan("it has no relation".to_owned()));
+    }
+    // Relations stand within relations and within expressions, in dozens of ways; as JSON all of them look alike.
+    let message = serde_json::to_value(&plan).map_err(|error| no_plan(error.to_string()))?;
+    let mut tables = BTreeSet::new();
+    named(&message, &mut tables);
+    Ok(Parsed { plan, tables })
+}
+
+/// What stands for such a message where statements are shown.
+pub fn title(bytes: &[u8], caps: &Caps) -> String {
+    let tables = parse(bytes, caps).map(|parsed| parsed.tables).unwrap_or_default();
+    let tables: Vec<String> = tables.iter().map(TableReference::to_quoted_string).collect();
+    match tables.is_empty() {
+        true => "SUBSTRAIT PLAN".to_owned(),
+        false => format!("SUBSTRAIT PLAN OF {}", tables.join(", ")),
+    }
+}
+
+/// Collects the names of the tables that a message names anywhere.
+fn named(message: &Value, tables: &mut BTreeSet<TableReference>) {
+    match message {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if name == "namedTable" {
+                    tables.extend(value.get("names").and_then(Value::as_array).and_then(|names| reference(names)));
+                }
+                named(value, tables);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named(value, tables)),
+        _ => {}
+    }
+}
+
+/// The same reading of the parts of a name as the consumer's.
+fn reference(names: &[Value]) -> Option<TableReference> {
+    let mut names = names.iter().filter_map(Value::as_str);
+    Some(match (names.next()?, names.next(), names.next()) {
+        (table, None, _) => TableReference::bare(table),
+        (schema, Some(table), None) => TableReference::partial(schema, table),
+        (catalog, Some(schema), Some(table)) => TableReference::full(catalog, schema, table),
+    })
+}
+
+impl Parsed {
+    /// The plan over the tables that a state shows.
+    pub async fn into_logical(self, state: &SessionState) -> Result<LogicalPlan> {
+        // The consumer takes for granted that messages have the fields which a producer gives them.
+        let consumed = AssertUnwindSafe(from_substrait_plan(state, &self.plan)).catch_unwind().await;
+        let plan = consumed.map_err(|_| {
+            Error::invalid("the Substrait plan lacks a field that it needs, or refers to one that is not there")
+                .with_hint("send it as its producer made it")
+        })?;
+        Ok(plan?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion_substrait::substrait::proto::read_rel::{NamedTable, ReadType};
+    use datafusion_substrait::substrait::proto::rel::RelType;
+    use datafusion_substrait::substrait::proto::{CrossRel, FilterRel, PlanRel, ReadRel, Rel, plan_rel};
+
+    use super::*;
+
+    const CAPS: Caps = Caps { bytes: 1 << 20, tokens: 100_000, nesting: 1_000 };
+
+    fn rel(rel_type: RelType) -> Rel {
+        Rel { rel_type: Some(rel_type) }
+    }
+
+    fn table(names: &[&str]) -> Rel {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let read_type = Some(ReadType::NamedTable(NamedTable { names, ..NamedTable::default() }));
+        rel(RelType::Read(Box::new(ReadRel { read_type, ..ReadRel::default() })))
+    }
+
+    fn bytes(rel: Rel) -> Vec<u8> {
+        let relations = vec![PlanRel { rel_type: Some(plan_rel::RelType::Rel(rel)) }];
+        Plan { relations, ..Plan::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn tables_are_found_wherever_they_stand() {
+        let (left, right) = (Some(Box::new(table(&["a"]))), Some(Box::new(table(&["c", "S", "t"]))));
+        let plan = bytes(rel(RelType::Cross(Box::new(CrossRel { left, right, ..CrossRel::default() }))));
+        assert_eq!(title(&plan, &CAPS), "SUBSTRAIT PLAN OF a, c.\"S\".t");
+    }
+
+    #[test]
+    fn what_is_no_plan_or_too_large_is_refused() {
+        let refusal = |bytes: &[u8]| parse(bytes, &Caps { bytes: 1_000, ..CAPS }).unwrap_err().to_string();
+        insta::assert_snapshot!(refusal(b"SELECT 1"), @"the bytes are no Substrait plan: invalid varint; send a serialised substrait.Plan");
+        insta::assert_snapshot!(refusal(b""), @"the bytes are no Substrait plan: it has no relation; send a serialised substrait.Plan");
+        insta::assert_snapshot!(refusal(&[0; 1_001]), @"the Substrait plan has 1001 bytes, the limit is 1000; shorten it, or raise limits.statement");
+        let mut deep = table(&["t"]);
+        for _ in 0..60 {
+            deep = rel(RelType::Filter(Box::new(FilterRel { input: Some(Box::new(deep)), ..FilterRel::default() })));
+        }
+        insta::assert_snapshot!(refusal(&bytes(deep)), @"the bytes are no Substrait plan: recursion limit reached; send a serialised substrait.Plan");
+    }
+}
