@@ -243,9 +243,15 @@ fn observe(config: &Config) -> Result<Option<Exporter>> {
     };
     let is_span = |metadata: &Metadata<'_>| metadata.target() == TRACE;
     let exporter = Exporter::new(&config.traces).map_err(|error| config.locate(error))?;
-    let spans = exporter.as_ref().map(|exporter| exporter.layer().with_filter(filter_fn(is_span)));
     let lines = lines.with_filter(level.and(filter_fn(move |metadata| !is_span(metadata))));
-    tracing_subscriber::registry().with(spans).with(lines).init();
+    match &exporter {
+        Some(exporter) => {
+            let spans = exporter.layer().with_filter(filter_fn(is_span));
+            tracing_subscriber::registry().with(lines).with(spans).init();
+        }
+        // Not with a layer that is none: it would have every span made.
+        None => tracing_subscriber::registry().with(lines).init(),
+    }
     Ok(exporter)
 }
 
