@@ -136,7 +136,9 @@ pub fn spread(plan: &LogicalPlan, wanted: &[(String, DataType)], values: &Record
         }
         node => Ok(Transformed::yes(node.recompute_schema()?)),
     });
-    Ok(Some(spread.data()?))
+    let spread = spread.data()?;
+    // Within a sub-query they are not reached.
+    Ok(spread.get_parameter_names()?.is_empty().then_some(spread))
 }
 
 /// What the rows of parameters are called in a plan.

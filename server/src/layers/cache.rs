@@ -164,6 +164,7 @@ impl<R: Run> Run for Cache<R> {
         }
         let Ok((key, lives)) = key else { return self.inner.run(planned).await };
         if let Some(entry) = self.kept.answers.get(&key).await.filter(|_| control == CacheControl::Use) {
+            planned.state.give_back();
             let batches = entry.batches.clone();
             let schema = Arc::clone(&entry.schema);
             return Ok(Answer { schema, batches: stream::iter(batches).map(Ok).boxed(), cache: CacheUse::Hit });
