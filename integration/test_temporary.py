@@ -138,3 +138,15 @@ def test_the_command_line(gateway: Gateway) -> None:
     done = nexus("sql", "--url", gateway.uri, stdin="create temporary table t as select 7 as a;\nselect a from t;\n")
     assert done.returncode == 0, done.stderr
     assert "7" in done.stdout
+
+
+def test_a_name_means_the_temporary_table_as_long_as_there_is_one(connection: flightsql.Connection) -> None:
+    run(connection, "create table named (a bigint)")
+    run(connection, "insert into named values (1)")
+    statement = "select a from named"
+    assert run(connection, statement) == [(1,)]
+    run(connection, "create temporary table named as select 2 as a")
+    assert run(connection, statement) == [(2,)]
+    run(connection, "drop table temp.main.named")
+    assert run(connection, statement) == [(1,)]
+    run(connection, "drop table named")

@@ -17,6 +17,7 @@ pub mod parts;
 pub mod pausing;
 pub mod piped;
 pub mod plan;
+pub mod plans;
 pub mod printable;
 pub mod query;
 pub mod rewrite;

@@ -78,6 +78,9 @@ pub fn bind(plan: LogicalPlan, wanted: &[(String, DataType)], values: &RecordBat
     if values.num_rows() == 0 {
         return Err(Error::invalid("the parameters have no row").with_hint("bind a value to each of them"));
     }
+    if wanted.is_empty() {
+        return Ok(plan);
+    }
     let values: Vec<ScalarValue> =
         values.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_, DataFusionError>>()?;
     // A value for a column takes its type here; elsewhere the analysis casts, and says what does not fit.

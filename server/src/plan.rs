@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::FunctionRegistry;
@@ -25,6 +25,7 @@ use crate::explain::{Clock, Explain};
 use crate::offered::{refuse_unknown, refuse_writes};
 use crate::parameters::{bind, bind_nulls, counted, parameters, spread, type_placeholders};
 use crate::pausing::PausingJoins;
+use crate::plans::{Kept, Key, Plans};
 use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
@@ -36,13 +37,14 @@ use crate::temporary::{self, Temporaries};
 use crate::windows::{self, Frames, WindowsByPartition};
 use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
 
-/// Plans statements. It keeps nothing of them.
+/// Plans statements.
 #[derive(Debug)]
 pub struct Planner {
     catalogs: Arc<Catalogs>,
     default_schema: String,
     temporaries: Arc<Temporaries>,
     states: States,
+    plans: Plans,
     caps: Caps,
 }
 
@@ -68,6 +70,10 @@ pub struct Planned {
 /// A plan whose parameters are not bound yet.
 struct Unbound {
     plan: LogicalPlan,
+    /// With the types that the statement implies.
+    parameters: Vec<(String, DataType)>,
+    /// Whether the analysis is done, as it is where it needs no values.
+    is_analysed: bool,
     tables: Tables,
     state: State,
     catalogs: Arc<Catalogs>,
@@ -99,7 +105,14 @@ impl Planner {
             .build();
         base.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
         windows::register(&mut base)?;
-        Ok(Self { catalogs, default_schema, temporaries, states: States::new(bounded(base, most)?), caps })
+        Ok(Self {
+            catalogs,
+            default_schema,
+            temporaries,
+            states: States::new(bounded(base, most)?),
+            plans: Plans::default(),
+            caps,
+        })
     }
 
     /// A state for looking up the functions that statements can call.
@@ -109,8 +122,7 @@ impl Planner {
 
     /// The shape of the answer and of the parameters. Nothing runs.
     pub async fn describe(&self, query: &Query) -> Result<Description> {
-        let Unbound { plan, state, explain, .. } = self.plan_unbound(query).await?;
-        let parameters = parameters(&plan)?;
+        let Unbound { plan, parameters, is_analysed, state, explain, .. } = self.plan_unbound(query).await?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values)?,
             None => bind_nulls(plan, &parameters)?,
@@ -118,6 +130,7 @@ impl Planner {
         let is_update = is_write(&bound);
         let schema = match is_update {
             true => count_schema(),
+            false if is_analysed => schema_of(&bound),
             false => schema_of(&analyse(bound, &state.session)?),
         };
         let schema = if explain.is_some() { Explain::schema() } else { schema };
@@ -132,8 +145,8 @@ impl Planner {
         if let Some(ingest) = query.ingest.clone() {
             return self.plan_ingest(query, &ingest).await.map(Some);
         }
-        let Unbound { plan, tables, state, catalogs, mut explain, is_temporary } = self.plan_unbound(&query).await?;
-        let parameters = parameters(&plan)?;
+        let unbound = self.plan_unbound(&query).await?;
+        let Unbound { plan, parameters, is_analysed, tables, state, catalogs, mut explain, is_temporary } = unbound;
         let bound = match &query.parameters {
             Some(values) if values.num_rows() > 1 => match spread(&plan, &parameters, values)? {
                 Some(plan) => plan,
@@ -149,7 +162,7 @@ impl Planner {
                     .with_hint("bind a value to each of them"));
             }
         };
-        let plan = analyse(bound, &state.session)?;
+        let plan = if is_analysed { bound } else { analyse(bound, &state.session)? };
         if !is_write(&plan) {
             if let Some(explain) = &mut explain {
                 explain.clock.end("analysis");
@@ -194,8 +207,32 @@ impl Planner {
     async fn plan_unbound(&self, query: &Query) -> Result<Unbound> {
         match &query.substrait {
             Some(plan) => self.plan_substrait(query, plan).await,
-            None => self.plan_statement(query).await,
+            None => {
+                let key = self.key(query);
+                match self.planned_before(query, key.as_ref()).await? {
+                    Some(unbound) => Ok(unbound),
+                    None => self.plan_statement(query, key).await,
+                }
+            }
         }
+    }
+
+    /// What the plan of a statement is kept under. What its names mean hangs on the temporary tables of its session, if there are any.
+    fn key(&self, query: &Query) -> Option<Key> {
+        self.plans.key(query).filter(|_| matches!(self.temporaries.of(&query.session), Ok(None)))
+    }
+
+    /// The plan of the statement as it was made when it came before, over its tables as they are now.
+    async fn planned_before(&self, query: &Query, key: Option<&Key>) -> Result<Option<Unbound>> {
+        let Some(key) = key else { return Ok(None) };
+        let Some(kept) = self.plans.get(key).await else { return Ok(None) };
+        let (catalogs, tables) = self.resolve(query, kept.wanted.clone()).await?;
+        let Some(plan) = kept.over(&tables, &query.session)? else { return Ok(None) };
+        metrics::counter!("nexus_plans_reused_total").increment(1);
+        let mut state = self.states.take(&query.session);
+        state.share_out(query.part.map(|part| part.wanted));
+        let (parameters, is_analysed, explain, is_temporary) = (kept.parameters.clone(), kept.is_analysed, None, false);
+        Ok(Some(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary }))
     }
 
     async fn plan_substrait(&self, query: &Query, plan: &[u8]) -> Result<Unbound> {
@@ -214,7 +251,8 @@ impl Planner {
         let plan = parsed.into_logical(&state.session).await?;
         refuse_writes(&plan)?;
         refuse_sizes(&plan)?;
-        Ok(Unbound { plan, tables, state, catalogs, explain: None, is_temporary: false })
+        let (parameters, is_analysed, explain, is_temporary) = (parameters(&plan)?, false, None, false);
+        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary })
     }
 
     /// The tables themselves, and the catalogs that they are of.
@@ -225,7 +263,7 @@ impl Planner {
         Ok((catalogs, tables))
     }
 
-    async fn plan_statement(&self, query: &Query) -> Result<Unbound> {
+    async fn plan_statement(&self, query: &Query, key: Option<Key>) -> Result<Unbound> {
         let mut clock = Clock::start();
         let statement::Parsed { mut statement, is_show } = statement::parse(&query.statement, &self.caps)?;
         refuse_unknown(&statement)?;
@@ -243,7 +281,7 @@ impl Planner {
             self.temporaries.start(query)?;
         }
         let wanted = self.wanted(&query.session, &state.session, &statement, is_show, is_temporary)?;
-        let (catalogs, tables) = self.resolve(query, wanted).await?;
+        let (catalogs, tables) = self.resolve(query, wanted.clone()).await?;
         clock.end("tables");
         state.show(&tables);
         let plan = state.session.statement_to_plan(statement).await?;
@@ -252,13 +290,24 @@ impl Planner {
             false => refuse_writes(&plan)?,
         }
         refuse_sizes(&plan)?;
-        let plan = type_placeholders(plan)?;
+        let mut plan = type_placeholders(plan)?;
+        let parameters = parameters(&plan)?;
         if let Some(explain) = &mut explain {
             clock.end("planning");
             explain.reads(&tables, &catalogs);
             explain.clock = clock;
         }
-        Ok(Unbound { plan, tables, state, catalogs, explain, is_temporary })
+        let comes_again = explain.is_none() && !is_show && !is_write(&plan);
+        let is_analysed = comes_again && parameters.is_empty();
+        if is_analysed {
+            plan = analyse(plan, &state.session)?;
+        }
+        if let Some(key) = key.filter(|_| comes_again)
+            && let Some(kept) = Kept::new(&plan, is_analysed, &parameters, wanted, &tables, &query.session)?
+        {
+            self.plans.keep(key, kept).await;
+        }
+        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary })
     }
 
     /// The tables that a statement names.

@@ -91,6 +91,7 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_histogram!("nexus_statement_seconds", "From the arrival of a statement to the end of its rows.");
     metrics::describe_counter!("nexus_rows_sent_total", "Rows sent.");
     metrics::describe_counter!("nexus_cache_hits_total", "Statements that were answered from the cache.");
+    metrics::describe_counter!("nexus_plans_reused_total", "Statements whose plan was there from an earlier time.");
     metrics::describe_counter!("nexus_refused_credentials_total", "Requests without good credentials.");
     Ok(handle)
 }

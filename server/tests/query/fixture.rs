@@ -129,6 +129,11 @@ impl Counted {
         self.tables.lock().unwrap().insert(name.to_owned(), Resolved { provider, version, keys: Keys::default() });
     }
 
+    /// Takes a table away.
+    pub(crate) fn take(&self, name: &str) {
+        self.tables.lock().unwrap().remove(name);
+    }
+
     fn endless(&self) -> Arc<dyn TableProvider> {
         let rows = numbers(&(0..8_192).collect::<Vec<_>>());
         let partition = Endless { schema: rows.schema(), rows, running: self.running.clone() };

@@ -11,6 +11,7 @@ mod fixture;
 mod limits;
 mod names;
 mod parameters;
+mod plans;
 mod refusals;
 mod types;
 mod writes;
