@@ -31,16 +31,17 @@ class Gateway:
     flight: str
     http: str
     log: Path
+    has_tls: bool = False
 
     @property
     def uri(self) -> str:
         """Where ADBC, pyarrow and `nexus sql` connect."""
-        return f"grpc://{self.flight}"
+        return f"grpc+tls://{self.flight}" if self.has_tls else f"grpc://{self.flight}"
 
     @property
     def url(self) -> str:
         """Where HTTP clients connect."""
-        return f"http://{self.http}"
+        return f"https://{self.http}" if self.has_tls else f"http://{self.http}"
 
     @property
     def pid(self) -> int:
@@ -145,7 +146,9 @@ def configured(folder: Path, text: str, replicas: int = REPLICAS, **options: obj
     config = folder / "nexus.toml"
     if replicas == 1:
         config.write_text(f"{listens}\n{text}")
-        return serve("--config", config, log=folder / "gateway.log", **options)
+        gateway = serve("--config", config, log=folder / "gateway.log", **options)
+        gateway.has_tls = "[tls]" in text
+        return gateway
     config.write_text(f"{listens}\n{_with_key(text)}")
     with ExitStack() as started:
         gateways = [

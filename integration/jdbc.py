@@ -15,7 +15,7 @@ from gateway import REPLICAS
 HERE = Path(__file__).resolve().parent
 # What another JDK changes is not what another replica changes: one of them will do there.
 VERSIONS = ["17", "25"] if REPLICAS == 1 else ["17"]
-URL = "jdbc:arrow-flight-sql://{address}/?useEncryption=false"
+URL = "jdbc:arrow-flight-sql://{address}/?useEncryption={encryption}"
 
 
 @cache
@@ -50,19 +50,24 @@ def classes() -> Path:
     return folder
 
 
-def probe(
-    command: str, address: str, *arguments: object, jdk: str = "17", zone: str = "UTC", query: str = "", **login: str
-) -> list[dict]:
-    """Runs one command of the probe: its lines, each a JSON value. `query` is added to the URL; `login` has user and password."""
-    done = run_probe(command, address, *arguments, jdk=jdk, zone=zone, query=query, **login)
+def probe(command: str, address: str, *arguments: object, **options: object) -> list[dict]:
+    """Runs one command of the probe, with the options of `run_probe`: its lines, each a JSON value."""
+    done = run_probe(command, address, *arguments, **options)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def run_probe(
-    command: str, address: str, *arguments: object, jdk: str = "17", zone: str = "UTC", query: str = "", **login: str
+    command: str,
+    address: str,
+    *arguments: object,
+    jdk: str = "17",
+    zone: str = "UTC",
+    query: str = "",
+    encryption: bool = False,
+    **login: str,
 ) -> subprocess.CompletedProcess[str]:
-    """The same, for connections that may fail: the finished process."""
+    """The same, where it may fail: the finished process. `query` is added to the URL; `login` has user and password."""
     options = ["--add-opens=java.base/java.nio=ALL-UNNAMED", f"-Duser.timezone={zone}", "-Xmx512m", "-XX:TieredStopAtLevel=1"]
     path = os.pathsep.join(map(str, [jdbc_jar(), classes()]))
     words = [
@@ -72,7 +77,7 @@ def run_probe(
         path,
         "Probe",
         command,
-        URL.format(address=address) + query,
+        URL.format(address=address, encryption=str(encryption).lower()) + query,
         *arguments,
     ]
     environment = {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}

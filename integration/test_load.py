@@ -146,7 +146,7 @@ def test_every_answer_is_whole(
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients // 2)]
     for thread in threads:
         thread.start()
-    url = jdbc.URL.format(address=gateway.flight)
+    url = jdbc.URL.format(address=gateway.flight, encryption="false")
     [java] = jdbc.probe("load", gateway.flight, url, clients // 2, seconds, listed)
     for thread in threads:
         thread.join(60)

@@ -13,6 +13,7 @@ use nexus_server::config::{AuthMode, Config, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
 use nexus_server::serve::{self, Listeners};
 use nexus_server::traces::Exporter;
+use nexus_server::wire::tls::Tls;
 use nexus_server::workers::{self, Workers};
 use nexus_server::{demo, shell, tpch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -147,6 +148,9 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
 
 async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode> {
     let config = Config::load(file)?;
+    if let Some(tls) = &config.tls {
+        Tls::open(tls, &config.base).map_err(|error| config.locate(error))?;
+    }
     let gateway = Gateway::new(&config, workers)?;
     let failed = if connect { gateway.unreachable(&config).await } else { Vec::new() };
     for error in &failed {
@@ -184,8 +188,10 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
         },
     })?;
     let (flight, http) = listeners.addresses()?;
-    if config.auth.mode == AuthMode::Basic && !(flight.ip().is_loopback() && http.ip().is_loopback()) {
-        tracing::warn!("passwords come in as they are, since this port has no TLS: let others reach it through a proxy that has");
+    if config.auth.mode == AuthMode::Basic && config.tls.is_none() && !(flight.ip().is_loopback() && http.ip().is_loopback()) {
+        tracing::warn!(
+            "passwords come in as they are, since this port has no TLS: give it a certificate in [tls], or let others reach it through a proxy that has one"
+        );
     }
     let stop = CancellationToken::new();
     // Before anybody is told that it is ready: whoever reads that may stop it at once.

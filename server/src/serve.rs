@@ -7,7 +7,6 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nexus_flight_catalog::{Error, Place, Result};
 use tokio::net::TcpListener;
@@ -27,8 +26,10 @@ use crate::gateway::Gateway;
 use crate::http;
 use crate::statement::{self, Caps};
 use crate::transactions::Transactions;
-use crate::wire::connection::Port;
-use crate::wire::{auth, hello};
+use crate::wire::auth;
+use crate::wire::connection::{Peer, Port};
+use crate::wire::hello::Incoming;
+use crate::wire::tls::Tls;
 
 /// How long running streams may go on after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
@@ -39,18 +40,21 @@ const LARGEST_REQUEST: usize = 16 << 20;
 /// Upper bounds of the duration histogram, in seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
 
-/// Both ports, bound.
+/// Both ports, bound, with the certificate of both.
 pub struct Listeners {
     flight: TcpListener,
     http: TcpListener,
+    tls: Option<Tls>,
 }
 
 impl Listeners {
-    /// Binds the configured addresses. Errors: `Unavailable` with the address, and what may hold it.
+    /// Binds the configured addresses. Errors: `Unavailable` with the address, and what may hold it; `Invalid` for a certificate
+    /// that cannot be used.
     pub async fn bind(config: &Config) -> Result<Self> {
+        let tls = config.tls.as_ref().map(|tls| Tls::open(tls, &config.base)).transpose()?;
         let flight = bind("flight.listen", config.flight.listen.0).await?;
         let http = bind("http.listen", config.http.listen.0).await?;
-        Ok(Self { flight, http })
+        Ok(Self { flight, http, tls })
     }
 
     /// The addresses in use: Flight, HTTP.
@@ -92,6 +96,7 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_counter!("nexus_rows_sent_total", "Rows sent.");
     metrics::describe_counter!("nexus_cache_hits_total", "Statements that were answered from the cache.");
     metrics::describe_counter!("nexus_plans_reused_total", "Statements whose plan was there from an earlier time.");
+    metrics::describe_counter!("nexus_reload_failures_total", "Changed files that could not be taken over, by what they are.");
     metrics::describe_counter!("nexus_refused_credentials_total", "Requests without good credentials.");
     Ok(handle)
 }
@@ -104,11 +109,11 @@ pub async fn serve(
     metrics: PrometheusHandle,
     stop: CancellationToken,
 ) -> Result<()> {
-    let flight = flight(config, &gateway, listeners.flight, stop.clone()).await?;
-    // A tap that does nothing: with one, axum tells the address of the client for any kind of port.
-    let port = Port::new(listeners.http, config.limits.connections).tap_io(|_| {});
+    let Listeners { flight: of_flight, http: of_http, tls } = listeners;
+    let incoming = |listener| Incoming::new(Port::new(listener, config.limits.connections), tls.clone());
+    let flight = flight(config, &gateway, incoming(of_flight), stop.clone()).await?;
     let router = http::router(gateway, metrics, config.limits.statement.bytes());
-    let http = axum::serve(port, router.into_make_service_with_connect_info::<SocketAddr>())
+    let http = axum::serve(incoming(of_http), router.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let both = async {
         let (flight, http) = tokio::join!(flight, http.into_future());
@@ -170,7 +175,7 @@ pub fn routes<S: FlightService>(calls: Arc<S>, service: Arc<Service>) -> Router 
 async fn flight(
     config: &Config,
     gateway: &Arc<Gateway>,
-    listener: TcpListener,
+    incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<()>> + use<>> {
     let service = Arc::new(service(config, gateway)?);
@@ -182,7 +187,6 @@ async fn flight(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_routes(Routes::from(guarded));
-    let incoming = hello::plain(Port::new(listener, config.limits.connections));
     Ok(async move {
         let closing = async move {
             stop.cancelled().await;

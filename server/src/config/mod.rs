@@ -35,6 +35,8 @@ pub struct Config {
     pub flight: Flight,
     /// The HTTP endpoint: statements, health, metrics.
     pub http: Http,
+    /// The certificate of both ports; without one they are plain.
+    pub tls: Option<Tls>,
     /// Who may come in.
     pub auth: Auth,
     /// The sealed values that clients carry between calls.
@@ -87,6 +89,16 @@ impl Default for Http {
     fn default() -> Self {
         Self { listen: Listen(([127, 0, 0, 1], 8080).into()) }
     }
+}
+
+/// `[tls]`: the certificate of both ports. The files are read again when they change.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate with those that it was issued by, in PEM; relative paths start at the folder of this file.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// `[auth]`: who may come in.

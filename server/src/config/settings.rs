@@ -26,11 +26,15 @@ impl Config {
         let mut settings = Vec::new();
         self.section(&mut settings, "flight", &self.flight);
         self.section(&mut settings, "http", &self.http);
+        if let Some(tls) = &self.tls {
+            self.section(&mut settings, "tls", tls);
+        }
         self.section(&mut settings, "auth", &self.auth);
         self.section(&mut settings, "tickets", &self.tickets);
         self.section(&mut settings, "limits", &self.limits);
         self.section(&mut settings, "cache", &self.cache);
         self.section(&mut settings, "log", &self.log);
+        self.section(&mut settings, "traces", &self.traces);
         self.section(&mut settings, "defaults", &self.defaults);
         for (name, catalog) in &self.catalogs {
             let spec = specs.iter().find(|spec| spec.kind == catalog.kind);

@@ -40,6 +40,7 @@ use crate::session::Sessions;
 use crate::statement::Caps;
 use crate::substrait;
 use crate::wire::auth::{Authenticator, note_refusal};
+use crate::wire::connection::Peer;
 use crate::write::{count_batch, count_schema};
 
 /// The Flight SQL service.
@@ -302,8 +303,8 @@ impl FlightService for Service {
         respond(
             async {
                 if request.extensions().get::<Principal>().is_none() {
-                    let principal =
-                        self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, request.remote_addr()))?;
+                    let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+                    let principal = self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, peer))?;
                     request.extensions_mut().insert(principal);
                 }
                 let caller = self.caller(&request).await?;

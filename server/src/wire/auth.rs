@@ -21,11 +21,11 @@ use http_body_util::Limited;
 use nexus_flight_catalog::{Error, Kind, Principal, Result};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
 use crate::seal::{Purpose, Seal};
+use crate::wire::connection::Peer;
 use crate::wire::problem::problem;
 
 /// Some clients pad their base64 and some do not.
@@ -179,8 +179,8 @@ pub fn note_refusal(error: &Error, peer: Option<SocketAddr>) {
 
 /// Where a request comes from.
 fn peer(request: &Request) -> Option<SocketAddr> {
-    let of_http = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-    of_http.or_else(|| request.extensions().get::<TcpConnectInfo>()?.remote_addr())
+    let of_http = request.extensions().get::<ConnectInfo<Peer>>().map(|info| &info.0);
+    of_http.or_else(|| request.extensions().get::<Peer>()).map(|peer| peer.address)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! The connections of a port: no more at once than the configuration says. The next ones wait in the queue of the system.
+//! Each is plain or under TLS, and what is above does not see which.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -7,11 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::wire::tls::Tls;
 
 /// A port with so many connections at once.
 #[derive(Debug)]
@@ -20,11 +23,35 @@ pub struct Port {
     permits: Arc<Semaphore>,
 }
 
-/// A connection, counted until it is dropped.
+/// A connection as it came in, counted until it is dropped.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The bytes.
+    pub stream: TcpStream,
+    /// Who is there.
+    pub peer: Peer,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A connection that calls are read from, counted until it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    peer: Peer,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Port {
@@ -32,22 +59,18 @@ impl Port {
     pub fn new(listener: TcpListener, connections: u32) -> Self {
         Self { listener, permits: Arc::new(Semaphore::new(connections as usize)) }
     }
-}
 
-impl Listener for Port {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    /// The next connection.
+    pub async fn accept(&mut self) -> Accepted {
         loop {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
                 // Nobody closes it.
                 return std::future::pending().await;
             };
             match self.listener.accept().await {
-                Ok((stream, peer)) => {
+                Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    return (Connection { stream, _permit: permit }, peer);
+                    return Accepted { stream, peer: Peer { address }, permit };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -58,52 +81,89 @@ impl Listener for Port {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// Its own address.
+    pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 }
 
-impl Connection {
+impl Accepted {
     /// The first byte that the client says, left where it is; none where it goes away without a word.
     pub async fn first(&self) -> Option<u8> {
         let mut first = [0];
         (self.stream.peek(&mut first).await.ok()? == 1).then_some(first[0])
     }
+
+    /// As it is.
+    pub fn plain(self) -> Connection {
+        Connection { stream: Stream::Plain(self.stream), peer: self.peer, _permit: self.permit }
+    }
+
+    /// After a handshake.
+    pub async fn under(self, tls: &Tls) -> io::Result<Connection> {
+        let stream = Stream::Tls(Box::new(tls.accept(self.stream).await?));
+        Ok(Connection { stream, peer: self.peer, _permit: self.permit })
+    }
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+        }
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
     }
 }
 
@@ -119,7 +179,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut port = Port::new(listener, 1);
         let (_first, _second) = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
-        let (held, _) = port.accept().await;
+        let held = port.accept().await;
         assert!(tokio::time::timeout(Duration::from_millis(100), port.accept()).await.is_err());
         drop(held);
         port.accept().await;

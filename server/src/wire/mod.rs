@@ -4,3 +4,4 @@ pub mod auth;
 pub mod connection;
 pub mod hello;
 pub mod problem;
+pub mod tls;
