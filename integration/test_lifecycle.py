@@ -67,6 +67,14 @@ def test_a_poll_is_complete_at_once(wire: Client) -> None:
     assert list(wire.get(ticket(endpoint(first(poll, 1)))))
 
 
+@pytest.mark.parametrize("sql", ["create table polled as select 1 as a", "insert into nation select * from nation", "begin"])
+def test_what_writes_is_not_polled_for(sql: str, wire: Client) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        wire.unary(SERVICE + "PollFlightInfo", descriptor(statement(sql)))
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "a statement that writes is not polled for" in error.value.details()
+
+
 def test_adbc_polls_for_its_partitions(embedded: Gateway) -> None:
     with flightsql.connect(embedded.uri, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.adbc_statement.set_options(**{"adbc.statement.exec.incremental": "true"})

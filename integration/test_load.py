@@ -51,6 +51,14 @@ pool = 20
 connect_timeout = 30
 read_timeout = 10
 
+[catalogs.kept]
+kind = "postgres"
+url = "{url}"
+password = "${{env:PASSWORD}}"
+connect_timeout = 30
+read_timeout = 10
+ttl = "1h"
+
 [catalogs.tpch]
 kind = "files"
 location = "{tpch}"
@@ -269,12 +277,20 @@ def test_what_is_cancelled_ends_at_the_database(times: int, gateway: Gateway, da
     assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, 10)
 
 
+@sizes((5,), (100,))
+def test_what_jdbc_cancels_ends_at_the_database(times: int, gateway: Gateway, database: Database) -> None:
+    """Once there is a row: until a statement is planned this driver tells the server of no cancel."""
+    [answer] = jdbc.probe("cancel", gateway.flight, "select * from shop.public.endless", times)
+    assert answer["value"] == {"said": ["cancelled"] * times, "after": [["1"]]}
+    assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
+
+
 @sizes((3,), (50,))
 def test_a_database_that_is_killed_is_an_error(times: int, gateway: Gateway, database: Database) -> None:
     """Where one of its processes is killed, PostgreSQL ends all the others, and starts anew."""
     with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
         for _ in range(times):
-            cursor.execute("select id, name from shop.public.long")
+            cursor.execute("select id, name from kept.public.long")
             reader = cursor.fetch_record_batch()
             assert reader.read_next_batch().num_rows > 0
             assert eventually(lambda: len(database.running("long")) == 1, 5)
@@ -286,5 +302,5 @@ def test_a_database_that_is_killed_is_an_error(times: int, gateway: Gateway, dat
             assert time.monotonic() - killed < 5
             assert eventually(database.answers, 30)
         # What was cut is not kept.
-        cursor.execute("select id, name from shop.public.long")
+        cursor.execute("select id, name from kept.public.long")
         assert cursor.fetch_arrow_table().num_rows == 2_000_000

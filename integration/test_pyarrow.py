@@ -97,6 +97,21 @@ def test_what_is_not_offered_says_so(wire: Client) -> None:
     assert error.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
+def test_a_path_and_an_exchange_are_not_offered(client: flight.FlightClient) -> None:
+    path = flight.FlightDescriptor.for_path("a", "b")
+    schema = pa.schema([("a", pa.int64())])
+    with pytest.raises(NotImplementedError, match="this is a Flight SQL endpoint"):
+        client.get_flight_info(path)
+    writer, _ = client.do_put(path, schema)
+    with pytest.raises(NotImplementedError, match="this is a Flight SQL endpoint"):
+        writer.close()
+    writer, reader = client.do_exchange(path)
+    with pytest.raises(NotImplementedError, match="DoExchange is not offered"):
+        reader.read_chunk()
+    with pytest.raises(NotImplementedError, match="DoExchange is not offered"):
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "command", [b"", b"\xff", b"\x0a\xff\xff\xff\xff\x0f", packed("CommandStatementQuery", b"\xff\xff"), b"x" * 100_000]
 )

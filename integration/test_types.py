@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
 import pyarrow as pa
 import pytest
 
@@ -36,6 +37,22 @@ def test_the_native_profile_changes_nothing(column: Column, typed: Gateway) -> N
     expected = column.table
     assert got.schema.field("v").type == expected.schema.field("v").type
     assert got.to_pylist() == expected.to_pylist()
+
+
+# DataFusion makes no value of these out of an array.
+NO_PARAMETERS = ("list_view", "large_list_view")
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+def test_a_parameter_of_every_type_with_null(column: Column, typed: Gateway) -> None:
+    [rows] = column.table.combine_chunks().to_batches()
+    with flightsql.connect(typed.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        if column.name in NO_PARAMETERS:
+            with pytest.raises(adbc_driver_manager.NotSupportedError):
+                cursor.execute("select ? as v", rows)
+            return
+        cursor.execute("select ? as v", rows)
+        assert cursor.fetch_arrow_table().to_pylist() == column.table.to_pylist()
 
 
 def shown(typed: Gateway, jdk: str, zone: str = "UTC", query: str = "") -> dict:

@@ -1,14 +1,15 @@
 //! Catalog name → source.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Kind, Result, list, suggestion};
 use crate::information_schema;
 use crate::name::TableName;
-use crate::source::{Context, Resolved, Source, TableEntry};
+use crate::policy::{Governed, Policies};
+use crate::source::{Context, Principal, Resolved, Source, TableEntry};
 use crate::tables::Tables;
 
 /// How many tables of one statement are resolved at once.
@@ -20,6 +21,8 @@ pub struct Catalogs {
     sources: RwLock<BTreeMap<String, Arc<dyn Source>>>,
     /// Those that statements may write to.
     writable: RwLock<BTreeSet<String>>,
+    /// Who may do what with them; everybody everything where there is none.
+    policies: OnceLock<Arc<Policies>>,
 }
 
 /// A table that a statement names.
@@ -41,10 +44,21 @@ impl Wanted {
 }
 
 impl Catalogs {
+    /// Puts every source that is registered from now on behind a policy.
+    pub fn govern(&self, policies: Arc<Policies>) {
+        // There is one for the whole life of the process; what it says may change.
+        let _ = self.policies.set(policies);
+    }
+
     /// Registers a source under a name, in place of an earlier one.
     pub fn register(&self, name: impl Into<String>, source: Arc<dyn Source>) {
+        let name = name.into();
+        let source = match self.policies.get() {
+            Some(policies) => Arc::new(Governed::new(source, &*name, Arc::clone(policies))),
+            None => source,
+        };
         // The map is whole after every single insert, so a panic elsewhere cannot have left it broken.
-        self.sources.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.into(), source);
+        self.sources.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name, source);
     }
 
     /// Lets statements write to a catalog.
@@ -66,12 +80,12 @@ impl Catalogs {
         let mut sources = self.sources.read().unwrap_or_else(PoisonError::into_inner).clone();
         sources.extend(by);
         let writable = self.writable.read().unwrap_or_else(PoisonError::into_inner).clone();
-        Self { sources: RwLock::new(sources), writable: RwLock::new(writable) }
+        Self { sources: RwLock::new(sources), writable: RwLock::new(writable), policies: self.policies.clone() }
     }
 
-    /// The names of all catalogs, sorted.
-    pub fn names(&self) -> Vec<String> {
-        self.all().into_iter().map(|(name, _)| name).collect()
+    /// The names of the catalogs that a principal sees, sorted.
+    pub fn names(&self, principal: &Principal) -> Vec<String> {
+        self.all().into_iter().filter(|(_, source)| source.is_visible(principal)).map(|(name, _)| name).collect()
     }
 
     /// All catalogs with their names, sorted.
@@ -80,19 +94,19 @@ impl Catalogs {
         sources.iter().map(|(name, source)| (name.clone(), Arc::clone(source))).collect()
     }
 
-    /// The source behind a catalog. Errors: `NotFound` with the nearest name.
-    pub fn source(&self, name: &str) -> Result<Arc<dyn Source>> {
+    /// The source behind a catalog, for who sees it. Errors: `NotFound` with the nearest name.
+    pub fn source(&self, principal: &Principal, name: &str) -> Result<Arc<dyn Source>> {
         let sources = self.sources.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(source) = sources.get(name) {
+        if let Some(source) = sources.get(name).filter(|source| source.is_visible(principal)) {
             return Ok(Arc::clone(source));
         }
-        let known: Vec<&str> = sources.keys().map(String::as_str).collect();
-        Err(missing("catalog", name, &known))
+        let known = sources.iter().filter(|(_, source)| source.is_visible(principal)).map(|(name, _)| name.as_str());
+        Err(missing("catalog", name, &known.collect::<Vec<_>>()))
     }
 
     /// The schemas of a catalog, `information_schema` among them, sorted.
     pub async fn schemas(&self, cx: &Context, catalog: &str) -> Result<Vec<String>> {
-        let mut schemas = cx.run(self.source(catalog)?.schemas(cx)).await?;
+        let mut schemas = cx.run(self.source(&cx.principal, catalog)?.schemas(cx)).await?;
         schemas.push(information_schema::NAME.to_owned());
         schemas.sort();
         schemas.dedup();
@@ -101,7 +115,7 @@ impl Catalogs {
 
     /// The tables of a schema, sorted by name.
     pub async fn tables(&self, cx: &Context, catalog: &str, schema: &str) -> Result<Vec<TableEntry>> {
-        let source = self.source(catalog)?;
+        let source = self.source(&cx.principal, catalog)?;
         if schema == information_schema::NAME {
             return Ok(information_schema::tables());
         }
@@ -110,7 +124,7 @@ impl Catalogs {
 
     /// One table. Errors: `NotFound` with the nearest catalog, schema or table name.
     pub async fn table(self: &Arc<Self>, cx: &Context, name: &TableName) -> Result<Resolved> {
-        let source = self.source(&name.catalog)?;
+        let source = self.source(&cx.principal, &name.catalog)?;
         if name.schema == information_schema::NAME {
             return match information_schema::table(self, cx, &name.catalog, &name.table) {
                 Some(table) => Ok(table),
@@ -149,7 +163,7 @@ impl Catalogs {
     async fn resolve_one(self: &Arc<Self>, cx: &Context, places: Vec<TableName>) -> Result<(TableName, Resolved)> {
         let mut missing = None;
         for name in places {
-            if missing.is_some() && self.source(&name.catalog).is_err() {
+            if missing.is_some() && self.source(&cx.principal, &name.catalog).is_err() {
                 continue;
             }
             match self.table(cx, &name).await {

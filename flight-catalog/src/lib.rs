@@ -10,6 +10,7 @@ pub mod information_schema;
 pub mod ipc;
 pub mod name;
 pub mod options;
+pub mod policy;
 pub mod quantity;
 pub mod source;
 pub mod sql;

@@ -25,6 +25,11 @@ pub trait Source: Debug + Send + Sync {
     /// What this connector declares about itself.
     fn spec(&self) -> &'static Spec;
 
+    /// Whether a principal may know that it is there.
+    fn is_visible(&self, _principal: &Principal) -> bool {
+        true
+    }
+
     /// Whether the source answers now. Errors: [`Kind::Unavailable`](crate::Kind), [`Kind::Unauthenticated`](crate::Kind).
     async fn ping(&self, cx: &Context) -> Result<()>;
 
@@ -36,6 +41,11 @@ pub trait Source: Debug + Send + Sync {
 
     /// One table, pinned to the version it names. Errors: `NotFound` for a schema or table that is not there.
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved>;
+
+    /// Whether who asks may write to a table, there or not. Errors: `Denied`.
+    fn check_write(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<()> {
+        Ok(())
+    }
 
     /// The schema of a statement in the source's own SQL. Requires [`Capabilities::native`].
     async fn native_describe(&self, _cx: &Context, _sql: &str) -> Result<SchemaRef> {

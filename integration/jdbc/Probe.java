@@ -73,7 +73,7 @@ public final class Probe {
             case "writes" -> writes(connection);
             case "transactions" -> transactions(connection, other);
             case "metadata" -> metadata(connection.getMetaData());
-            case "cancel" -> print("cancel", cancel(connection, rest.get(0)));
+            case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1))));
             case "load" -> print("load", Load.run(rest));
             default -> throw new IllegalArgumentException(command);
         }
@@ -310,8 +310,15 @@ public final class Probe {
     }
 
     /** Cancels a statement from another thread once its first row is there, and runs another on the same connection. */
-    private static Object cancel(Connection connection, String sql) throws SQLException {
-        String said = null;
+    private static Object cancel(Connection connection, String sql, int times) throws SQLException {
+        List<Object> said = new ArrayList<>();
+        for (int i = 0; i < times; i++) {
+            said.add(cancel(connection, sql));
+        }
+        return map("said", said, "after", query(connection, "select 1").get("rows"));
+    }
+
+    private static String cancel(Connection connection, String sql) throws SQLException {
         try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
             rows.next();
             statement.cancel();
@@ -319,11 +326,10 @@ public final class Probe {
             while (rows.next()) {
                 seen++;
             }
-            said = "read to the end: " + seen;
+            return "read to the end: " + seen;
         } catch (SQLException error) {
-            said = "cancelled";
+            return "cancelled";
         }
-        return map("said", said, "after", query(connection, "select 1").get("rows"));
     }
 
     private static Object invoke(Method method, Object on) throws Exception {

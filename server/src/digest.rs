@@ -14,13 +14,14 @@ use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{
     Distinct, Expr, Join, LogicalPlan, Signature, Subquery, TableScan, Volatility, WindowFunctionDefinition,
 };
+use nexus_flight_catalog::policy::{Guarded, Mark};
 use nexus_flight_catalog::{TableName, Version};
 use ring::digest::{Context, SHA256};
 
 use crate::plan::Planned;
 
 /// Changes when the encoding does.
-const ENCODING: &[u8] = b"plan/3";
+const ENCODING: &[u8] = b"plan/4";
 
 /// What an answer is kept under.
 pub type Digest = [u8; 32];
@@ -179,6 +180,14 @@ impl Encoder<'_> {
             Version::Pinned(version) => self.text(version),
             Version::Unknown if (self.unversioned)(name) => self.text(""),
             Version::Unknown => return Err(NoDigest::UnknownVersion),
+        }
+        match table.provider.as_any().downcast_ref::<Guarded>().map(Guarded::mark) {
+            None => self.flag(false),
+            Some(Mark::Same(what)) => {
+                self.flag(true);
+                self.text(what);
+            }
+            Some(Mark::Volatile) => return Err(NoDigest::Volatile),
         }
         // A source may infer another schema from the same files.
         self.list(scan.projected_schema.fields().iter(), |encoder, field| {

@@ -11,7 +11,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::sql::parser::ExplainStatement;
 use nexus_flight_catalog::quantity::Size;
-use nexus_flight_catalog::{Catalogs, Result, Tables, Version};
+use nexus_flight_catalog::{Catalogs, Principal, Result, Tables, Version};
 
 /// What is to be told of a statement, and what is known so far.
 #[derive(Debug)]
@@ -44,9 +44,9 @@ impl Explain {
     }
 
     /// Takes down the tables, with where each comes from and in which version.
-    pub fn reads(&mut self, tables: &Tables, catalogs: &Catalogs) {
+    pub fn reads(&mut self, tables: &Tables, catalogs: &Catalogs, principal: &Principal) {
         let line = |(name, table): (&nexus_flight_catalog::TableName, &nexus_flight_catalog::Resolved)| {
-            let kind = catalogs.source(&name.catalog).map_or("made by the gateway", |source| source.spec().kind);
+            let kind = catalogs.source(principal, &name.catalog).map_or("made by the gateway", |source| source.spec().kind);
             match &table.version {
                 Version::Pinned(version) => format!("{name}: {kind}, version {version}"),
                 Version::Unknown => format!("{name}: {kind}, of unknown version"),

@@ -1,5 +1,6 @@
 //! The running gateway: what all protocols share, put together from the configuration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use nexus_flight_catalog::error::list;
 use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result, Spec};
 
 use crate::bounds;
-use crate::config::Config;
+use crate::config::{Config, policies};
 use crate::plan::Planner;
 use crate::query::Execute;
 use crate::seal::Seal;
@@ -49,14 +50,6 @@ impl Gateway {
     /// Errors: `Invalid` with the file and line of the option that is wrong.
     pub fn new(config: &Config, workers: Workers) -> Result<Arc<Self>> {
         let catalogs = Arc::new(Catalogs::default());
-        for (name, catalog) in &config.catalogs {
-            let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
-            catalogs.register(name, source.map_err(|error| config.locate(error))?);
-            if catalog.writable {
-                check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
-                catalogs.allow_writes(name);
-            }
-        }
         let pool = GreedyMemoryPool::new(config.limits.memory.bytes());
         let pool = TrackConsumersPool::new(pool, NAMED_CONSUMERS.try_into().unwrap_or(std::num::NonZeroUsize::MIN));
         // Footers are not kept: DataFusion keeps them by path alone, and two stores may hold different files of one path.
@@ -69,6 +62,17 @@ impl Gateway {
         let temporaries = Arc::new(Temporaries::new(limits.temporary, lives));
         let planner = Planner::new(Arc::clone(&catalogs), schema.clone(), Arc::clone(&temporaries), runtime, caps, most)?;
         let planner = Arc::new(planner);
+        if let Some(policy) = &config.policy {
+            catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), &workers.0)?);
+        }
+        for (name, catalog) in &config.catalogs {
+            let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
+            catalogs.register(name, source.map_err(|error| config.locate(error))?);
+            if catalog.writable {
+                check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
+                catalogs.allow_writes(name);
+            }
+        }
         let stack = stack::build(config, Arc::clone(&planner), workers);
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
@@ -88,10 +92,11 @@ impl Gateway {
     /// Asks all configured sources at once whether they answer. Gives an error for each that does not, with the file and line
     /// of what is wrong, or of its catalog.
     pub async fn unreachable(&self, config: &Config) -> Vec<Error> {
+        let all: BTreeMap<_, _> = self.catalogs.all().into_iter().collect();
         let ping = async |name: &String| {
             let mut cx = Context::new(Principal::anonymous());
             cx.deadline = Some(Instant::now() + ANSWERS_WITHIN);
-            let source = self.catalogs.source(name)?;
+            let source = all.get(name).ok_or_else(|| Error::internal("a configured catalog is not there"))?;
             cx.run(source.ping(&cx)).await.map_err(|error| match error.kind() {
                 Kind::Timeout => Error::new(Kind::Timeout, format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
                 _ => error,

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod plans;
 pub mod printable;
 pub mod query;
+pub mod reload;
 pub mod rewrite;
 pub mod route;
 pub mod seal;

@@ -185,7 +185,7 @@ impl Planner {
             TableName::new(&*query.session.catalog, &*query.session.schema, &*ingest.table)
         };
         let catalogs = self.catalogs_of(&query, vec![name.catalog.clone()]).await?;
-        let source = target_source(&catalogs, &name)?;
+        let source = target_source(&catalogs, &query.cx, &name)?;
         let there = perhaps(catalogs.table(&query.cx, &name)).await?;
         let (plan, write) = ingested(ingest, name, source, there.as_ref())?;
         check_transaction(&query, &write).await?;
@@ -294,7 +294,7 @@ impl Planner {
         let parameters = parameters(&plan)?;
         if let Some(explain) = &mut explain {
             clock.end("planning");
-            explain.reads(&tables, &catalogs);
+            explain.reads(&tables, &catalogs, &query.cx.principal);
             explain.clock = clock;
         }
         let comes_again = explain.is_none() && !is_show && !is_write(&plan);

@@ -115,7 +115,7 @@ impl Open {
             return Err(not_open());
         }
         for name in names {
-            let Ok(source) = catalogs.source(&name) else { continue };
+            let Ok(source) = catalogs.source(&cx.principal, &name) else { continue };
             if parts.begun.contains_key(&name) || !source.spec().capabilities.transactions {
                 continue;
             }

@@ -114,7 +114,7 @@ impl Names<'_> {
         let written = TableName::resolve(reference, &self.session.catalog, &self.session.schema);
         let TableReference::Partial { schema: first, table } = reference else { return Ok(written) };
         // `a.b` is in the schema `a` here, or else in the catalog `a`.
-        if self.catalogs.source(first).is_err() {
+        if self.catalogs.source(&self.cx.principal, first).is_err() {
             return Ok(written);
         }
         let schemas = self.catalogs.schemas(self.cx, &written.catalog).await?;
@@ -130,7 +130,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             let Some((name, version)) = names.there(&table_name) else {
                 return Err(Error::internal(format!("the table {table_name} was not resolved")));
             };
-            let source = target_source(names.catalogs, name)?;
+            let source = target_source(names.catalogs, names.cx, name)?;
             let (rows, action) = dml(op, Arc::unwrap_or_clone(input), name, version, source.as_ref())?;
             Ok((rows, Write { name: name.clone(), source, action }))
         }
@@ -139,7 +139,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
                 true => temporary_name(&create.name)?,
                 false => names.name(&create.name).await?,
             };
-            let source = target_source(names.catalogs, &name)?;
+            let source = target_source(names.catalogs, names.cx, &name)?;
             let (rows, action) = created(create, &name)?;
             Ok((rows, Write { name, source, action }))
         }
@@ -150,7 +150,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
                 _ => Action::Drop,
             };
             let name = names.name(&drop.name).await?;
-            let source = target_source(names.catalogs, &name)?;
+            let source = target_source(names.catalogs, names.cx, &name)?;
             Ok((nothing(), Write { name, source, action }))
         }
         LogicalPlan::Ddl(ddl) => Err(not_offered(ddl.name())),
@@ -174,8 +174,8 @@ fn temporary_name(reference: &TableReference) -> Result<TableName> {
 
 /// The source behind a table that is to be written. Errors: `Denied` where the catalog is read-only, `Unsupported` where its
 /// kind takes no rows.
-pub fn target_source(catalogs: &Catalogs, name: &TableName) -> Result<Arc<dyn Source>> {
-    let source = catalogs.source(&name.catalog)?;
+pub fn target_source(catalogs: &Catalogs, cx: &Context, name: &TableName) -> Result<Arc<dyn Source>> {
+    let source = catalogs.source(&cx.principal, &name.catalog)?;
     if name.schema == information_schema::NAME {
         return Err(Error::unsupported("information_schema cannot be written: it is made of what is there"));
     }
@@ -183,6 +183,7 @@ pub fn target_source(catalogs: &Catalogs, name: &TableName) -> Result<Arc<dyn So
         return Err(source.spec().refusal("writing (ingest)"));
     }
     catalogs.check_writable(&name.catalog)?;
+    source.check_write(cx, &name.schema, &name.table)?;
     Ok(source)
 }
 

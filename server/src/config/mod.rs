@@ -4,6 +4,7 @@
 mod broken;
 mod check;
 mod load;
+mod policy;
 mod schema;
 mod settings;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use nexus_flight_catalog::quantity::Size;
+pub use policy::policies;
 pub use schema::json_schema;
 pub use settings::Setting;
 pub use values::{Listen, Period, TicketKey};
@@ -39,6 +41,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who may come in.
     pub auth: Auth,
+    /// Who may do what; without it all who come in may do everything.
+    pub policy: Option<PolicyFile>,
     /// The sealed values that clients carry between calls.
     pub tickets: Tickets,
     /// Bounds that hold for everybody.
@@ -130,6 +134,14 @@ pub struct User {
     #[serde(serialize_with = "masked")]
     #[schemars(with = "String")]
     pub password_hash: SecretString,
+}
+
+/// `[policy]`: who may do what.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// The file with the rules, which is read again when it changes; a relative path starts at the folder of this file.
+    pub file: PathBuf,
 }
 
 /// `[tickets]`: the sealed values that clients carry between calls.

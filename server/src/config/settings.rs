@@ -30,6 +30,9 @@ impl Config {
             self.section(&mut settings, "tls", tls);
         }
         self.section(&mut settings, "auth", &self.auth);
+        if let Some(policy) = &self.policy {
+            self.section(&mut settings, "policy", policy);
+        }
         self.section(&mut settings, "tickets", &self.tickets);
         self.section(&mut settings, "limits", &self.limits);
         self.section(&mut settings, "cache", &self.cache);

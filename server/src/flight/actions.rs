@@ -232,7 +232,7 @@ async fn set_options(
 
 fn set_catalog(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
     let catalog = text(value)?.unwrap_or_else(|| service.sessions.start().catalog);
-    service.catalogs.source(&catalog).map_err(|_| OptionErrorValue::InvalidValue)?;
+    service.catalogs.source(&caller.principal, &catalog).map_err(|_| OptionErrorValue::InvalidValue)?;
     caller.session.catalog = catalog;
     Ok(())
 }

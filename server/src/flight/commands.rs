@@ -48,7 +48,7 @@ impl Metadata {
         command: &Command,
     ) -> Result<Option<RecordBatch>> {
         Ok(Some(match command {
-            Command::CommandGetCatalogs(command) => metadata::catalogs(catalogs, command)?,
+            Command::CommandGetCatalogs(command) => metadata::catalogs(catalogs, cx, command)?,
             Command::CommandGetDbSchemas(command) => metadata::db_schemas(catalogs, cx, command).await?,
             Command::CommandGetTables(command) => metadata::tables(catalogs, cx, profile, command).await?,
             Command::CommandGetTableTypes(command) => metadata::table_types(command)?,

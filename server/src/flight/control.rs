@@ -29,9 +29,12 @@ pub enum Control {
 impl Control {
     /// What a text says, where it is such a statement. Errors: `Invalid`, `Unsupported` for a form that is not offered.
     pub fn of(text: &str, caps: &Caps) -> Result<Option<Self>> {
-        let first = text.trim_start().split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or_default();
+        let text = text.trim_start();
+        // What comes after a comment only a parser knows.
+        let is_comment = text.starts_with("--") || text.starts_with("/*");
+        let first = text.split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or_default();
         let words = ["abort", "begin", "commit", "end", "release", "rollback", "savepoint", "start"];
-        if !words.iter().any(|word| first.eq_ignore_ascii_case(word)) {
+        if !is_comment && !words.iter().any(|word| first.eq_ignore_ascii_case(word)) {
             return Ok(None);
         }
         let Parsed::Statement(parsed) = statement::parse(text, caps)?.statement else { return Ok(None) };
@@ -125,10 +128,12 @@ mod tests {
             ("SAVEPOINT S", Control::Savepoint("s".into())),
             ("release savepoint \"S\"", Control::Release("S".into())),
             ("ROLLBACK TO SAVEPOINT s", Control::RollbackTo("s".into())),
+            ("/* a /* tool */ */ BEGIN", Control::Begin),
+            ("-- from a tool\n\n COMMIT -- now", Control::Commit),
         ] {
             assert_eq!(of(text).unwrap(), Some(control), "{text}");
         }
-        for text in ["SELECT 1", "", "beginning", "INSERT INTO begin VALUES (1)"] {
+        for text in ["SELECT 1", "", "beginning", "INSERT INTO begin VALUES (1)", "/* BEGIN */ SELECT 1", "-- COMMIT"] {
             assert_eq!(of(text).unwrap_or(None), None, "{text}");
         }
     }

@@ -35,9 +35,9 @@ pub fn catalogs_schema() -> SchemaRef {
 }
 
 /// All catalogs, by name.
-pub fn catalogs(catalogs: &Catalogs, _command: &CommandGetCatalogs) -> Result<RecordBatch> {
+pub fn catalogs(catalogs: &Catalogs, cx: &Context, _command: &CommandGetCatalogs) -> Result<RecordBatch> {
     let mut builder = GetCatalogsBuilder::new();
-    for name in catalogs.names() {
+    for name in catalogs.names(&cx.principal) {
         builder.append(name);
     }
     builder.build().map_err(own_fault)
@@ -52,7 +52,7 @@ pub fn db_schemas_schema() -> SchemaRef {
 pub async fn db_schemas(catalogs: &Catalogs, cx: &Context, command: &CommandGetDbSchemas) -> Result<RecordBatch> {
     let pattern = command.db_schema_filter_pattern.as_deref();
     let mut builder = GetDbSchemasBuilder::new(None::<String>, None::<String>);
-    for catalog in wanted_catalogs(catalogs, command.catalog.as_deref()) {
+    for catalog in wanted_catalogs(catalogs, cx, command.catalog.as_deref()) {
         for schema in wanted_schemas(catalogs, cx, &catalog, command.catalog.is_some(), pattern).await? {
             builder.append(&catalog, schema);
         }
@@ -89,7 +89,7 @@ pub async fn tables(
     command: &CommandGetTables,
 ) -> Result<RecordBatch> {
     let mut listed = Vec::new();
-    for catalog in wanted_catalogs(catalogs, command.catalog.as_deref()) {
+    for catalog in wanted_catalogs(catalogs, cx, command.catalog.as_deref()) {
         let named = command.catalog.is_some();
         let schemas = wanted_schemas(catalogs, cx, &catalog, named, command.db_schema_filter_pattern.as_deref()).await?;
         for schema in schemas {
@@ -153,8 +153,8 @@ async fn table_schemas(
 }
 
 /// The catalogs of a filter: all without one; "" asks for what has no catalog, and here everything has one.
-fn wanted_catalogs(catalogs: &Catalogs, filter: Option<&str>) -> Vec<String> {
-    let mut names = catalogs.names();
+fn wanted_catalogs(catalogs: &Catalogs, cx: &Context, filter: Option<&str>) -> Vec<String> {
+    let mut names = catalogs.names(&cx.principal);
     names.retain(|name| filter.is_none_or(|filter| filter == name));
     names
 }

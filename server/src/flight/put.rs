@@ -27,7 +27,12 @@ use crate::temporary;
 /// Takes what a caller puts.
 pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming<FlightData>) -> Result<PutResult> {
     let none = || Error::invalid("the stream has no descriptor").with_hint("put the command into the first message");
-    let first = messages.try_next().await.map_err(broken)?.ok_or_else(none)?;
+    let empty = || {
+        Error::invalid("the client sent nothing: neither a command nor rows").with_hint(
+            "send the schema of the rows at least; some drivers send nothing where there is no batch, so give them an empty one",
+        )
+    };
+    let first = messages.try_next().await.map_err(broken)?.ok_or_else(empty)?;
     match command(first.flight_descriptor.as_ref().ok_or_else(none)?)? {
         Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) => {
             let prepared = prepared(service, caller, &handle)?;

@@ -77,7 +77,7 @@ impl Service {
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller> {
         let caller = Caller::new(request.metadata(), request.extensions(), &self.sessions).await?;
         if request.metadata().contains_key(caller::CATALOG) {
-            self.catalogs.source(&caller.session.catalog)?;
+            self.catalogs.source(&caller.principal, &caller.session.catalog)?;
         }
         Ok(caller)
     }
@@ -146,9 +146,15 @@ impl Service {
         if statement.substrait.is_some() { Ok(None) } else { Control::of(&statement.text, &self.caps) }
     }
 
-    async fn flight_info(&self, caller: &mut Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+    /// What a command gives. One that writes does so here, unless it is `polled`. Errors: `Unsupported` for such a one.
+    async fn flight_info(&self, caller: &mut Caller, descriptor: FlightDescriptor, polled: bool) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
+        let writes = || {
+            // A client polls again where an answer was lost on its way: nothing may come of that.
+            Err(Error::unsupported("a statement that writes is not polled for").with_hint("execute it by GetFlightInfo or DoPut"))
+        };
         let (schema, endpoints) = match self.statement(caller, &command)? {
+            Some(statement) if polled && self.control_of(&statement)?.is_some() => return writes(),
             Some(statement) if self.control(caller, &statement).await? => {
                 let schema = count_schema();
                 let ticket = self.ticket(caller, statement, &schema, Some(0))?;
@@ -157,6 +163,9 @@ impl Service {
             Some(statement) => {
                 let query = self.query(caller, &statement)?;
                 let Description { schema, is_update, parts, .. } = self.execute.describe(&query).await?;
+                if polled && is_update {
+                    return writes();
+                }
                 // Here and not when the rows are fetched: many a client never fetches them, or more than once.
                 let affected = if is_update { Some(self.execute.execute(query).await?.affected().await?) } else { None };
                 let mut ticket = self.ticket(caller, statement, &schema, affected)?;
@@ -323,7 +332,7 @@ impl FlightService for Service {
         respond(
             async {
                 let mut caller = self.caller(&request).await?;
-                let info = self.flight_info(&mut caller, request.into_inner()).await?;
+                let info = self.flight_info(&mut caller, request.into_inner(), false).await?;
                 caller.greet(Response::new(info))
             }
             .await,
@@ -378,7 +387,7 @@ impl FlightService for Service {
         respond(
             async {
                 let mut caller = self.caller(&request).await?;
-                let info = self.flight_info(&mut caller, request.into_inner()).await?;
+                let info = self.flight_info(&mut caller, request.into_inner(), true).await?;
                 // Complete, so there is nothing to ask for again.
                 let poll = PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
                 caller.greet(Response::new(poll))

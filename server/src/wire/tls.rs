@@ -1,13 +1,11 @@
 //! TLS for both ports: the certificate and its key, read again when their files change.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_flight_catalog::{Error, Place, Result};
-use ring::digest::{SHA256, digest};
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -18,13 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config;
+use crate::reload::{self, Seen};
 
-/// How often the files are looked at.
-const LOOKED_AT: Duration = Duration::from_secs(1);
 /// A handshake that is not done by then is given up.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The most that is read of a file.
-const LARGEST_FILE: u64 = 1 << 20;
 /// What both ports speak over TLS (RFC 7301): gRPC is HTTP/2, and HTTP clients take either.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -41,17 +36,16 @@ struct Files {
     key: PathBuf,
 }
 
-/// What the files held when they were last read: enough to see that they have changed.
-type Seen = [u8; 32];
-
 impl Tls {
     /// Reads the files, relative to `base`, and goes on looking at them for as long as this is in use. One that breaks later leaves the
     /// certificate as it was. Errors: `Invalid` with the key of the configuration and what is wrong with its file.
     pub fn open(tls: &config::Tls, base: &Path) -> Result<Self> {
         let files = Files { certificate: base.join(&tls.certificate), key: base.join(&tls.key) };
-        let read = files.read()?;
-        let (sender, current) = watch::channel(read.config()?);
-        tokio::spawn(follow(files, read.seen(), sender));
+        let pair = files.read()?;
+        let (sender, current) = watch::channel(pair.config()?);
+        let read = move || files.read().map(|pair| (pair.seen(), pair));
+        let take = move |pair: Pair| pair.config().map(|config| sender.send(config).is_ok());
+        tokio::spawn(reload::follow("tls", pair.seen(), read, take));
         Ok(Self { current })
     }
 
@@ -60,33 +54,6 @@ impl Tls {
         let config = Arc::clone(&self.current.borrow());
         let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream));
         handshake.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")))
-    }
-}
-
-/// Takes over what the files come to hold.
-async fn follow(files: Files, mut seen: Seen, sender: watch::Sender<Arc<ServerConfig>>) {
-    loop {
-        tokio::select! {
-            () = sender.closed() => return,
-            () = tokio::time::sleep(LOOKED_AT) => {}
-        }
-        let read = files.read();
-        let now = read.as_ref().map_or([0; 32], Pair::seen);
-        if now == seen {
-            continue;
-        }
-        // Each state is told once: the two files are seldom replaced in the same moment.
-        seen = now;
-        match read.and_then(|read| read.config()) {
-            Ok(config) => {
-                sender.send_replace(config);
-                tracing::info!("the certificate was read again: new connections get the new one");
-            }
-            Err(error) => {
-                metrics::counter!("nexus_reload_failures_total", "what" => "tls").increment(1);
-                tracing::warn!(%error, "the changed certificate cannot be used, and the one before stays");
-            }
-        }
     }
 }
 
@@ -106,10 +73,7 @@ impl Files {
 
 impl Pair {
     fn seen(&self) -> Seen {
-        let whole = [digest(&SHA256, &self.certificate), digest(&SHA256, &self.key)];
-        let mut seen = [0; 32];
-        seen.copy_from_slice(digest(&SHA256, &whole.each_ref().map(AsRef::<[u8]>::as_ref).concat()).as_ref());
-        seen
+        reload::seen(&[&self.certificate, &self.key])
     }
 
     fn config(&self) -> Result<Arc<ServerConfig>> {
@@ -144,13 +108,6 @@ impl Pair {
 }
 
 fn read(of: &str, path: &Path) -> Result<Vec<u8>> {
-    let wrong =
-        |reason: String| Error::invalid(format!("{} cannot be read: {reason}", path.display())).at(Place::Key(of.to_owned()));
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
-    read.map_err(|error| wrong(error.to_string()))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(wrong("it is larger than 1 MiB".to_owned()));
-    }
-    Ok(bytes)
+    reload::read(path)
+        .map_err(|reason| Error::invalid(format!("{} cannot be read: {reason}", path.display())).at(Place::Key(of.to_owned())))
 }

@@ -12,6 +12,7 @@ mod limits;
 mod names;
 mod parameters;
 mod plans;
+mod policy;
 mod refusals;
 mod types;
 mod writes;

@@ -168,8 +168,8 @@ async fn references(
 /// The wanted tables of sources that know keys, by name. What cannot be opened has no keys to show.
 async fn opened(catalogs: &Arc<Catalogs>, cx: &Context, wanted: Wanted<'_>) -> Result<Vec<(TableName, Resolved)>> {
     let mut names = Vec::new();
-    for catalog in wanted_catalogs(catalogs, wanted.catalog) {
-        if !catalogs.source(&catalog)?.spec().capabilities.keys {
+    for catalog in wanted_catalogs(catalogs, cx, wanted.catalog) {
+        if !catalogs.source(&cx.principal, &catalog)?.spec().capabilities.keys {
             continue;
         }
         let named = wanted.catalog.is_some();

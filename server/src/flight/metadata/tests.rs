@@ -133,7 +133,7 @@ async fn names(command: CommandGetTables) -> Vec<String> {
 #[tokio::test]
 async fn catalogs_and_schemas_are_listed() {
     let (all, _, cx) = shop();
-    let batch = catalogs(&all, &CommandGetCatalogs {}).unwrap();
+    let batch = catalogs(&all, &cx, &CommandGetCatalogs {}).unwrap();
     assert_eq!(batch.schema(), catalogs_schema());
     assert_eq!(lines(&batch), ["closed", "shop"]);
 

@@ -1,0 +1,293 @@
+//! Who may do what: ordered rules over tables and columns. The first that fits decides, and what no rule fits is denied.
+//!
+//! A policy stands around a source ([`Governed`]), so that no way into the source goes past it.
+
+mod governed;
+mod guard;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::execution::context::SessionState;
+use regex::Regex;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::name::TableName;
+use crate::source::Principal;
+
+pub use governed::Governed;
+pub use guard::{Guarded, Mark};
+
+/// A policy as it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyText {
+    /// The members of each group.
+    pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// The rules, in the order in which they are tried.
+    pub rules: Vec<RuleText>,
+}
+
+/// A rule as it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleText {
+    /// The users that it is about; with `groups` absent too, everybody.
+    pub users: Option<BTreeSet<String>>,
+    /// The groups that it is about.
+    pub groups: Option<BTreeSet<String>>,
+    /// The tables, as `catalog.schema.table`, where `*` stands for any text and `?` for any character.
+    pub tables: Vec<String>,
+    /// The columns; all where there is none.
+    pub columns: Option<BTreeSet<String>>,
+    /// What is allowed; nothing denies.
+    pub allow: BTreeSet<Action>,
+    /// The rows that can be seen: a condition in SQL on the columns of the table, where `$user` is who asks.
+    pub filter: Option<String>,
+    /// What is seen in place of a column's values: an expression in SQL, by column.
+    pub masks: BTreeMap<String, String>,
+}
+
+/// What can be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// To see a table and its rows.
+    Read,
+    /// To make, fill, change and drop a table.
+    Write,
+}
+
+/// A policy that is in force.
+#[derive(Debug)]
+pub struct Policy {
+    groups: BTreeMap<String, BTreeSet<String>>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    text: RuleText,
+    tables: Vec<Pattern>,
+}
+
+/// What a principal sees of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing: it is as if it were not there.
+    Nothing,
+    /// All of it.
+    Everything,
+    /// Some of its columns, and the rows that meet all conditions.
+    Part {
+        /// The columns by position, with what is seen in their place.
+        columns: Vec<(usize, Option<String>)>,
+        /// The conditions.
+        filters: Vec<String>,
+    },
+}
+
+impl Policy {
+    /// A policy of rules. Errors: `Invalid` with the number of the rule, from 1, and what is wrong with it.
+    pub fn new(text: PolicyText) -> Result<Self> {
+        let rules = text.rules.into_iter().zip(1..).map(|(rule, number)| {
+            let wrong = |what: String| Error::invalid(format!("rule {number}: {what}"));
+            if let Some(group) = rule.groups.iter().flatten().find(|group| !text.groups.contains_key(*group)) {
+                return Err(wrong(format!("there is no group \"{group}\"")).with_hint("list its members under [groups]"));
+            }
+            if rule.tables.is_empty() {
+                return Err(wrong("it names no tables".to_owned()).with_hint("write tables = [\"*.*.*\"] for all of them"));
+            }
+            if !rule.allow.contains(&Action::Read) && (rule.filter.is_some() || !rule.masks.is_empty()) {
+                return Err(wrong("a filter or a mask is of no use where reading is not allowed".to_owned())
+                    .with_hint("add allow = [\"read\"]"));
+            }
+            let covers = |column: &String| rule.columns.as_ref().is_none_or(|columns| columns.contains(column));
+            if let Some(column) = rule.masks.keys().find(|column| !covers(column)) {
+                return Err(wrong(format!("it masks \"{column}\", which is not one of its columns")));
+            }
+            let tables = rule.tables.iter().map(|pattern| Pattern::new(pattern).map_err(wrong)).collect::<Result<_>>()?;
+            Ok(Rule { text: rule, tables })
+        });
+        let rules = rules.collect::<Result<_>>()?;
+        Ok(Self { groups: text.groups, rules })
+    }
+
+    /// What a principal sees of a table with these columns.
+    pub fn sight<'a>(&self, principal: &Principal, name: &TableName, columns: impl Iterator<Item = &'a str>) -> Sight {
+        let rules: Vec<&Rule> = self.about(principal).filter(|rule| rule.fits(name)).collect();
+        let (mut seen, mut filters, mut is_whole) = (Vec::new(), Vec::new(), true);
+        for (at, column) in columns.enumerate() {
+            let Some(rule) = rules.iter().find(|rule| rule.covers(column)).filter(|rule| rule.allows(Action::Read)) else {
+                is_whole = false;
+                continue;
+            };
+            let mask = rule.text.masks.get(column).cloned();
+            is_whole &= mask.is_none() && rule.text.filter.is_none();
+            seen.push((at, mask));
+            filters.extend(rule.text.filter.iter().filter(|filter| !filters.contains(*filter)).cloned().collect::<Vec<_>>());
+        }
+        match (is_whole, seen.is_empty()) {
+            // A table without columns is seen as a whole or not.
+            (true, true) if !self.lists(principal, name) => Sight::Nothing,
+            (true, _) => Sight::Everything,
+            (false, true) => Sight::Nothing,
+            (false, false) => Sight::Part { columns: seen, filters },
+        }
+    }
+
+    /// Whether a principal finds a table in a list, whose columns are not known there: some of it may be read.
+    pub fn lists(&self, principal: &Principal, name: &TableName) -> bool {
+        let [catalog, schema, table] = [&name.catalog, &name.schema, &name.table].map(String::as_str);
+        self.finds(principal, [Some(catalog), Some(schema), Some(table)], |rule| rule.allows(Action::Read))
+    }
+
+    /// Whether a principal finds a schema in a list: something in it may be read or written.
+    pub fn lists_schema(&self, principal: &Principal, catalog: &str, schema: &str) -> bool {
+        self.finds(principal, [Some(catalog), Some(schema), None], |rule| !rule.text.allow.is_empty())
+    }
+
+    /// Whether a principal finds a catalog in a list: something in it may be read or written.
+    pub fn lists_catalog(&self, principal: &Principal, catalog: &str) -> bool {
+        self.finds(principal, [Some(catalog), None, None], |rule| !rule.text.allow.is_empty())
+    }
+
+    /// Whether some of what has such a name is allowed, by the first of the rules that do not leave it open.
+    fn finds(&self, principal: &Principal, name: [Option<&str>; 3], allowed: impl Fn(&Rule) -> bool) -> bool {
+        for rule in self.about(principal) {
+            match rule.tables.iter().filter_map(|pattern| pattern.covers(name)).max() {
+                None => {}
+                Some(_) if allowed(rule) => return true,
+                Some(Cover::All) if rule.text.columns.is_none() => return false,
+                // What it denies of some columns or tables leaves the others to the next one.
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
+    /// Whether a principal may make, fill, change and drop a table. A rule about some of its columns has to allow it as well.
+    pub fn writes(&self, principal: &Principal, name: &TableName) -> bool {
+        for rule in self.about(principal).filter(|rule| rule.fits(name)) {
+            match (rule.allows(Action::Write), &rule.text.columns) {
+                (false, _) => return false,
+                (true, None) => return true,
+                (true, Some(_)) => {}
+            }
+        }
+        false
+    }
+
+    fn about<'a>(&'a self, principal: &'a Principal) -> impl Iterator<Item = &'a Rule> {
+        let is_member = move |group: &String| self.groups.get(group).is_some_and(|members| members.contains(&*principal.0));
+        self.rules.iter().filter(move |rule| match (&rule.text.users, &rule.text.groups) {
+            (None, None) => true,
+            (users, groups) => {
+                users.as_ref().is_some_and(|users| users.contains(&*principal.0)) || groups.iter().flatten().any(is_member)
+            }
+        })
+    }
+}
+
+impl Rule {
+    fn fits(&self, name: &TableName) -> bool {
+        let name = [&name.catalog, &name.schema, &name.table].map(|part| Some(part.as_str()));
+        self.tables.iter().any(|pattern| pattern.covers(name).is_some())
+    }
+
+    fn covers(&self, column: &str) -> bool {
+        self.text.columns.as_ref().is_none_or(|columns| columns.contains(column))
+    }
+
+    fn allows(&self, action: Action) -> bool {
+        self.text.allow.contains(&action)
+    }
+}
+
+/// `catalog.schema.table`, each with `*` and `?`.
+#[derive(Debug)]
+struct Pattern([Part; 3]);
+
+#[derive(Debug)]
+struct Part {
+    is_any: bool,
+    regex: Regex,
+}
+
+/// How much of a catalog or schema a pattern is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cover {
+    Some,
+    All,
+}
+
+impl Pattern {
+    /// Errors: why it is none.
+    fn new(pattern: &str) -> std::result::Result<Self, String> {
+        let parts = pattern.split('.').map(|part| {
+            let text = regex::escape(part).replace(r"\*", ".*").replace(r"\?", ".");
+            let regex = Regex::new(&format!("^(?s:{text})$")).map_err(|_| format!("\"{pattern}\" is too long for a pattern"))?;
+            Ok(Part { is_any: part == "*", regex })
+        });
+        let parts: Vec<Part> = parts.collect::<std::result::Result<_, String>>()?;
+        let wrong = |_| format!("\"{pattern}\" is not of the form catalog.schema.table");
+        parts.try_into().map(Self).map_err(wrong)
+    }
+
+    /// How much it is about of a table, schema or catalog, whose name has less parts; none where it is about another.
+    fn covers(&self, name: [Option<&str>; 3]) -> Option<Cover> {
+        let mut cover = Cover::All;
+        for (part, name) in self.0.iter().zip(name) {
+            match name {
+                Some(name) if !part.regex.is_match(name) => return None,
+                Some(_) => {}
+                None if part.is_any => {}
+                None => cover = Cover::Some,
+            }
+        }
+        Some(cover)
+    }
+}
+
+/// The policy in force, which may be replaced at any time, and the functions that its expressions can call.
+#[derive(Debug)]
+pub struct Policies {
+    current: RwLock<Arc<Policy>>,
+    state: SessionState,
+}
+
+impl Policies {
+    /// A policy whose expressions are made of the functions of a state. Errors: `Invalid` for an expression that does not parse.
+    pub fn new(policy: Policy, state: SessionState) -> Result<Self> {
+        let policies = Self { current: RwLock::new(Arc::new(policy)), state };
+        policies.check(&policies.current())?;
+        Ok(policies)
+    }
+
+    /// The policy of this moment.
+    pub fn current(&self) -> Arc<Policy> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another in its place. Errors: as [`Policies::new`]; then the one before stays.
+    pub fn replace(&self, policy: Policy) -> Result<()> {
+        self.check(&policy)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        Ok(())
+    }
+
+    fn check(&self, policy: &Policy) -> Result<()> {
+        for (rule, number) in policy.rules.iter().zip(1..) {
+            let expressions = rule.text.filter.iter().chain(rule.text.masks.values());
+            for text in expressions {
+                let dialect = self.state.config_options().sql_parser.dialect;
+                self.state.sql_to_expr(text, &dialect).map_err(|error| {
+                    let error = Error::from(error);
+                    Error::invalid(format!("rule {number}: \"{text}\" is no expression: {}", error.message()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! A table of which a part is seen. Nothing of a statement goes below the guard that could fail or have an effect there: a
+//! hidden row cannot be read from an error, a plan or a count.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::expr::{InList, Placeholder};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, Operator, TableProviderFilterPushDown, TableType, Volatility,
+};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, SendableRecordBatchStream,
+};
+
+use crate::source::Principal;
+
+/// What stands for who asks in an expression of a policy.
+const USER: &str = "$user";
+
+/// What a statement sees of a table.
+#[derive(Debug)]
+pub struct Guarded {
+    inner: Arc<dyn TableProvider>,
+    schema: SchemaRef,
+    /// What is seen in each column, made of those of the table.
+    columns: Vec<Seen>,
+    /// The rows that are seen.
+    filter: Option<Expr>,
+    mark: Mark,
+}
+
+#[derive(Debug)]
+enum Seen {
+    AsItIs(String),
+    Masked(Expr),
+}
+
+/// Tells what is seen of a table from what others see of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// The same for all with the same text.
+    Same(String),
+    /// It hangs on the moment.
+    Volatile,
+}
+
+impl Guarded {
+    /// Columns by position, each with an expression of what is seen in its place, of the rows that meet all conditions. Errors: an
+    /// expression that does not fit the columns of the table.
+    pub fn new(
+        inner: Arc<dyn TableProvider>,
+        seen: &[(usize, Option<String>)],
+        filters: &[String],
+        principal: &Principal,
+        state: &SessionState,
+    ) -> Result<Self> {
+        let whole = inner.schema();
+        let names = DFSchema::try_from(Arc::clone(&whole))?;
+        let expression = |text: &String| -> Result<Expr> {
+            let expr = state.create_logical_expr(text, &names)?;
+            let named = expr.transform(|expr| match expr {
+                Expr::Placeholder(Placeholder { id, .. }) if id == USER => {
+                    Ok(Transformed::yes(Expr::Literal(ScalarValue::from(&*principal.0), None)))
+                }
+                other => Ok(Transformed::no(other)),
+            });
+            Ok(named?.data)
+        };
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for (at, mask) in seen {
+            let field = whole.field(*at);
+            match mask {
+                None => {
+                    fields.push(Arc::new(field.clone()));
+                    columns.push(Seen::AsItIs(field.name().clone()));
+                }
+                Some(mask) => {
+                    let masked = expression(mask)?.cast_to(field.data_type(), &names)?;
+                    fields.push(Arc::new(Field::new(field.name(), field.data_type().clone(), true)));
+                    columns.push(Seen::Masked(masked));
+                }
+            }
+        }
+        let filter = conjunction(filters.iter().map(expression).collect::<Result<Vec<_>>>()?);
+        // What is wrong with an expression is said before any statement is planned over it.
+        let of_policy = columns.iter().filter_map(|seen| match seen {
+            Seen::AsItIs(_) => None,
+            Seen::Masked(expr) => Some(expr),
+        });
+        let mut is_volatile = false;
+        for expr in of_policy.chain(&filter) {
+            state.create_physical_expr(expr.clone(), &names)?;
+            is_volatile |= changes(expr)?;
+        }
+        let mark = match is_volatile {
+            true => Mark::Volatile,
+            false => Mark::Same(format!("{columns:?} {filter:?}")),
+        };
+        Ok(Self { inner, schema: Arc::new(Schema::new(fields)), columns, filter, mark })
+    }
+
+    /// Tells what is seen of the table from what others see of it.
+    pub fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// Whether a column is seen as it is.
+    pub fn shows(&self, column: &str) -> bool {
+        self.columns.iter().any(|seen| matches!(seen, Seen::AsItIs(name) if name == column))
+    }
+
+    fn column(&self, at: usize) -> Expr {
+        match self.columns.get(at) {
+            Some(Seen::AsItIs(name)) => Expr::Column(Column::from_name(name)),
+            Some(Seen::Masked(expr)) => expr.clone(),
+            None => Expr::Literal(ScalarValue::Null, None),
+        }
+    }
+
+    /// Whether a condition of a statement may be decided on rows that are not seen: it cannot fail, whatever the values are, and
+    /// looks only at columns that are seen as they are.
+    fn may_pass(&self, expr: &Expr) -> bool {
+        let is_operand = |expr: &Expr| match expr {
+            Expr::Column(column) => self.shows(&column.name),
+            Expr::Literal(..) => true,
+            _ => false,
+        };
+        match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+                self.may_pass(left) && self.may_pass(right)
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                let compares =
+                    matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq);
+                compares && is_operand(left) && is_operand(right)
+            }
+            Expr::Not(inner) => self.may_pass(inner),
+            Expr::IsNull(inner) | Expr::IsNotNull(inner) => is_operand(inner),
+            Expr::Between(Between { expr, low, high, .. }) => is_operand(expr) && is_operand(low) && is_operand(high),
+            Expr::InList(InList { expr, list, .. }) => is_operand(expr) && list.iter().all(is_operand),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an expression may have another value at another time.
+fn changes(expr: &Expr) -> Result<bool> {
+    let mut changes = false;
+    expr.apply(|expr| {
+        if let Expr::ScalarFunction(function) = expr {
+            changes |= function.func.signature().volatility != Volatility::Immutable;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(changes)
+}
+
+#[async_trait]
+impl TableProvider for Guarded {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        self.inner.table_type()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let taken = |filter: &&Expr| match self.may_pass(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(taken).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
+        let passed: Vec<Expr> = filters.iter().filter(|filter| self.may_pass(filter)).map(unqualified).collect::<Result<_>>()?;
+        let conditions: Vec<Expr> = self.filter.iter().cloned().chain(passed).collect();
+        let whole = self.inner.schema();
+        let mut needed = BTreeSet::new();
+        for expr in wanted.iter().map(|at| self.column(*at)).chain(conditions.iter().cloned()) {
+            for column in expr.column_refs() {
+                needed.insert(whole.index_of(&column.name)?);
+            }
+        }
+        let needed: Vec<usize> = needed.into_iter().collect();
+        let support = self.inner.supports_filters_pushdown(&conditions.iter().collect::<Vec<_>>())?;
+        let known = conditions.iter().zip(support).filter(|(_, support)| *support != TableProviderFilterPushDown::Unsupported);
+        let known: Vec<Expr> = known.map(|(condition, _)| condition.clone()).collect();
+        let limit = limit.filter(|_| conditions.is_empty());
+        let scan = self.inner.scan(state, Some(&needed), &known, limit).await?;
+        let names = DFSchema::try_from(Arc::new(whole.project(&needed)?))?;
+        let rows = match conjunction(conditions) {
+            Some(condition) => Arc::new(FilterExec::try_new(state.create_physical_expr(condition, &names)?, scan)?) as _,
+            None => scan,
+        };
+        let made = wanted.iter().map(|at| {
+            let expr = state.create_physical_expr(self.column(*at), &names)?;
+            Ok((expr, self.schema.field(*at).name().clone()))
+        });
+        let rows: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(made.collect::<Result<Vec<_>>>()?, rows)?);
+        let rows = FilterPushdown::new().optimize(rows, state.config_options())?;
+        let schema = Arc::new(self.schema.project(&wanted)?);
+        Ok(Arc::new(Guard::new(rows, schema)))
+    }
+}
+
+/// A condition whose columns are named without their table.
+fn unqualified(expr: &Expr) -> Result<Expr> {
+    let bare = expr.clone().transform(|expr| match expr {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::from_name(column.name)))),
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(bare?.data)
+}
+
+/// The rows that are seen, as a leaf of the plan: no rule of the optimizer, no plan that is shown and no statistics goes below.
+#[derive(Debug)]
+struct Guard {
+    rows: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl Guard {
+    fn new(rows: Arc<dyn ExecutionPlan>, schema: SchemaRef) -> Self {
+        let partitions = Partitioning::UnknownPartitioning(rows.output_partitioning().partition_count());
+        let equivalences = EquivalenceProperties::new(schema);
+        let properties = PlanProperties::new(equivalences, partitions, rows.pipeline_behavior(), rows.boundedness());
+        Self { rows, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for Guard {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what the policy shows")
+    }
+}
+
+impl ExecutionPlan for Guard {
+    fn name(&self) -> &str {
+        "Guard"
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = self.rows.execute(partition, context)?;
+        let schema = Arc::clone(self.properties.eq_properties.schema());
+        let seen = futures::StreamExt::map(rows, {
+            let schema = Arc::clone(&schema);
+            move |batch| Ok(batch?.with_schema(Arc::clone(&schema))?)
+        });
+        Ok(Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, seen)))
+    }
+}

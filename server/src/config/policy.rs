@@ -1,0 +1,40 @@
+//! The policy: a file of its own, which is read again when it changes.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use datafusion::execution::context::SessionState;
+use nexus_flight_catalog::policy::{Policies, Policy, PolicyText};
+use nexus_flight_catalog::{Error, Place, Result};
+use tokio::runtime::Handle;
+
+use super::load;
+use crate::reload::{self, Seen};
+
+/// Reads a policy, whose expressions are made of the functions of a state, and goes on looking at its file on these threads for as
+/// long as it is in use. Errors: `Invalid` with the file, and the line where there is one.
+pub fn policies(path: &Path, state: SessionState, threads: &Handle) -> Result<Arc<Policies>> {
+    let (seen, policy) = read(path)?;
+    let policies = Arc::new(Policies::new(policy, state).map_err(|error| within(path, error))?);
+    let held: Weak<Policies> = Arc::downgrade(&policies);
+    let (of_reading, of_taking) = (path.to_owned(), path.to_owned());
+    let take = move |policy| match held.upgrade() {
+        None => Ok(false),
+        Some(policies) => policies.replace(policy).map(|()| true).map_err(|error| within(&of_taking, error)),
+    };
+    threads.spawn(reload::follow("policy", seen, move || read(&of_reading), take));
+    Ok(policies)
+}
+
+fn read(path: &Path) -> Result<(Seen, Policy)> {
+    let wrong = |reason: String| within(path, Error::invalid(format!("the policy cannot be read: {reason}")));
+    let bytes = reload::read(path).map_err(wrong)?;
+    let text = str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let (text, _) = load::parse::<PolicyText>(text, path, base, &|name| std::env::var(name).ok())?;
+    Ok((reload::seen(&[&bytes]), Policy::new(text).map_err(|error| within(path, error))?))
+}
+
+fn within(path: &Path, error: Error) -> Error {
+    error.at(Place::File { path: path.display().to_string(), line: None })
+}
