@@ -91,6 +91,7 @@ def prepared(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
         ("unicode", [["中文 é 😀"]]),
         ("double", [["2.5"]]),
         ("timestamp", [["2026-02-28 23:59:59.5"]]),
+        ("time", [["12:34:56"]]),
         ("boolean", [["false"]]),
         ("null", [["true"]]),
         ("text", [["?", "ALGERIA"]]),

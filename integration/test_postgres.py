@@ -193,7 +193,7 @@ def test_a_value_that_cannot_be_is_named(value: str, what: str, database: Databa
         ("select id from customer where name = 'O''Brien \\ Söhne'", "(\"name\" = E'O''Brien \\\\ Söhne'::text)"),
         (
             "select name from customer where born >= date '1980-02-03' or born is null",
-            "((\"born\" >= '1980-02-03'::date) OR (\"born\" IS NULL))",
+            '(("born" >= \'1980-02-03\'::date) OR ("born" IS NULL))',
         ),
         ("select number from orders where total in (10.50, 0.01)", "'10.50'::numeric"),
         ("select id from customer where name > 'B'", 'SELECT "id", "name" FROM "public"."customer"'),
@@ -441,3 +441,31 @@ tls = "verify"
         assert fetch(connection, "select * from known.public.encrypted") == [(True, "TLSv1.3")]
         with pytest.raises(adbc_driver_manager.Error, match="catalogs.unknown.tls: no TLS with .*invalid peer certificate"):
             fetch(connection, "select * from unknown.public.encrypted")
+
+
+def test_a_write_ends_what_is_kept(database: Database, tmp_path: Path) -> None:
+    database.sql("create table counted (id bigint)")
+    text = TEXT.format(url=database.url) + 'ttl = "1h"\n'
+    with (
+        configured(tmp_path, text, replicas=1, environment={"PASSWORD": postgres.PASSWORD}) as gateway,
+        flightsql.connect(gateway.uri, autocommit=True) as connection,
+        flightsql.connect(gateway.uri, autocommit=True) as other,
+    ):
+
+        def count() -> int:
+            return fetch(other, "select count(*) from counted")[0][0]
+
+        assert count() == 0
+        database.sql("insert into counted values (0)")
+        assert count() == 0, "what others write is not seen before the ttl is over"
+        with connection.cursor() as cursor:
+            cursor.execute("insert into counted values (1)")
+            assert count() == 2
+            cursor.adbc_ingest("counted", pa.table({"id": [2]}), mode="append")
+            assert count() == 3
+        connection.adbc_connection.set_autocommit(False)
+        with connection.cursor() as cursor:
+            cursor.execute("insert into counted values (3)")
+            assert count() == 3
+        connection.adbc_connection.commit()
+        assert count() == 4

@@ -1,6 +1,7 @@
 """Transactions by SQL: of a session, for clients that have no calls for them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
@@ -123,3 +124,25 @@ def test_a_client_without_cookies_is_told(gateway: Gateway) -> None:
         pytest.raises(adbc_driver_manager.Error, match="with_cookie_middleware"),
     ):
         run(connection, "begin")
+
+
+def test_what_the_driver_began_is_the_drivers_to_end(tmp_path: Path) -> None:
+    text = '[defaults]\ncatalog = "kept"\n[catalogs.kept]\nkind = "memory"\nwritable = true\n'
+    with (
+        configured(tmp_path, text, replicas=1) as gateway,
+        flightsql.connect(gateway.uri, db_kwargs=COOKIES) as connection,
+        connection.cursor() as cursor,
+    ):
+        for refused in ("begin", "commit", "/* a */ rollback"):
+            with pytest.raises(adbc_driver_manager.Error, match="driver"):
+                cursor.execute(refused)
+        cursor.execute("create table t (a bigint)")
+        cursor.execute("insert into t values (1)")
+        cursor.execute("savepoint s")
+        cursor.execute("insert into t values (2)")
+        cursor.execute("rollback to savepoint s")
+        cursor.execute("release savepoint s")
+        connection.commit()
+        with flightsql.connect(gateway.uri, autocommit=True) as other, other.cursor() as seen:
+            seen.execute("select a from t")
+            assert seen.fetchall() == [(1,)]

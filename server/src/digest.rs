@@ -21,7 +21,7 @@ use ring::digest::{Context, SHA256};
 use crate::plan::Planned;
 
 /// Changes when the encoding does.
-const ENCODING: &[u8] = b"plan/4";
+const ENCODING: &[u8] = b"plan/5";
 
 /// What an answer is kept under.
 pub type Digest = [u8; 32];
@@ -37,9 +37,9 @@ pub enum NoDigest {
     UnknownVersion,
 }
 
-/// The digest of an analysed, unoptimised plan over its tables' versions. `unversioned` says of a table of unknown version
-/// whether it may be taken as unchanged for a time.
-pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Result<Digest, NoDigest> {
+/// The digest of an analysed, unoptimised plan over its tables' versions. `unversioned` gives, of a table of unknown version
+/// that may be taken as unchanged for a time, how often it was written to.
+pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> Option<u64>) -> Result<Digest, NoDigest> {
     let mut encoder = Encoder { planned, out: Sink(Context::new(&SHA256)), unversioned: &unversioned, outer: Vec::new() };
     encoder.out.write(ENCODING);
     encoder.list(planned.schema.fields().iter(), |encoder, field| {
@@ -73,7 +73,7 @@ impl Hasher for Sink {
 struct Encoder<'a> {
     planned: &'a Planned,
     out: Sink,
-    unversioned: &'a dyn Fn(&TableName) -> bool,
+    unversioned: &'a dyn Fn(&TableName) -> Option<u64>,
     /// What the queries around this one can name, the nearest last.
     outer: Vec<Columns>,
 }
@@ -178,8 +178,11 @@ impl Encoder<'_> {
         }
         match &table.version {
             Version::Pinned(version) => self.text(version),
-            Version::Unknown if (self.unversioned)(name) => self.text(""),
-            Version::Unknown => return Err(NoDigest::UnknownVersion),
+            Version::Unknown => {
+                let writes = (self.unversioned)(name).ok_or(NoDigest::UnknownVersion)?;
+                self.text("");
+                self.out.write(&writes.to_le_bytes());
+            }
         }
         match table.provider.as_any().downcast_ref::<Guarded>().map(Guarded::mark) {
             None => self.flag(false),

@@ -22,6 +22,7 @@ use crate::system::{CATALOG, System, SystemSource};
 use crate::temporary::Temporaries;
 use crate::wire::auth::Authenticator;
 use crate::workers::Workers;
+use crate::writes::Writes;
 
 /// How many of the largest users of memory an error about memory names.
 const NAMED_CONSUMERS: usize = 3;
@@ -42,6 +43,8 @@ pub struct Gateway {
     pub seal: Arc<Seal>,
     /// Knows the functions that statements can call.
     pub planner: Arc<Planner>,
+    /// How often each catalog was written to.
+    pub writes: Arc<Writes>,
 }
 
 impl Gateway {
@@ -73,7 +76,8 @@ impl Gateway {
                 catalogs.allow_writes(name);
             }
         }
-        let stack = stack::build(config, Arc::clone(&planner), workers);
+        let writes = Arc::new(Writes::default());
+        let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes));
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
         let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, schema.clone(), lives, temporaries));
@@ -81,7 +85,7 @@ impl Gateway {
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
-        Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner }))
+        Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner, writes }))
     }
 
     /// The bytes that statements hold of `limits.memory`.

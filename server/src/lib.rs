@@ -42,3 +42,4 @@ pub mod windows;
 pub mod wire;
 pub mod workers;
 pub mod write;
+pub mod writes;

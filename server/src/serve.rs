@@ -154,7 +154,11 @@ pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
         caps: Caps::new(&config.limits),
         transactions: Handles::new(
             Arc::clone(&gateway.seal),
-            Arc::new(Transactions::new(config.limits.transaction_idle.0, config.tickets.session_ttl.0)),
+            Arc::new(Transactions::new(
+                config.limits.transaction_idle.0,
+                config.tickets.session_ttl.0,
+                Arc::clone(&gateway.writes),
+            )),
             config.tickets.session_ttl.0,
         ),
     })

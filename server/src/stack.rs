@@ -18,6 +18,7 @@ use crate::plan::Planner;
 use crate::query::{Answer, Batches, CacheUse, Description, Execute, Query, nullable};
 use crate::route::{self, Route};
 use crate::workers::Workers;
+use crate::writes::Writes;
 
 /// The stack with the parts of it that `system` shows.
 pub struct Stack {
@@ -30,9 +31,9 @@ pub struct Stack {
 }
 
 /// Puts the layers on one another.
-pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers) -> Stack {
+pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: Arc<Writes>) -> Stack {
     let history = Arc::new(History::default());
-    let kept = Arc::new(Kept::new(config));
+    let kept = Arc::new(Kept::new(config, writes));
     // Runs what comes down to it.
     let run = Route::new(&config.limits);
     let most = run.most();

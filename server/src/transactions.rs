@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result, Source, Transaction};
 use uuid::Uuid;
 
+use crate::writes::Writes;
+
 /// How many transactions may be open at once.
 const OPEN: usize = 1_000;
 /// How many savepoints one of them may have.
@@ -26,6 +28,7 @@ pub struct Transactions {
     idle: Duration,
     /// How long one that has written nothing is remembered.
     lives: Duration,
+    writes: Arc<Writes>,
 }
 
 /// An open transaction. A source takes part from the first statement on that names it.
@@ -35,6 +38,7 @@ pub struct Open {
     principal: Principal,
     parts: tokio::sync::Mutex<Parts>,
     used: Mutex<Instant>,
+    writes: Arc<Writes>,
 }
 
 #[derive(Default)]
@@ -57,8 +61,8 @@ impl Debug for Open {
 
 impl Transactions {
     /// With a time after which one that is left alone is rolled back, and one after which it is forgotten.
-    pub fn new(idle: Duration, lives: Duration) -> Self {
-        Self { open: Arc::default(), idle, lives }
+    pub fn new(idle: Duration, lives: Duration, writes: Arc<Writes>) -> Self {
+        Self { open: Arc::default(), idle, lives, writes }
     }
 
     /// How many are open.
@@ -78,6 +82,7 @@ impl Transactions {
             principal: principal.clone(),
             parts: tokio::sync::Mutex::default(),
             used: Mutex::new(Instant::now()),
+            writes: Arc::clone(&self.writes),
         });
         let id = open.id;
         let mut all = lock(&self.open);
@@ -221,6 +226,9 @@ impl Open {
                 false => cx.run(source.rollback(cx)).await,
             };
             outcome = outcome.and(ended);
+        }
+        if let Some(catalog) = written.filter(|_| commits) {
+            self.writes.note(&catalog);
         }
         outcome
     }

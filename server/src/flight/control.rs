@@ -4,6 +4,7 @@
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{Ident, Statement};
 use nexus_flight_catalog::{Context, Error, Kind, Result};
+use uuid::Uuid;
 
 use crate::flight::caller::Caller;
 use crate::statement::{self, Caps};
@@ -59,9 +60,13 @@ impl Control {
         }))
     }
 
-    /// Does it for a caller, whose session has another transaction then, or none. Errors: `Precondition` where the client
-    /// cannot carry a session, where one is open already, or is not open any more.
-    pub async fn run(self, caller: &mut Caller, transactions: &Transactions) -> Result<()> {
+    /// Does it for a caller, whose session has another transaction then, or none; `within` is the one that the statement came
+    /// in. Errors: `Precondition` where the client cannot carry a session, where one is open already, or is not open any more, and
+    /// where the client's driver began one, which is its to end.
+    pub async fn run(self, caller: &mut Caller, within: Option<Uuid>, transactions: &Transactions) -> Result<()> {
+        if let Some(id) = within.filter(|id| caller.session.transaction != Some(*id)) {
+            return self.run_within(caller, id, transactions).await;
+        }
         if !caller.keeps_cookies {
             return Err(Error::precondition("this client keeps no cookies, so its session cannot carry a transaction")
                 .with_hint("turn autocommit off, or cookies on: adbc.flight.sql.rpc.with_cookie_middleware=true for ADBC"));
@@ -99,6 +104,21 @@ impl Control {
             (Self::Savepoint(name), Some(id)) => transactions.get(&caller.principal, id)?.name_savepoint(&cx, name).await,
             (Self::Release(name), Some(id)) => transactions.get(&caller.principal, id)?.end_named(&cx, &name, true).await,
             (Self::RollbackTo(name), Some(id)) => transactions.get(&caller.principal, id)?.end_named(&cx, &name, false).await,
+        }
+    }
+
+    async fn run_within(self, caller: &Caller, id: Uuid, transactions: &Transactions) -> Result<()> {
+        let (cx, open) = (Context::new(caller.principal.clone()), transactions.get(&caller.principal, id)?);
+        match self {
+            Self::Begin => Err(Error::precondition("a transaction is open already, which the client's driver began")
+                .with_hint("leave BEGIN out, or turn autocommit on to begin and end transactions by SQL")),
+            Self::Commit | Self::Rollback => {
+                Err(Error::precondition("the transaction was begun by the client's driver, which has to end it")
+                    .with_hint("call commit() or rollback() of the connection, or turn autocommit on"))
+            }
+            Self::Savepoint(name) => open.name_savepoint(&cx, name).await,
+            Self::Release(name) => open.end_named(&cx, &name, true).await,
+            Self::RollbackTo(name) => open.end_named(&cx, &name, false).await,
         }
     }
 }

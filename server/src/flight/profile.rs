@@ -63,7 +63,8 @@ impl TypeProfile {
         }
     }
 
-    /// The same for parameters. The JDBC driver puts milliseconds into every timestamp parameter, whatever its unit.
+    /// The same for parameters. The JDBC driver puts milliseconds into every parameter that is a time or timestamp, whatever its
+    /// unit.
     pub fn parameters(self, schema: &Schema) -> SchemaRef {
         let columns = self.columns(schema);
         if self == Self::Native {
@@ -76,6 +77,9 @@ impl TypeProfile {
                 DataType::Timestamp(_, zone) => {
                     let data_type = DataType::Timestamp(TimeUnit::Millisecond, zone.clone());
                     Arc::new(field.as_ref().clone().with_data_type(data_type))
+                }
+                DataType::Time32(_) | DataType::Time64(_) => {
+                    Arc::new(field.as_ref().clone().with_data_type(DataType::Time32(TimeUnit::Millisecond)))
                 }
                 _ => Arc::clone(field),
             })

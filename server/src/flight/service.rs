@@ -136,7 +136,7 @@ impl Service {
     /// Runs a statement that is about the transaction of its session. Gives whether it is one.
     pub async fn control(&self, caller: &mut Caller, statement: &Statement) -> Result<bool> {
         match self.control_of(statement)? {
-            Some(control) => control.run(caller, self.transactions.all()).await.map(|()| true),
+            Some(control) => control.run(caller, statement.transaction, self.transactions.all()).await.map(|()| true),
             None => Ok(false),
         }
     }

@@ -18,6 +18,7 @@ use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse};
 use crate::session::options::CacheControl;
+use crate::writes::Writes;
 
 /// The answers that are kept.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Kept {
     largest: u64,
     /// For how long a table of unknown version may be taken as unchanged, by catalog; absent means never.
     patience: HashMap<String, Duration>,
+    writes: Arc<Writes>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Expiry<Digest, Arc<Entry>> for Lives {
 
 impl Kept {
     /// An empty cache of the configured size.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, writes: Arc<Writes>) -> Self {
         let capacity = config.cache.size.0;
         let answers = Store::builder()
             .max_capacity(capacity)
@@ -67,7 +69,7 @@ impl Kept {
             .build();
         let patience = config.catalogs.iter().map(|(name, catalog)| (name.clone(), catalog.ttl.0));
         let patience = patience.filter(|(_, ttl)| !ttl.is_zero()).collect();
-        Self { answers, capacity, largest: config.cache.entry.0.min(capacity), patience }
+        Self { answers, capacity, largest: config.cache.entry.0.min(capacity), patience, writes }
     }
 
     /// How full it is.
@@ -91,7 +93,8 @@ impl Kept {
         if let Some((_, why)) = refused.into_iter().find(|(is, _)| *is) {
             return Err(why);
         }
-        let key = digest(planned, |name: &TableName| self.patience.contains_key(&name.catalog)).map_err(Bypass::NoDigest)?;
+        let writes = |name: &TableName| self.patience.contains_key(&name.catalog).then(|| self.writes.count(&name.catalog));
+        let key = digest(planned, writes).map_err(Bypass::NoDigest)?;
         let unversioned = tables().filter(|(_, table)| table.version == Version::Unknown);
         let lives = unversioned.filter_map(|(name, _)| self.patience.get(&name.catalog)).min().copied();
         Ok((key, lives))
@@ -161,6 +164,13 @@ impl<R: Run> Run for Cache<R> {
                 Err(why) => format!("{}: {}", CacheUse::Bypass.name(), why.reason()),
             };
             return self.inner.run(planned).await;
+        }
+        if let Some(write) = &planned.write {
+            let catalog = write.name.catalog.clone();
+            let answer = self.inner.run(planned).await;
+            // A write that failed may have been done all the same.
+            self.kept.writes.note(&catalog);
+            return answer;
         }
         let Ok((key, lives)) = key else { return self.inner.run(planned).await };
         if let Some(entry) = self.kept.answers.get(&key).await.filter(|_| control == CacheControl::Use) {

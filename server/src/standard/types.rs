@@ -5,7 +5,7 @@
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::sql::sqlparser::ast::DataType as Written;
+use datafusion::sql::sqlparser::ast::{DataType as Written, ExactNumberInfo};
 
 /// Knows the types that DataFusion does not.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ impl TypePlanner for MoreTypes {
                 Some(DataType::Utf8)
             }
             Written::Blob(_) | Written::Binary(_) | Written::Varbinary(_) => Some(DataType::Binary),
+            // A precision is in bits, of which 24 are those of REAL (ISO/IEC 9075-2, approximate numeric type).
+            Written::Float(ExactNumberInfo::Precision(bits)) if *bits > 24 => Some(DataType::Float64),
             Written::Datetime(_) => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
             _ => None,
         })

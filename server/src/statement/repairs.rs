@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem,
-    SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan, VisitorMut,
+    BinaryOperator, CastKind, ColumnOption, CreateTable, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator,
+    Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan,
+    VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 
@@ -14,9 +15,22 @@ use super::walk::walk;
 
 /// Errors: `Unsupported`.
 pub(super) fn repair(statement: &mut Statement) -> Result<()> {
+    if let Statement::CreateTable(create) = statement {
+        refuse_dropped(create)?;
+    }
     match walk(statement, &mut Repairs) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Refuses what DataFusion takes for the columns of a table, and no table would have.
+fn refuse_dropped(create: &CreateTable) -> Result<()> {
+    let mut options = create.columns.iter().flat_map(|column| &column.options);
+    let dropped = options.find(|option| matches!(option.option, ColumnOption::Generated { .. } | ColumnOption::Collation(_)));
+    match dropped {
+        None => Ok(()),
+        Some(option) => Err(Error::unsupported(format!("{option} is not offered")).with_hint("leave it out")),
     }
 }
 
@@ -57,12 +71,21 @@ impl VisitorMut for Repairs {
                 Error::unsupported("TABLESAMPLE is not offered")
                     .with_hint("choose rows with WHERE random() < 0.1, or with LIMIT"),
             ),
+            TableFactor::Table { with_hints, .. } if !with_hints.is_empty() => {
+                ControlFlow::Break(Error::unsupported("WITH (…) after a table is not offered").with_hint("leave it out"))
+            }
             TableFactor::NestedJoin { table_with_joins, .. } => joins(table_with_joins),
             _ => ControlFlow::Continue(()),
         }
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        // Nothing would be locked.
+        if let Some(lock) = query.locks.first() {
+            return ControlFlow::Break(
+                Error::unsupported(format!("{lock} is not offered")).with_hint("leave it out: a transaction sees its own writes"),
+            );
+        }
         if let Some(with) = &mut query.with
             && with.recursive
         {

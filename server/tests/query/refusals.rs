@@ -167,3 +167,23 @@ async fn mistakes_are_named() {
         invalid: line 1, column 48: column "idd" does not exist; did you mean "id"?
     "#);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_dropped_is_refused() {
+    let fixture = Fixture::new("[catalogs.notes]\nkind = \"memory\"\nwritable = true\n");
+    for (statement, what) in [
+        ("SELECT * FROM numbers FOR UPDATE", "FOR UPDATE"),
+        ("SELECT * FROM (SELECT * FROM numbers FOR SHARE)", "FOR SHARE"),
+        ("SELECT * FROM numbers WITH (NOLOCK)", "WITH (…) after a table"),
+        ("CREATE TABLE notes.main.t (a BIGINT GENERATED ALWAYS AS IDENTITY)", "GENERATED ALWAYS AS IDENTITY"),
+        ("CREATE TABLE notes.main.t (a VARCHAR COLLATE \"C\")", "COLLATE"),
+    ] {
+        let error = fixture.error(statement).await;
+        assert_eq!(error.kind(), Kind::Unsupported, "{statement}");
+        assert!(error.message().starts_with(what), "{statement}: {error}");
+    }
+    fixture.rows("CREATE TABLE notes.main.t (a FLOAT(53), b FLOAT(24))").await;
+    let described = fixture.gateway.execute.describe(&fixture.query("SELECT * FROM notes.main.t")).await.unwrap();
+    let types = described.schema.fields().iter().map(|field| field.data_type().to_string());
+    assert_eq!(types.collect::<Vec<_>>(), ["Float64", "Float32"]);
+}

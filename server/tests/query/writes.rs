@@ -185,7 +185,7 @@ async fn a_table_in_memory_has_a_bound() {
 async fn a_transaction_is_seen_when_it_commits() {
     let fixture = fixture();
     fixture.affected("CREATE TABLE t AS SELECT 1 AS id").await;
-    let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600));
+    let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600), Arc::default());
     let cx = fixture.query("").cx;
     for (commits, after) in [(false, "| 1 |"), (true, "| 2 |")] {
         let id = transactions.begin(&cx.principal).unwrap();
@@ -214,7 +214,7 @@ async fn a_transaction_is_seen_when_it_commits() {
 async fn of_two_transactions_that_change_one_table_the_first_wins() {
     let fixture = fixture();
     fixture.affected("CREATE TABLE t AS SELECT 1 AS id").await;
-    let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600));
+    let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600), Arc::default());
     let cx = fixture.query("").cx;
     let ids = [(); 2].map(|()| transactions.begin(&cx.principal).unwrap());
     for id in ids {
@@ -232,7 +232,7 @@ async fn of_two_transactions_that_change_one_table_the_first_wins() {
 async fn a_transaction_that_is_left_alone_is_rolled_back() {
     let fixture = fixture();
     fixture.affected("CREATE TABLE t AS SELECT 1 AS id").await;
-    let transactions = Arc::new(Transactions::new(Duration::from_millis(50), Duration::from_secs(600)));
+    let transactions = Arc::new(Transactions::new(Duration::from_millis(50), Duration::from_secs(600), Arc::default()));
     let cx = fixture.query("").cx;
     let id = transactions.begin(&cx.principal).unwrap();
     // One that only reads gives back what it holds and stays: it sees what came meanwhile.
