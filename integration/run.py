@@ -115,6 +115,7 @@ def pytest(part: Part, *words: object, **environment: str) -> bool:
 def replicas(part: Part) -> bool:
     """What clients do, with two gateways behind a balancer that sends each call to the next one."""
     names = ["adbc", "pyarrow", "jdbc", "login", "lifecycle", "errors", "types", "tpch", "postgres"]
+    names += ["http", "substrait", "writes", "files", "files_written", "validation"]
     return pytest(part, *(HERE / f"test_{name}.py" for name in names), NEXUS_REPLICAS="2")
 
 

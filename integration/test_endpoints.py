@@ -85,6 +85,22 @@ def test_all_parts_are_the_answer(connection: flightsql.Connection, gateways: li
         assert sorted(cursor.fetchall()) == rows
 
 
+def test_one_large_file_is_shared_out_by_its_row_groups(
+    connection: flightsql.Connection, gateways: list[Gateway], folder: Path
+) -> None:
+    rows = range(200_000)
+    text = [os.urandom(32).hex() for _ in rows]
+    made = folder / "large.parquet"
+    parquet.write_table(pa.table({"id": rows, "text": text}), made, row_group_size=10_000, compression="none")
+    assert made.stat().st_size > 10 * 1024 * 1024
+    shared = parts(connection, "select id, text from large where id <> 7")
+    assert len(shared) == 4
+    with flightsql.connect(gateways[1].uri, autocommit=True) as elsewhere:
+        shares = [read(connection if at % 2 else elsewhere, part) for at, part in enumerate(shared)]
+    assert all(10_000 <= len(share) < len(rows) for share in shares)
+    assert sorted(row for share in shares for row in share) == [(row, text[row]) for row in rows if row != 7]
+
+
 @pytest.mark.parametrize(
     "sql",
     [

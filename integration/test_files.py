@@ -310,6 +310,26 @@ def test_no_row_is_left_out_for_a_bound_that_leaves_nan_out(lake: tuple[Client, 
     assert client.rows("select id from nan where x > 1") == [{"id": 2}]
 
 
+def test_patterns_leave_out_no_row_group(lake: tuple[Client, Path]) -> None:
+    """A wildcard that stands for itself: the bounds of the row groups are those of the letter, and not of the backslash."""
+    client, data = lake
+    texts = ["a%b", "a\\b", "a_b", "axb"]
+    pq.write_table(pa.table({"s": [text for text in texts for _ in range(10)]}), data / "patterns.parquet", row_group_size=10)
+    conditions = {
+        r"s like 'a\_%'": 2,
+        r"s like 'a\%%'": 0,
+        r"s like 'a\\%'": 1,
+        "s like 'a|_%' escape '|'": 2,
+        "starts_with(s, 'a_')": 2,
+        "starts_with(s, 'a%')": 0,
+        r"starts_with(s, 'a\')": 1,
+        "s like 'ax%'": 3,
+    }
+    for condition, wanted in conditions.items():
+        found = client.rows(f"select distinct s from patterns where {condition}")
+        assert found == [{"s": texts[wanted]}], condition
+
+
 def test_bounds_as_far_apart_as_their_type_allows(lake: tuple[Client, Path]) -> None:
     client, data = lake
     numbers = {"b": pa.array([-(2**63), 42, 2**63 - 1]), "u": pa.array([0, 5, 2**64 - 1], pa.uint64())}

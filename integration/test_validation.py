@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from fetch import validation_jars
-from gateway import configured
+from gateway import REPLICAS, configured
 from jdbc import homes
 
 HERE = Path(__file__).resolve().parent / "validation"
-TEXT = '[defaults]\ncatalog = "memory"\n[catalogs.memory]\nkind = "memory"\nwritable = true\n'
+# The rows of a memory catalog are in one process; a folder is that of all replicas.
+KEPT = 'kind = "memory"' if REPLICAS == 1 else 'kind = "files"\nlocation = "{folder}"'
+TEXT = f'[defaults]\ncatalog = "kept"\n[catalogs.kept]\n{KEPT}\nwritable = true\n'
 
 # How many pass. It only grows.
 PASSED = 30
@@ -47,7 +49,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, s
     lints = ["-Xlint:all,-classfile,-try", "-Werror"]
     subprocess.run([java / "javac", "--release", "17", *lints, "-cp", jars, "-d", folder, *HERE.glob("*.java")], check=True)
     options = ["--add-opens=java.base/java.nio=ALL-UNNAMED", "-XX:TieredStopAtLevel=1", "-Xmx512m"]
-    with configured(folder, TEXT, replicas=1) as gateway:
+    (folder / "kept").mkdir()
+    with configured(folder, TEXT.format(folder=folder / "kept")) as gateway:
         words = [java / "java", *options, f"-Dgateway={gateway.uri}", "-cp", f"{jars}{os.pathsep}{folder}", "Run"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True)
     lines = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2]

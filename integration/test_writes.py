@@ -12,16 +12,18 @@ import pyarrow.flight as flight
 import pytest
 
 import jdbc
-from gateway import Gateway, configured
+from gateway import REPLICAS, Gateway, configured
+from wire import Client, field, first, numbers, packed, parse
 
-TEXT = """
+# The rows of a memory catalog are in one process; a folder is that of all replicas.
+KEPT = 'kind = "memory"\nsize = "64MiB"' if REPLICAS == 1 else 'kind = "files"\nlocation = "{folder}"'
+TEXT = f"""
 [defaults]
 catalog = "kept"
 
 [catalogs.kept]
-kind = "memory"
+{KEPT}
 writable = true
-size = "64MiB"
 
 [catalogs.still]
 kind = "memory"
@@ -31,7 +33,9 @@ kind = "memory"
 @pytest.fixture(scope="module")
 def writable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with a catalog that takes rows and one that does not."""
-    with configured(tmp_path_factory.mktemp("writable"), TEXT) as gateway:
+    folder = tmp_path_factory.mktemp("writable")
+    (folder / "kept").mkdir()
+    with configured(folder, TEXT.format(folder=folder / "kept")) as gateway:
         yield gateway
 
 
@@ -106,6 +110,66 @@ def test_many_rows_of_parameters(connection: flightsql.Connection) -> None:
         (2, None, None),
         (3, Decimal("-0.01"), "三"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "writes"),
+    [
+        ("create table t (id bigint)", True),
+        ("/* so */ insert into numbers values (?)", True),
+        ("with n as (select 1 as id) select * from n where id = ?", False),
+        ("delete from numbers where id = ?", True),
+        ("select 'insert into t'", False),
+        ("explain insert into numbers values (1)", False),
+        ("begin", True),
+    ],
+)
+def test_a_prepared_statement_says_whether_it_writes(
+    sql: str, writes: bool, writable: Gateway, connection: flightsql.Connection
+) -> None:
+    execute(connection, "create table numbers (id bigint)")
+    with Client(writable.flight) as client:
+        [result] = client.action(
+            "CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", field(1, sql.encode()))
+        )
+    # In an Any; `is_update` is the fourth field.
+    assert numbers(first(parse(result), 2)).get(4) == int(writes)
+    assert [name for (name,) in fetch(connection, "select table_name from information_schema.tables")] == ["numbers"]
+    assert fetch(connection, "select * from numbers") == []
+
+
+def test_parameters_that_are_bound_before_the_update(writable: Gateway, connection: flightsql.Connection) -> None:
+    """Two calls of DoPut, as some drivers do: one binds and gives another handle, the other executes that."""
+    execute(connection, "create table t (id bigint, name varchar)")
+    request = packed("ActionCreatePreparedStatementRequest", field(1, b"insert into t values (?, ?)"))
+    rows = pa.record_batch({"1": pa.array([1, None], pa.int64()), "2": ["one", "?"]})
+    with flight.connect(writable.uri) as client:
+        [result] = client.do_action(flight.Action("CreatePreparedStatement", request))
+        handle = first(parse(first(parse(result.body.to_pybytes()), 2)), 1)
+        bound = first(parse(put(client, "CommandPreparedStatementQuery", handle, rows)), 1)
+        assert bound not in (b"", handle)
+        for _ in range(2):
+            # DoPutUpdateResult: `record_count`.
+            assert numbers(put(client, "CommandPreparedStatementUpdate", bound, None))[1] == 2
+        with pytest.raises(flight.FlightServerError, match="2 parameters"):
+            put(client, "CommandPreparedStatementUpdate", handle, None)
+    assert fetch(connection, "select id, name from t order by id nulls last") == [
+        (1, "one"),
+        (1, "one"),
+        (None, "?"),
+        (None, "?"),
+    ]
+
+
+def put(client: flight.FlightClient, command: str, handle: bytes, rows: pa.RecordBatch | None) -> bytes:
+    """A DoPut of rows, or of none; gives what the gateway says of it."""
+    schema = pa.schema([]) if rows is None else rows.schema
+    writer, reader = client.do_put(flight.FlightDescriptor.for_command(packed(command, field(1, handle))), schema)
+    with writer:
+        if rows is not None:
+            writer.write_batch(rows)
+        writer.done_writing()
+        return reader.read().to_pybytes()
 
 
 ROWS = pa.table(

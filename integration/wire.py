@@ -143,6 +143,19 @@ def parse(message: bytes) -> list[tuple[int, bytes]]:
     return fields
 
 
+def numbers(message: bytes) -> dict[int, int]:
+    """The integers and truth values of a message by the numbers of their fields."""
+    found, at = {}, 0
+    while at < len(message):
+        key, at = _varint_at(message, at)
+        value, at = _varint_at(message, at) if key & 7 in (0, 2) else (0, at + {1: 8, 5: 4}[key & 7])
+        if key & 7 == 0:
+            found[key >> 3] = value
+        elif key & 7 == 2:
+            at += value
+    return found
+
+
 def _varint_at(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:

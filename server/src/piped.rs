@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use datafusion::common::Statistics;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::Distribution;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
 use futures::stream::BoxStream;
@@ -20,6 +21,16 @@ pub trait Pipe: fmt::Debug + Send + Sync {
     /// What is known of the node, given what is known of its input.
     fn properties(&self, input: &Arc<PlanProperties>) -> Arc<PlanProperties> {
         Arc::clone(input)
+    }
+
+    /// What of the input has to be in one partition.
+    fn needs(&self) -> Distribution {
+        Distribution::UnspecifiedDistribution
+    }
+
+    /// What is known of the rows, given what is known of those that come in.
+    fn statistics(&self, input: Statistics) -> Statistics {
+        input
     }
 
     /// The batches of one partition.
@@ -61,6 +72,10 @@ impl<P: Pipe + 'static> ExecutionPlan for Piped<P> {
         &self.properties
     }
 
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![self.pipe.needs()]
+    }
+
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
     }
@@ -81,6 +96,6 @@ impl<P: Pipe + 'static> ExecutionPlan for Piped<P> {
     }
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Statistics> {
-        self.input.partition_statistics(partition)
+        Ok(self.pipe.statistics(self.input.partition_statistics(partition)?))
     }
 }

@@ -1,6 +1,7 @@
 //! Statement → plan: parse, resolve the tables it names, plan, bind, analyse.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -12,6 +13,8 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::object_name_to_table_reference;
@@ -26,14 +29,16 @@ use crate::offered::{refuse_unknown, refuse_writes};
 use crate::parameters::{bind, bind_nulls, counted, parameters, spread, type_placeholders};
 use crate::pausing::PausingJoins;
 use crate::plans::{Kept, Key, Plans};
+use crate::pushdown::NamesOnce;
 use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
-use crate::standard::{Casts, Escapes, MoreTypes, Numbers, Overlay, SingleRow, WholeRecursion};
+use crate::standard::{Casts, Distinct, Escapes, MoreTypes, Numbers, Overlay, PlainNan, SingleRow, Subqueries, WholeRecursion};
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::substrait;
 use crate::temporary::{self, Temporaries};
+use crate::totals::GrandTotals;
 use crate::windows::{self, Frames, WindowsByPartition};
 use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
 
@@ -99,9 +104,7 @@ impl Planner {
             .with_default_features()
             .with_type_planner(Arc::new(MoreTypes))
             .with_analyzer_rule(Arc::new(WholeRecursion))
-            .with_physical_optimizer_rule(Arc::new(NarrowUnnest { most }))
-            .with_physical_optimizer_rule(Arc::new(PausingJoins))
-            .with_physical_optimizer_rule(Arc::new(WindowsByPartition))
+            .with_physical_optimizer_rules(physical_rules(most))
             .build();
         base.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
         windows::register(&mut base)?;
@@ -386,7 +389,22 @@ fn settings() -> SessionConfig {
     options.execution.parquet.schema_force_view_types = false;
     // `x IS TRUE` is never NULL when planned and may be when executed, as DataFusion sees it; what is promised is held anyway.
     options.execution.skip_physical_aggregate_schema_check = true;
+    // It keeps the first groups alone and forgets the one of NULL, and panics over NaN.
+    options.optimizer.enable_topk_aggregation = false;
     config
+}
+
+/// DataFusion's rules for physical plans, with ours around them.
+fn physical_rules(most: usize) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let theirs = PhysicalOptimizer::new().rules.into_iter().map(|rule| match rule.name() {
+        name if name.starts_with("FilterPushdown") => Arc::new(NamesOnce(rule)) as _,
+        _ => rule,
+    });
+    let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 3] =
+        [Arc::new(NarrowUnnest { most }), Arc::new(PausingJoins), Arc::new(WindowsByPartition)];
+    // What it asks of the rows beneath it is still to be settled.
+    let totals: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(GrandTotals);
+    iter::once(totals).chain(theirs).chain(ours).collect()
 }
 
 fn schema_of(plan: &LogicalPlan) -> SchemaRef {
@@ -395,12 +413,15 @@ fn schema_of(plan: &LogicalPlan) -> SchemaRef {
 
 fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     // Before the analysis, which gives the check its types, and compares what it is given.
+    let plan = Subqueries.analyze(plan, state.config_options())?;
     let plan = SingleRow.analyze(plan, state.config_options())?;
     let plan = Numbers.analyze(plan, state.config_options())?;
     let plan = Casts.analyze(plan, state.config_options())?;
     let plan = Escapes.analyze(plan, state.config_options())?;
     let plan = Frames.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    let plan = Distinct.analyze(plan, state.config_options())?;
+    let plan = PlainNan.analyze(plan, state.config_options())?;
     Ok(with_bounded_functions(fold_casts(plan)?, state)?)
 }
 

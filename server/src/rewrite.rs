@@ -1,7 +1,7 @@
 //! Rewrites of the expressions of a plan, that keep the names of its columns.
 
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -17,11 +17,21 @@ pub fn expressions(
         let mut schema = DFSchema::empty();
         node.inputs().iter().for_each(|input| schema.merge(input.schema()));
         let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(rewrite(expr, &schema)?.update_data(|expr| name.restore(expr)))
-        })?;
+        let node = node.map_expressions(|expr| named(expr, &names, &mut |expr| rewrite(expr, &schema)))?;
         node.map_data(&after)
     })
     .data()
+}
+
+/// The expression of a node as `rewrite` makes it, under the name that it had. Of a grouping set each part has a name.
+pub fn named(
+    expr: Expr,
+    names: &NamePreserver,
+    rewrite: &mut dyn FnMut(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<Expr>> {
+    if matches!(expr, Expr::GroupingSet(_)) {
+        return expr.map_children(|part| named(part, names, rewrite));
+    }
+    let name = names.save(&expr);
+    Ok(rewrite(expr)?.update_data(|expr| name.restore(expr)))
 }

@@ -12,6 +12,7 @@ use crate::config::Limits;
 
 mod doubling;
 mod named_windows;
+mod precedence;
 mod repairs;
 mod walk;
 

@@ -7,14 +7,15 @@ use nexus_flight_catalog::TableName;
 
 /// The same schema with the column metadata of Flight SQL: the type's SQL name, its precision and scale, what can be done with
 /// the column, and for the columns of a table also the names of that. To be called before types are lowered.
+/// `is_writable`: whether who asks may put values into them.
 ///
 /// What a source says of its own types stays.
-pub fn column_metadata(schema: &Schema, table: Option<&TableName>) -> Schema {
-    let fields: Fields = schema.fields().iter().map(|field| Arc::new(described(field, table))).collect();
+pub fn column_metadata(schema: &Schema, table: Option<&TableName>, is_writable: bool) -> Schema {
+    let fields: Fields = schema.fields().iter().map(|field| Arc::new(described(field, table, is_writable))).collect();
     Schema::new_with_metadata(fields, schema.metadata().clone())
 }
 
-fn described(field: &Field, table: Option<&TableName>) -> Field {
+fn described(field: &Field, table: Option<&TableName>, is_writable: bool) -> Field {
     let mut metadata = field.metadata().clone();
     let comment = metadata.get("comment").cloned();
     let mut put = |key: &str, value: String| {
@@ -30,7 +31,7 @@ fn described(field: &Field, table: Option<&TableName>) -> Field {
     put("IS_AUTO_INCREMENT", flag(false));
     put("IS_CASE_SENSITIVE", flag(is_text(field.data_type())));
     put("IS_SEARCHABLE", flag(!field.data_type().is_nested()));
-    put("IS_READ_ONLY", flag(true));
+    put("IS_READ_ONLY", flag(!is_writable));
     if let Some(table) = table {
         // An upstream may have written its own names; here the table is known by ours.
         let mut name = |key: &str, value: &str| metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), value.to_owned());

@@ -14,6 +14,7 @@ use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Result, TableEntry, T
 use crate::flight::columns::column_metadata;
 use crate::flight::encode::schema_bytes;
 use crate::flight::profile::TypeProfile;
+use crate::write::target_source;
 
 mod keys;
 mod sql_info;
@@ -131,7 +132,10 @@ async fn table_schemas(
     let schemas: Vec<Bytes> = stream::iter(names.cloned().collect::<Vec<_>>())
         .map(|name| async move {
             let schema = match catalogs.table(cx, &name).await {
-                Ok(table) => column_metadata(&table.provider.schema(), Some(&name)),
+                Ok(table) => {
+                    let is_writable = target_source(catalogs, cx, &name).is_ok();
+                    column_metadata(&table.provider.schema(), Some(&name), is_writable)
+                }
                 Err(error) if given_up(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(table = %name, %error, "listed without its columns");

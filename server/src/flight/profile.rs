@@ -47,7 +47,7 @@ impl TypeProfile {
                 Arc::new(Schema::new_with_metadata(vec![column], schema.metadata().clone()))
             }
             // Of its columns the JDBC driver tells precision and scale only from here.
-            Self::Lowered => self.columns(&column_metadata(schema, None)),
+            Self::Lowered => self.columns(&column_metadata(schema, None, false)),
             Self::Native => self.columns(schema),
         }
     }

@@ -1,13 +1,17 @@
-//! Casts that lose digits. DataFusion takes `CAST(x AS INT) = 1` for `x = 1.00`, which is not true of 1.25, and the same with
-//! decimals of fewer digits and with moments of a coarser unit. Here they are functions, which it leaves as they are.
+//! Casts that lose something. DataFusion takes `CAST(x AS INT) = 1` for `x = 1.00`, which is not true of 1.25, and the same with
+//! decimals of fewer digits and with moments of a coarser unit; and for `TRY_CAST(x AS TINYINT) < 50` it compares x, whatever
+//! does not fit. Here they are functions, which it leaves as they are. So are casts of text to decimals, of which '' would be 0.
 
 use std::any::Any;
+use std::sync::Arc;
 
+use arrow::array::{AsArray, StringArray};
 use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, internal_err};
+use datafusion::common::{DFSchema, ScalarValue, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
@@ -46,11 +50,11 @@ fn as_function(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         },
         _ => return Ok(Transformed::no(expr)),
     };
-    // What has no type is left to the analysis proper, and literals are cast at once.
-    let (Ok(from), Ok(to), false) = (inner.get_type(schema), expr.get_type(schema), matches!(inner, Expr::Literal(..))) else {
-        return Ok(Transformed::no(expr));
-    };
-    match loses(&from, &to) {
+    // What has no type is left to the analysis proper, and literals that fit are cast at once.
+    let (Ok(from), Ok(to)) = (inner.get_type(schema), expr.get_type(schema)) else { return Ok(Transformed::no(expr)) };
+    let is_text = from.is_string() && to.is_decimal();
+    let fits = matches!(inner, Expr::Literal(value, _) if !is_text && !is_try && value.cast_to(&to).is_ok());
+    match is_text || (!fits && loses(&from, &to)) {
         true => Ok(Transformed::yes(kept(inner.clone(), to, is_try))),
         false => Ok(Transformed::no(expr)),
     }
@@ -71,20 +75,36 @@ fn loses(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Dictionary(_, from), to) => loses(from, to),
         (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) => unit(to) < unit(from),
-        _ => match (scale(from), scale(to)) {
-            (Some(from), Some(to)) => to < from,
-            (Some(from), None) => from > 0 && to.is_integer(),
+        (from, to) if from.is_integer() && to.is_integer() => {
+            let (from, to) = (whole(from), whole(to));
+            // One bit of a number with a sign is the sign.
+            to.0 < from.0 + u32::from(to.1 && !from.1) || (from.1 && !to.1)
+        }
+        _ => match (digits(from), digits(to)) {
+            (Some(from), Some(to)) => to.0 < from.0 || to.1 < from.1,
             _ => false,
         },
     }
 }
 
-fn scale(data_type: &DataType) -> Option<i8> {
+/// How many bits whole numbers of a type have, and whether they have a sign.
+fn whole(data_type: &DataType) -> (u32, bool) {
+    let bits = data_type.primitive_width().map_or(0, |bytes| bytes as u32 * 8);
+    (bits, data_type.is_signed_integer())
+}
+
+/// How many digits exact numbers of a type have before and after the point.
+fn digits(data_type: &DataType) -> Option<(i16, i16)> {
     match data_type {
-        DataType::Decimal32(_, scale)
-        | DataType::Decimal64(_, scale)
-        | DataType::Decimal128(_, scale)
-        | DataType::Decimal256(_, scale) => Some(*scale),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => Some((i16::from(*precision) - i16::from(*scale), i16::from(*scale))),
+        DataType::Int8 | DataType::UInt8 => Some((3, 0)),
+        DataType::Int16 | DataType::UInt16 => Some((5, 0)),
+        DataType::Int32 | DataType::UInt32 => Some((10, 0)),
+        DataType::Int64 => Some((19, 0)),
+        DataType::UInt64 => Some((20, 0)),
         _ => None,
     }
 }
@@ -103,6 +123,32 @@ impl Kept {
     fn new(to: DataType, is_try: bool) -> Self {
         let name = format!("{}({to})", if is_try { "try_cast" } else { "cast" });
         Self { to, is_try, name, signature: Signature::any(1, Volatility::Immutable) }
+    }
+
+    /// The texts that have a digit, and NULL for others where that is wanted. Errors: where it is not.
+    fn with_digits(&self, texts: &ColumnarValue) -> Result<ColumnarValue> {
+        let is_number = |text: &str| text.bytes().any(|letter| letter.is_ascii_digit());
+        let refused =
+            |text: &str| ArrowError::CastError(format!("Cannot cast string '{text}' to value of {} type", self.to)).into();
+        let checked = |text: Option<&str>| match text {
+            Some(text) if !is_number(text) && !self.is_try => Err(refused(text)),
+            text => Ok(text.filter(|text| is_number(text)).map(str::to_owned)),
+        };
+        match texts.cast_to(&DataType::Utf8, None)? {
+            ColumnarValue::Scalar(text) => {
+                let text = checked(text.try_as_str().flatten())?;
+                Ok(ColumnarValue::Scalar(ScalarValue::Utf8(text)))
+            }
+            ColumnarValue::Array(texts) => {
+                let texts = texts.as_string::<i32>();
+                // Hardly ever is there one that has none.
+                if texts.iter().flatten().all(is_number) {
+                    return Ok(ColumnarValue::Array(Arc::new(texts.clone())));
+                }
+                let checked = texts.iter().map(checked).collect::<Result<StringArray>>()?;
+                Ok(ColumnarValue::Array(Arc::new(checked)))
+            }
+        }
     }
 }
 
@@ -130,6 +176,11 @@ impl ScalarUDFImpl for Kept {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [value] = args.args.as_slice() else { return internal_err!("a cast is of one value") };
+        if value.data_type().is_string() && self.to.is_decimal() {
+            return self
+                .with_digits(value)?
+                .cast_to(&self.to, Some(&CastOptions { safe: self.is_try, ..CastOptions::default() }));
+        }
         value.cast_to(&self.to, Some(&CastOptions { safe: self.is_try, ..CastOptions::default() }))
     }
 }

@@ -1,21 +1,24 @@
-//! `LIKE … ESCAPE` with any character (ISO/IEC 9075-2, like predicate): DataFusion's patterns know the backslash alone.
+//! `LIKE … ESCAPE` with any character (ISO/IEC 9075-2, like predicate): DataFusion's patterns know the backslash alone, and it
+//! forgets the backslash where it asks statistics which rows may begin so.
 
 use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, GenericStringArray, OffsetSizeTrait};
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Like, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, Like, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 use nexus_flight_catalog::Error;
 
 use crate::rewrite;
+use crate::standard::casts::kept;
 
 /// Writes patterns with the backslash for another character that escapes.
 #[derive(Debug)]
@@ -27,8 +30,32 @@ impl AnalyzerRule for Escapes {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        rewrite::expressions(plan, |expr, _| expr.transform_up(with_backslash), Ok)
+        let rewritten = |expr: Expr, schema: &DFSchema| {
+            expr.transform_up(with_backslash)?.transform_data(|expr| expr.transform_up(|expr| without_statistics(expr, schema)))
+        };
+        rewrite::expressions(plan, rewritten, Ok)
     }
+}
+
+/// Hides the values from their statistics, where a wildcard or a backslash stands for itself at the beginning.
+fn without_statistics(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let is_text = |expr: &Expr, letters: &[char]| match expr {
+        Expr::Literal(text, _) => text.try_as_str().flatten().is_some_and(|text| text.contains(letters)),
+        // What a pattern is computed of is not seen here.
+        other => !matches!(other, Expr::Column(_)),
+    };
+    let values = match &mut expr {
+        Expr::Like(Like { expr: values, pattern, .. }) if is_text(pattern, &['\\']) => values.as_mut(),
+        // DataFusion makes a pattern of it.
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "starts_with" => match args.as_mut_slice() {
+            [values, text] if is_text(text, &['\\', '%', '_']) => values,
+            _ => return Ok(Transformed::no(expr)),
+        },
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let data_type = values.get_type(schema)?;
+    *values = kept(std::mem::take(values), data_type, false);
+    Ok(Transformed::yes(expr))
 }
 
 fn with_backslash(expr: Expr) -> Result<Transformed<Expr>> {

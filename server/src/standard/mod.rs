@@ -2,17 +2,23 @@
 //! What can be told from the text alone is put right there, in [`crate::statement`]; windows have a place of their own.
 
 mod casts;
+mod distinct;
 mod escapes;
+mod nan;
 mod numbers;
 mod overlay;
 mod recursion;
 mod single_row;
+mod subqueries;
 mod types;
 
 pub use casts::Casts;
+pub use distinct::Distinct;
 pub use escapes::Escapes;
+pub use nan::PlainNan;
 pub use numbers::Numbers;
 pub use overlay::Overlay;
 pub use recursion::WholeRecursion;
 pub use single_row::SingleRow;
+pub use subqueries::Subqueries;
 pub use types::MoreTypes;

@@ -2,18 +2,20 @@
 //!
 //! - Text between quotes beside a number is that number; DataFusion compares both as text, where '10' comes before '9'.
 //! - Text between quotes beside a moment has its precision; DataFusion compares both in nanoseconds, which end in 2262.
+//! - Times of day of several precisions have the finest; DataFusion does not compare them.
 //! - An exact number beside an approximate one becomes approximate (ISO/IEC 9075-2, dyadic arithmetic and result types);
 //!   DataFusion makes the approximate one a decimal, which loses small values and refuses large ones.
+//! - A decimal is rounded up and down with one digit more than it has; DataFusion's `ceil(0.5)` does not fit its own type.
 //! - The logarithm and the power of an exact number are approximate; DataFusion's have the digits after the point of their
 //!   argument, so that `log(2.5)` is 0.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, DecimalType, FieldRef, TimeUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Decimal256Type, DecimalType, FieldRef, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::{
     BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, Values,
@@ -105,9 +107,22 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 false => args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, &DataType::Float64).map(|()| true))?,
             }
         }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if ["ceil", "floor"].contains(&func.name()) => {
+            args.iter_mut().try_fold(false, |changed, arg| Ok::<_, DataFusionError>(changed | with_room(arg, schema)?))?
+        }
         _ => false,
     };
     Ok(Transformed::new_transformed(expr, changed))
+}
+
+/// Gives a decimal one digit more: the next whole number of 0.9 has one before the point. Returns whether it did.
+fn with_room(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let Some(DataType::Decimal128(precision, scale)) = type_of(expr, schema) else { return Ok(false) };
+    if precision >= DECIMAL128_MAX_PRECISION {
+        return Ok(false);
+    }
+    *expr = std::mem::take(expr).cast_to(&DataType::Decimal128(precision + 1, scale), schema)?;
+    Ok(true)
 }
 
 fn compares(operator: Operator) -> bool {
@@ -164,6 +179,9 @@ fn alike<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, compared: bool, sche
             (expr, data_type)
         })
         .collect();
+    if exprs.iter().any(|(_, data_type)| data_type.as_ref().is_some_and(is_time)) {
+        return of_one_unit(exprs);
+    }
     let widest = exprs
         .iter()
         .filter_map(|(_, data_type)| data_type.clone())
@@ -179,6 +197,26 @@ fn alike<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, compared: bool, sche
         }
     }
     Ok(changed)
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// Gives times of day the finest unit, where theirs differ: DataFusion finds none that is common to them.
+fn of_one_unit(exprs: Vec<(&mut Expr, Option<DataType>)>) -> Result<bool> {
+    let mut units = exprs.iter().filter_map(|(_, data_type)| data_type.as_ref()).filter(|data_type| is_time(data_type));
+    let first = units.next().cloned();
+    if units.all(|unit| Some(unit) == first.as_ref()) {
+        return Ok(false);
+    }
+    let finest = DataType::Time64(TimeUnit::Nanosecond);
+    for (expr, data_type) in exprs {
+        if data_type.is_some_and(|data_type| is_time(&data_type) && data_type != finest) {
+            *expr = Expr::Cast(Cast::new(Box::new(std::mem::take(expr)), finest.clone()));
+        }
+    }
+    Ok(true)
 }
 
 /// Makes an exact number approximate.

@@ -1,6 +1,7 @@
 //! Where DataFusion would answer otherwise than the standard: written in a way that it understands, or refused where there
 //! is none.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -10,8 +11,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use nexus_flight_catalog::{Error, Result};
 
-use super::named_windows;
 use super::walk::walk;
+use super::{named_windows, precedence};
 
 /// Errors: `Unsupported`.
 pub(super) fn repair(statement: &mut Statement) -> Result<()> {
@@ -40,6 +41,7 @@ impl VisitorMut for Repairs {
     type Break = Error;
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        precedence::regroup(expr);
         quantified(expr)?;
         name_types(expr);
         // A grouped count counts the rows of which the condition is unknown too.
@@ -109,6 +111,9 @@ impl VisitorMut for Repairs {
                     Error::unsupported(format!("{op} ALL is not offered"))
                         .with_hint(format!("use {op} without ALL, or number the rows with row_number() first")),
                 );
+            }
+            if !matches!(set_quantifier, SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName) {
+                name_twins(right);
             }
             bodies.extend([left.as_mut(), right.as_mut()]);
         }
@@ -190,6 +195,38 @@ fn name_columns(body: &mut SetExpr, names: &[Ident]) {
             for (item, name) in projection.iter_mut().zip(names) {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                     *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.clone() };
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Gives columns of the second side of a union another name where two have the same one: there the first side names them.
+fn name_twins(body: &mut SetExpr) {
+    match body {
+        SetExpr::SetOperation { left, right, .. } => {
+            name_twins(left);
+            name_twins(right);
+        }
+        SetExpr::Select(select) => {
+            let mut seen = HashSet::new();
+            for (index, item) in select.projection.iter_mut().enumerate() {
+                let (expr, name) = match item {
+                    SelectItem::ExprWithAlias { expr, alias } => (expr, alias.value.clone()),
+                    SelectItem::UnnamedExpr(expr) => {
+                        let name = match &*expr {
+                            Expr::Identifier(name) => name.value.clone(),
+                            Expr::CompoundIdentifier(names) => names.last().map(|name| name.value.clone()).unwrap_or_default(),
+                            other => other.to_string(),
+                        };
+                        (expr, name)
+                    }
+                    _ => continue,
+                };
+                if !seen.insert(name) {
+                    let alias = Ident::with_quote('"', format!("column {}", index + 1));
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                 }
             }
         }

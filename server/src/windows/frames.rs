@@ -21,6 +21,7 @@ const MOST: u64 = 1 << 62;
 ///   current row is all of the partition, and is written so.
 /// - The bounds of a range are sums of a value and a distance: those of decimals have one more digit and are then not compared
 ///   with the value, and those of whole numbers may not fit into their type. As decimals of all digits they are and do.
+/// - Of values that have no distances, times of day among them, a range without distances is one of groups of peers.
 /// - A range that begins behind the current row, or ends before it, has wrong rows where there are none, or NULLs: refused.
 /// - A number of rows beyond all that there can be is cut to what can be added.
 #[derive(Debug)]
@@ -63,6 +64,19 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let message = "a RANGE that begins behind the current row, or ends before it, is not offered";
         return Err(Error::unsupported(message).with_hint("count rows or groups of peers, with ROWS or GROUPS").into());
     }
+    let has_distance = bounds.into_iter().any(|bound| distance(bound).is_some());
+    if let [key] = order_by.as_slice()
+        && !has_distance
+        && !has_ranges(&key.expr.get_type(schema)?)
+    {
+        let rows = |bound: &WindowFrameBound| match bound {
+            WindowFrameBound::Preceding(_) => WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
+            WindowFrameBound::Following(_) => WindowFrameBound::Following(ScalarValue::UInt64(None)),
+            WindowFrameBound::CurrentRow => WindowFrameBound::CurrentRow,
+        };
+        *window_frame = WindowFrame::new_bounds(WindowFrameUnits::Groups, rows(start), rows(end));
+        return Ok(Transformed::yes(expr));
+    }
     let scale = bounds.into_iter().filter_map(distance).map(scale).max();
     let ([key], Some(scale)) = (order_by.as_mut_slice(), scale) else { return Ok(Transformed::no(expr)) };
     let widest = match key.expr.get_type(schema)? {
@@ -75,6 +89,16 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     };
     key.expr = Expr::Cast(Cast::new(Box::new(key.expr.clone()), widest));
     Ok(Transformed::yes(expr))
+}
+
+/// Whether DataFusion knows ranges over values of a type.
+fn has_ranges(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => has_ranges(values),
+        DataType::Time32(_) | DataType::Time64(_) | DataType::Interval(_) | DataType::Duration(_) => false,
+        DataType::Struct(_) | DataType::Map(..) | DataType::FixedSizeBinary(_) => false,
+        other => !other.is_binary(),
+    }
 }
 
 /// Cuts a number of rows. Returns whether it did.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::Int8Type;
-use nexus_flight_catalog::Kind;
+use nexus_flight_catalog::{Kind, Result};
 
 use crate::fixture::Fixture;
 
@@ -28,15 +28,16 @@ fn fixture() -> Fixture {
     fixture
 }
 
-/// The values of a statement's rows, `a|b` a row.
 async fn values(fixture: &Fixture, statement: &str) -> String {
-    let table = match fixture.run(statement).await {
-        Ok((_, table)) => table,
-        Err(error) => panic!("{statement}: {error}"),
-    };
+    values_of(fixture, statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"))
+}
+
+/// The values of a statement's rows, `a|b` a row.
+pub(crate) async fn values_of(fixture: &Fixture, statement: &str) -> Result<String> {
+    let (_, table) = fixture.run(statement).await?;
     let rows = table.lines().filter(|line| line.starts_with('|')).skip(1);
     let cells = |line: &str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join("|");
-    rows.map(cells).collect::<Vec<_>>().join(" ")
+    Ok(rows.map(cells).collect::<Vec<_>>().join(" "))
 }
 
 async fn hold(cases: &[(&str, &str)]) {

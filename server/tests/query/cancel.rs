@@ -8,17 +8,27 @@ use nexus_server::query::Answer;
 
 use crate::fixture::Fixture;
 
-/// Keeps every row, so that it never gives one.
-const BUSY: &str = "SELECT count(*) FROM endless GROUP BY id % 7";
+/// Never gives a row, and holds memory all the while: one side of the join.
+const BUSY: &str = "SELECT count(*) FROM endless e JOIN numbers n ON e.id = n.id GROUP BY e.id % 7";
 const NEVER: Duration = Duration::from_secs(60);
+
+/// Returns when a source reads and an operator holds memory.
+async fn until_busy(fixture: &Fixture) {
+    let busy = async {
+        fixture.source.until_running(1).await;
+        while fixture.gateway.reserved() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(NEVER, busy).await.unwrap();
+}
 
 /// Returns when no source reads any more and no operator holds memory.
 async fn until_idle(fixture: &Fixture) {
-    let pool = fixture.gateway.planner.functions().runtime_env().memory_pool.clone();
     let idle = async {
         fixture.source.until_running(0).await;
         // The operators above a source are dropped one after another, on a thread of their own.
-        while pool.reserved() > 0 {
+        while fixture.gateway.reserved() > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -59,7 +69,7 @@ async fn a_cancelled_context_ends_the_stream() {
     let cancel = query.cx.cancel.clone();
     let answer = fixture.gateway.execute.execute(query).await.unwrap();
     let reader = tokio::spawn(first_error(answer));
-    fixture.source.until_running(1).await;
+    until_busy(&fixture).await;
     cancel.cancel();
     assert_eq!(tokio::time::timeout(NEVER, reader).await.unwrap().unwrap(), Kind::Cancelled);
     until_idle(&fixture).await;

@@ -13,6 +13,7 @@ mod names;
 mod parameters;
 mod plans;
 mod policy;
+mod predicates;
 mod refusals;
 mod types;
 mod writes;

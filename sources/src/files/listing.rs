@@ -239,14 +239,18 @@ pub(super) async fn is_file(store: &Store, path: &Path) -> Result<bool> {
 /// All the files below a folder that are not hidden, of a pattern those that match; without those that others have taken the
 /// place of. Errors: `Precondition` where they change faster than they can be listed.
 async fn below(store: &Store, folder: &Path, pattern: Option<&Pattern>) -> Result<Vec<ObjectMeta>> {
+    // Files that others put there one by one count as they come: only what the gateway changes is of one moment.
+    let mut are_others = false;
     for _ in 0..LISTINGS {
         let before = store.changed(folder);
         let (marks, mut files) = all_below(store, folder, pattern).await?;
+        let were_others = are_others;
+        are_others = marks.is_empty() && !files.is_empty() && !files.iter().any(|file| claim::is_ours(&file.location));
         match claim::replaced(store, &marks, &files).await? {
             Replaced::Changing => {}
             Replaced::Files(gone) => {
-                // What has come and gone while it was listed stands beside what was there before.
-                if before == store.changed(folder) || !files.iter().any(|file| claim::is_ours(&file.location)) {
+                // What has come and gone while it was listed stands beside what was there before, or nothing is seen at all.
+                if before == store.changed(folder) || (are_others && were_others) {
                     files.retain(|meta| !gone.contains(&meta.location));
                     match stay(store, files.into_iter().filter(|meta| meta.size > 0).collect()).await {
                         Err(error) if error.kind() == Kind::Precondition => {}

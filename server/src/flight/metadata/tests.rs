@@ -224,11 +224,12 @@ fn the_columns_of_a_result_have_no_table_and_no_remarks() {
         ("comment".to_owned(), "who bought".to_owned()),
         ("ARROW:FLIGHT:SQL:TYPE_NAME".to_owned(), "Nullable(String)".to_owned()),
     ]);
-    let described = column_metadata(&Schema::new(vec![Field::new("c", DataType::Utf8, true).with_metadata(upstream)]), None);
+    let described =
+        column_metadata(&Schema::new(vec![Field::new("c", DataType::Utf8, true).with_metadata(upstream)]), None, false);
     let metadata = described.field(0).metadata();
     assert_eq!(metadata["ARROW:FLIGHT:SQL:TYPE_NAME"], "Nullable(String)");
     assert!(!metadata.keys().any(|key| key.ends_with("TABLE_NAME") || key.ends_with("REMARKS")));
-    assert_eq!(column_metadata(&described, None), described);
+    assert_eq!(column_metadata(&described, None, false), described);
 }
 
 #[tokio::test]
