@@ -34,7 +34,6 @@ BOUND = {
     "test_writes.py::test_a_transaction_is_seen_when_it_commits[commit]": TRANSACTION,
     "test_writes.py::test_a_transaction_is_seen_when_it_commits[rollback]": TRANSACTION,
     "test_writes.py::test_jdbc_writes_in_every_way[17]": ROWS,
-    "test_writes.py::test_jdbc_writes_in_every_way[25]": ROWS,
     "test_writes.py::test_more_than_the_catalog_has_room_for": ROWS,
 }
 

@@ -94,6 +94,13 @@ def prepared(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
         ("time", [["12:34:56"]]),
         ("boolean", [["false"]]),
         ("null", [["true"]]),
+        ("byte", [["-5"]]),
+        ("short", [["-300"]]),
+        ("float", [["1.5"]]),
+        ("bytes", [["0001ff"]]),
+        ("exact", [["12345678901234567.125"]]),
+        ("object", [["ab"]]),
+        ("zoned", [["true"]]),
         ("text", [["?", "ALGERIA"]]),
         ("limit", [["0"], ["1"]]),
         ("in", [["6"], ["18"]]),
@@ -103,6 +110,12 @@ def prepared(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
 )
 def test_prepared_statements_take_parameters(name: str, expected: object, prepared: dict) -> None:
     assert prepared[name] == expected
+
+
+def test_null_of_every_type_is_a_parameter(prepared: dict) -> None:
+    nulls = {name: rows for name, rows in prepared.items() if name.startswith("null ")}
+    assert nulls == dict.fromkeys(nulls, [["true"]])
+    assert len(nulls) == 15
 
 
 @pytest.mark.parametrize("name", ["decimal", "date", "two"])

@@ -29,6 +29,8 @@ writable = true
 kind = "memory"
 """
 
+TABLES = "select table_name from information_schema.tables where table_schema = 'main'"
+
 
 @pytest.fixture(scope="module")
 def writable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -44,7 +46,7 @@ def connection(writable: Gateway) -> Iterator[flightsql.Connection]:
     """A connection that commits each statement; what it made is gone afterwards."""
     with flightsql.connect(writable.uri, autocommit=True) as connection:
         yield connection
-        for (name,) in fetch(connection, "select table_name from information_schema.tables where table_schema = 'main'"):
+        for (name,) in fetch(connection, TABLES):
             execute(connection, f'drop table "{name}"')
 
 
@@ -120,7 +122,7 @@ def test_many_rows_of_parameters(connection: flightsql.Connection) -> None:
         ("with n as (select 1 as id) select * from n where id = ?", False),
         ("delete from numbers where id = ?", True),
         ("select 'insert into t'", False),
-        ("explain insert into numbers values (1)", False),
+        ("explain select * from numbers", False),
         ("begin", True),
     ],
 )
@@ -134,7 +136,7 @@ def test_a_prepared_statement_says_whether_it_writes(
         )
     # In an Any; `is_update` is the fourth field.
     assert numbers(first(parse(result), 2)).get(4) == int(writes)
-    assert [name for (name,) in fetch(connection, "select table_name from information_schema.tables")] == ["numbers"]
+    assert [name for (name,) in fetch(connection, TABLES)] == ["numbers"]
     assert fetch(connection, "select * from numbers") == []
 
 
@@ -151,7 +153,7 @@ def test_parameters_that_are_bound_before_the_update(writable: Gateway, connecti
         for _ in range(2):
             # DoPutUpdateResult: `record_count`.
             assert numbers(put(client, "CommandPreparedStatementUpdate", bound, None))[1] == 2
-        with pytest.raises(flight.FlightServerError, match="2 parameters"):
+        with pytest.raises(pa.ArrowInvalid, match="2 parameters"):
             put(client, "CommandPreparedStatementUpdate", handle, None)
     assert fetch(connection, "select id, name from t order by id nulls last") == [
         (1, "one"),

@@ -230,6 +230,9 @@ public final class Probe {
         statement.setDate(4, day);
     }
 
+    private static final List<String> NULLS = List.of("boolean", "tinyint", "smallint", "int", "bigint", "real", "double", "decimal(38, 9)",
+        "varchar", "bytea", "date", "time", "timestamp", "timestamptz", "interval");
+
     private static void prepared(Connection connection) throws Exception {
         bound(connection, "int", "select n_name from nation where n_nationkey = ?", s -> s.setInt(1, 7));
         bound(connection, "long", "select n_name from nation where n_nationkey = ?", s -> s.setLong(1, 7L));
@@ -243,6 +246,16 @@ public final class Probe {
         bound(connection, "time", "select cast(? as time) as v", s -> s.setTime(1, java.sql.Time.valueOf("12:34:56")));
         bound(connection, "boolean", "select not cast(? as boolean) as v", s -> s.setBoolean(1, true));
         bound(connection, "null", "select cast(? as bigint) is null as v", s -> s.setNull(1, Types.BIGINT));
+        bound(connection, "byte", "select cast(? as tinyint) as v", s -> s.setByte(1, (byte) -5));
+        bound(connection, "short", "select cast(? as smallint) as v", s -> s.setShort(1, (short) -300));
+        bound(connection, "float", "select cast(? as real) as v", s -> s.setFloat(1, 1.5f));
+        bound(connection, "bytes", "select encode(cast(? as bytea), 'hex') as v", s -> s.setBytes(1, new byte[] {0, 1, -1}));
+        bound(connection, "exact", "select cast(? as decimal(20, 3)) as v", s -> s.setBigDecimal(1, new BigDecimal("12345678901234567.125")));
+        bound(connection, "object", "select cast(? as varchar) || cast(? as varchar) as v", s -> { s.setObject(1, "a"); s.setObject(2, "b"); });
+        bound(connection, "zoned", "select cast(? as timestamptz) = timestamptz '2026-02-28 23:59:59Z' as v", s -> s.setTimestamp(1, Timestamp.valueOf("2026-02-28 23:59:59")));
+        for (String type : NULLS) {
+            bound(connection, "null " + type, "select cast(? as " + type + ") is null as v", s -> s.setNull(1, Types.NULL));
+        }
         bound(connection, "two", "select count(*) from orders where o_orderkey between ? and ?", s -> { s.setLong(1, 1); s.setLong(2, 100); });
         bound(connection, "text", "select '?' as q, \"n_name\" from nation -- ?\nwhere n_nationkey = ? /* ? */", s -> s.setInt(1, 0));
         bound(connection, "limit", "select n_nationkey from nation order by n_nationkey limit ?", s -> s.setLong(1, 2));
