@@ -192,6 +192,75 @@ def test_certificates_change_under_load(secure: Secure) -> None:
     assert len(serials) > 3
 
 
+CLIENTS = """
+[auth]
+mode = "basic"
+[auth.certificates]
+"CN=etl" = "etl"
+[tls]
+certificate = "server.pem"
+key = "server.key"
+clients = "clients.pem"
+[catalogs.demo]
+kind = "memory"
+"""
+
+
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """A gateway that asks for certificates of clients, which an authority of their own issues."""
+    folder, authority = tmp_path_factory.mktemp("mutual"), trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    clients = trustme.CA()
+    clients.cert_pem.write_to_path(str(folder / "clients.pem"))
+    issue(authority, folder)
+    for name, issuer in [("etl", clients), ("eve", clients), ("forged", trustme.CA())]:
+        issued = issuer.issue_cert(f"{name}@example.com", common_name="etl" if name == "forged" else name)
+        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+        issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+    with configured(folder, CLIENTS, replicas=1) as gateway:
+        yield Secure(gateway, authority, folder)
+
+
+def asks(mutual: Secure, name: str | None, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    """The code and the text of an answer to who shows this certificate."""
+    shown = None if name is None else (str(mutual.folder / f"{name}.pem"), str(mutual.folder / f"{name}.key"))
+    url = f"{mutual.gateway.url}/v1/sql"
+    sql = b"select distinct principal from system.queries where state = 'running'"
+    answer = requests.post(url, data=sql, verify=str(mutual.roots), cert=shown, headers=headers, timeout=10)
+    return answer.status_code, answer.text
+
+
+def test_who_shows_a_certificate_is_its_user(mutual: Secure) -> None:
+    code, text = asks(mutual, "etl")
+    assert code == 200, text
+    assert '"etl"' in text
+    names = {"cert_chain": mutual.folder / "etl.pem", "private_key": mutual.folder / "etl.key"}
+    shown = {name: path.read_bytes() for name, path in names.items()}
+    with flight.connect(mutual.gateway.uri, tls_root_certs=mutual.roots.read_bytes(), **shown) as client:
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(statement("select 1 as a")))
+        assert client.do_get(info.endpoints[0].ticket).read_all().to_pydict() == {"a": [1]}
+    options = {ROOTS: mutual.roots.read_text()}
+    options |= {f"adbc.flight.sql.client_option.mtls_{name}": path.read_text() for name, path in names.items()}
+    with flightsql.connect(mutual.gateway.uri, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("select 1 + 1")
+        assert cursor.fetchall() == [(2,)]
+
+
+def test_who_shows_none_or_another_is_not_let_in(mutual: Secure) -> None:
+    assert asks(mutual, None)[0] == 401
+    code, text = asks(mutual, "eve")
+    assert (code, "is nobody's here" in text) == (401, True)
+    # The same subject, by another issuer.
+    with pytest.raises(requests.exceptions.ConnectionError):
+        asks(mutual, "forged")
+
+
+def test_a_header_counts_before_the_certificate(mutual: Secure) -> None:
+    assert asks(mutual, "etl", {"authorization": "Bearer nexus_guess"})[0] == 401
+    assert asks(mutual, "etl", {"authorization": "Basic ZXRsOng="})[0] == 401
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -21,6 +21,7 @@ use crate::statement::Caps;
 use crate::system::{CATALOG, System, SystemSource};
 use crate::temporary::Temporaries;
 use crate::wire::auth::Authenticator;
+use crate::wire::tokens::ApiTokens;
 use crate::workers::Workers;
 use crate::writes::Writes;
 
@@ -77,11 +78,13 @@ impl Gateway {
             }
         }
         let writes = Arc::new(Writes::default());
+        let threads = workers.0.clone();
         let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes));
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
         let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, schema.clone(), lives, temporaries));
-        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&seal), lives));
+        let tokens = config.auth.tokens.as_ref().map(|file| ApiTokens::open(&config.base.join(file), &threads)).transpose()?;
+        let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, Arc::clone(&seal), lives));
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));

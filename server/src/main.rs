@@ -46,6 +46,12 @@ enum Command {
     Config(ConfigCommand),
     /// Read a password from standard input and print its argon2id hash for [auth.users].
     HashPassword,
+    /// Make an API token: the first line is the token, the others let it in, in the file of auth.tokens.
+    Token {
+        /// Who comes in with it.
+        #[arg(long)]
+        user: String,
+    },
     /// Write the TPC-H tables as Parquet files.
     Tpch {
         /// The size: 1 is about 1 GB of text.
@@ -133,6 +139,10 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
         Command::Config(ConfigCommand::Check { file, connect }) => return check(&file, connect, workers).await,
         Command::Config(ConfigCommand::Schema) => say(format_args!("{:#}", json_schema(nexus_sources::SPECS))),
         Command::HashPassword => say(format_args!("{}", nexus_server::wire::auth::hash_password(read_password()?)?)),
+        Command::Token { user } => {
+            let (token, lines) = nexus_server::wire::tokens::new(&user)?;
+            say(format_args!("{token}\n{}", lines.trim_end()));
+        }
         Command::Tpch { scale_factor, output } => {
             let shown = std::io::stderr().is_terminal();
             tpch::write(&output, scale_factor, |table, rows| {

@@ -98,6 +98,21 @@ fn open_to_all_without_auth() {
 }
 
 #[test]
+fn tokens_while_nobody_is_asked() {
+    assert_snapshot!(broken("[auth]\ntokens = 't.toml'"), @r#"nexus.toml:2: auth.tokens: nobody is asked who they are while auth.mode is "none"; set auth.mode = "basic", or remove it"#);
+}
+
+#[test]
+fn certificates_that_nobody_has() {
+    assert_snapshot!(broken("[tls]\ncertificate = 'a'\nkey = 'b'\nclients = 'c'"), @"nexus.toml:4: tls.clients: certificates are asked for that nobody has; say whose they are under [auth.certificates], or remove this");
+}
+
+#[test]
+fn certificates_that_nobody_looks_at() {
+    assert_snapshot!(broken("[auth]\nmode = 'basic'\n[auth.certificates]\n'CN=a' = 'a'"), @"nexus.toml:3: auth.certificates: no certificate of a client is looked at; name the file of those who issue them as tls.clients");
+}
+
+#[test]
 fn http_open_to_all_without_auth() {
     assert_snapshot!(broken("[http]\nlisten = '[::]:8080'"), @r#"nexus.toml:2: http.listen: "[::]:8080" is open to others while auth.mode is "none"; listen at 127.0.0.1, or set auth.mode = "basic" and add [auth.users.NAME]"#);
 }

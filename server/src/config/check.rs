@@ -74,11 +74,37 @@ fn auth(config: &Config) -> Result<()> {
                 let message = "nobody is asked for a password while auth.mode is \"none\"";
                 return Err(places.error("auth.users", message).with_hint("set auth.mode = \"basic\", or remove the users"));
             }
+            let others =
+                [("auth.tokens", config.auth.tokens.is_some()), ("auth.certificates", !config.auth.certificates.is_empty())];
+            if let Some((key, _)) = others.into_iter().find(|(_, is_there)| *is_there) {
+                let message = "nobody is asked who they are while auth.mode is \"none\"";
+                return Err(places.error(key, message).with_hint("set auth.mode = \"basic\", or remove it"));
+            }
         }
-        AuthMode::Basic if config.auth.users.is_empty() => {
-            return Err(places.error("auth.mode", "\"basic\" lets nobody in without users").with_hint("add [auth.users.NAME]"));
+        AuthMode::Basic => {
+            let auth = &config.auth;
+            if auth.users.is_empty() && auth.tokens.is_none() && auth.certificates.is_empty() {
+                return Err(places
+                    .error("auth.mode", "\"basic\" lets nobody in without users")
+                    .with_hint("add [auth.users.NAME]"));
+            }
         }
-        AuthMode::Basic => {}
+    }
+    let has_clients = config.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+    if has_clients == config.auth.certificates.is_empty() {
+        return Err(match has_clients {
+            true => places
+                .error("tls.clients", "certificates are asked for that nobody has")
+                .with_hint("say whose they are under [auth.certificates], or remove this"),
+            false => places
+                .error("auth.certificates", "no certificate of a client is looked at")
+                .with_hint("name the file of those who issue them as tls.clients"),
+        });
+    }
+    if let Some((subject, _)) = config.auth.certificates.iter().find(|(subject, user)| subject.is_empty() || user.is_empty()) {
+        return Err(places
+            .error("auth.certificates", format!("{subject:?} is not the user of a certificate"))
+            .with_hint("write \"CN=etl,O=Example\" = \"etl\""));
     }
     for (name, user) in &config.auth.users {
         if name.is_empty() || name.contains(':') || name.chars().any(char::is_control) {

@@ -9,6 +9,7 @@ mod schema;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod values;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub use nexus_flight_catalog::quantity::Size;
 pub use policy::policies;
 pub use schema::json_schema;
 pub use settings::Setting;
+pub use tokens::{TokenText, Tokens};
 pub use values::{Listen, Period, TicketKey};
 
 /// The configuration of the gateway.
@@ -103,6 +105,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
+    /// Who issues the certificates of clients, in PEM; with it clients may show one, and `auth.certificates` says whose it is.
+    pub clients: Option<PathBuf>,
 }
 
 /// `[auth]`: who may come in.
@@ -113,6 +117,10 @@ pub struct Auth {
     pub mode: AuthMode,
     /// The users of mode "basic", by name.
     pub users: BTreeMap<String, User>,
+    /// A file of API tokens, which is read again when it changes; a relative path starts at the folder of this file.
+    pub tokens: Option<PathBuf>,
+    /// The users of client certificates, by the subject of the certificate as RFC 4514 writes it: `CN=etl,O=Example`.
+    pub certificates: BTreeMap<String, String>,
 }
 
 /// How clients say who they are.
@@ -122,7 +130,7 @@ pub enum AuthMode {
     /// Everybody is "anonymous"; only on loopback addresses.
     #[default]
     None,
-    /// With a name and a password from `auth.users`.
+    /// With a name and a password from `auth.users`, an API token, or a client certificate.
     Basic,
 }
 

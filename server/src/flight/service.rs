@@ -39,7 +39,7 @@ use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::statement::Caps;
 use crate::substrait;
-use crate::wire::auth::{Authenticator, note_refusal};
+use crate::wire::auth::{Authenticator, Means, note_refusal};
 use crate::wire::connection::Peer;
 use crate::write::{count_batch, count_schema};
 
@@ -312,12 +312,14 @@ impl FlightService for Service {
         respond(
             async {
                 if request.extensions().get::<Principal>().is_none() {
-                    let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
-                    let principal = self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, peer))?;
+                    let peer = request.extensions().get::<Peer>().cloned();
+                    let principal = self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, peer.as_ref()))?;
                     request.extensions_mut().insert(principal);
+                    request.extensions_mut().insert(Means::Password);
                 }
                 let caller = self.caller(&request).await?;
-                let token = self.authenticator.token(&caller.principal)?;
+                let means = request.extensions().get().unwrap_or(&Means::None);
+                let token = self.authenticator.token(&caller.principal, means)?;
                 let bearer = format!("Bearer {token}").parse().map_err(|_| Error::internal("a token makes no header"))?;
                 let response = HandshakeResponse { protocol_version: 0, payload: token.into_bytes().into() };
                 let mut response = caller.greet(Response::new(stream::iter([Ok(response)]).boxed()))?;

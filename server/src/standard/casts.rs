@@ -15,8 +15,8 @@ use datafusion::common::{DFSchema, ScalarValue, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TryCast, Volatility,
+    Cast, ColumnarValue, DmlStatement, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, TryCast, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -35,9 +35,37 @@ impl AnalyzerRule for Casts {
         rewrite::expressions(
             plan,
             |expr, schema| expr.transform_up(|expr| as_function(expr, schema)),
-            LogicalPlan::recompute_schema,
+            |node| match node {
+                LogicalPlan::Dml(written) => assigned(written),
+                other => other.recompute_schema(),
+            },
         )
     }
+}
+
+/// What is written is compared with nothing, and a database that writes it itself knows casts and not our function.
+fn assigned(mut written: DmlStatement) -> Result<LogicalPlan> {
+    if let LogicalPlan::Projection(values) = written.input.as_ref() {
+        let cast = |expr: Expr| match expr {
+            Expr::ScalarFunction(ScalarFunction { func, mut args }) => match func.inner().as_any().downcast_ref::<Kept>() {
+                Some(kept) if !kept.is_try && args.len() == 1 => {
+                    Expr::Cast(Cast::new(Box::new(args.swap_remove(0)), kept.to.clone()))
+                }
+                _ => Expr::ScalarFunction(ScalarFunction { func, args }),
+            },
+            other => other,
+        };
+        let values = values.expr.iter().cloned().map(|expr| match expr {
+            Expr::Alias(mut alias) => {
+                alias.expr = Box::new(cast(*alias.expr));
+                Expr::Alias(alias)
+            }
+            other => cast(other),
+        });
+        let input = written.input.inputs().into_iter().cloned().collect();
+        written.input = Arc::new(written.input.with_new_exprs(values.collect(), input)?);
+    }
+    Ok(LogicalPlan::Dml(written))
 }
 
 fn as_function(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

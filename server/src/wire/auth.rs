@@ -1,7 +1,6 @@
 //! Credentials → principal, for gRPC and HTTP alike.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http_body_util::Limited;
 use nexus_flight_catalog::{Error, Kind, Principal, Result};
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::config::{Auth, AuthMode};
@@ -27,6 +27,7 @@ use crate::flight::status::status;
 use crate::seal::{Purpose, Seal};
 use crate::wire::connection::Peer;
 use crate::wire::problem::problem;
+use crate::wire::tokens::{self, ApiTokens, Hash};
 
 /// Some clients pad their base64 and some do not.
 const BASE64: GeneralPurpose =
@@ -43,57 +44,112 @@ const CHECKED_AT_ONCE: usize = 2;
 /// A hash of nobody's password, checked for names that are not known, so that the time taken does not tell them.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1ub2JvZHktc2FsdA$UWnNCRQ+PD1FZdaQBm0Vva2dYK8CEWeZvbZVWA2nQ6A";
 
-/// Knows who may come in.
+/// How somebody said who they are. What they are given for it holds no longer than this does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Means {
+    /// By nothing: nobody is asked.
+    None,
+    /// With a password.
+    Password,
+    /// With the API token of this hash.
+    Token(Hash),
+    /// By a client certificate of this subject.
+    Certificate(String),
+}
+
+/// What a token of our own says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Granted {
+    user: String,
+    means: Means,
+}
+
+/// Knows who may come in. What a request says in its headers counts, right or wrong; without such a header the certificate of its
+/// connection does.
 #[derive(Debug)]
 pub struct Authenticator {
     mode: AuthMode,
     users: BTreeMap<String, SecretString>,
+    tokens: Option<Arc<ApiTokens>>,
+    certificates: BTreeMap<String, String>,
     seal: Arc<Seal>,
     lives: Duration,
     checks: Semaphore,
 }
 
 impl Authenticator {
-    /// As configured. Tokens live for `lives`.
-    pub fn new(auth: &Auth, seal: Arc<Seal>, lives: Duration) -> Self {
+    /// As configured, with the API tokens of its file. Tokens that it gives live for `lives`.
+    pub fn new(auth: &Auth, tokens: Option<Arc<ApiTokens>>, seal: Arc<Seal>, lives: Duration) -> Self {
         let users = auth.users.iter().map(|(name, user)| (name.clone(), user.password_hash.clone())).collect();
-        Self { mode: auth.mode, users, seal, lives, checks: Semaphore::new(CHECKED_AT_ONCE) }
+        let (mode, certificates) = (auth.mode, auth.certificates.clone());
+        Self { mode, users, tokens, certificates, seal, lives, checks: Semaphore::new(CHECKED_AT_ONCE) }
     }
 
-    /// A token that stands for a principal until it expires.
-    pub fn token(&self, principal: &Principal) -> Result<String> {
-        self.seal.seal_text(Purpose::Token, &*principal.0, self.lives)
+    /// A token that stands for a principal until it expires, or what they came in by is taken no more.
+    pub fn token(&self, principal: &Principal, means: &Means) -> Result<String> {
+        let granted = Granted { user: principal.0.to_string(), means: means.clone() };
+        self.seal.seal_text(Purpose::Token, &granted, self.lives)
     }
 
-    /// Who is calling. Errors: `Unauthenticated`, always with the same words for a wrong name and a wrong password.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal> {
+    /// Who is calling over a connection, and by what. Errors: `Unauthenticated`, always with the same words for a wrong name and a wrong
+    /// password.
+    pub async fn authenticate(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(Principal, Means)> {
         if self.mode == AuthMode::None {
-            return Ok(Principal::anonymous());
+            return Ok((Principal::anonymous(), Means::None));
         }
         if let Some(token) = headers.get(TOKEN).filter(|_| !headers.contains_key(AUTHORIZATION)) {
             let token = BASE64.decode(token.as_bytes()).ok().and_then(|token| String::from_utf8(token).ok());
             return self.check_token(&token.ok_or_else(|| refused("the token is not text in base64"))?);
         }
         let Some(header) = headers.get(AUTHORIZATION) else {
-            return Err(refused("a user name and password, or a token, is needed"));
+            return match peer.and_then(|peer| peer.subject.as_deref()) {
+                Some(subject) => self.check_certificate(subject),
+                None => Err(refused("a user name and password, or a token, is needed")),
+            };
         };
         let header = header.to_str().map_err(|_| refused("the authorization header is not text"))?;
         match header.split_once(' ') {
-            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => self.check_basic(value).await,
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
+                self.check_basic(value).await.map(|principal| (principal, Means::Password))
+            }
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("bearer") => self.check_token(value),
             _ => Err(refused("the authorization header is neither Basic nor Bearer")),
         }
     }
 
-    fn check_token(&self, token: &str) -> Result<Principal> {
-        let name: String = self
+    fn check_token(&self, token: &str) -> Result<(Principal, Means)> {
+        if token.starts_with(tokens::PREFIX) {
+            let hash = tokens::hash(token);
+            let user = self.tokens.as_ref().and_then(|tokens| tokens.user(&hash));
+            let user = user.ok_or_else(|| {
+                Error::unauthenticated("the API token is not known, or has expired").with_hint("ask for another one")
+            })?;
+            return Ok((user, Means::Token(hash)));
+        }
+        let Granted { user, means } = self
             .seal
             .open_text(Purpose::Token, token)
             .map_err(|error| Error::new(Kind::Unauthenticated, error.message()).with_hint("connect again"))?;
-        if !self.users.contains_key(&name) {
-            return Err(refused("the token is of a user who is no longer known"));
+        let still_holds = match &means {
+            Means::None => false,
+            Means::Password => self.users.contains_key(&user),
+            Means::Token(hash) => {
+                self.tokens.as_ref().and_then(|tokens| tokens.user(hash)).is_some_and(|known| *known.0 == *user)
+            }
+            Means::Certificate(subject) => self.certificates.get(subject) == Some(&user),
+        };
+        match still_holds {
+            true => Ok((Principal(user.into()), means)),
+            false => Err(refused("the token is of a user who is no longer known")),
         }
-        Ok(Principal(name.into()))
+    }
+
+    fn check_certificate(&self, subject: &str) -> Result<(Principal, Means)> {
+        let user = self.certificates.get(subject).ok_or_else(|| {
+            Error::unauthenticated(format!("the certificate of \"{subject}\" is nobody's here"))
+                .with_hint("name its user under [auth.certificates], or sign in with a password or a token")
+        })?;
+        Ok((Principal(user.as_str().into()), Means::Certificate(subject.to_owned())))
     }
 
     async fn check_basic(&self, value: &str) -> Result<Principal> {
@@ -140,9 +196,11 @@ fn refused(message: &str) -> Error {
 
 /// Lets a request pass with its principal, or answers with the refusal in the request's own protocol.
 pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut request: Request, next: Next) -> Response {
-    match authenticator.authenticate(request.headers()).await {
-        Ok(principal) => {
+    let peer = peer(&request).cloned();
+    match authenticator.authenticate(request.headers(), peer.as_ref()).await {
+        Ok((principal, means)) => {
             request.extensions_mut().insert(principal);
+            request.extensions_mut().insert(means);
             next.run(request).await
         }
         Err(_) if brings_credentials(&request) => {
@@ -151,7 +209,7 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
             next.run(Request::from_parts(parts, Body::new(Limited::new(body, LARGEST_CREDENTIALS)))).await
         }
         Err(error) => {
-            note_refusal(&error, peer(&request));
+            note_refusal(&error, peer.as_ref());
             let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
             if request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
                 return status(&error).into_http();
@@ -171,16 +229,16 @@ fn brings_credentials(request: &Request) -> bool {
 }
 
 /// Records that somebody was not let in.
-pub fn note_refusal(error: &Error, peer: Option<SocketAddr>) {
+pub fn note_refusal(error: &Error, peer: Option<&Peer>) {
     metrics::counter!("nexus_refused_credentials_total").increment(1);
-    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+    let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
     tracing::warn!(target: "nexus::audit", %error, peer, "credentials refused");
 }
 
 /// Where a request comes from.
-fn peer(request: &Request) -> Option<SocketAddr> {
+fn peer(request: &Request) -> Option<&Peer> {
     let of_http = request.extensions().get::<ConnectInfo<Peer>>().map(|info| &info.0);
-    of_http.or_else(|| request.extensions().get::<Peer>()).map(|peer| peer.address)
+    of_http.or_else(|| request.extensions().get::<Peer>())
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub struct Connection {
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
+    /// The subject of the certificate that it has shown, as RFC 4514 writes it.
+    pub subject: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Port {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    return Accepted { stream, peer: Peer { address }, permit };
+                    return Accepted { stream, peer: Peer { address, subject: None }, permit };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -101,8 +103,9 @@ impl Accepted {
 
     /// After a handshake.
     pub async fn under(self, tls: &Tls) -> io::Result<Connection> {
-        let stream = Stream::Tls(Box::new(tls.accept(self.stream).await?));
-        Ok(Connection { stream, peer: self.peer, _permit: self.permit })
+        let (stream, subject) = tls.accept(self.stream).await?;
+        let peer = Peer { subject, ..self.peer };
+        Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer, _permit: self.permit })
     }
 }
 

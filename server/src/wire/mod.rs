@@ -5,3 +5,4 @@ pub mod connection;
 pub mod hello;
 pub mod problem;
 pub mod tls;
+pub mod tokens;

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_flight_catalog::{Error, Place, Result};
-use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_cert::Certificate;
+use x509_cert::der::{self, Decode};
 
 use crate::config;
 use crate::reload::{self, Seen};
@@ -34,13 +37,15 @@ pub struct Tls {
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
+    clients: Option<PathBuf>,
 }
 
 impl Tls {
     /// Reads the files, relative to `base`, and goes on looking at them for as long as this is in use. One that breaks later leaves the
     /// certificate as it was. Errors: `Invalid` with the key of the configuration and what is wrong with its file.
     pub fn open(tls: &config::Tls, base: &Path) -> Result<Self> {
-        let files = Files { certificate: base.join(&tls.certificate), key: base.join(&tls.key) };
+        let clients = tls.clients.as_ref().map(|clients| base.join(clients));
+        let files = Files { certificate: base.join(&tls.certificate), key: base.join(&tls.key), clients };
         let pair = files.read()?;
         let (sender, current) = watch::channel(pair.config()?);
         let read = move || files.read().map(|pair| (pair.seen(), pair));
@@ -49,31 +54,51 @@ impl Tls {
         Ok(Self { current })
     }
 
-    /// A connection after its handshake. Errors: what went wrong with that, or that it took too long.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// A connection after its handshake, and the subject of the client's certificate. Errors: what went wrong with the handshake, or
+    /// that it took too long.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Arc<str>>)> {
         let config = Arc::clone(&self.current.borrow());
         let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream));
-        handshake.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")))
+        let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"));
+        let stream = handshake.await.unwrap_or_else(late)?;
+        let subject = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+            None => None,
+            Some(certificate) => {
+                Some(subject(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?)
+            }
+        };
+        Ok((stream, subject))
     }
 }
 
-/// Both files as they were read together.
+/// The subject of a certificate, as RFC 4514 writes it.
+fn subject(certificate: &CertificateDer<'_>) -> der::Result<Arc<str>> {
+    Ok(Certificate::from_der(certificate)?.tbs_certificate.subject.to_string().into())
+}
+
+/// The files as they were read together.
 struct Pair {
     certificate: Vec<u8>,
     key: Vec<u8>,
+    clients: Option<(PathBuf, Vec<u8>)>,
     paths: (PathBuf, PathBuf),
 }
 
 impl Files {
     fn read(&self) -> Result<Pair> {
         let (certificate, key) = (read("tls.certificate", &self.certificate)?, read("tls.key", &self.key)?);
-        Ok(Pair { certificate, key, paths: (self.certificate.clone(), self.key.clone()) })
+        let clients = match &self.clients {
+            None => None,
+            Some(path) => Some((path.clone(), read("tls.clients", path)?)),
+        };
+        Ok(Pair { certificate, key, clients, paths: (self.certificate.clone(), self.key.clone()) })
     }
 }
 
 impl Pair {
     fn seen(&self) -> Seen {
-        reload::seen(&[&self.certificate, &self.key])
+        let clients = self.clients.as_ref().map(|(_, clients)| clients.as_slice()).unwrap_or_default();
+        reload::seen(&[&self.certificate, &self.key, clients])
     }
 
     fn config(&self) -> Result<Arc<ServerConfig>> {
@@ -95,9 +120,27 @@ impl Pair {
             };
             wrong("tls.key", key, what).with_hint("it is a PEM file with \"BEGIN PRIVATE KEY\", without a password")
         })?;
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
+        let provider = Arc::new(default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| Error::internal("TLS cannot be set up").caused_by(error))?;
-        let mut config = builder.with_no_client_auth().with_single_cert(chain, key_of).map_err(|error| match error {
+        let builder = match &self.clients {
+            None => builder.with_no_client_auth(),
+            Some((path, pem)) => {
+                let unusable = |what: String| {
+                    wrong("tls.clients", path, what).with_hint("it is a PEM file with the certificates of those who issue them")
+                };
+                let mut roots = RootCertStore::empty();
+                for root in CertificateDer::pem_slice_iter(pem) {
+                    let root = root.map_err(|error| unusable(format!("is no PEM file: {error}")))?;
+                    roots.add(root).map_err(|error| unusable(format!("cannot be used: {error}")))?;
+                }
+                // Who shows none may still sign in otherwise.
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+                let verifier = verifier.build().map_err(|error| unusable(format!("cannot be used: {error}")))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key_of).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => wrong("tls.key", key, "is not the key of the certificate".to_owned())
                 .with_hint("give both files of one pair, the server's own certificate first"),
             error => wrong("tls.certificate", certificate, format!("cannot be used: {error}")),
