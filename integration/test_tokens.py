@@ -1,4 +1,4 @@
-"""API tokens: made by the gateway's own command, kept as hashes, taken by every client, and refused as soon as they are taken away."""
+"""API tokens: made by the gateway's own command, kept as hashes, taken by every client, refused once they are taken away."""
 
 import hashlib
 import time
@@ -13,6 +13,7 @@ import pyarrow.flight as flight
 import pytest
 import requests
 
+import jdbc
 from gateway import Gateway, configured, eventually, nexus
 from wire import statement
 
@@ -62,12 +63,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def test_a_token_is_let_in_and_taken_away_without_a_restart(guarded: Guarded) -> None:
     token, other = guarded.grant("etl"), guarded.grant("etl")
     assert eventually(lambda: guarded.says(token)[0] == 200, 10)
-    with flightsql.connect(guarded.gateway.uri, db_kwargs={HEADER: f"Bearer {token}"}, autocommit=True) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("select 1 + 1")
-            assert cursor.fetchall() == [(2,)]
-            cursor.execute("select distinct principal from system.queries where statement = 'select 1 + 1'")
-            assert cursor.fetchall() == [("etl",)]
+    by_token = {HEADER: f"Bearer {token}"}
+    with flightsql.connect(guarded.gateway.uri, db_kwargs=by_token, autocommit=True) as etl, etl.cursor() as cursor:
+        cursor.execute("select 1 + 1")
+        assert cursor.fetchall() == [(2,)]
+        cursor.execute("select distinct principal from system.queries where statement = 'select 1 + 1'")
+        assert cursor.fetchall() == [("etl",)]
     # What a handshake gives for it holds no longer than it does.
     granted = shaken(guarded, token)
     assert guarded.says(granted)[0] == 200
@@ -79,8 +80,18 @@ def test_a_token_is_let_in_and_taken_away_without_a_restart(guarded: Guarded) ->
     assert guarded.says(granted)[0] == 401
     assert guarded.says(other)[0] == 200
     with pytest.raises(adbc_driver_manager.Error, match="not known, or has expired"):
-        flightsql.connect(guarded.gateway.uri, db_kwargs={HEADER: f"Bearer {token}"}, autocommit=True).cursor().execute("select 1")
+        flightsql.connect(guarded.gateway.uri, db_kwargs={HEADER: f"Bearer {token}"}, autocommit=True).cursor().execute(
+            "select 1"
+        )
     assert token not in guarded.gateway.logged()
+
+
+@pytest.mark.parametrize("jdk", jdbc.VERSIONS)
+def test_jdbc_signs_in_with_a_token(jdk: str, guarded: Guarded) -> None:
+    token = guarded.grant("etl")
+    assert eventually(lambda: guarded.says(token)[0] == 200, 10)
+    [answer] = jdbc.probe("query", guarded.gateway.flight, "select 2", jdk=jdk, query=f"&token={token}")
+    assert answer["value"]["rows"] == [["2"]]
 
 
 def test_a_token_ends_when_it_expires(guarded: Guarded) -> None:
@@ -101,7 +112,9 @@ def test_a_file_that_breaks_leaves_the_tokens_as_they_were(guarded: Guarded) -> 
     path.write_text(whole)
 
 
-@pytest.mark.parametrize("token", ["nexus_", "nexus_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "nexus_\u00e9", "NEXUS_x", "", "a.b.c"])
+@pytest.mark.parametrize(
+    "token", ["nexus_", "nexus_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "nexus_\u00e9", "NEXUS_x", "", "a.b.c"]
+)
 def test_what_is_no_token_is_refused(guarded: Guarded, token: str) -> None:
     headers = {"authorization": f"Bearer {token}".encode()}
     answer = requests.post(f"{guarded.gateway.url}/v1/sql", data=b"select 1", headers=headers, timeout=10)
