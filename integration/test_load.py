@@ -232,22 +232,27 @@ def locked(database: Database, table: str) -> Iterator[None]:
             psql.stdin.close()
 
 
-def cancelled(gateway: Gateway, sql: str, is_there: Callable[[], bool]) -> None:
-    """Runs a statement and, once it is where it should be, cancels it as ADBC does."""
+def cancelled(gateway: Gateway, sql: str, is_there: Callable[[], bool], streams: bool = False) -> None:
+    """Runs a statement and, once it is where it should be, cancels it as ADBC does.
+
+    Where it streams that is once there are rows: between two calls the driver has none that it could cancel.
+    """
     failed: list[Exception] = []
+    has_rows = threading.Event()
     with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
 
         def run() -> None:
             try:
                 cursor.execute(sql)
                 for _ in cursor.fetch_record_batch():
-                    pass
+                    has_rows.set()
             except Exception as error:
                 failed.append(error)
 
         thread = threading.Thread(target=run)
         thread.start()
         assert eventually(is_there, 10), failed
+        assert not streams or has_rows.wait(10)
         cursor.adbc_cancel()
         thread.join(2)
         assert not thread.is_alive()
@@ -257,7 +262,7 @@ def cancelled(gateway: Gateway, sql: str, is_there: Callable[[], bool]) -> None:
 @sizes((5,), (34,))
 def test_what_is_cancelled_ends_at_the_database(times: int, gateway: Gateway, database: Database) -> None:
     for _ in range(times):
-        cancelled(gateway, "select * from shop.public.endless", lambda: len(database.running()) == 1)
+        cancelled(gateway, "select * from shop.public.endless", lambda: len(database.running()) == 1, streams=True)
         assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
     with locked(database, "pg_catalog.pg_description"):
         for _ in range(times):
