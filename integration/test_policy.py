@@ -18,7 +18,18 @@ staff = ["ann", "bob"]
 [[rules]]
 users = ["root"]
 tables = ["*.*.*"]
-allow = ["read", "write"]
+allow = ["read", "write", "native", "admin"]
+
+[[rules]]
+users = ["bob"]
+tables = ["docs.main.accounts"]
+allow = ["read"]
+filter = "id < 10"
+
+[[rules]]
+users = ["bob"]
+tables = ["system.*.*"]
+allow = ["read"]
 
 [[rules]]
 groups = ["staff"]
@@ -70,8 +81,12 @@ def gateway(folder: Path) -> Iterator[Gateway]:
     ]
     catalogs = "".join(f'[catalogs.{name}]\nkind = "memory"\nwritable = true\n' for name in ("shop", "secret"))
     text = "\n".join(
-        ['[auth]\nmode = "basic"', *users, '[policy]\nfile = "policy.toml"', catalogs, '[defaults]\ncatalog = "shop"']
+        ['[auth]\nmode = "basic"', *users, '[policy]\nfile = "policy.toml"', catalogs, '[catalogs.docs]\nkind = "files"\npath = "docs"', '[defaults]\ncatalog = "shop"']
     )
+    (folder / "docs").mkdir()
+    # What does not fit the type that the many rows before it have is told, with its value.
+    numbers = "".join(f"{number}\n" for number in range(200_000))
+    (folder / "docs" / "accounts.csv").write_text(f"id\n{numbers}hidden-account\n")
     with configured(folder, text, replicas=1) as gateway:
         with connect(gateway, "root") as connection, connection.cursor() as cursor:
             cursor.adbc_ingest("people", pa.table(ROWS), mode="create")
@@ -125,6 +140,29 @@ def test_lists(user: str, wanted: dict | None, gateway: Gateway) -> None:
         assert {"secret", "system"} <= there.keys()
     else:
         assert there == wanted
+
+
+def test_an_error_beneath_tells_nothing_of_what_is_hidden(gateway: Gateway) -> None:
+    assert "hidden-account" in refused(gateway, "root", "select count(id) from docs.main.accounts")
+    said = refused(gateway, "bob", "select count(id) from docs.main.accounts")
+    assert "a table of which you see a part cannot be read; ask who sees all of it" in said
+    assert "hidden" not in said
+    assert "accounts.csv" not in said
+    assert "hidden-account" in gateway.logged()
+
+
+def test_who_is_no_admin_sees_in_system_what_is_theirs(gateway: Gateway) -> None:
+    rows(gateway, "root", "select 'a secret of root'")
+    rows(gateway, "bob", "select 'one of bob'")
+    of_all = "select distinct principal from system.queries order by principal"
+    assert [row["principal"] for row in rows(gateway, "bob", of_all)] == ["bob"]
+    assert {"root", "bob"} <= {row["principal"] for row in rows(gateway, "root", of_all)}
+    assert "root" not in str(rows(gateway, "bob", "select * from system.queries"))
+    assert "root" not in str(rows(gateway, "bob", "select * from system.sessions"))
+    assert [row["catalog"] for row in rows(gateway, "bob", "select catalog from system.sources")] == ["docs", "shop", "system"]
+    assert 'table "system.main.settings" does not exist' in refused(gateway, "bob", "select * from system.settings")
+    assert "settings" not in str(rows(gateway, "bob", "select table_name from system.information_schema.tables"))
+    assert rows(gateway, "root", "select count(*) > 9 as c from system.settings") == [{"c": True}]
 
 
 def test_http_goes_by_it_too(gateway: Gateway) -> None:

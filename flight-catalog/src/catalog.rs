@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::error::{Error, Kind, Result, list, suggestion};
 use crate::information_schema;
 use crate::name::TableName;
-use crate::policy::{Governed, Policies};
+use crate::policy::{Action, Governed, Policies};
 use crate::source::{Context, Principal, Resolved, Source, TableEntry};
 use crate::tables::Tables;
 
@@ -81,6 +81,11 @@ impl Catalogs {
         sources.extend(by);
         let writable = self.writable.read().unwrap_or_else(PoisonError::into_inner).clone();
         Self { sources: RwLock::new(sources), writable: RwLock::new(writable), policies: self.policies.clone() }
+    }
+
+    /// Whether a principal may see in a table of the gateway itself what others do. Where there is no policy everybody may.
+    pub fn is_admin(&self, principal: &Principal, name: &TableName) -> bool {
+        self.policies.get().is_none_or(|policies| policies.current().allows(principal, name, Action::Admin))
     }
 
     /// The names of the catalogs that a principal sees, sorted.

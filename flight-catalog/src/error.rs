@@ -3,6 +3,7 @@
 mod foreign;
 
 use std::fmt;
+use std::time::Duration;
 
 /// The result of everything in this project that can fail for a user to see.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,6 +110,7 @@ struct Inner {
     place: Option<Place>,
     hint: Option<String>,
     retryable: bool,
+    retry_after: Option<Duration>,
     source: Option<Cause>,
 }
 
@@ -122,7 +124,8 @@ impl Error {
     /// An error of a kind. Only [`Kind::Unavailable`] and [`Kind::Exhausted`] are worth trying again unless said otherwise.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         let retryable = matches!(kind, Kind::Unavailable | Kind::Exhausted);
-        Self(Box::new(Inner { kind, message: message.into(), place: None, hint: None, retryable, source: None }))
+        let message = message.into();
+        Self(Box::new(Inner { kind, message, place: None, hint: None, retryable, retry_after: None, source: None }))
     }
 
     constructors! {
@@ -179,6 +182,12 @@ impl Error {
         self
     }
 
+    /// When it is worth to try again.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        (self.0.retryable, self.0.retry_after) = (true, Some(wait));
+        self
+    }
+
     /// What sort of trouble it is.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -204,15 +213,21 @@ impl Error {
         self.0.retryable
     }
 
+    /// When it is worth to try again, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// The same error without the cause, for the second and later of those who wait for one result.
     pub fn copied(&self) -> Self {
-        let Inner { kind, message, place, hint, retryable, .. } = &*self.0;
+        let Inner { kind, message, place, hint, retryable, retry_after, .. } = &*self.0;
         Self(Box::new(Inner {
             kind: *kind,
             message: message.clone(),
             place: place.clone(),
             hint: hint.clone(),
             retryable: *retryable,
+            retry_after: *retry_after,
             source: None,
         }))
     }
@@ -233,13 +248,14 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, place, hint, retryable, source } = &*self.0;
+        let Inner { kind, message, place, hint, retryable, retry_after, source } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("message", message)
             .field("place", place)
             .field("hint", hint)
             .field("retryable", retryable)
+            .field("retry_after", retry_after)
             .field("source", source)
             .finish()
     }

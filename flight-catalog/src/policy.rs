@@ -4,6 +4,7 @@
 
 mod governed;
 mod guard;
+mod veil;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -57,6 +58,10 @@ pub enum Action {
     Read,
     /// To make, fill, change and drop a table.
     Write,
+    /// To send statements to a source that are its own and pass no rules; for all tables of it or none.
+    Native,
+    /// To see in the catalog `system` what others do, and the settings.
+    Admin,
 }
 
 /// A policy that is in force.
@@ -114,6 +119,12 @@ impl Policy {
         Ok(Self { groups: text.groups, rules })
     }
 
+    /// Whether a principal sees all of a table, whatever its columns are.
+    pub fn opens(&self, principal: &Principal, name: &TableName) -> bool {
+        let first = self.about(principal).find(|rule| rule.fits(name));
+        first.is_some_and(|rule| rule.hides_nothing() && rule.allows(Action::Read))
+    }
+
     /// What a principal sees of a table with these columns.
     pub fn sight<'a>(&self, principal: &Principal, name: &TableName, columns: impl Iterator<Item = &'a str>) -> Sight {
         let rules: Vec<&Rule> = self.about(principal).filter(|rule| rule.fits(name)).collect();
@@ -167,13 +178,30 @@ impl Policy {
         false
     }
 
-    /// Whether a principal may make, fill, change and drop a table. A rule about some of its columns has to allow it as well.
-    pub fn writes(&self, principal: &Principal, name: &TableName) -> bool {
+    /// Whether a principal may do something to a table as a whole. A rule about some of its columns has to allow it as well.
+    pub fn allows(&self, principal: &Principal, name: &TableName, action: Action) -> bool {
         for rule in self.about(principal).filter(|rule| rule.fits(name)) {
-            match (rule.allows(Action::Write), &rule.text.columns) {
+            match (rule.allows(action), &rule.text.columns) {
                 (false, _) => return false,
                 (true, None) => return true,
                 (true, Some(_)) => {}
+            }
+        }
+        false
+    }
+
+    /// Whether a principal may send a catalog statements of its own. Every rule that is about something in it has to allow that and to hide
+    /// nothing, up to the first about all of it: what passes no rules could read what they hide.
+    pub fn allows_native(&self, principal: &Principal, catalog: &str) -> bool {
+        for rule in self.about(principal) {
+            let Some(cover) = rule.tables.iter().filter_map(|pattern| pattern.covers([Some(catalog), None, None])).max() else {
+                continue;
+            };
+            if !(rule.hides_nothing() && rule.allows(Action::Read) && rule.allows(Action::Native)) {
+                return false;
+            }
+            if cover == Cover::All {
+                return true;
             }
         }
         false
@@ -198,6 +226,10 @@ impl Rule {
 
     fn covers(&self, column: &str) -> bool {
         self.text.columns.as_ref().is_none_or(|columns| columns.contains(column))
+    }
+
+    fn hides_nothing(&self) -> bool {
+        self.text.columns.is_none() && self.text.filter.is_none() && self.text.masks.is_empty()
     }
 
     fn allows(&self, action: Action) -> bool {

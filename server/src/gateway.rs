@@ -10,6 +10,7 @@ use futures::future::join_all;
 use nexus_flight_catalog::error::list;
 use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result, Spec};
 
+use crate::audit::Trail;
 use crate::bounds;
 use crate::config::{Config, policies};
 use crate::plan::Planner;
@@ -21,6 +22,7 @@ use crate::statement::Caps;
 use crate::system::{CATALOG, System, SystemSource};
 use crate::temporary::Temporaries;
 use crate::wire::auth::Authenticator;
+use crate::wire::jwt::Jwt;
 use crate::wire::tokens::ApiTokens;
 use crate::workers::Workers;
 use crate::writes::Writes;
@@ -50,9 +52,9 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the configured sources, without asking anything of them, and builds the stack over them. Statements run on
-    /// `workers`.
+    /// `workers`, and are recorded in the trail where there is one.
     /// Errors: `Invalid` with the file and line of the option that is wrong.
-    pub fn new(config: &Config, workers: Workers) -> Result<Arc<Self>> {
+    pub fn new(config: &Config, workers: Workers, trail: Option<Arc<Trail>>) -> Result<Arc<Self>> {
         let catalogs = Arc::new(Catalogs::default());
         let pool = GreedyMemoryPool::new(config.limits.memory.bytes());
         let pool = TrackConsumersPool::new(pool, NAMED_CONSUMERS.try_into().unwrap_or(std::num::NonZeroUsize::MIN));
@@ -64,7 +66,15 @@ impl Gateway {
         let schema = config.defaults.schema.clone();
         let lives = config.tickets.session_ttl.0;
         let temporaries = Arc::new(Temporaries::new(limits.temporary, lives));
-        let planner = Planner::new(Arc::clone(&catalogs), schema.clone(), Arc::clone(&temporaries), runtime, caps, most)?;
+        let planner = Planner::new(
+            Arc::clone(&catalogs),
+            schema.clone(),
+            Arc::clone(&temporaries),
+            runtime,
+            caps,
+            config.memory_share(),
+            most,
+        )?;
         let planner = Arc::new(planner);
         if let Some(policy) = &config.policy {
             catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), &workers.0)?);
@@ -79,12 +89,13 @@ impl Gateway {
         }
         let writes = Arc::new(Writes::default());
         let threads = workers.0.clone();
-        let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes));
+        let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail);
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
-        let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, schema.clone(), lives, temporaries));
+        let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, config, temporaries));
         let tokens = config.auth.tokens.as_ref().map(|file| ApiTokens::open(&config.base.join(file), &threads)).transpose()?;
-        let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, Arc::clone(&seal), lives));
+        let jwt = config.auth.jwt.as_ref().map(|jwt| Jwt::open(jwt, &config.base, &threads)).transpose()?;
+        let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, jwt, Arc::clone(&seal), lives));
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));

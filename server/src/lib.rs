@@ -1,5 +1,6 @@
 //! The nexus gateway: protocols over one query path.
 
+pub mod audit;
 pub mod bounds;
 pub mod cancel;
 pub mod config;
@@ -27,6 +28,7 @@ pub mod route;
 pub mod seal;
 pub mod serve;
 pub mod session;
+pub mod shares;
 pub mod shell;
 pub mod stack;
 pub mod standard;
@@ -37,6 +39,7 @@ pub mod system;
 pub mod temporary;
 pub mod times;
 pub mod totals;
+pub mod touched;
 pub mod tpch;
 pub mod traces;
 pub mod transactions;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Error, Place, Result};
+use nexus_server::audit::{Trail, Verified};
 use nexus_server::config::{AuthMode, Config, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
 use nexus_server::serve::{self, Listeners};
 use nexus_server::traces::Exporter;
 use nexus_server::wire::tls::Tls;
 use nexus_server::workers::{self, Workers};
-use nexus_server::{demo, shell, tpch};
+use nexus_server::{audit, demo, shell, tpch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::Metadata;
@@ -52,6 +53,9 @@ enum Command {
         #[arg(long)]
         user: String,
     },
+    /// Look at audit trails.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Write the TPC-H tables as Parquet files.
     Tpch {
         /// The size: 1 is about 1 GB of text.
@@ -107,6 +111,19 @@ enum ConfigCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Check that no record of a trail was changed, added or taken away, and print the last one's index and hash.
+    Verify {
+        /// The configuration file of the gateway that wrote it.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// An index and hash that were printed earlier: they have to be there still.
+        #[arg(long, num_args = 2, value_names = ["INDEX", "HASH"])]
+        known: Option<Vec<String>>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum DocsCommand {
     /// The connectors.
     Connectors,
@@ -143,6 +160,7 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
             let (token, lines) = nexus_server::wire::tokens::new(&user)?;
             say(format_args!("{token}\n{}", lines.trim_end()));
         }
+        Command::Audit(AuditCommand::Verify { config, known }) => verify(&config, known.as_deref())?,
         Command::Tpch { scale_factor, output } => {
             let shown = std::io::stderr().is_terminal();
             tpch::write(&output, scale_factor, |table, rows| {
@@ -161,7 +179,7 @@ async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode>
     if let Some(tls) = &config.tls {
         Tls::open(tls, &config.base).map_err(|error| config.locate(error))?;
     }
-    let gateway = Gateway::new(&config, workers)?;
+    let gateway = Gateway::new(&config, workers, None)?;
     let failed = if connect { gateway.unreachable(&config).await } else { Vec::new() };
     for error in &failed {
         eprintln!("error: {error}");
@@ -174,6 +192,25 @@ async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says that an audit trail is whole.
+fn verify(file: &Path, known: Option<&[String]>) -> Result<()> {
+    let config = Config::load(file)?;
+    let trail = config
+        .audit
+        .as_ref()
+        .ok_or_else(|| Error::invalid("this gateway keeps no audit trail").with_hint("name its folder as audit.folder"))?;
+    let known = match known {
+        Some([index, hash]) => {
+            let index = index.parse().map_err(|_| Error::invalid(format!("\"{index}\" is not the index of a record")))?;
+            Some((index, hash.as_str()))
+        }
+        _ => None,
+    };
+    let Verified { first, last, head } = audit::verify(trail, &config.base, known)?;
+    say(format_args!("records {first} to {last} are as they were written\n{last} {head}"));
+    Ok(())
+}
+
 async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     let config = match &args.what.config {
         Some(file) => Config::load(file)?,
@@ -181,7 +218,8 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     };
     let exporter = observe(&config)?;
     let metrics = serve::metrics()?;
-    let gateway = Gateway::new(&config, workers)?;
+    let trail = config.audit.as_ref().map(|audit| Trail::open(audit, &config.base).map(Arc::new)).transpose()?;
+    let gateway = Gateway::new(&config, workers, trail)?;
     if args.what.demo {
         demo::register(&gateway.catalogs)?;
     }

@@ -88,14 +88,15 @@ struct Unbound {
 }
 
 impl Planner {
-    /// A planner over catalogs, whose statements share the memory and disk of one runtime. A column of a batch grows to at
-    /// most `most` bytes.
+    /// A planner over catalogs, whose statements share the memory and disk of one runtime, those of one user `share` bytes of it. A
+    /// column of a batch grows to at most `most` bytes.
     pub fn new(
         catalogs: Arc<Catalogs>,
         default_schema: String,
         temporaries: Arc<Temporaries>,
         runtime: Arc<RuntimeEnv>,
         caps: Caps,
+        share: usize,
         most: usize,
     ) -> Result<Self> {
         let mut base = SessionStateBuilder::new()
@@ -112,7 +113,7 @@ impl Planner {
             catalogs,
             default_schema,
             temporaries,
-            states: States::new(bounded(base, most)?),
+            states: States::new(bounded(base, most)?, share),
             plans: Plans::default(),
             caps,
         })
@@ -192,7 +193,7 @@ impl Planner {
         let there = perhaps(catalogs.table(&query.cx, &name)).await?;
         let (plan, write) = ingested(ingest, name, source, there.as_ref())?;
         check_transaction(&query, &write).await?;
-        let state = self.states.take(&query.session);
+        let state = self.states.take(&query);
         let plan = analyse(plan, &state.session)?;
         let (schema, tables, write) = (count_schema(), Tables::default(), Some(write));
         Ok(Planned { query, schema, plan, tables, state, write, explain: None })
@@ -232,7 +233,7 @@ impl Planner {
         let (catalogs, tables) = self.resolve(query, kept.wanted.clone()).await?;
         let Some(plan) = kept.over(&tables, &query.session)? else { return Ok(None) };
         metrics::counter!("nexus_plans_reused_total").increment(1);
-        let mut state = self.states.take(&query.session);
+        let mut state = self.states.take(query);
         state.share_out(query.part.map(|part| part.wanted));
         let (parameters, is_analysed, explain, is_temporary) = (kept.parameters.clone(), kept.is_analysed, None, false);
         Ok(Some(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary }))
@@ -240,7 +241,7 @@ impl Planner {
 
     async fn plan_substrait(&self, query: &Query, plan: &[u8]) -> Result<Unbound> {
         let parsed = substrait::parse(plan, &self.caps)?;
-        let mut state = self.states.take(&query.session);
+        let mut state = self.states.take(query);
         state.share_out(query.part.map(|part| part.wanted));
         let wanted = parsed.tables.iter().map(|reference| {
             let written = TableName::resolve(reference, &query.session.catalog, &query.session.schema);
@@ -277,7 +278,7 @@ impl Planner {
             statement = *asked.statement;
         }
         clock.end("parsing");
-        let mut state = self.states.take(&query.session);
+        let mut state = self.states.take(query);
         state.share_out(query.part.map(|part| part.wanted));
         let is_temporary = temporary::take(&mut statement);
         if is_temporary {

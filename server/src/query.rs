@@ -1,6 +1,7 @@
 //! A query and its answer: what every protocol asks and gets, and the trait between them.
 
 use std::fmt::{self, Debug};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -12,6 +13,7 @@ use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result};
 
 use crate::parts::Part;
 use crate::session::Session;
+use crate::touched::Telling;
 use crate::transactions::Open;
 
 /// The way in of every protocol: there is no second query path.
@@ -47,7 +49,30 @@ pub struct Query {
     pub part: Option<Part>,
     /// What is asked as a serialised `substrait.Plan`; then the statement only says so.
     pub substrait: Option<Arc<[u8]>>,
+    /// The program that it comes from.
+    pub client: Client,
+    /// Where it is told what the statement touches.
+    pub touched: Telling,
 }
+
+/// The program at the other end.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Where it is.
+    pub address: Option<SocketAddr>,
+    /// What it calls itself.
+    pub agent: Option<Arc<str>>,
+}
+
+impl Client {
+    /// A program by its address and what it calls itself, which is cut to a length.
+    pub fn new(address: Option<SocketAddr>, agent: Option<&str>) -> Self {
+        Self { address, agent: agent.map(|agent| agent.chars().take(LONGEST_AGENT).collect::<String>().into()) }
+    }
+}
+
+/// How much is kept of what a program calls itself, in characters.
+const LONGEST_AGENT: usize = 200;
 
 /// Rows that a client sends for a table.
 pub struct Ingest {
@@ -87,7 +112,21 @@ impl Query {
     pub fn new(cx: Context, statement: impl Into<Arc<str>>, session: Session, protocol: Protocol) -> Self {
         let (statement, parameters, transaction, ingest) = (statement.into(), None, None, None);
         let (session_lasts, part, substrait) = (false, None, None);
-        Self { cx, statement, parameters, session, protocol, transaction, ingest, session_lasts, part, substrait }
+        let (client, touched) = (Client::default(), None);
+        Self {
+            cx,
+            statement,
+            parameters,
+            session,
+            protocol,
+            transaction,
+            ingest,
+            session_lasts,
+            part,
+            substrait,
+            client,
+            touched,
+        }
     }
 
     /// Whether its answer may come in parts: it is one answer, and all of it is of one moment.

@@ -24,7 +24,11 @@ use crate::parts::{self, Part};
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse, size};
 use crate::state::State;
+use crate::touched::Tell;
 use crate::write::{Action, Write, count_batch};
+
+/// The name of the route that is here.
+const HERE: &str = "datafusion";
 
 /// Runs a statement where it belongs.
 #[derive(Debug)]
@@ -49,13 +53,14 @@ impl Route {
 impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
         let parted = planned.query.part.map(|part| (part, parts::common(&planned)));
+        let tell = Tell::of(&planned);
         let Planned { query, schema, plan, tables: _, mut state, write, explain } = planned;
         if let Some(explain) = explain {
-            return self.explain(explain, plan, schema, state).await;
+            return self.explain(explain, plan, schema, state, &tell).await;
         }
         let Some(write) = write else {
-            let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "run", nexus.route = "datafusion");
-            let plan = physical(plan, &mut state, self.most).instrument(span.clone()).await?;
+            let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "run", nexus.route = HERE);
+            let plan = physical(plan, &mut state, self.most, &tell).instrument(span.clone()).await?;
             let held = (query.transaction, span);
             let stream = match parted {
                 None => execute_stream(plan, state.into_task().into())?,
@@ -71,7 +76,7 @@ impl Run for Route {
             return Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass });
         };
         let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "write", nexus.catalog = write.name.catalog);
-        let count = self.write(&query.cx, write, plan, state).instrument(span).await?;
+        let count = self.write(&query.cx, write, plan, state, &tell).instrument(span).await?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let batch = count_batch(count)?;
         Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: CacheUse::Bypass })
@@ -80,8 +85,15 @@ impl Run for Route {
 
 impl Route {
     /// Tells how a plan is executed, and with ANALYZE executes it.
-    async fn explain(&self, mut explain: Explain, plan: LogicalPlan, schema: SchemaRef, mut state: State) -> Result<Answer> {
-        let optimized = optimized(plan, &mut state, self.most)?;
+    async fn explain(
+        &self,
+        mut explain: Explain,
+        plan: LogicalPlan,
+        schema: SchemaRef,
+        mut state: State,
+        tell: &Tell,
+    ) -> Result<Answer> {
+        let optimized = optimized(plan, &mut state, self.most, tell)?;
         explain.clock.end("optimizer");
         let plan = executable(&optimized, &mut state, self.most).await?;
         explain.clock.end("physical plan");
@@ -108,16 +120,17 @@ impl Route {
     }
 
     /// Writes what a plan gives, all of it by the time that it returns, and says how many rows it affected.
-    async fn write(&self, cx: &Context, write: Write, plan: LogicalPlan, mut state: State) -> Result<u64> {
+    async fn write(&self, cx: &Context, write: Write, plan: LogicalPlan, mut state: State, tell: &Tell) -> Result<u64> {
         let Write { name, source, action } = write;
+        tell.writes(HERE, &name);
         match action {
             Action::Put { target, columns } => {
-                let plan = physical(plan, &mut state, self.most).await?;
+                let plan = physical(plan, &mut state, self.most, tell).await?;
                 source.ingest(cx, &target, sent(plan, state.into_task(), columns)?).await
             }
             Action::Rewrite { target, columns, affected } => {
-                let (affected, plan) =
-                    (physical(*affected, &mut state, self.most).await?, physical(plan, &mut state, self.most).await?);
+                let affected = physical(*affected, &mut state, self.most, tell).await?;
+                let plan = physical(plan, &mut state, self.most, tell).await?;
                 let task = Arc::new(state.into_task());
                 let affected = single_count(collect(affected, Arc::clone(&task)).await?)?;
                 if affected > 0 {
@@ -142,10 +155,10 @@ fn conforming(stream: SendableRecordBatchStream, schema: SchemaRef) -> Batches {
 
 /// The parts that the answer to a statement falls into; none where it comes as a whole.
 pub async fn parts(planned: Planned, most: usize) -> Result<Vec<Part>> {
-    let (part, digest) = (planned.query.part, parts::common(&planned));
+    let (part, digest, tell) = (planned.query.part, parts::common(&planned), Tell::of(&planned));
     let Planned { plan, mut state, explain, .. } = planned;
     let (Some(part), Some(digest), None) = (part, digest, explain) else { return Ok(Vec::new()) };
-    let of = parts::count(physical(plan, &mut state, most).await?.as_ref());
+    let of = parts::count(physical(plan, &mut state, most, &tell).await?.as_ref());
     state.give_back();
     Ok(if of > 1 { (0..of).map(|index| Part { index, of, digest, ..part }).collect() } else { Vec::new() })
 }
@@ -166,14 +179,15 @@ fn single_count(batches: Vec<RecordBatch>) -> Result<u64> {
     count.and_then(|count| u64::try_from(count).ok()).ok_or_else(|| Error::internal("a count gave no number"))
 }
 
-async fn physical(plan: LogicalPlan, state: &mut State, most: usize) -> Result<Arc<dyn ExecutionPlan>> {
-    let optimized = optimized(plan, state, most)?;
+async fn physical(plan: LogicalPlan, state: &mut State, most: usize, tell: &Tell) -> Result<Arc<dyn ExecutionPlan>> {
+    let optimized = optimized(plan, state, most, tell)?;
     executable(&optimized, state, most).await
 }
 
-fn optimized(plan: LogicalPlan, state: &mut State, most: usize) -> Result<LogicalPlan> {
+fn optimized(plan: LogicalPlan, state: &mut State, most: usize, tell: &Tell) -> Result<LogicalPlan> {
     let optimize = || state.session.optimizer().optimize(plan, &state.session, |_, _| {});
     let optimized = bounds::with_constants_within(most / 4, optimize)?;
+    tell.reads(HERE, &optimized)?;
     // Not before: what is computed of literals alone is a literal by now.
     state.limit_batches(bounds::rows_within(&optimized, most / 4)?);
     Ok(optimized)

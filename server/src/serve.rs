@@ -31,10 +31,14 @@ use crate::wire::connection::{Peer, Port};
 use crate::wire::hello::Incoming;
 use crate::wire::tls::Tls;
 
-/// How long running streams may go on after the first Ctrl-C.
-const GRACE: Duration = Duration::from_secs(10);
 /// Calls at once on one connection; tonic sets no bound of its own.
 const STREAMS_PER_CONNECTION: u32 = 256;
+/// The most bytes of the headers of a call, uncompressed: a session and a token take a part of them.
+const HEADERS: u32 = 64 << 10;
+/// Calls that a client may begin and give up before one of them is looked at; then its connection is closed.
+const GIVEN_UP: usize = 64;
+/// How often a client that says nothing is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// The largest message of a client, parameters included.
 const LARGEST_REQUEST: usize = 16 << 20;
 /// Upper bounds of the duration histogram, in seconds.
@@ -119,14 +123,15 @@ pub async fn serve(
         let (flight, http) = tokio::join!(flight, http.into_future());
         flight.and(http.map_err(|error| Error::unavailable("the HTTP port failed").caused_by(error)))
     };
+    let grace = config.limits.grace.0;
     let out_of_time = async {
         stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(grace).await;
     };
     tokio::select! {
         served = both => served,
         () = out_of_time => {
-            tracing::warn!(seconds = GRACE.as_secs(), "streams were still running after the grace time and were cut off");
+            tracing::warn!(seconds = grace.as_secs(), "streams were still running after the grace time and were cut off");
             Ok(())
         }
     }
@@ -189,7 +194,11 @@ async fn flight(
     let guarded = routes(Arc::clone(&service), service).merge(Routes::new(health_service).into_axum_router().reset_fallback());
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_max_header_list_size(HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
+        .http2_max_local_error_reset_streams(Some(GIVEN_UP))
+        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .add_routes(Routes::from(guarded));
     Ok(async move {
         let closing = async move {

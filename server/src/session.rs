@@ -3,13 +3,14 @@
 pub mod options;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use moka::future::Cache;
 use nexus_flight_catalog::{Error, Principal, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::seal::{Purpose, Seal};
 use crate::session::options::Options;
 use crate::temporary::Temporaries;
@@ -56,18 +57,20 @@ pub struct Sessions {
     catalog: String,
     schema: String,
     lives: Duration,
+    longest: Duration,
     temporaries: Arc<Temporaries>,
     seen: Cache<Uuid, Seen>,
     closed: Cache<Uuid, ()>,
 }
 
 impl Sessions {
-    /// Sessions that start in a catalog and schema.
-    pub fn new(seal: Arc<Seal>, catalog: String, schema: String, lives: Duration, temporaries: Arc<Temporaries>) -> Self {
+    /// Sessions that start in a catalog and schema, and live as long as the handles of `config`, with its bounds of time for statements.
+    pub fn new(seal: Arc<Seal>, catalog: String, config: &Config, temporaries: Arc<Temporaries>) -> Self {
+        let (schema, lives, longest) = (config.defaults.schema.clone(), config.tickets.session_ttl.0, config.limits.time.0);
         let seen = Cache::builder().max_capacity(REMEMBERED).time_to_idle(lives).build();
         // What is closed is denied for as long as its seal would hold.
         let closed = Cache::builder().max_capacity(REMEMBERED).time_to_live(lives).build();
-        Self { seal, catalog, schema, lives, temporaries, seen, closed }
+        Self { seal, catalog, schema, lives, longest, temporaries, seen, closed }
     }
 
     /// The temporary tables of all of them.
@@ -80,6 +83,12 @@ impl Sessions {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         let (options, transaction, temporary) = (Options::default(), None, None);
         Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options, transaction, temporary }
+    }
+
+    /// When a statement of a session that arrives now is out of time.
+    pub fn deadline(&self, session: &Session) -> Instant {
+        let allowed = session.options.timeout.map_or(self.longest, |timeout| timeout.min(self.longest));
+        Instant::now() + allowed
     }
 
     /// The session of a principal as a value for a cookie.

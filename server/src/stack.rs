@@ -8,11 +8,12 @@ use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Result};
 use tracing::Instrument;
 
+use crate::audit::Trail;
 use crate::config::Config;
 use crate::layers::Run;
+use crate::layers::admission::Admission;
 use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
-use crate::layers::limit::Limit;
 use crate::parts::Part;
 use crate::plan::Planner;
 use crate::query::{Answer, Batches, CacheUse, Description, Execute, Query, nullable};
@@ -30,21 +31,21 @@ pub struct Stack {
     pub kept: Arc<Kept>,
 }
 
-/// Puts the layers on one another.
-pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: Arc<Writes>) -> Stack {
+/// Puts the layers on one another. Statements are recorded in the trail, where there is one.
+pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: Arc<Writes>, trail: Option<Arc<Trail>>) -> Stack {
     let history = Arc::new(History::default());
     let kept = Arc::new(Kept::new(config, writes));
     // Runs what comes down to it.
     let run = Route::new(&config.limits);
     let most = run.most();
-    // Beneath the cache: an answer that is kept needs no permit.
-    let run = Limit::new(run, &config.limits);
+    // Beneath the cache: an answer that is kept needs no slot.
+    let run = Admission::new(run, &config.limits, config.share());
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.
     let execute = Plan { planner, run: Arc::new(run), workers, most };
     // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read.
-    let execute = Arc::new(Audit::new(execute, Arc::clone(&history)));
+    let execute = Arc::new(Audit::new(execute, Arc::clone(&history), trail));
     Stack { execute, history, kept }
 }
 

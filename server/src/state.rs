@@ -15,7 +15,8 @@ use datafusion::object_store::ObjectStore;
 use nexus_flight_catalog::{Error, Tables};
 use url::Url;
 
-use crate::session::Session;
+use crate::query::Query;
+use crate::shares::{Share, Shares};
 
 /// How many idle states are kept for the next statements.
 const IDLE: usize = 64;
@@ -25,6 +26,7 @@ const IDLE: usize = 64;
 #[derive(Debug)]
 pub struct States {
     base: SessionState,
+    shares: Shares,
     idle: Arc<Mutex<Vec<State>>>,
 }
 
@@ -33,15 +35,18 @@ pub struct States {
 pub struct State {
     /// What DataFusion plans with.
     pub session: SessionState,
+    /// The memory of its user; none while nobody has it.
+    share: Option<Arc<Share>>,
     stores: Arc<StatementStores>,
     /// Weak, since the states that wait there would else hold on to the place where they wait.
     idle: Weak<Mutex<Vec<State>>>,
 }
 
 impl States {
-    /// States like this one.
-    pub fn new(base: SessionState) -> Self {
-        Self { base, idle: Arc::default() }
+    /// States like this one, of whose memory one user has at most so many bytes.
+    pub fn new(base: SessionState, share: usize) -> Self {
+        let shares = Shares::new(Arc::clone(&base.runtime_env().memory_pool), share);
+        Self { base, shares, idle: Arc::default() }
     }
 
     /// The one that the others are like.
@@ -49,10 +54,12 @@ impl States {
         &self.base
     }
 
-    /// A state that starts now, with the names of a session, and as yet without tables and stores.
-    pub fn take(&self, session: &Session) -> State {
+    /// A state for a query that starts now, with the names of its session, and as yet without tables and stores.
+    pub fn take(&self, query: &Query) -> State {
+        let session = &query.session;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut state = idle.unwrap_or_else(|| self.build());
+        state.share = Some(self.shares.of(&query.cx.principal));
         let names = &state.session.config_options().catalog;
         if names.default_catalog != session.catalog || names.default_schema != session.schema {
             let names = &mut state.session.config_mut().options_mut().catalog;
@@ -78,7 +85,7 @@ impl States {
         let stores = Arc::new(StatementStores::default());
         let runtime = RuntimeEnv { object_store_registry: Arc::clone(&stores) as _, ..(**self.base.runtime_env()).clone() };
         let builder = SessionStateBuilder::new_from_existing(self.base.clone()).with_runtime_env(Arc::new(runtime));
-        State { session: builder.build(), stores, idle: Arc::downgrade(&self.idle) }
+        State { session: builder.build(), share: None, stores, idle: Arc::downgrade(&self.idle) }
     }
 }
 
@@ -123,7 +130,10 @@ impl State {
     /// What the planned statement runs with: its stores go along, so that what a source registered for it goes with it.
     pub fn into_task(self) -> TaskContext {
         let stores = StatementStores { stores: RwLock::new(self.stores.take()) };
-        let runtime = RuntimeEnv { object_store_registry: Arc::new(stores), ..(**self.session.runtime_env()).clone() };
+        let mut runtime = RuntimeEnv { object_store_registry: Arc::new(stores), ..(**self.session.runtime_env()).clone() };
+        if let Some(share) = &self.share {
+            runtime.memory_pool = Arc::clone(share) as _;
+        }
         let (id, config) = (self.session.session_id().to_owned(), self.session.config().clone());
         self.give_back();
         // It needs no function registry: the plan holds its functions.
@@ -132,6 +142,7 @@ impl State {
 
     /// For the next statement. A state that is just dropped is lost, and costs only the time to build another.
     pub fn give_back(mut self) {
+        self.share = None;
         self.stores.take();
         self.session.register_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
         let Some(idle) = self.idle.upgrade() else { return };

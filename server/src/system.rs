@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use nexus_flight_catalog::virtual_table::VirtualTable;
 use nexus_flight_catalog::{
-    Capabilities, Catalogs, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, TableKind, Version,
+    Capabilities, Catalogs, Context, Error, Keys, Options, Principal, Proof, Resolved, Result, Source, Spec, TableEntry,
+    TableKind, TableName, Version,
 };
 
 use crate::config::Setting;
@@ -123,15 +124,27 @@ impl System {
         Arc::new(Self { schema, catalogs: Arc::downgrade(catalogs), history, kept, sessions, settings })
     }
 
-    async fn rows(&self, table: Table) -> Result<RecordBatch> {
+    /// What a principal sees of a table: of what others do nothing, unless it is an admin's to see.
+    async fn rows(&self, table: Table, principal: &Principal) -> Result<RecordBatch> {
+        let shows = |whose: &str| self.is_admin(table, principal) || whose == &*principal.0;
         let columns = match table {
             Table::Cache => self.cache().await,
-            Table::Queries => self.queries(),
-            Table::Sessions => self.sessions(),
+            Table::Queries => self.queries(shows),
+            Table::Sessions => self.sessions(shows),
             Table::Settings => self.settings(),
-            Table::Sources => self.sources(),
+            Table::Sources => self.sources(principal),
         };
         Ok(RecordBatch::try_new(table.schema(), columns)?)
+    }
+
+    fn is_admin(&self, table: Table, principal: &Principal) -> bool {
+        let name = TableName::new(CATALOG, &*self.schema, table.name());
+        self.catalogs.upgrade().is_some_and(|catalogs| catalogs.is_admin(principal, &name))
+    }
+
+    /// Whether a table is there for a principal.
+    fn has(&self, table: Table, principal: &Principal) -> bool {
+        table != Table::Settings || self.is_admin(table, principal)
     }
 
     async fn cache(&self) -> Vec<ArrayRef> {
@@ -139,8 +152,9 @@ impl System {
         [usage.entries, usage.bytes, usage.capacity].map(|value| Arc::new(UInt64Array::from(vec![value])) as ArrayRef).to_vec()
     }
 
-    fn queries(&self) -> Vec<ArrayRef> {
-        let records = self.history.records();
+    fn queries(&self, shows: impl Fn(&str) -> bool) -> Vec<ArrayRef> {
+        let mut records = self.history.records();
+        records.retain(|record| shows(&record.principal));
         vec![
             texts(records.iter().map(|record| record.id.to_string())),
             texts(records.iter().map(|record| record.state)),
@@ -157,8 +171,9 @@ impl System {
         ]
     }
 
-    fn sessions(&self) -> Vec<ArrayRef> {
-        let seen = self.sessions.recent();
+    fn sessions(&self, shows: impl Fn(&str) -> bool) -> Vec<ArrayRef> {
+        let mut seen = self.sessions.recent();
+        seen.retain(|seen| shows(&seen.principal.0));
         vec![
             texts(seen.iter().map(|seen| seen.session.id.to_string())),
             texts(seen.iter().map(|seen| &seen.principal.0)),
@@ -178,8 +193,9 @@ impl System {
         ]
     }
 
-    fn sources(&self) -> Vec<ArrayRef> {
-        let sources = self.catalogs.upgrade().map(|catalogs| catalogs.all()).unwrap_or_default();
+    fn sources(&self, principal: &Principal) -> Vec<ArrayRef> {
+        let mut sources = self.catalogs.upgrade().map(|catalogs| catalogs.all()).unwrap_or_default();
+        sources.retain(|(_, source)| source.is_visible(principal));
         let capabilities = |source: &Arc<dyn Source>| {
             let entries = source.spec().capabilities.entries();
             entries.into_iter().filter(|(_, declared)| *declared).map(|(name, _)| name).collect::<Vec<_>>().join(", ")
@@ -231,26 +247,26 @@ impl Source for SystemSource {
         Ok(vec![self.0.schema.clone()])
     }
 
-    async fn tables(&self, _cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
+    async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
         self.0.check(schema)?;
         let entry = |table: &Table| TableEntry {
             name: table.name().to_owned(),
             kind: TableKind::System,
             comment: Some(table.comment().to_owned()),
         };
-        Ok(Table::ALL.iter().map(entry).collect())
+        Ok(Table::ALL.iter().filter(|table| self.0.has(**table, &cx.principal)).map(entry).collect())
     }
 
-    async fn table(&self, _cx: &Context, schema: &str, name: &str) -> Result<Resolved> {
+    async fn table(&self, cx: &Context, schema: &str, name: &str) -> Result<Resolved> {
         self.0.check(schema)?;
         let table = *Table::ALL
             .iter()
-            .find(|table| table.name() == name)
+            .find(|table| table.name() == name && self.0.has(**table, &cx.principal))
             .ok_or_else(|| Error::not_found(format!("table \"{name}\" does not exist")))?;
-        let system = Arc::clone(&self.0);
+        let (system, principal) = (Arc::clone(&self.0), cx.principal.clone());
         let provider = VirtualTable::new(table.schema(), move |_filters| {
-            let system = Arc::clone(&system);
-            stream::once(async move { system.rows(table).await }).boxed()
+            let (system, principal) = (Arc::clone(&system), principal.clone());
+            stream::once(async move { system.rows(table, &principal).await }).boxed()
         });
         Ok(Resolved { provider: Arc::new(provider), version: Version::Unknown, keys: Keys::default() })
     }

@@ -173,11 +173,19 @@ fn from_signature(text: &str) -> Option<Error> {
 fn from_memory(message: String) -> Error {
     let missing = message.rsplit_once("Failed to allocate additional ").and_then(|(_, missing)| {
         let (more, rest) = missing.split_once(" for ")?;
+        let (consumer, _) = rest.split_once(" with ")?;
         let (free, _) = rest.rsplit_once(" - ")?.1.split_once(" remain available")?;
-        Some(format!("the memory limit is reached: {more} more are needed and {free} are free"))
+        Some((consumer, more, free))
+    });
+    let (whose, key) = match message.ends_with("remain available for one user") {
+        true => (" of one user", "limits.memory_per_user"),
+        false => ("", "limits.memory"),
+    };
+    let missing = missing.map(|(consumer, more, free)| {
+        format!("the memory limit{whose} is reached: {consumer} needs {more} more and {free} are free")
     });
     Error::exhausted(missing.unwrap_or_else(|| sentence(&message)))
-        .with_hint("ask for less at once, or raise limits.memory in the configuration")
+        .with_hint(format!("ask for less at once, or raise {key} in the configuration"))
         .caused_by(DataFusionError::ResourcesExhausted(message))
 }
 
@@ -304,7 +312,7 @@ mod tests {
         let full = "Additional allocation failed for S[0] with top memory consumers (across reservations) as:\n  S[1] consumed 9.0 MB.\nError: Failed to allocate additional 4.2 MB for S[0] with 83.4 MB already allocated for this reservation - 1460.7 KB remain available for the total pool";
         assert_eq!(
             Error::from(DataFusionError::ResourcesExhausted(full.to_owned())).message(),
-            "the memory limit is reached: 4.2 MB more are needed and 1460.7 KB are free"
+            "the memory limit is reached: S[0] needs 4.2 MB more and 1460.7 KB are free"
         );
     }
 

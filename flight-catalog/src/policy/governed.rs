@@ -6,10 +6,11 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::name::TableName;
 use crate::policy::guard::Guarded;
-use crate::policy::{Policies, Sight};
+use crate::policy::veil::veiled;
+use crate::policy::{Action, Policies, Sight};
 use crate::source::{Context, Keys, Principal, Resolved, Source, Spec, TableEntry};
 use crate::write::{Change, IfExists, Target, Transaction};
 
@@ -36,13 +37,21 @@ impl<S: Source + ?Sized> Governed<S> {
         let resolved = match self.inner.table(cx, schema, table).await {
             Ok(resolved) => resolved,
             // Who may write may know that; there is nothing to lose.
-            Err(error) if error.kind() == crate::error::Kind::NotFound => return Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
         let name = self.name(schema, table);
         match self.sight(cx, &name, &resolved) {
             Sight::Everything => Ok(()),
             _ => Err(Error::denied(format!("you see only a part of the table \"{name}\", and so may only append to it"))
+                .with_hint(ASK)),
+        }
+    }
+
+    fn check_native(&self, cx: &Context) -> Result<()> {
+        match self.policies.current().allows_native(&cx.principal, &self.catalog) {
+            true => Ok(()),
+            false => Err(Error::denied(format!("you may not send statements of its own to the catalog \"{}\"", self.catalog))
                 .with_hint(ASK)),
         }
     }
@@ -94,10 +103,15 @@ impl<S: Source + ?Sized> Source for Governed<S> {
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
         let name = self.name(schema, table);
         // Before the source is asked: how long it takes tells nothing then.
-        if !self.policies.current().lists(&cx.principal, &name) {
+        let policy = self.policies.current();
+        if !policy.lists(&cx.principal, &name) {
             return Err(missing(&name));
         }
-        let resolved = self.inner.table(cx, schema, table).await?;
+        let resolved = self.inner.table(cx, schema, table).await.map_err(|error| match error.kind() {
+            Kind::NotFound => error,
+            _ if policy.opens(&cx.principal, &name) => error,
+            _ => veiled(error),
+        })?;
         match self.sight(cx, &name, &resolved) {
             Sight::Nothing => Err(missing(&name)),
             Sight::Everything => Ok(resolved),
@@ -117,19 +131,21 @@ impl<S: Source + ?Sized> Source for Governed<S> {
 
     fn check_write(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
         let name = self.name(schema, table);
-        if self.policies.current().writes(&cx.principal, &name) {
+        if self.policies.current().allows(&cx.principal, &name, Action::Write) {
             return Ok(());
         }
         // In the same words whether the table is there or not.
         Err(Error::denied(format!("you may not write to the table \"{name}\"")).with_hint(ASK))
     }
 
-    async fn native_describe(&self, _cx: &Context, _sql: &str) -> Result<SchemaRef> {
-        Err(self.spec().refusal("native statements under a policy"))
+    async fn native_describe(&self, cx: &Context, sql: &str) -> Result<SchemaRef> {
+        self.check_native(cx)?;
+        self.inner.native_describe(cx, sql).await
     }
 
-    async fn native_query(&self, _cx: &Context, _sql: &str) -> Result<SendableRecordBatchStream> {
-        Err(self.spec().refusal("native statements under a policy"))
+    async fn native_query(&self, cx: &Context, sql: &str) -> Result<SendableRecordBatchStream> {
+        self.check_native(cx)?;
+        self.inner.native_query(cx, sql).await
     }
 
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {

@@ -28,6 +28,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 
+use crate::policy::veil::veiled_below;
 use crate::source::Principal;
 
 /// What stands for who asks in an expression of a policy.
@@ -216,7 +217,7 @@ impl TableProvider for Guarded {
         let known = conditions.iter().zip(support).filter(|(_, support)| *support != TableProviderFilterPushDown::Unsupported);
         let known: Vec<Expr> = known.map(|(condition, _)| condition.clone()).collect();
         let limit = limit.filter(|_| conditions.is_empty());
-        let scan = self.inner.scan(state, Some(&needed), &known, limit).await?;
+        let scan = self.inner.scan(state, Some(&needed), &known, limit).await.map_err(veiled_below)?;
         let names = DFSchema::try_from(Arc::new(whole.project(&needed)?))?;
         let rows = match conjunction(conditions) {
             Some(condition) => Arc::new(FilterExec::try_new(state.create_physical_expr(condition, &names)?, scan)?) as _,
@@ -286,11 +287,11 @@ impl ExecutionPlan for Guard {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = self.rows.execute(partition, context)?;
+        let rows = self.rows.execute(partition, context).map_err(veiled_below)?;
         let schema = Arc::clone(self.properties.eq_properties.schema());
         let seen = futures::StreamExt::map(rows, {
             let schema = Arc::clone(&schema);
-            move |batch| Ok(batch?.with_schema(Arc::clone(&schema))?)
+            move |batch| Ok(batch.map_err(veiled_below)?.with_schema(Arc::clone(&schema))?)
         });
         Ok(Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, seen)))
     }

@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
     location(config)?;
     traces(config)?;
     auth(config)?;
+    audit(config)?;
     tickets(config)?;
     limits(config)?;
     log(config)?;
@@ -74,8 +75,11 @@ fn auth(config: &Config) -> Result<()> {
                 let message = "nobody is asked for a password while auth.mode is \"none\"";
                 return Err(places.error("auth.users", message).with_hint("set auth.mode = \"basic\", or remove the users"));
             }
-            let others =
-                [("auth.tokens", config.auth.tokens.is_some()), ("auth.certificates", !config.auth.certificates.is_empty())];
+            let others = [
+                ("auth.tokens", config.auth.tokens.is_some()),
+                ("auth.jwt.issuer", config.auth.jwt.is_some()),
+                ("auth.certificates", !config.auth.certificates.is_empty()),
+            ];
             if let Some((key, _)) = others.into_iter().find(|(_, is_there)| *is_there) {
                 let message = "nobody is asked who they are while auth.mode is \"none\"";
                 return Err(places.error(key, message).with_hint("set auth.mode = \"basic\", or remove it"));
@@ -83,12 +87,21 @@ fn auth(config: &Config) -> Result<()> {
         }
         AuthMode::Basic => {
             let auth = &config.auth;
-            if auth.users.is_empty() && auth.tokens.is_none() && auth.certificates.is_empty() {
+            if auth.users.is_empty() && auth.tokens.is_none() && auth.jwt.is_none() && auth.certificates.is_empty() {
                 return Err(places
                     .error("auth.mode", "\"basic\" lets nobody in without users")
                     .with_hint("add [auth.users.NAME]"));
             }
         }
+    }
+    if let Some(jwt) = &config.auth.jwt {
+        for (key, value) in [("issuer", &jwt.issuer), ("audience", &jwt.audience), ("user", &jwt.user)] {
+            if value.is_empty() {
+                let key = format!("auth.jwt.{key}");
+                return Err(places.error(&key, "without it every token would do").with_hint("say which it is"));
+            }
+        }
+        jwt.keys().map_err(|error| config.locate(error))?;
     }
     let has_clients = config.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     if has_clients == config.auth.certificates.is_empty() {
@@ -120,6 +133,21 @@ fn auth(config: &Config) -> Result<()> {
                 .error(&format!("auth.users.{name}.password_hash"), "this is not an argon2id hash")
                 .with_hint("make one with nexus hash-password; never write the password itself"));
         }
+    }
+    Ok(())
+}
+
+fn audit(config: &Config) -> Result<()> {
+    let Some(audit) = &config.audit else { return Ok(()) };
+    let least = Size(4 << 10);
+    if audit.rotate < least {
+        return Err(config
+            .places
+            .error("audit.rotate", format!("{} holds no records", audit.rotate))
+            .with_hint(format!("write {least} or more")));
+    }
+    if audit.keep == 0 {
+        return Err(config.places.error("audit.keep", "0 keeps no records").with_hint("write 1 or more"));
     }
     Ok(())
 }
@@ -164,12 +192,33 @@ const DEEPEST: u32 = 1_000;
 
 fn limits(config: &Config) -> Result<()> {
     let (limits, cache) = (&config.limits, &config.cache);
+    if limits.time < Period(Duration::from_millis(1)) || limits.time > LONGEST {
+        return Err(config
+            .places
+            .error("limits.time", format!("{} is no time for a statement", limits.time))
+            .with_hint("write it like 10m or 12h"));
+    }
+    if limits.grace > Period(Duration::from_secs(86_400)) {
+        return Err(config.places.error("limits.grace", format!("{} is too long", limits.grace)).with_hint("write 1d or less"));
+    }
     for (key, value) in
         [("limits.concurrency", limits.concurrency), ("limits.tokens", limits.tokens), ("limits.nesting", limits.nesting)]
     {
         if value == 0 {
             return Err(config.places.error(key, "0 lets no statement through").with_hint("write 1 or more"));
         }
+    }
+    if limits.memory_per_user.is_some_and(|share| share < Size(1 << 20)) {
+        return Err(config
+            .places
+            .error("limits.memory_per_user", "this is too little for any statement")
+            .with_hint("write 1MiB or more"));
+    }
+    if limits.concurrency_per_user == Some(0) {
+        return Err(config
+            .places
+            .error("limits.concurrency_per_user", "0 lets no statement through")
+            .with_hint("write 1 or more"));
     }
     if limits.connections == 0 {
         return Err(config.places.error("limits.connections", "0 lets no client in").with_hint("write 1 or more"));

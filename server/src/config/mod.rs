@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod broken;
 mod check;
+mod jwt;
 mod load;
 mod policy;
 mod schema;
@@ -23,6 +24,7 @@ use secrecy::SecretString;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use jwt::{Jwt, KeysOf};
 pub use nexus_flight_catalog::quantity::Size;
 pub use policy::policies;
 pub use schema::json_schema;
@@ -45,6 +47,8 @@ pub struct Config {
     pub auth: Auth,
     /// Who may do what; without it all who come in may do everything.
     pub policy: Option<PolicyFile>,
+    /// The record of all statements; without it there is none but the log.
+    pub audit: Option<Audit>,
     /// The sealed values that clients carry between calls.
     pub tickets: Tickets,
     /// Bounds that hold for everybody.
@@ -119,6 +123,8 @@ pub struct Auth {
     pub users: BTreeMap<String, User>,
     /// A file of API tokens, which is read again when it changes; a relative path starts at the folder of this file.
     pub tokens: Option<PathBuf>,
+    /// The issuer whose JSON Web Tokens are taken.
+    pub jwt: Option<Jwt>,
     /// The users of client certificates, by the subject of the certificate as RFC 4514 writes it: `CN=etl,O=Example`.
     pub certificates: BTreeMap<String, String>,
 }
@@ -130,7 +136,7 @@ pub enum AuthMode {
     /// Everybody is "anonymous"; only on loopback addresses.
     #[default]
     None,
-    /// With a name and a password from `auth.users`, an API token, or a client certificate.
+    /// With a name and a password from `auth.users`, an API token, a JSON Web Token, or a client certificate.
     Basic,
 }
 
@@ -150,6 +156,34 @@ pub struct User {
 pub struct PolicyFile {
     /// The file with the rules, which is read again when it changes; a relative path starts at the folder of this file.
     pub file: PathBuf,
+}
+
+/// `[audit]`: the record of all statements.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The folder that it is written in, by one gateway alone; a relative path starts at the folder of this file.
+    pub folder: PathBuf,
+    /// 32 bytes in base64, without which nobody can make records that pass for those of the gateway.
+    pub key: Option<TicketKey>,
+    /// The size at which another file is begun.
+    #[serde(default = "rotate")]
+    #[schemars(schema_with = "values::size_schema")]
+    pub rotate: Size,
+    /// The files that are kept.
+    #[serde(default = "keep")]
+    pub keep: u32,
+    /// Whether the values in statements are left out, here, in the log and in `system.queries`.
+    #[serde(default)]
+    pub redact: bool,
+}
+
+fn rotate() -> Size {
+    Size(64 << 20)
+}
+
+fn keep() -> u32 {
+    100
 }
 
 /// `[tickets]`: the sealed values that clients carry between calls.
@@ -178,14 +212,24 @@ pub struct Limits {
     /// Memory for the operators of all statements together.
     #[schemars(schema_with = "values::size_schema")]
     pub memory: Size,
+    /// Memory for the statements of one user. Three quarters of `memory` where it is not set, and all where nobody is asked who they are.
+    #[schemars(schema_with = "values::size_schema")]
+    pub memory_per_user: Option<Size>,
     /// Connections at once to each port; the next one waits.
     pub connections: u32,
     /// Statements that run at once.
     pub concurrency: u32,
+    /// Statements of one user that run at once. Three quarters of `concurrency` where it is not set, and all where nobody is asked
+    /// who they are.
+    pub concurrency_per_user: Option<u32>,
     /// Statements that wait for their turn; the next one is refused.
     pub queue: u32,
     /// The longest wait for a turn.
     pub queue_wait: Period,
+    /// How long one statement may take, to the last of its rows.
+    pub time: Period,
+    /// How long running statements may go on when the gateway is told to stop.
+    pub grace: Period,
     /// Tokens in one statement.
     pub tokens: u32,
     /// Depth of nesting in one statement.
@@ -204,10 +248,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: Size(1 << 30),
+            memory_per_user: None,
             connections: 1_000,
             concurrency: 16,
+            concurrency_per_user: None,
             queue: 64,
             queue_wait: Period(Duration::from_secs(30)),
+            time: Period(Duration::from_secs(12 * 3_600)),
+            grace: Period(Duration::from_secs(10)),
             tokens: 100_000,
             nesting: 400,
             transaction_idle: Period(Duration::from_secs(300)),
@@ -377,6 +425,26 @@ impl Config {
         }
         check::check(&config)?;
         Ok(config)
+    }
+
+    /// The statements of one user that run at once.
+    pub fn share(&self) -> usize {
+        self.limits
+            .concurrency_per_user
+            .map_or_else(|| self.usual_share(self.limits.concurrency as usize), |share| share as usize)
+    }
+
+    /// The bytes that the statements of one user take at once.
+    pub fn memory_share(&self) -> usize {
+        self.limits.memory_per_user.map_or_else(|| self.usual_share(self.limits.memory.bytes()), |share| share.bytes())
+    }
+
+    /// So much of something that others find some of it left. Where nobody is asked who they are there are no others.
+    fn usual_share(&self, all: usize) -> usize {
+        match self.auth.mode {
+            AuthMode::None => all,
+            AuthMode::Basic => all - all / 4,
+        }
     }
 
     /// The options of a catalog, as its connector takes them.

@@ -33,6 +33,9 @@ impl Config {
         if let Some(policy) = &self.policy {
             self.section(&mut settings, "policy", policy);
         }
+        if let Some(audit) = &self.audit {
+            self.section(&mut settings, "audit", audit);
+        }
         self.section(&mut settings, "tickets", &self.tickets);
         self.section(&mut settings, "limits", &self.limits);
         self.section(&mut settings, "cache", &self.cache);

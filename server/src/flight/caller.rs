@@ -1,6 +1,7 @@
 //! Who makes a Flight call, in which session, and what its client can read.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use nexus_flight_catalog::{Context, Error, Principal, Result};
@@ -9,9 +10,10 @@ use tonic::{Extensions, Response};
 use uuid::Uuid;
 
 use crate::flight::profile::TypeProfile;
-use crate::query::{Protocol, Query};
+use crate::query::{Client, Protocol, Query};
 use crate::session::{Session, Sessions};
 use crate::transactions::Open;
+use crate::wire::connection::Peer;
 
 /// The cookie that carries the sealed session.
 const COOKIE: &str = "nexus-session";
@@ -39,6 +41,10 @@ pub struct Caller {
     pub has_session: bool,
     /// The trace that the call belongs to.
     pub parent: Option<Arc<str>>,
+    /// When it is out of time.
+    deadline: Instant,
+    /// The program.
+    pub client: Client,
     /// Whether it is known to keep cookies from its first call on.
     pub keeps_cookies: bool,
     /// Whether the session is not the one that the client has.
@@ -71,6 +77,10 @@ impl Caller {
         if sent.is_some() {
             sessions.note(&principal, &session, agent).await;
         }
+        let waits = headers.get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
+        let within = waits.and_then(|waits| Instant::now().checked_add(waits));
+        let deadline = sessions.deadline(&session);
+        let deadline = within.map_or(deadline, |within| within.min(deadline));
         let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
         let keeps_cookies = sent.is_some() || agent.is_some_and(|agent| KEEP_COOKIES.iter().any(|name| agent.contains(name)));
         Ok(Self {
@@ -79,19 +89,23 @@ impl Caller {
             profile,
             has_session: sent.is_some(),
             parent,
+            deadline,
+            client: Client::new(extensions.get::<Peer>().map(|peer| peer.address), agent),
             keeps_cookies,
             changed: false,
             sessions: Arc::clone(sessions),
         })
     }
 
+    /// What work for this call goes by: who asks, and until when.
+    pub fn context(&self) -> Context {
+        Context { deadline: Some(self.deadline), parent: self.parent.clone(), ..Context::new(self.principal.clone()) }
+    }
+
     /// A query of this caller.
     pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Open>>) -> Query {
-        let session = self.session.clone();
-        let (deadline, parent) = (session.options.deadline(), self.parent.clone());
-        let cx = Context { deadline, parent, ..Context::new(self.principal.clone()) };
-        let query = Query::new(cx, statement, session, Protocol::Flight);
-        Query { parameters, transaction, session_lasts: self.keeps_cookies, ..query }
+        let query = Query::new(self.context(), statement, self.session.clone(), Protocol::Flight);
+        Query { parameters, transaction, session_lasts: self.keeps_cookies, client: self.client.clone(), ..query }
     }
 
     /// Makes a transaction that of the session.
@@ -132,4 +146,22 @@ fn cookie(headers: &MetadataMap) -> Option<&str> {
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(name, _)| *name == COOKIE)
         .map(|(_, value)| value.trim_matches('"'))
+}
+
+/// How long a client waits: at most eight digits and a unit, as gRPC over HTTP/2 writes `grpc-timeout`.
+fn timeout(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.is_empty() || number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }

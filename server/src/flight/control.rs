@@ -71,7 +71,7 @@ impl Control {
             return Err(Error::precondition("this client keeps no cookies, so its session cannot carry a transaction")
                 .with_hint("turn autocommit off, or cookies on: adbc.flight.sql.rpc.with_cookie_middleware=true for ADBC"));
         }
-        let cx = Context::new(caller.principal.clone());
+        let cx = caller.context();
         let open = caller.session.transaction;
         match (self, open) {
             (Self::Begin, Some(_)) => {
@@ -108,7 +108,7 @@ impl Control {
     }
 
     async fn run_within(self, caller: &Caller, id: Uuid, transactions: &Transactions) -> Result<()> {
-        let (cx, open) = (Context::new(caller.principal.clone()), transactions.get(&caller.principal, id)?);
+        let (cx, open) = (caller.context(), transactions.get(&caller.principal, id)?);
         match self {
             Self::Begin => Err(Error::precondition("a transaction is open already, which the client's driver began")
                 .with_hint("leave BEGIN out, or turn autocommit on to begin and end transactions by SQL")),

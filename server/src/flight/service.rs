@@ -232,7 +232,7 @@ impl Service {
         let messages = match endpoints::command(ticket)? {
             Command::TicketStatementQuery(sealed) => self.run(caller, self.endpoints.open(caller, &sealed)?).await?,
             command => {
-                let cx = Context::new(caller.principal.clone());
+                let cx = caller.context();
                 let catalogs = self.sessions.temporaries().over(&self.catalogs, &caller.session);
                 let batch = cx.run(self.metadata.answer(&cx, &catalogs, caller.profile, &command)).await?;
                 let batch = batch.ok_or_else(|| unknown_command(command.type_url()))?;

@@ -4,6 +4,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use nexus_flight_catalog::{Error, Kind};
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// A status travels in a header, percent-encoded, and clients bound all headers together to 8 KiB.
 const LONGEST_MESSAGE: usize = 2_000;
@@ -15,7 +16,12 @@ pub fn status(error: &Error) -> Status {
         message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
         message.push('…');
     }
-    Status::new(code(error.kind()), message)
+    let code = code(error.kind());
+    match error.retry_after() {
+        // As google.rpc.RetryInfo, by which clients wait by themselves.
+        Some(wait) => Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(wait))),
+        None => Status::new(code, message),
+    }
 }
 
 /// A stream that the client broke off.
@@ -52,6 +58,8 @@ fn code(kind: Kind) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use nexus_flight_catalog::Place;
 
     use super::*;
@@ -77,6 +85,13 @@ mod tests {
             let response = of_the_client(Status::internal(message).into_http()).await;
             assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), wanted);
         }
+    }
+
+    #[test]
+    fn a_client_is_told_when_to_come_back() {
+        let status = status(&Error::exhausted("full").with_retry_after(Duration::from_secs(3)));
+        let told = status.get_error_details().retry_info().and_then(|retry| retry.retry_delay);
+        assert_eq!(told, Some(Duration::from_secs(3)));
     }
 
     #[test]

@@ -68,14 +68,14 @@ impl Handles {
             EndTransaction::Rollback => false,
             EndTransaction::Unspecified => return Err(unsaid("commit", "roll back")),
         };
-        self.transactions.end(&Context::new(caller.principal.clone()), id, commits).await
+        self.transactions.end(&caller.context(), id, commits).await
     }
 
     /// Sets a savepoint and gives its handle.
     pub async fn savepoint(&self, caller: &Caller, request: &ActionBeginSavepointRequest) -> Result<Vec<u8>> {
         let transaction = self.unsealed(caller, &request.transaction_id)?;
         let open = self.open(caller, transaction)?;
-        let savepoint = open.savepoint(&Context::new(caller.principal.clone())).await?;
+        let savepoint = open.savepoint(&caller.context()).await?;
         self.seal.seal(Purpose::Savepoint, &(&*caller.principal.0, transaction, savepoint), self.lives)
     }
 
@@ -89,7 +89,7 @@ impl Handles {
         let (owner, transaction, savepoint): (String, Uuid, Uuid) = self.seal.open(Purpose::Savepoint, &request.savepoint_id)?;
         check_owner(&owner, &caller.principal, "savepoint")?;
         let open = self.open(caller, transaction)?;
-        open.end_savepoint(&Context::new(caller.principal.clone()), savepoint, releases).await
+        open.end_savepoint(&caller.context(), savepoint, releases).await
     }
 
     fn unsealed(&self, caller: &Caller, handle: &[u8]) -> Result<Uuid> {

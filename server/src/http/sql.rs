@@ -11,9 +11,9 @@ use arrow::json::{Writer as JsonWriter, WriterBuilder};
 use arrow_ipc::writer::StreamWriter;
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,8 +24,9 @@ use url::Url;
 use crate::flight::caller::TRACEPARENT;
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
-use crate::query::{Answer, Protocol, Query};
+use crate::query::{Answer, Client, Protocol, Query};
 use crate::times::refuse_unnamed;
+use crate::wire::connection::Peer;
 use crate::wire::problem::problem;
 
 /// The header that says what the cache had to do with an answer.
@@ -45,10 +46,11 @@ struct Statement {
 pub async fn run(
     State(gateway): State<Arc<Gateway>>,
     Extension(principal): Extension<Principal>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let answered = async { answer(&gateway, principal, &headers, &body.map_err(unread)?).await };
+    let answered = async { answer(&gateway, principal, &peer, &headers, &body.map_err(unread)?).await };
     answered.await.unwrap_or_else(|error| problem(&error))
 }
 
@@ -61,7 +63,7 @@ fn unread(rejection: BytesRejection) -> Error {
     Error::invalid("the body could not be read to its end").caused_by(rejection)
 }
 
-async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
+async fn answer(gateway: &Gateway, principal: Principal, peer: &Peer, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
     check_origin(headers)?;
     let format = Format::accepted(headers.get(ACCEPT))?;
     let request = parse(headers, body)?;
@@ -69,9 +71,11 @@ async fn answer(gateway: &Gateway, principal: Principal, headers: &HeaderMap, bo
     session.catalog = request.catalog.unwrap_or(session.catalog);
     session.schema = request.schema.unwrap_or(session.schema);
     let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
-    let cx = Context { parent, ..Context::new(principal) };
+    let deadline = Some(gateway.sessions.deadline(&session));
+    let cx = Context { parent, deadline, ..Context::new(principal) };
     let id = cx.query;
-    let query = Query::new(cx, request.statement, session, Protocol::Http);
+    let client = Client::new(Some(peer.address), headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()));
+    let query = Query { client, ..Query::new(cx, request.statement, session, Protocol::Http) };
     let answer = gateway.execute.execute(query).await?;
     let cache = HeaderValue::from_static(answer.cache.name());
     let mut body = Box::pin(encoded(format, answer)?);

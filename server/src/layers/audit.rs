@@ -12,8 +12,10 @@ use tracing::Span;
 use tracing::field::Empty;
 use uuid::Uuid;
 
+use crate::audit::{Ended, Trail, redacted};
 use crate::printable::printable;
 use crate::query::{Answer, CacheUse, Description, Execute, Query, size};
+use crate::touched::{Telling, Touched, told};
 use crate::traces;
 
 /// How many statements that ran are remembered.
@@ -63,6 +65,20 @@ pub struct Record {
     pub cache: Option<&'static str>,
 }
 
+impl Record {
+    fn ended<'a>(&'a self, touched: &'a Touched) -> Ended<'a> {
+        Ended {
+            outcome: self.state,
+            error: self.error.as_deref(),
+            rows: self.rows,
+            bytes: self.bytes,
+            milliseconds: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
+            cache: self.cache,
+            touched,
+        }
+    }
+}
+
 impl History {
     /// The running statements and then the recent ones, the latest first.
     pub fn records(&self) -> Vec<Record> {
@@ -104,12 +120,20 @@ impl History {
 pub struct Audit<E> {
     inner: E,
     history: Arc<History>,
+    trail: Option<Arc<Trail>>,
 }
 
 impl<E> Audit<E> {
-    /// Records into a history.
-    pub fn new(inner: E, history: Arc<History>) -> Self {
-        Self { inner, history }
+    /// Records into a history, and into a trail where there is one.
+    pub fn new(inner: E, history: Arc<History>, trail: Option<Arc<Trail>>) -> Self {
+        Self { inner, history, trail }
+    }
+
+    fn open(&self, query: &Query) -> Result<Open> {
+        if let Some(trail) = &self.trail {
+            trail.start(query)?;
+        }
+        Ok(Open::new(&self.history, self.trail.as_ref(), query))
     }
 }
 
@@ -119,14 +143,15 @@ impl<E: Execute> Execute for Audit<E> {
         let described = self.inner.describe(query).await;
         // A statement that is described runs next and is recorded then; one that is refused here never comes back.
         if let Err(error) = &described {
-            Open::new(&self.history, query).close(Err(error));
+            self.open(query)?.close(Err(error));
         }
         described
     }
 
     async fn execute(&self, mut query: Query) -> Result<Answer> {
-        let mut open = Open::new(&self.history, &query);
+        let mut open = self.open(&query)?;
         query.cx.span = open.span.clone();
+        query.touched = open.touched.clone();
         match self.inner.execute(query).await {
             Ok(answer) => {
                 open.record.cache = Some(answer.cache.name());
@@ -169,6 +194,8 @@ fn watched(answer: Answer, open: Open) -> Answer {
 /// An open record. Dropped before its end, it is closed as cancelled: the client went away.
 struct Open {
     history: Arc<History>,
+    trail: Option<Arc<Trail>>,
+    touched: Telling,
     record: Record,
     began: Instant,
     span: Span,
@@ -176,13 +203,15 @@ struct Open {
 }
 
 impl Open {
-    fn new(history: &Arc<History>, query: &Query) -> Self {
+    fn new(history: &Arc<History>, trail: Option<&Arc<Trail>>, query: &Query) -> Self {
+        let statement: String = query.statement.chars().take(TEXT).collect();
+        let statement = if trail.is_some_and(|trail| trail.redacts()) { redacted(&statement) } else { statement };
         let record = Record {
             id: query.cx.query,
             principal: query.cx.principal.to_string(),
             session: query.session.id,
             protocol: query.protocol.name(),
-            statement: query.statement.chars().take(TEXT).collect(),
+            statement,
             started: SystemTime::now(),
             state: "running",
             error: None,
@@ -207,7 +236,9 @@ impl Open {
             db.response.returned_rows = Empty,
         );
         traces::join(&span, query.cx.parent.as_deref());
-        Self { history: Arc::clone(history), record, began: Instant::now(), span, closed: false }
+        let (history, trail) = (Arc::clone(history), trail.cloned());
+        let touched = trail.is_some().then(Arc::default);
+        Self { history, trail, touched, record, began: Instant::now(), span, closed: false }
     }
 
     fn count(&mut self, rows: u64, bytes: u64) {
@@ -227,7 +258,9 @@ impl Open {
         let record = &mut self.record;
         record.elapsed = self.began.elapsed();
         record.state = outcome.map_or_else(|error| error.kind().name(), |()| "finished");
-        record.error = outcome.err().map(ToString::to_string);
+        // What it says may quote the statement.
+        let is_told = self.trail.as_ref().is_none_or(|trail| !trail.redacts());
+        record.error = outcome.err().filter(|_| is_told).map(ToString::to_string);
         self.span.record("nexus.outcome", record.state);
         self.span.record("nexus.cache", record.cache);
         self.span.record("db.response.returned_rows", i64::try_from(record.rows).unwrap_or(i64::MAX));
@@ -256,6 +289,10 @@ impl Open {
             statement = %printable(&record.statement),
             "statement"
         );
+        if let Some(trail) = &self.trail {
+            // That it could not be written is in the log, and ends the next statement.
+            let _ = trail.end(record.id, &record.principal, &record.ended(&told(&self.touched)));
+        }
         self.history.close(self.record.clone());
     }
 }

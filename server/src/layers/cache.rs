@@ -18,6 +18,7 @@ use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::{Answer, Batches, CacheUse};
 use crate::session::options::CacheControl;
+use crate::touched::{Telling, Touched, tell_again, told};
 use crate::writes::Writes;
 
 /// The answers that are kept.
@@ -37,6 +38,7 @@ struct Entry {
     batches: Vec<RecordBatch>,
     bytes: u64,
     lives: Option<Duration>,
+    touched: Touched,
 }
 
 /// The cache in numbers.
@@ -174,13 +176,15 @@ impl<R: Run> Run for Cache<R> {
         }
         let Ok((key, lives)) = key else { return self.inner.run(planned).await };
         if let Some(entry) = self.kept.answers.get(&key).await.filter(|_| control == CacheControl::Use) {
+            tell_again(&planned.query.touched, &entry.touched);
             planned.state.give_back();
             let batches = entry.batches.clone();
             let schema = Arc::clone(&entry.schema);
             return Ok(Answer { schema, batches: stream::iter(batches).map(Ok).boxed(), cache: CacheUse::Hit });
         }
+        let telling = planned.query.touched.clone();
         let Answer { schema, batches, .. } = self.inner.run(planned).await?;
-        let filling = Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0 };
+        let filling = Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0, telling };
         let batches = filled(batches, filling, Arc::clone(&self.kept));
         Ok(Answer { schema, batches, cache: CacheUse::Miss })
     }
@@ -193,6 +197,7 @@ struct Filling {
     schema: SchemaRef,
     batches: Option<Vec<RecordBatch>>,
     bytes: u64,
+    telling: Telling,
 }
 
 impl Filling {
@@ -217,10 +222,12 @@ fn filled(batches: Batches, filling: Filling, kept: Arc<Kept>) -> Batches {
                 (Some(Ok(batch)), Some(filling)) => filling.add(batch, kept.largest),
                 (Some(Err(_)), _) => filling = None,
                 (None, _) => {
-                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes }) = filling.take() {
+                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes, telling }) = filling.take() {
                         // The key and the entry's own parts weigh too.
                         let bytes = bytes + 1_024;
-                        kept.answers.insert(key, Arc::new(Entry { schema, batches, bytes, lives })).await;
+                        kept.answers
+                            .insert(key, Arc::new(Entry { schema, batches, bytes, lives, touched: told(&telling) }))
+                            .await;
                     }
                 }
                 _ => {}

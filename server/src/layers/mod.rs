@@ -1,8 +1,8 @@
 //! What stands between the protocols and the execution. No layer knows a product.
 
+pub mod admission;
 pub mod audit;
 pub mod cache;
-pub mod limit;
 
 use async_trait::async_trait;
 use nexus_flight_catalog::Result;

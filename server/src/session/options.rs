@@ -1,6 +1,6 @@
 //! What a client can set for its session, beside catalog and schema.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::timezone::Tz;
 use nexus_flight_catalog::{Error, Result};
@@ -66,11 +66,6 @@ impl Options {
             _ => return Err(Error::not_found(format!("there is no session option \"{name}\""))),
         }
         Ok(())
-    }
-
-    /// When a statement that arrives now is out of time.
-    pub fn deadline(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.timeout?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
@@ -26,6 +26,7 @@ use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
 use crate::seal::{Purpose, Seal};
 use crate::wire::connection::Peer;
+use crate::wire::jwt::Jwt;
 use crate::wire::problem::problem;
 use crate::wire::tokens::{self, ApiTokens, Hash};
 
@@ -55,6 +56,8 @@ pub enum Means {
     Token(Hash),
     /// By a client certificate of this subject.
     Certificate(String),
+    /// With a JSON Web Token that holds until then, in seconds since 1970.
+    Jwt(u64),
 }
 
 /// What a token of our own says.
@@ -71,6 +74,7 @@ pub struct Authenticator {
     mode: AuthMode,
     users: BTreeMap<String, SecretString>,
     tokens: Option<Arc<ApiTokens>>,
+    jwt: Option<Arc<Jwt>>,
     certificates: BTreeMap<String, String>,
     seal: Arc<Seal>,
     lives: Duration,
@@ -78,11 +82,11 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// As configured, with the API tokens of its file. Tokens that it gives live for `lives`.
-    pub fn new(auth: &Auth, tokens: Option<Arc<ApiTokens>>, seal: Arc<Seal>, lives: Duration) -> Self {
+    /// As configured, with the API tokens of its file and the issuer of others. Tokens that it gives live for `lives`.
+    pub fn new(auth: &Auth, tokens: Option<Arc<ApiTokens>>, jwt: Option<Arc<Jwt>>, seal: Arc<Seal>, lives: Duration) -> Self {
         let users = auth.users.iter().map(|(name, user)| (name.clone(), user.password_hash.clone())).collect();
         let (mode, certificates) = (auth.mode, auth.certificates.clone());
-        Self { mode, users, tokens, certificates, seal, lives, checks: Semaphore::new(CHECKED_AT_ONCE) }
+        Self { mode, users, tokens, jwt, certificates, seal, lives, checks: Semaphore::new(CHECKED_AT_ONCE) }
     }
 
     /// A token that stands for a principal until it expires, or what they came in by is taken no more.
@@ -99,7 +103,7 @@ impl Authenticator {
         }
         if let Some(token) = headers.get(TOKEN).filter(|_| !headers.contains_key(AUTHORIZATION)) {
             let token = BASE64.decode(token.as_bytes()).ok().and_then(|token| String::from_utf8(token).ok());
-            return self.check_token(&token.ok_or_else(|| refused("the token is not text in base64"))?);
+            return self.check_token(&token.ok_or_else(|| refused("the token is not text in base64"))?).await;
         }
         let Some(header) = headers.get(AUTHORIZATION) else {
             return match peer.and_then(|peer| peer.subject.as_deref()) {
@@ -112,12 +116,12 @@ impl Authenticator {
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
                 self.check_basic(value).await.map(|principal| (principal, Means::Password))
             }
-            Some((scheme, value)) if scheme.eq_ignore_ascii_case("bearer") => self.check_token(value),
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("bearer") => self.check_token(value).await,
             _ => Err(refused("the authorization header is neither Basic nor Bearer")),
         }
     }
 
-    fn check_token(&self, token: &str) -> Result<(Principal, Means)> {
+    async fn check_token(&self, token: &str) -> Result<(Principal, Means)> {
         if token.starts_with(tokens::PREFIX) {
             let hash = tokens::hash(token);
             let user = self.tokens.as_ref().and_then(|tokens| tokens.user(&hash));
@@ -125,6 +129,11 @@ impl Authenticator {
                 Error::unauthenticated("the API token is not known, or has expired").with_hint("ask for another one")
             })?;
             return Ok((user, Means::Token(hash)));
+        }
+        // Ours are of base64 without a dot.
+        if let Some(jwt) = self.jwt.as_ref().filter(|_| token.contains('.')) {
+            let (user, until) = jwt.check(token).await?;
+            return Ok((user, Means::Jwt(until)));
         }
         let Granted { user, means } = self
             .seal
@@ -137,6 +146,7 @@ impl Authenticator {
                 self.tokens.as_ref().and_then(|tokens| tokens.user(hash)).is_some_and(|known| *known.0 == *user)
             }
             Means::Certificate(subject) => self.certificates.get(subject) == Some(&user),
+            Means::Jwt(until) => self.jwt.is_some() && now() < *until,
         };
         match still_holds {
             true => Ok((Principal(user.into()), means)),
@@ -188,6 +198,11 @@ pub fn hash_password(password: SecretString) -> Result<String> {
     let salt = SaltString::encode_b64(uuid::Uuid::new_v4().as_bytes());
     let hash = salt.and_then(|salt| Ok(Argon2::default().hash_password(password.expose_secret().as_bytes(), &salt)?.to_string()));
     hash.map_err(|error| Error::internal(format!("the password cannot be hashed: {error}")))
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn refused(message: &str) -> Error {

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod connection;
 pub mod hello;
+pub mod jwt;
 pub mod problem;
 pub mod tls;
 pub mod tokens;

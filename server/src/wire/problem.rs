@@ -1,7 +1,8 @@
 //! The project's error as an HTTP answer: the one place where a kind becomes a status code.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use nexus_flight_catalog::{Error, Kind};
 use serde_json::json;
@@ -17,7 +18,11 @@ pub fn problem(error: &Error) -> Response {
             "retryable": error.retryable(),
         }
     });
-    (code(error.kind()), Json(body)).into_response()
+    let mut response = (code(error.kind()), Json(body)).into_response();
+    if let Some(wait) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    response
 }
 
 fn code(kind: Kind) -> StatusCode {

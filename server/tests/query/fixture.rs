@@ -35,7 +35,7 @@ impl Fixture {
     /// With a few tables in `test.main`: `numbers` (id 1 to 3, name), `other` (id), `endless`, and `changing` of unknown
     /// version. `settings` is more of the configuration.
     pub(crate) fn new(settings: &str) -> Self {
-        Self::on(settings, Workers(tokio::runtime::Handle::current()))
+        Self::on(settings, Workers(tokio::runtime::Handle::current()), None)
     }
 
     /// The same with threads for its statements.
@@ -43,7 +43,7 @@ impl Fixture {
         let catalog = if settings.contains("[catalogs.test]") { "" } else { "[catalogs.test]\nkind = \"memory\"\n" };
         let text = format!("{settings}{catalog}");
         let config = Config::parse(&text, Path::new("nexus.toml"), &|_| None).unwrap();
-        let gateway = Gateway::new(&config, workers).unwrap();
+        let gateway = Gateway::new(&config, workers, None).unwrap();
         let source = Arc::new(Counted::default());
         source.put("numbers", numbers(&[1, 2, 3]));
         source.put("other", numbers(&[4]));

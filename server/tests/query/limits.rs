@@ -19,7 +19,7 @@ async fn a_permit_lives_as_long_as_its_stream() {
     first.batches.next().await.unwrap().unwrap();
     let error = fixture.error("SELECT * FROM other").await;
     assert_eq!((error.kind(), error.retryable()), (Kind::Exhausted, true));
-    insta::assert_snapshot!(error, @"0 statements are waiting already; try again later, or raise limits.queue");
+    insta::assert_snapshot!(error, @"0 statements are waiting already; try again later, or raise limits.concurrency or limits.queue");
     // What is kept needs no permit.
     assert_eq!(fixture.run("SELECT id FROM numbers").await.unwrap().0, Hit);
     drop(first);
@@ -49,7 +49,7 @@ async fn waiting_ends() {
     let _first = fixture.execute("SELECT * FROM endless").await.unwrap();
     let error = fixture.error("SELECT * FROM other").await;
     assert_eq!(error.kind(), Kind::Exhausted);
-    insta::assert_snapshot!(error, @"no statement ended within 20ms to make room; try again later, or raise limits.concurrency");
+    insta::assert_snapshot!(error, @"no statement ended within 20ms to make room; try again later, or raise limits.concurrency or limits.queue");
 }
 
 /// The error of a statement whose rows would be too many to show.

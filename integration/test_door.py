@@ -1,0 +1,181 @@
+"""Credentials that are not good, at every call of Flight and every page of HTTP: none is let in."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import requests
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway import Gateway, configured, eventually, nexus
+from issuer import AUDIENCE, ISSUER, Key, b64, good, joined, rsa_key, serving, shared, token
+from wire import SERVICE, Client, action, basic, descriptor, field, statement
+
+CALLS = {
+    "Handshake": b"",
+    "ListFlights": b"",
+    "GetFlightInfo": descriptor(statement("select 1")),
+    "PollFlightInfo": descriptor(statement("select 1")),
+    "GetSchema": descriptor(statement("select 1")),
+    "DoGet": field(1, b"ticket"),
+    "DoPut": b"",
+    "DoExchange": b"",
+    "DoAction": action("GetSessionOptions", b""),
+    "ListActions": b"",
+}
+TEXT = """
+[auth]
+mode = "basic"
+tokens = "tokens.toml"
+[auth.users.ann]
+password_hash = "{hash}"
+[auth.jwt]
+issuer = "{issuer}"
+audience = "{audience}"
+jwks = "{jwks}"
+"""
+RSA, OTHER, CURVE = rsa_key("rsa"), rsa_key("other"), Key(ec.generate_private_key(ec.SECP256R1()), "curve")
+FOR_SECRETS, SHORT = rsa_key("secrets", use="enc"), rsa_key("short", bits=1024)
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, dict[str, dict[str, bytes]]]]:
+    """A gateway, and headers that it must not take, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("door")
+    (folder / "tokens.toml").write_text(nexus("token", "--user", "ann").stdout.split("\n", 1)[1])
+    hashed = nexus("hash-password", stdin="correct").stdout.strip()
+    with serving(RSA, CURVE, FOR_SECRETS, SHORT) as issuer:
+        text = TEXT.format(hash=hashed, issuer=ISSUER, audience=AUDIENCE, jwks=issuer.address)
+        with configured(folder, text, replicas=1) as gateway:
+            url = f"{gateway.url}/v1/sql"
+            for let_in in (basic("ann", "correct"), f"Bearer {token(RSA, 'RS256')}", f"Bearer {token(CURVE, 'ES256')}"):
+                answer = requests.post(url, data=b"select 1", headers={"authorization": let_in}, timeout=10)
+                assert answer.status_code == 200, answer.text
+            yield gateway, bad(gateway, folder)
+
+
+def bad(gateway: Gateway, folder: Path) -> dict[str, dict[str, bytes]]:
+    """Headers of every kind that is not to be taken."""
+    now = int(time.time())
+    whole = token(RSA, "RS256")
+    head, body, signature = whole.split(".")
+    sealed = handshaken(gateway)
+    revoked = revoke(gateway, folder)
+    bearers = {
+        "an empty token": "",
+        "a sealed token cut short": sealed[:-4],
+        "a sealed token with a changed byte": sealed[:20] + ("A" if sealed[20] != "A" else "B") + sealed[21:],
+        "a revoked API token": revoked,
+        "an API token that nobody has": "nexus_" + "A" * 43,
+        "the hash of a token": nexus("token", "--user", "x").stdout.split('sha256 = "')[1][:64],
+        "no algorithm": f"{b64(json.dumps({'alg': 'none'}).encode())}.{body}.",
+        "no algorithm, in other letters": f"{b64(json.dumps({'alg': 'nOnE'}).encode())}.{body}.{signature}",
+        "no algorithm, and a key": joined({"alg": "none", "kid": "rsa"}, good(), lambda _: b""),
+        "the public key as a secret": shared(RSA.pem(), kid="rsa"),
+        "the modulus as a secret": shared(RSA.jwk()["n"].encode(), kid="rsa"),
+        "the public key as a secret, longer": shared(RSA.pem(), "HS512", kid="rsa"),
+        "an empty secret": shared(b"", kid="rsa"),
+        "an empty key name": token(RSA, "RS256", kid=""),
+        "an unknown key": token(OTHER, "RS256"),
+        "the name of another key": token(OTHER, "RS256", kid="rsa"),
+        "no name of a key": token(RSA, "RS256", kid=None),
+        "a key that is for secrets": token(FOR_SECRETS, "RS256"),
+        "a key that is too short": token(SHORT, "RS256"),
+        "an algorithm of another key": joined({"alg": "ES256", "kid": "rsa"}, good(), lambda text: CURVE.sign("ES256", text)),
+        "the key within the token": token(OTHER, "RS256", jwk=OTHER.jwk(), kid="rsa"),
+        "the address of a key within the token": token(OTHER, "RS256", jku="http://127.0.0.1:1/keys"),
+        "something critical": token(RSA, "RS256", crit=["b64"], b64=False),
+        "no signature": f"{head}.{body}.",
+        "two parts": f"{head}.{body}",
+        "four parts": f"{whole}.{signature}",
+        "a changed signature": f"{head}.{body}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}",
+        "changed claims": f"{head}.{b64(json.dumps(good(sub='root')).encode())}.{signature}",
+        "a signature of nothing": joined({"alg": "ES256", "kid": "curve"}, good(), lambda _: bytes(64)),
+        "expired": token(RSA, "RS256", good(exp=now - 60)),
+        "expiring as text": token(RSA, "RS256", good(exp=str(now + 600))),
+        "expiring never": token(RSA, "RS256", good(exp=None)),
+        "expiring at no time": token(RSA, "RS256", '{"iss":"%s","aud":"%s","sub":"ann","exp":-1}' % (ISSUER, AUDIENCE)),
+        "not yet": token(RSA, "RS256", good(nbf=now + 600)),
+        "another audience": token(RSA, "RS256", good(aud="others")),
+        "other audiences": token(RSA, "RS256", good(aud=["others", "nexus2"])),
+        "no audience": token(RSA, "RS256", good(aud=None)),
+        "another issuer": token(RSA, "RS256", good(iss="https://login.example.org/")),
+        "no issuer": token(RSA, "RS256", good(iss=None)),
+        "nobody": token(RSA, "RS256", good(sub=None)),
+        "nobody by name": token(RSA, "RS256", good(sub="")),
+        "a number": token(RSA, "RS256", good(sub=7)),
+        "a name with a line break": token(RSA, "RS256", good(sub="ann\nroot")),
+        "claims that are a list": token(RSA, "RS256", [1]),
+        "claims that are no JSON": token(RSA, "RS256", "{"),
+        "a header that is no JSON": f"{b64(b'{')}.{body}.{signature}",
+        "dots": "...",
+    }
+    headers = {name: b"Bearer " + value.encode() for name, value in bearers.items()} | {
+        "nothing": None,
+        "an empty header": b"",
+        "a scheme alone": b"Basic",
+        "another scheme": b"Digest ann",
+        "no base64": b"Basic !!!",
+        "no colon": b"Basic " + base64.b64encode(b"ann"),
+        "no name": basic("", "correct").encode(),
+        "no password": basic("ann", "").encode(),
+        "a wrong password": basic("ann", "wrong").encode(),
+        "an unknown name": basic("eve", "correct").encode(),
+        "a name in other letters": basic("ANN", "correct").encode(),
+        "no UTF-8": b"Basic " + base64.b64encode(b"\xff:\xff"),
+    }
+    found = {name: {} if value is None else {"authorization": value} for name, value in headers.items()}
+    stale = base64.b64encode(whole.replace(".", ",").encode())
+    return found | {"a handshake's token that is none": {"auth-token-bin": stale}, "a session": {"cookie": b"nexus-session=" + sealed.encode()}}
+
+
+def handshaken(gateway: Gateway) -> str:
+    """A good token of a handshake."""
+    with Client(gateway.flight, "ann", "correct") as client:
+        call = client.channel.stream_stream(SERVICE + "Handshake")(iter([b""]), metadata=client.headers, timeout=10)
+        list(call)
+        return dict(call.initial_metadata())["authorization"].removeprefix("Bearer ")
+
+
+def revoke(gateway: Gateway, folder: Path) -> str:
+    """A token that was let in and is no more."""
+    path, before = folder / "tokens.toml", (folder / "tokens.toml").read_text()
+    made, _, lines = nexus("token", "--user", "ann").stdout.partition("\n")
+
+    def code() -> int:
+        headers = {"authorization": f"Bearer {made}"}
+        return requests.post(f"{gateway.url}/v1/sql", data=b"select 1", headers=headers, timeout=10).status_code
+
+    path.write_text(before + lines)
+    assert eventually(lambda: code() == 200, 10)
+    path.write_text(before)
+    assert eventually(lambda: code() == 401, 10)
+    return made
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_call_takes_them(call: str, refused: tuple[Gateway, dict[str, dict[str, bytes]]]) -> None:
+    gateway, headers = refused
+    assert len(headers) > 40
+    with grpc.insecure_channel(gateway.flight) as channel:
+        for name, given in headers.items():
+            # In a binary header the bytes themselves are given.
+            metadata = [(key, base64.b64decode(value) if key.endswith("-bin") else value) for key, value in given.items()]
+            with pytest.raises(grpc.RpcError) as error:
+                list(channel.stream_stream(SERVICE + call)(iter([CALLS[call]]), metadata=metadata, timeout=30))
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED, f"{name}: {error.value.details()}"
+
+
+def test_no_page_takes_them(refused: tuple[Gateway, dict[str, dict[str, bytes]]]) -> None:
+    gateway, headers = refused
+    for name, given in headers.items():
+        answer = requests.post(f"{gateway.url}/v1/sql", data=b"select 1", headers=given, timeout=30)
+        assert answer.status_code == 401, f"{name}: {answer.text}"
+        assert "www-authenticate" in answer.headers
+    log = gateway.logged()
+    for secret in ("correct", "Bearer ", RSA.jwk()["n"]):
+        assert secret not in log

@@ -1,0 +1,156 @@
+"""JSON Web Tokens: of every kind that is taken, by the drivers; keys that come and go; a key in a file."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pytest
+import requests
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+import jdbc
+from gateway import Gateway, configured, eventually
+from issuer import AUDIENCE, ISSUER, Issuer, Key, good, rsa_key, serving, token
+
+HEADER = "adbc.flight.sql.authorization_header"
+KEYS = {
+    "rsa": rsa_key("rsa"),
+    "pss": rsa_key("pss", alg="PS256", use="sig"),
+    "p256": Key(ec.generate_private_key(ec.SECP256R1()), "p256"),
+    "p384": Key(ec.generate_private_key(ec.SECP384R1()), "p384"),
+    "ed": Key(ed25519.Ed25519PrivateKey.generate(), "ed"),
+}
+TEXT = """
+[auth]
+mode = "basic"
+[auth.jwt]
+issuer = "{issuer}"
+audience = "{audience}"
+{keys}
+"""
+
+
+@dataclass
+class Guarded:
+    """A gateway and the issuer that it trusts."""
+
+    gateway: Gateway
+    issuer: Issuer
+
+    def says(self, given: str) -> tuple[int, str]:
+        """The code and the text of an answer over HTTP."""
+        headers = {"authorization": f"Bearer {given}"}
+        answer = requests.post(f"{self.gateway.url}/v1/sql", data=b"select 1 as a", headers=headers, timeout=10)
+        return answer.status_code, answer.text
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with serving(*KEYS.values()) as issuer:
+        text = TEXT.format(issuer=ISSUER, audience=AUDIENCE, keys=f'jwks = "{issuer.address}"')
+        with configured(tmp_path_factory.mktemp("jwt"), text, replicas=1) as gateway:
+            yield Guarded(gateway, issuer)
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [(key, algorithm) for key, algorithms in {
+        "rsa": ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+        "pss": ["PS256"],
+        "p256": ["ES256"],
+        "p384": ["ES384"],
+        "ed": ["EdDSA"],
+    }.items() for algorithm in algorithms],
+)
+def test_each_algorithm_is_taken_from_a_key_that_is_for_it(key: str, algorithm: str, guarded: Guarded) -> None:
+    assert guarded.says(token(KEYS[key], algorithm))[0] == 200
+    several = token(KEYS[key], algorithm, good(aud=["others", AUDIENCE], nbf=int(time.time()), exp=time.time() + 60.5))
+    assert guarded.says(several)[0] == 200
+
+
+def test_adbc_signs_in_with_a_token_and_is_known_by_its_subject(guarded: Guarded) -> None:
+    by_token = {HEADER: f"Bearer {token(KEYS['rsa'], 'RS256')}"}
+    with flightsql.connect(guarded.gateway.uri, db_kwargs=by_token, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("select 3 + 3")
+        assert cursor.fetchall() == [(6,)]
+        cursor.execute("select distinct principal from system.queries where statement = 'select 3 + 3'")
+        assert cursor.fetchall() == [("ann",)]
+    late = {HEADER: f"Bearer {token(KEYS['rsa'], 'RS256', good(exp=int(time.time()) - 60))}"}
+    with pytest.raises(adbc_driver_manager.Error, match="the token has expired; ask its issuer for another one"):
+        flightsql.connect(guarded.gateway.uri, db_kwargs=late, autocommit=True).cursor().execute("select 1")
+
+
+@pytest.mark.parametrize("jdk", jdbc.VERSIONS)
+def test_jdbc_signs_in_with_a_token(jdk: str, guarded: Guarded) -> None:
+    given = token(KEYS["ed"], "EdDSA")
+    [answer] = jdbc.probe("query", guarded.gateway.flight, "select 2", jdk=jdk, query=f"&token={given}")
+    assert answer["value"]["rows"] == [["2"]]
+
+
+def test_keys_come_and_go_without_a_restart(guarded: Guarded) -> None:
+    later, kept = rsa_key("later"), [key for name, key in KEYS.items() if name != "p384"]
+    assert guarded.says(token(later, "RS256")) [0] == 401
+    assert guarded.says(token(KEYS["p384"], "ES384"))[0] == 200
+    guarded.issuer.gives(*kept, later)
+    assert eventually(lambda: guarded.says(token(later, "RS256"))[0] == 200, 10)
+    assert eventually(lambda: guarded.says(token(KEYS["p384"], "ES384"))[0] == 401, 10)
+    guarded.issuer.gives(*KEYS.values())
+    assert eventually(lambda: guarded.says(token(KEYS["p384"], "ES384"))[0] == 200, 10)
+    # Only the clock tells that a key was withdrawn, where no token by an unknown one comes.
+    guarded.issuer.gives(*kept)
+    assert eventually(lambda: guarded.says(token(KEYS["p384"], "ES384"))[0] == 401, 60)
+    guarded.issuer.gives(*KEYS.values())
+
+
+def test_unknown_keys_make_the_issuer_be_asked_now_and_then(guarded: Guarded) -> None:
+    before, stranger = guarded.issuer.asked, rsa_key("stranger")
+    began = time.monotonic()
+    for _ in range(50):
+        assert guarded.says(token(stranger, "RS256"))[0] == 401
+    assert guarded.issuer.asked - before <= 2 + (time.monotonic() - began) / 5
+
+
+def test_an_issuer_that_is_down_takes_nobody_with_it(guarded: Guarded) -> None:
+    asked = guarded.issuer.asked
+    guarded.issuer.status = 503
+    assert eventually(lambda: guarded.says(token(rsa_key("new"), "RS256"))[0] == 401 and guarded.issuer.asked > asked, 10)
+    guarded.issuer.status = 200
+    assert guarded.says(token(KEYS["rsa"], "RS256"))[0] == 200
+    assert "503" in guarded.gateway.logged()
+    metrics = requests.get(f"{guarded.gateway.url}/metrics", timeout=10).text
+    assert 'nexus_reload_failures_total{what="keys of the issuer"}' in metrics
+
+
+def test_keys_that_are_no_keys_are_passed_over(guarded: Guarded) -> None:
+    whole = [key.jwk() for key in KEYS.values()]
+    odd = [{}, 7, {"kty": "oct", "k": "AAAA", "kid": "rsa"}, {"kty": "EC", "crv": "P-999", "x": "", "y": ""}, {"kty": "LMS"}]
+    guarded.issuer.set = {"keys": odd + whole}
+    assert eventually(lambda: guarded.says(token(rsa_key("odd"), "RS256"))[0] == 401, 10)
+    assert guarded.says(token(KEYS["rsa"], "RS256"))[0] == 200
+    guarded.issuer.gives(*KEYS.values())
+
+
+@pytest.mark.parametrize("form", ["pem", "set"])
+def test_a_key_in_a_file_is_read_again(form: str, tmp_path: Path) -> None:
+    def write(key: Key) -> None:
+        (tmp_path / "key").write_bytes(key.pem() if form == "pem" else json.dumps({"keys": [key.jwk()]}).encode())
+
+    old, new = rsa_key("old"), Key(ed25519.Ed25519PrivateKey.generate(), "new")
+    write(old)
+    text = TEXT.format(issuer=ISSUER, audience=AUDIENCE, keys='key = "key"\nuser = "email"')
+    with configured(tmp_path, text, replicas=1) as gateway:
+        guarded = Guarded(gateway, None)
+        named = good(email="ann@example.com", sub=None)
+        assert guarded.says(token(old, "RS256", named))[0] == 200
+        assert guarded.says(token(old, "RS256"))[0] == 401
+        assert guarded.says(token(new, "EdDSA", named))[0] == 401
+        write(new)
+        assert eventually(lambda: guarded.says(token(new, "EdDSA", named))[0] == 200, 10)
+        assert guarded.says(token(old, "RS256", named))[0] == 401
+        (tmp_path / "key").write_text("nothing")
+        assert eventually(lambda: "neither a JWK set nor a public key in PEM" in gateway.logged(), 10)
+        assert guarded.says(token(new, "EdDSA", named))[0] == 200

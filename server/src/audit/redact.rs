@@ -1,0 +1,28 @@
+//! Statements without the values in them.
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+
+/// A statement with `?` for each of its literals, and without comments, which may hold what was there before. One that falls into no
+/// tokens is left out.
+pub fn redacted(statement: &str) -> String {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).tokenize() else {
+        return "(not a statement)".to_owned();
+    };
+    let mut text = String::with_capacity(statement.len());
+    for token in tokens {
+        match token {
+            Token::Whitespace(_) => text.push(' '),
+            // Names are in double quotes, and placeholders have no value.
+            Token::Word(_) | Token::Placeholder(_) => text.push_str(&token.to_string()),
+            _ if is_literal(&token) => text.push('?'),
+            other => text.push_str(&other.to_string()),
+        }
+    }
+    text
+}
+
+fn is_literal(token: &Token) -> bool {
+    let written = token.to_string();
+    matches!(token, Token::Number(..)) || written.contains('\'') || written.contains('"') || written.starts_with('$')
+}

@@ -1,0 +1,121 @@
+use nexus_flight_catalog::{Context, Kind, Principal};
+use uuid::Uuid;
+
+use super::*;
+use crate::config::Size;
+use crate::query::Protocol;
+use crate::session::Session;
+
+fn config(folder: &Path) -> config::Audit {
+    config::Audit { folder: folder.join("trail"), key: None, rotate: Size(8 << 10), keep: 100, redact: false }
+}
+
+fn query(statement: &str) -> Query {
+    let session = Session {
+        id: Uuid::nil(),
+        catalog: "demo".to_owned(),
+        schema: "main".to_owned(),
+        started: SystemTime::now(),
+        options: Default::default(),
+        transaction: None,
+        temporary: None,
+    };
+    Query::new(Context::new(Principal("ann".into())), statement, session, Protocol::Http)
+}
+
+fn end(trail: &Trail, query: &Query) {
+    let touched = Touched::default();
+    let (outcome, error, cache) = ("finished", None, None);
+    let ended = Ended { outcome, error, rows: 1, bytes: 8, milliseconds: 2, cache, touched: &touched };
+    trail.end(query.cx.query, "ann", &ended).unwrap();
+}
+
+fn fill(trail: &Trail, statements: usize) {
+    for number in 0..statements {
+        let query = query(&format!("select {number}"));
+        trail.start(&query).unwrap();
+        end(trail, &query);
+    }
+}
+
+#[test]
+fn what_is_written_verifies_after_each_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    for round in 1..=3 {
+        fill(&Trail::open(&config, folder.path()).unwrap(), 40);
+        let verified = verify(&config, folder.path(), None).unwrap();
+        assert_eq!(verified.first, 0);
+        assert!(verified.last >= round * 80, "{verified:?}");
+        assert_eq!(verify(&config, folder.path(), Some((verified.last, &verified.head))).unwrap(), verified);
+    }
+    assert!(files(&config.folder).unwrap().len() > 3);
+}
+
+#[test]
+fn old_files_go_and_the_others_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config::Audit { keep: 2, ..config(folder.path()) };
+    let trail = Trail::open(&config, folder.path()).unwrap();
+    fill(&trail, 200);
+    let left = files(&config.folder).unwrap();
+    assert_eq!(left.len(), 2);
+    let verified = verify(&config, folder.path(), None).unwrap();
+    assert_eq!(verified.first, left[0].0);
+    fs::remove_file(&left[0].1).unwrap();
+    let error = verify(&config, folder.path(), None).unwrap_err();
+    assert!(error.message().ends_with("are missing"), "{error}");
+}
+
+#[test]
+fn one_gateway_writes_a_trail() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let _held = Trail::open(&config, folder.path()).unwrap();
+    let error = Trail::open(&config, folder.path()).unwrap_err();
+    assert!(error.message().contains("another gateway writes it"), "{error}");
+}
+
+#[test]
+fn a_record_that_was_cut_short_is_written_anew_and_one_that_is_gone_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    fill(&Trail::open(&config, folder.path()).unwrap(), 3);
+    let (_, path) = files(&config.folder).unwrap().pop().unwrap();
+    let whole = fs::read(&path).unwrap();
+    // The process ended within the next record.
+    fs::write(&path, [&whole[..], b"{\"index\":7,\"at\""].concat()).unwrap();
+    assert_eq!(verify(&config, folder.path(), None).unwrap().last, 6);
+    fill(&Trail::open(&config, folder.path()).unwrap(), 1);
+    assert_eq!(verify(&config, folder.path(), None).unwrap().last, 8);
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let error = verify(&config, folder.path(), None).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Data, "record 6 is missing, and those after it"));
+    assert!(Trail::open(&config, folder.path()).unwrap_err().message().contains("records at its end are missing"));
+}
+
+#[test]
+fn a_chain_with_a_key_cannot_be_made_by_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |letter: &str| format!("{}=", letter.repeat(43)).parse::<config::TicketKey>().ok();
+    let with = config::Audit { key: key("A"), ..config(folder.path()) };
+    fill(&Trail::open(&with, folder.path()).unwrap(), 1);
+    verify(&with, folder.path(), None).unwrap();
+    for other in [None, key("E")] {
+        let error = verify(&config::Audit { key: other, ..with.clone() }, folder.path(), None).unwrap_err();
+        assert_eq!(error.message(), "record 0 is not as it was written, or one before it is missing");
+    }
+}
+
+#[test]
+fn values_are_left_out_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config::Audit { redact: true, ..config(folder.path()) };
+    let trail = Trail::open(&config, folder.path()).unwrap();
+    trail.start(&query("select 'hunter2', 12.5 from \"t\" -- hunter3\n where a = $1")).unwrap();
+    let (_, path) = files(&config.folder).unwrap().pop().unwrap();
+    let text = fs::read_to_string(path).unwrap();
+    assert!(!text.contains("hunter"), "{text}");
+    assert_eq!(redacted("select 'it''s', $$x$$, X'00', N'a', 1e5, a.b, \"c\", $1"), "select ?, ?, ?, ?, ?, a.b, \"c\", $1");
+    assert_eq!(redacted("select 'open"), "(not a statement)");
+}

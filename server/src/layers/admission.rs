@@ -1,0 +1,359 @@
+//! Which statements run, and whose turn is next. A slot lives as long as the stream that it was given for. Those who have the fewest
+//! slots are served first, and those who have the most statements waiting lose the last of them when the queue is full: who sends
+//! little is let through beside who sends much.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use nexus_flight_catalog::source::TRACE;
+use nexus_flight_catalog::{Error, Principal, Result};
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use crate::config::Limits;
+use crate::layers::Run;
+use crate::plan::Planned;
+use crate::query::Answer;
+
+/// The soonest and the latest that somebody is told to come back.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How much the latest statement counts in what one typically takes.
+const LATEST: f64 = 0.1;
+
+/// Lets so many statements run and so many wait, and refuses the rest at once.
+#[derive(Debug)]
+pub struct Admission<R> {
+    inner: R,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    slots: usize,
+    /// The slots that one principal can have.
+    share: usize,
+    queue: usize,
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    waiting: usize,
+    /// Who has statements that run or wait.
+    lines: HashMap<Principal, Line>,
+    /// Counts the statements that were let in or have waited.
+    turns: u64,
+    /// How long a statement typically keeps its slot, in seconds.
+    typical: f64,
+}
+
+/// The statements of one principal.
+#[derive(Debug, Default)]
+struct Line {
+    running: usize,
+    waiting: VecDeque<Waiting>,
+    /// When one of them was last let in.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    turn: u64,
+    tell: oneshot::Sender<Turn>,
+}
+
+/// What becomes of one that waits.
+#[derive(Debug)]
+enum Turn {
+    Granted,
+    /// Somebody with fewer has its place.
+    Displaced,
+}
+
+impl<R> Admission<R> {
+    /// As configured; one principal has at most `share` slots.
+    pub fn new(inner: R, limits: &Limits, share: usize) -> Self {
+        let (slots, queue, patience) = (limits.concurrency as usize, limits.queue as usize, limits.queue_wait.0);
+        Self { inner, gate: Arc::new(Gate { slots, share, queue, patience, state: Mutex::default() }) }
+    }
+}
+
+impl Gate {
+    async fn enter(self: &Arc<Self>, principal: &Principal) -> Result<Slot> {
+        let mut place = match self.ask(principal)? {
+            Asked::Granted(slot) => return Ok(slot),
+            Asked::Waits(place) => place,
+        };
+        match tokio::time::timeout(self.patience, &mut place.told).await {
+            Ok(Ok(Turn::Granted)) => Ok(place.granted()),
+            Ok(Ok(Turn::Displaced)) => {
+                place.is_settled = true;
+                Err(self.refusal("others have fewer statements here, and were let through before this one"))
+            }
+            Ok(Err(_)) => Err(Error::unavailable("the server is closing")),
+            Err(_) => Err(self.refusal(&format!("no statement ended within {:?} to make room", self.patience))),
+        }
+    }
+
+    fn ask(self: &Arc<Self>, principal: &Principal) -> Result<Asked> {
+        let mut state = self.lock();
+        state.turns += 1;
+        let (turn, is_room) = (state.turns, state.running < self.slots);
+        let line = state.lines.entry(principal.clone()).or_default();
+        if is_room && line.running < self.share && line.waiting.is_empty() {
+            line.running += 1;
+            line.last = turn;
+            state.running += 1;
+            return Ok(Asked::Granted(Slot::new(self, principal)));
+        }
+        let own = line.waiting.len();
+        if state.waiting >= self.queue && !state.displace(own) {
+            state.forget(principal);
+            drop(state);
+            return Err(self.refusal(&format!("{} statements are waiting already", self.queue)));
+        }
+        let (tell, told) = oneshot::channel();
+        state.waiting += 1;
+        state.lines.entry(principal.clone()).or_default().waiting.push_back(Waiting { turn, tell });
+        Ok(Asked::Waits(Place { gate: Arc::clone(self), principal: principal.clone(), turn, told, is_settled: false }))
+    }
+
+    fn leave(&self, principal: &Principal, held: Option<Duration>) {
+        let mut state = self.lock();
+        state.running = state.running.saturating_sub(1);
+        if let Some(line) = state.lines.get_mut(principal) {
+            line.running = line.running.saturating_sub(1);
+        }
+        if let Some(held) = held {
+            state.typical += LATEST * (held.as_secs_f64() - state.typical);
+        }
+        state.forget(principal);
+        state.hand_out(self.slots, self.share);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refusal(&self, why: &str) -> Error {
+        metrics::counter!("nexus_statements_refused_total").increment(1);
+        let (waiting, typical) = {
+            let state = self.lock();
+            (state.waiting, state.typical)
+        };
+        let wait = Duration::try_from_secs_f64(typical * (waiting + 1) as f64 / self.slots as f64).unwrap_or(RETRY.1);
+        Error::exhausted(why)
+            .with_hint("try again later, or raise limits.concurrency or limits.queue")
+            .with_retry_after(wait.clamp(RETRY.0, RETRY.1))
+    }
+}
+
+impl State {
+    /// Gives free slots to those that wait: first to who has the fewest, and among those to who was served longest ago.
+    fn hand_out(&mut self, slots: usize, share: usize) {
+        while self.running < slots {
+            let waits = |line: &&mut Line| line.running < share && !line.waiting.is_empty();
+            let Some(line) = self.lines.values_mut().filter(waits).min_by_key(|line| (line.running, line.last)) else { return };
+            let Some(next) = line.waiting.pop_front() else { return };
+            self.waiting -= 1;
+            self.turns += 1;
+            line.last = self.turns;
+            line.running += 1;
+            self.running += 1;
+            // One that is just going away gives it back by itself.
+            let _ = next.tell.send(Turn::Granted);
+        }
+    }
+
+    /// Makes room in the queue for somebody who has so many statements there; whether there is one with more.
+    fn displace(&mut self, own: usize) -> bool {
+        let Some(longest) = self.lines.values_mut().max_by_key(|line| line.waiting.len()) else { return false };
+        if longest.waiting.len() <= own + 1 {
+            return false;
+        }
+        let Some(last) = longest.waiting.pop_back() else { return false };
+        self.waiting -= 1;
+        let _ = last.tell.send(Turn::Displaced);
+        true
+    }
+
+    fn forget(&mut self, principal: &Principal) {
+        if self.lines.get(principal).is_some_and(|line| line.running == 0 && line.waiting.is_empty()) {
+            self.lines.remove(principal);
+        }
+    }
+}
+
+enum Asked {
+    Granted(Slot),
+    Waits(Place),
+}
+
+/// A place in the queue, given back when it is dropped.
+struct Place {
+    gate: Arc<Gate>,
+    principal: Principal,
+    turn: u64,
+    told: oneshot::Receiver<Turn>,
+    /// Whether it is in the queue no more, and owes nothing.
+    is_settled: bool,
+}
+
+impl Place {
+    fn granted(mut self) -> Slot {
+        self.is_settled = true;
+        Slot::new(&self.gate, &self.principal)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        let mut state = self.gate.lock();
+        let line = state.lines.get_mut(&self.principal);
+        let at = line.as_ref().and_then(|line| line.waiting.iter().position(|waiting| waiting.turn == self.turn));
+        if let (Some(line), Some(at)) = (line, at) {
+            line.waiting.remove(at);
+            state.waiting -= 1;
+            state.forget(&self.principal);
+            return;
+        }
+        drop(state);
+        // Its turn had come when it went away.
+        if let Ok(Turn::Granted) = self.told.try_recv() {
+            self.gate.leave(&self.principal, None);
+        }
+    }
+}
+
+/// One of the slots, given back when it is dropped.
+struct Slot {
+    gate: Arc<Gate>,
+    principal: Principal,
+    since: Instant,
+}
+
+impl Slot {
+    fn new(gate: &Arc<Gate>, principal: &Principal) -> Self {
+        Self { gate: Arc::clone(gate), principal: principal.clone(), since: Instant::now() }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.gate.leave(&self.principal, Some(self.since.elapsed()));
+    }
+}
+
+#[async_trait]
+impl<R: Run> Run for Admission<R> {
+    async fn run(&self, planned: Planned) -> Result<Answer> {
+        let span = tracing::info_span!(target: TRACE, parent: &planned.query.cx.span, "wait");
+        let slot = self.gate.enter(&planned.query.cx.principal).instrument(span).await?;
+        let mut answer = self.inner.run(planned).await?;
+        answer.batches = answer
+            .batches
+            .map(move |batch| {
+                // Held by the closure for as long as the stream lives.
+                let _ = &slot;
+                batch
+            })
+            .boxed();
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_flight_catalog::Kind;
+
+    use super::*;
+
+    fn gate(slots: usize, share: usize, queue: usize) -> Arc<Gate> {
+        Arc::new(Gate { slots, share, queue, patience: Duration::from_secs(60), state: Mutex::default() })
+    }
+
+    fn who(name: &str) -> Principal {
+        Principal(name.into())
+    }
+
+    fn granted(gate: &Arc<Gate>, name: &str) -> Slot {
+        match gate.ask(&who(name)) {
+            Ok(Asked::Granted(slot)) => slot,
+            _ => panic!("{name} was not let in"),
+        }
+    }
+
+    fn waits(gate: &Arc<Gate>, name: &str) -> Place {
+        match gate.ask(&who(name)) {
+            Ok(Asked::Waits(place)) => place,
+            _ => panic!("{name} does not wait"),
+        }
+    }
+
+    fn is_granted(place: &mut Place) -> bool {
+        matches!(place.told.try_recv(), Ok(Turn::Granted))
+    }
+
+    #[test]
+    fn who_has_fewer_is_next() {
+        let gate = gate(2, 2, 10);
+        let (first, _second) = (granted(&gate, "heavy"), granted(&gate, "heavy"));
+        let (mut heavy, mut light) = (waits(&gate, "heavy"), waits(&gate, "light"));
+        drop(first);
+        assert!(is_granted(&mut light) && !is_granted(&mut heavy));
+        drop(light.granted());
+        assert!(is_granted(&mut heavy));
+    }
+
+    #[test]
+    fn nobody_has_all_slots() {
+        let gate = gate(4, 3, 10);
+        let _held = [granted(&gate, "heavy"), granted(&gate, "heavy"), granted(&gate, "heavy")];
+        let _waiting = waits(&gate, "heavy");
+        granted(&gate, "light");
+    }
+
+    #[test]
+    fn a_full_queue_has_room_for_who_has_less_in_it() {
+        let gate = gate(1, 1, 3);
+        let _held = granted(&gate, "heavy");
+        let mut heavy = [waits(&gate, "heavy"), waits(&gate, "heavy"), waits(&gate, "heavy")];
+        let _light = [waits(&gate, "light")];
+        let told: Vec<_> = heavy.iter_mut().map(|place| place.told.try_recv().is_ok()).collect();
+        assert_eq!(told, [false, false, true]);
+        let refused = gate.ask(&who("light")).err().expect("the queue is shared out");
+        assert_eq!((refused.kind(), refused.retry_after()), (Kind::Exhausted, Some(RETRY.0)));
+        assert!(gate.ask(&who("heavy")).is_err());
+    }
+
+    #[test]
+    fn who_goes_away_leaves_nothing() {
+        let gate = gate(1, 1, 3);
+        let held = granted(&gate, "a");
+        let (left, granted_and_left, mut next) = (waits(&gate, "b"), waits(&gate, "c"), waits(&gate, "d"));
+        drop(left);
+        drop(held);
+        drop(granted_and_left);
+        assert!(is_granted(&mut next));
+        drop(next.granted());
+        let state = gate.lock();
+        assert_eq!((state.running, state.waiting, state.lines.len()), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends() {
+        let gate = gate(1, 1, 1);
+        let _held = granted(&gate, "a");
+        let refused = gate.enter(&who("b")).await.err().expect("there is no room");
+        assert_eq!(refused.message(), "no statement ended within 60s to make room");
+        assert_eq!(gate.lock().waiting, 0);
+    }
+}

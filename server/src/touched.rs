@@ -1,0 +1,83 @@
+//! What a statement reads and writes, as its optimised plan says: for the audit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{LogicalPlan, TableScan};
+use nexus_flight_catalog::{Result, TableName, Tables};
+
+use crate::plan::Planned;
+use crate::session::Session;
+
+/// Tables by their full names, and where the statement ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Where it ran; empty where it did not.
+    pub route: &'static str,
+    /// The tables that it reads, each with the columns that are looked at.
+    pub reads: BTreeMap<String, BTreeSet<String>>,
+    /// The table that it writes.
+    pub writes: Option<String>,
+}
+
+/// Where it is told what a statement touches; nowhere, where nobody wants to know.
+pub type Telling = Option<Arc<Mutex<Touched>>>;
+
+/// Tells what the plans of a statement touch.
+#[derive(Debug)]
+pub struct Tell {
+    telling: Telling,
+    tables: Tables,
+    session: Session,
+}
+
+impl Tell {
+    /// Of a statement.
+    pub fn of(planned: &Planned) -> Self {
+        let Planned { query, tables, .. } = planned;
+        Self { telling: query.touched.clone(), tables: tables.clone(), session: query.session.clone() }
+    }
+
+    /// The tables that an optimised plan reads here.
+    pub fn reads(&self, route: &'static str, plan: &LogicalPlan) -> Result<()> {
+        let Some(telling) = &self.telling else { return Ok(()) };
+        let mut touched = telling.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.route = route;
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                let written = TableName::resolve(&scan.table_name, &self.session.catalog, &self.session.schema);
+                let name = self.tables.get(&written).map_or_else(|| written.to_string(), |(name, _)| name.to_string());
+                touched.reads.entry(name).or_default().extend(columns(scan));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(())
+    }
+
+    /// The table that is written.
+    pub fn writes(&self, route: &'static str, name: &TableName) {
+        let Some(telling) = &self.telling else { return };
+        let mut touched = telling.lock().unwrap_or_else(PoisonError::into_inner);
+        (touched.route, touched.writes) = (route, Some(name.to_string()));
+    }
+}
+
+/// What was told, or would have been.
+pub fn told(telling: &Telling) -> Touched {
+    telling.as_ref().map(|telling| telling.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
+}
+
+/// Tells what was told when the answer was made that is given again.
+pub fn tell_again(telling: &Telling, touched: &Touched) {
+    if let Some(telling) = telling {
+        *telling.lock().unwrap_or_else(PoisonError::into_inner) = Touched { route: "cache", ..touched.clone() };
+    }
+}
+
+/// The columns that are read, and those that conditions within the scan look at.
+fn columns(scan: &TableScan) -> impl Iterator<Item = String> {
+    let read = scan.projected_schema.fields().iter().map(|field| field.name().clone());
+    let compared = scan.filters.iter().flat_map(|filter| filter.column_refs()).map(|column| column.name.clone());
+    read.chain(compared)
+}
