@@ -217,6 +217,10 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
         None => demo::config(&demo::folder(), args.scale_factor, args.flight_listen, args.http_listen)?,
     };
     let exporter = observe(&config)?;
+    // Each connection and each open file takes one, and many systems begin with 1,024.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the number of open files stays as the system set it");
+    }
     let metrics = serve::metrics()?;
     let trail = config.audit.as_ref().map(|audit| Trail::open(audit, &config.base).map(Arc::new)).transpose()?;
     let gateway = Gateway::new(&config, workers, trail)?;

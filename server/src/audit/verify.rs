@@ -51,7 +51,7 @@ pub fn verify(config: &config::Audit, base: &Path, known: Option<(u64, &str)>) -
     let first = *first;
     if first > 0 && files.len() < config.keep as usize {
         // Old files go only when there are more than that.
-        return Err(in_folder(format!("the records before {first} are missing")));
+        return Err(in_folder(format!("record 0 is missing, and those after it up to {first}")));
     }
     let mut last: Option<Link> = None;
     let is_latest = |path: &Path| files.last().is_some_and(|(_, latest)| latest == path);

@@ -1,5 +1,5 @@
-//! The connections of a port: no more at once than the configuration says. The next ones wait in the queue of the system.
-//! Each is plain or under TLS, and what is above does not see which.
+//! The connections of a port: no more at once than the configuration says, those that have not begun to speak aside. Each is plain or
+//! under TLS, and what is above does not see which.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -23,14 +23,20 @@ pub struct Port {
     permits: Arc<Semaphore>,
 }
 
-/// A connection as it came in, counted until it is dropped.
+/// A connection as it came in.
 #[derive(Debug)]
 pub struct Accepted {
     /// The bytes.
     pub stream: TcpStream,
     /// Who is there.
     pub peer: Peer,
-    permit: OwnedSemaphorePermit,
+}
+
+/// A connection that has begun well, and is not counted yet.
+#[derive(Debug)]
+pub struct Greeted {
+    stream: Stream,
+    peer: Peer,
 }
 
 /// A connection that calls are read from, counted until it is dropped.
@@ -65,14 +71,10 @@ impl Port {
     /// The next connection.
     pub async fn accept(&mut self) -> Accepted {
         loop {
-            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-                // Nobody closes it.
-                return std::future::pending().await;
-            };
             match self.listener.accept().await {
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    return Accepted { stream, peer: Peer { address, subject: None }, permit };
+                    return Accepted { stream, peer: Peer { address, subject: None } };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -81,6 +83,11 @@ impl Port {
                 }
             }
         }
+    }
+
+    /// What counts its connections.
+    pub fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
     }
 
     /// Its own address.
@@ -97,15 +104,23 @@ impl Accepted {
     }
 
     /// As it is.
-    pub fn plain(self) -> Connection {
-        Connection { stream: Stream::Plain(self.stream), peer: self.peer, _permit: self.permit }
+    pub fn plain(self) -> Greeted {
+        Greeted { stream: Stream::Plain(self.stream), peer: self.peer }
     }
 
     /// After a handshake.
-    pub async fn under(self, tls: &Tls) -> io::Result<Connection> {
+    pub async fn under(self, tls: &Tls) -> io::Result<Greeted> {
         let (stream, subject) = tls.accept(self.stream).await?;
         let peer = Peer { subject, ..self.peer };
-        Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer, _permit: self.permit })
+        Ok(Greeted { stream: Stream::Tls(Box::new(stream)), peer })
+    }
+}
+
+impl Greeted {
+    /// The connection, once there is room for it; it gives its room back when it is dropped.
+    pub async fn admitted(self, permits: Arc<Semaphore>) -> Option<Connection> {
+        let permit = permits.acquire_owned().await.ok()?;
+        Some(Connection { stream: self.stream, peer: self.peer, _permit: permit })
     }
 }
 
@@ -182,9 +197,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut port = Port::new(listener, 1);
         let (_first, _second) = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
-        let held = port.accept().await;
-        assert!(tokio::time::timeout(Duration::from_millis(100), port.accept()).await.is_err());
+        let (first, second) = (port.accept().await.plain(), port.accept().await.plain());
+        let held = first.admitted(port.permits()).await.unwrap();
+        let mut waits = Box::pin(second.admitted(port.permits()));
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut waits).await.is_err());
         drop(held);
-        port.accept().await;
+        waits.await.unwrap();
     }
 }

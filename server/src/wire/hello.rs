@@ -1,8 +1,10 @@
 //! Connections as they come in: where a client and its port disagree about TLS, the log says what to change.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,14 +13,18 @@ use axum::serve::{IncomingStream, Listener};
 use futures::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::wire::connection::{Accepted, Connection, Peer, Port};
+use crate::wire::connection::{Accepted, Connection, Greeted, Peer, Port};
 use crate::wire::tls::Tls;
 
 /// Connections that have said something and wait to be served.
 const WAITING: usize = 64;
-/// A client speaks first; one that does not say anything for so long is let go.
+/// A client speaks first; one that does not say anything, or does not come to the end of its handshake, for so long is let go.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Connections that have not begun, or wait for others to end. When there are more the oldest is let go: an honest client is soon done
+/// with its hello, and those who open connections to hold them keep nobody out.
+const BEGINNING: usize = 256;
 /// The first byte of a TLS handshake record (RFC 8446, section 5.1); HTTP/2 begins with the letters "PRI".
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -43,28 +49,37 @@ impl Incoming {
         let address = port.address();
         let (sender, ready) = mpsc::channel(WAITING);
         tokio::spawn(async move {
+            let (permits, mut beginning) = (port.permits(), VecDeque::new());
             loop {
                 let accepted = tokio::select! {
                     () = sender.closed() => return,
                     accepted = port.accept() => accepted,
                 };
-                let (sender, tls) = (sender.clone(), tls.clone());
+                let (sender, tls, permits) = (sender.clone(), tls.clone(), Arc::clone(&permits));
                 // In a task of its own, so that a silent client keeps nobody waiting.
-                tokio::spawn(async move {
-                    if let Some(connection) = greeted(accepted, tls.as_ref()).await {
-                        // The server may have ended meanwhile.
-                        let _ = sender.send(connection).await;
-                    }
+                let task = tokio::spawn(async move {
+                    let greeted = tokio::time::timeout(SILENCE, greeted(accepted, tls.as_ref())).await.ok()??;
+                    // The server may have ended meanwhile.
+                    sender.send(greeted.admitted(permits).await?).await.ok()
                 });
+                beginning.push_back(task);
+                if beginning.len() > BEGINNING {
+                    beginning.retain(|task: &JoinHandle<_>| !task.is_finished());
+                }
+                if beginning.len() > BEGINNING
+                    && let Some(oldest) = beginning.pop_front()
+                {
+                    oldest.abort();
+                }
             }
         });
         Self { ready, address }
     }
 }
 
-async fn greeted(accepted: Accepted, tls: Option<&Tls>) -> Option<Connection> {
+async fn greeted(accepted: Accepted, tls: Option<&Tls>) -> Option<Greeted> {
     let peer = accepted.peer.address;
-    let begins_with_tls = tokio::time::timeout(SILENCE, accepted.first()).await.ok()?? == TLS_HANDSHAKE;
+    let begins_with_tls = accepted.first().await? == TLS_HANDSHAKE;
     match (tls, begins_with_tls) {
         (None, false) => Some(accepted.plain()),
         (Some(tls), true) => match accepted.under(tls).await {

@@ -9,6 +9,7 @@ mod depth;
 mod explain;
 mod fixture;
 mod limits;
+mod mutations;
 mod names;
 mod parameters;
 mod plans;

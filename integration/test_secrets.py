@@ -1,0 +1,155 @@
+"""Secrets that must not be seen: put into every place that holds one, and looked for in all that the gateway says, at its loudest."""
+
+import base64
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+import requests
+
+from gateway import Gateway, configured, nexus
+from issuer import AUDIENCE, ISSUER, good, rsa_key, serving, token
+from wire import SERVICE, Client, action, basic, descriptor, packed, statement
+from wire import field as part
+
+TEXT = """
+[log]
+level = "trace"
+[audit]
+folder = "trail"
+key = "{audit_key}"
+[tickets]
+keys = ["{ticket_key}", "{old_ticket_key}"]
+[auth]
+mode = "basic"
+tokens = "tokens.toml"
+[auth.users.ann]
+password_hash = "{hash}"
+[auth.users.bob]
+password_hash = "${{file:bob.hash}}"
+[auth.jwt]
+issuer = "{issuer}"
+audience = "{audience}"
+jwks = "{jwks}"
+[catalogs.shop]
+kind = "memory"
+writable = true
+[catalogs.crm]
+kind = "postgres"
+url = "postgres://crm@127.0.0.1:1/crm"
+password = "${{env:CRM_PASSWORD}}"
+[catalogs.erp]
+kind = "postgres"
+url = "postgres://erp@127.0.0.1:1/erp"
+password = "{erp_password}"
+[catalogs.lake]
+kind = "files"
+location = "s3://bucket/prefix"
+endpoint = "http://127.0.0.1:1"
+allow_http = true
+access_key_id = "AKIA"
+secret_access_key = "{secret_key}"
+session_token = "{session_token}"
+"""
+FAILURES = [
+    "select", "select 1 +", "select * from nowhere", "select * from shop.main.nowhere", "select nothing from shop.main.goods",
+    "select 1 / 0 from shop.main.goods", "select cast(name as int) from shop.main.goods", "select * from crm.main.t",
+    "select * from erp.public.t", "select * from lake.main.t", "select table_name from erp.information_schema.tables",
+    "select table_name from lake.information_schema.tables", "insert into erp.public.t values (1)",
+    "create table lake.main.t as select 1 as a", "drop table shop.main.nowhere", "delete from crm.public.t",
+    "explain select * from erp.public.t", "explain analyze select * from lake.main.t", "select unknown_function(1)",
+    "select sum(name) from shop.main.goods", "select $1", "begin", "set x = 1", "copy t to 'x'",
+    "create external table t stored as csv location '/etc'", "select * from '/etc/passwd'", "select repeat('x', 2000000000)",
+    "select 1; select 2", "select regexp_like(name, '(') from shop.main.goods", "update shop.main.goods set nothing = 1",
+]
+
+
+@dataclass
+class Open:
+    """A gateway, what it must not say, and all that it has said to its clients."""
+
+    gateway: Gateway
+    folder: Path
+    secrets: dict[str, str]
+    said: list[str] = field(default_factory=list)
+
+    def asks(self, sql: str, authorization: str) -> str:
+        """A statement over HTTP."""
+        headers = {"authorization": authorization}
+        answer = requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
+        self.said.append(f"{sql}: {answer.status_code} {answer.text}")
+        return answer.text
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    folder, key = tmp_path_factory.mktemp("secrets"), rsa_key("rsa")
+    random = {
+        name: base64.b64encode(os.urandom(32)).decode()
+        for name in ("audit_key", "ticket_key", "old_ticket_key")
+    } | {
+        name: f"canary-{name.replace('_', '-')}-{os.urandom(6).hex()}"
+        for name in ("erp_password", "secret_key", "session_token", "password", "bob_password", "crm_password")
+    }
+    hashed, of_bob = (nexus("hash-password", stdin=random[name]).stdout.strip() for name in ("password", "bob_password"))
+    (folder / "bob.hash").write_text(of_bob)
+    made, _, lines = nexus("token", "--user", "ann").stdout.partition("\n")
+    (folder / "tokens.toml").write_text(lines)
+    by_key = token(key, "RS256", good())
+    with serving(key) as issuer:
+        text = TEXT.format(**random, hash=hashed, issuer=ISSUER, audience=AUDIENCE, jwks=issuer.address)
+        environment = {"CRM_PASSWORD": random["crm_password"]}
+        with configured(folder, text, replicas=1, environment=environment) as gateway:
+            secrets = random | {
+                "hash": hashed.rsplit("$", 1)[1], "bob_hash": of_bob.rsplit("$", 1)[1], "api_token": made,
+                "api_token_hash": lines.split('sha256 = "')[1][:64], "jwt": by_key, "jwt_signature": by_key.rsplit(".", 1)[1],
+                "basic": basic("ann", random["password"]).split()[1],
+            }
+            yield Open(gateway, folder, secrets)
+
+
+def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
+    secrets, gateway = loud.secrets, loud.gateway
+    ways = [f"Bearer {secrets['api_token']}", f"Bearer {secrets['jwt']}", basic("ann", secrets["password"])]
+    loud.asks("create table shop.main.goods as select 'tea' as name, 1 as id", ways[0])
+    for way in ways:
+        assert '"a":1' in loud.asks("select 1 as a", way)
+    for number, sql in enumerate(FAILURES):
+        assert len(loud.asks(sql, ways[number % 2])) > 0
+    for wrong in (secrets["api_token"][:-1], secrets["jwt"][:-2], secrets["jwt"] + ".x"):
+        loud.asks("select 1", f"Bearer {wrong}")
+    loud.asks("select 1", basic("ann", secrets["password"] + "x"))
+    loud.asks("select 1", basic("bob", secrets["password"]))
+    # What the gateway itself gives, at Flight.
+    with Client(gateway.flight, "ann", secrets["password"]) as client:
+        call = client.channel.stream_stream(SERVICE + "Handshake")(iter([b""]), metadata=client.headers, timeout=10)
+        list(call)
+        secrets["granted"] = dict(call.initial_metadata())["authorization"].removeprefix("Bearer ")
+        [prepared] = client.action("CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", part(1, b"select 1")))
+        secrets["handle"] = base64.urlsafe_b64encode(prepared[80:140]).decode()
+        _, call = client.channel.unary_unary(SERVICE + "GetFlightInfo").with_call(
+            descriptor(statement("select 1")), metadata=client.headers, timeout=10
+        )
+        cookies = [value for name, value in call.initial_metadata() if name == "set-cookie"]
+        secrets["session"] = cookies[0].split("=", 1)[1].split(";")[0]
+        for name, body in [("CancelQuery", b"x"), ("Nothing", b""), ("EndTransaction", b"\x0a\x01x")]:
+            with pytest.raises(grpc.RpcError) as error:
+                list(client.stream(SERVICE + "DoAction", action(name, body)))
+            loud.said.append(str(error.value))
+    assert len(secrets) >= 20
+    for table in ("queries", "sessions", "settings", "sources", "cache"):
+        loud.asks(f"select * from system.{table}", ways[0])
+    loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10).text)
+    for command in (["config", "check", loud.folder / "nexus.toml", "--connect"], ["audit", "verify", "--config", loud.folder / "nexus.toml"]):
+        done = nexus(*command, environment={"CRM_PASSWORD": secrets["crm_password"]})
+        loud.said.append(done.stdout + done.stderr)
+    trail = "".join(file.read_text() for file in (loud.folder / "trail").glob("*.jsonl"))
+    places = {"the log": gateway.logged(), "the audit trail": trail, "an answer": "\n".join(loud.said)}
+    assert " TRACE " in places["the log"]
+    assert trail.count('"event":"start"') > len(FAILURES)
+    for name, secret in secrets.items():
+        for place, text in places.items():
+            assert secret not in text, f"{name} is in {place}: …{text[max(text.find(secret) - 200, 0) : text.find(secret)]}"
