@@ -5,7 +5,7 @@ use datafusion::error::DataFusionError;
 use crate::error::{Error, Kind};
 
 /// The same trouble without what a value, a place or another statement says of it. What does not hang on values is passed on.
-pub fn veiled(error: Error) -> Error {
+pub(super) fn veiled(error: Error) -> Error {
     let (kind, retryable) = (error.kind(), error.retryable());
     let message = match kind {
         Kind::Cancelled | Kind::Timeout | Kind::Exhausted | Kind::Denied | Kind::Unauthenticated => return error,

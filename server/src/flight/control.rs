@@ -3,7 +3,7 @@
 
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{Ident, Statement};
-use nexus_flight_catalog::{Context, Error, Kind, Result};
+use nexus_flight_catalog::{Error, Kind, Result};
 use uuid::Uuid;
 
 use crate::flight::caller::Caller;

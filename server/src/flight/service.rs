@@ -19,7 +19,7 @@ use arrow_flight::{
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result};
+use nexus_flight_catalog::{Catalogs, Error, Principal, Result};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;

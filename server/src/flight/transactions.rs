@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::sql::{ActionBeginSavepointRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, EndTransaction};
-use nexus_flight_catalog::{Context, Error, Result};
+use nexus_flight_catalog::{Error, Result};
 use uuid::Uuid;
 
 use crate::flight::caller::Caller;

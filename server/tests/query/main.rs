@@ -15,6 +15,7 @@ mod parameters;
 mod plans;
 mod policy;
 mod predicates;
+mod readonly;
 mod refusals;
 mod types;
 mod writes;

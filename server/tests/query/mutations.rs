@@ -130,7 +130,8 @@ fn commands_and_actions() {
                 .as_any()
                 .encode_to_vec(),
         ];
-        let actions = ["CreatePreparedStatement", "CancelFlightInfo", "RenewFlightEndpoint", "SetSessionOptions", "BeginTransaction"];
+        let actions =
+            ["CreatePreparedStatement", "CancelFlightInfo", "RenewFlightEndpoint", "SetSessionOptions", "BeginTransaction"];
         let seeds: Vec<&[u8]> = commands.iter().map(Vec::as_slice).collect();
         let mut dice = Dice(0xC0FF_EE);
         for turn in 0..TURNS {

@@ -4,11 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::TableReference;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::prelude::SessionContext;
+use datafusion_substrait::logical_plan::producer::to_substrait_plan;
+use futures::StreamExt;
 use nexus_flight_catalog::policy::{Action, Policies, Policy, PolicyText, RuleText};
 use nexus_flight_catalog::quantity::Size;
-use nexus_flight_catalog::{Error, Kind, Principal};
-use nexus_server::query::{CacheUse, Query};
+use nexus_flight_catalog::{Error, IfExists, IfMissing, Kind, Principal};
+use nexus_server::query::{CacheUse, Ingest, Query};
 use nexus_sources::memory::MemorySource;
+use prost::Message;
 
 use crate::fixture::{Fixture, shown};
 
@@ -174,6 +183,24 @@ impl Oracle<'_> {
     }
 }
 
+/// No rows for a table, as a client ingests them.
+fn no_rows(table: &str) -> Ingest {
+    let fields = [("x", DataType::Int64), ("y", DataType::Utf8), ("z", DataType::Int64)];
+    let schema = Arc::new(Schema::new(fields.map(|(name, of)| Field::new(name, of, true)).to_vec()));
+    Ingest::new(table.to_owned(), IfMissing::Fail, IfExists::Append, schema, futures::stream::empty().boxed())
+}
+
+/// All of a table as a serialised `substrait.Plan`, which names all its columns.
+async fn plan_of(table: &str) -> Arc<[u8]> {
+    let context = SessionContext::new();
+    let fields = [("x", DataType::Int64), ("y", DataType::Utf8), ("z", DataType::Int64)];
+    let schema = Schema::new(fields.map(|(name, of)| Field::new(name, of, true)).to_vec());
+    let source = provider_as_source(Arc::new(EmptyTable::new(Arc::new(schema))));
+    let reference = TableReference::full(&table[..1], "main", &table[7..]);
+    let plan = LogicalPlanBuilder::scan(reference, source, None).unwrap().build().unwrap();
+    to_substrait_plan(&plan, &context.state()).unwrap().encode_to_vec().into()
+}
+
 /// 500 policies with 20 questions each.
 #[tokio::test(flavor = "multi_thread")]
 async fn random_policies_hold_at_every_entry() {
@@ -188,7 +215,7 @@ async fn random_policies_hold_at_every_entry() {
             let said = format!("policy {number}: {who} {table}\n{rules:#?}");
             let seen = oracle.seen(who, table);
             let rows = if oracle.filtered(who, table) { 3 } else { 5 };
-            match dice.below(8) {
+            match dice.below(10) {
                 0 => match governed.run(who, &format!("SELECT * FROM {table}")).await {
                     Ok(found) => {
                         let header = found.lines().nth(1).unwrap_or_default();
@@ -240,6 +267,23 @@ async fn random_policies_hold_at_every_entry() {
                     if done.is_ok() {
                         governed.run("root", &format!("DROP TABLE {made}")).await.unwrap();
                     }
+                }
+                7 => {
+                    let mut query = governed.query(who, "INGEST");
+                    (query.session.catalog, query.session.schema) = (table[..1].to_owned(), "main".to_owned());
+                    query.ingest = Some(Arc::new(no_rows(&table[7..])));
+                    let done = governed.fixture.gateway.execute.execute(query).await.map(|_| ());
+                    assert_eq!(done.is_ok(), oracle.writes(who, table), "{done:?}\n{said}");
+                }
+                8 => {
+                    let mut query = governed.query(who, "SUBSTRAIT");
+                    query.substrait = Some(plan_of(table).await);
+                    let found = match governed.fixture.gateway.execute.execute(query).await {
+                        Ok(answer) => shown(answer).await.map(|(_, rows)| rows),
+                        Err(error) => Err(error),
+                    };
+                    assert_eq!(found.is_ok(), seen == COLUMNS, "{found:?}\n{said}");
+                    assert!(found.is_err() || found.unwrap().lines().count() == rows + 4, "{said}");
                 }
                 _ => {
                     // No row meets the condition, so that the tables stay as they are.

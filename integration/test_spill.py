@@ -1,0 +1,110 @@
+"""Sorts and aggregates five times as large as the memory: equal answers by way of the disk, or an error that says who wanted more."""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from gateway import Gateway, configured
+
+SOAK = os.environ.get("NEXUS_TPCH_SCALE") == "1"
+MEBIBYTES = 128 if SOAK else 32
+# A row of the sort is a number and a text of 64 letters, with the offset of that.
+ROWS = 5 * (MEBIBYTES << 20) // 76
+TEXT = "sha256(value::varchar)"
+SORT = f"select value, encode({TEXT}, 'hex') as text from generate_series(1, {ROWS}) order by text"
+GROUP = f"""select count(*) as n, sum(c) as rows, min(text) as first from (
+    select encode({TEXT}, 'hex') as text, count(*) as c from generate_series(1, {ROWS}) group by 1)"""
+
+
+@pytest.fixture(scope="module")
+def spilling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway of little memory, and the folder that it puts rows into."""
+    folder = tmp_path_factory.mktemp("spill")
+    disk = folder / "disk"
+    disk.mkdir()
+    text = f'[limits]\nmemory = "{MEBIBYTES}MiB"\nqueue_wait = "10m"\n[cache]\nsize = "0"\n'
+    with configured(folder, text, replicas=1, environment={"TMPDIR": str(disk)}) as gateway:
+        yield gateway, disk
+
+
+def sorted_rows(gateway: Gateway) -> tuple[int, int]:
+    """The rows of the sort and the sum of their numbers; fails where they are not in order."""
+    count, total, last = 0, 0, ""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(SORT)
+        for batch in cursor.fetch_record_batch():
+            texts = batch.column("text")
+            assert last <= texts[0].as_py()
+            assert pc.all(pc.less_equal(texts[:-1], texts[1:])).as_py() is not False
+            count, total, last = count + len(batch), total + pc.sum(batch.column("value")).as_py(), texts[-1].as_py()
+    return count, total
+
+
+def grouped(gateway: Gateway) -> pa.Table:
+    """The sums of the groups."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(GROUP)
+        return cursor.fetchall()
+
+
+def left(disk: Path) -> list[Path]:
+    """The files that were not taken away again."""
+    return [path for path in disk.rglob("*") if path.is_file()]
+
+
+def test_one_sort(spilling: tuple[Gateway, Path]) -> None:
+    gateway, disk = spilling
+    assert sorted_rows(gateway) == (ROWS, ROWS * (ROWS + 1) // 2)
+    assert left(disk) == []
+
+
+def test_one_aggregate(spilling: tuple[Gateway, Path]) -> None:
+    gateway, disk = spilling
+    [(groups, rows, first)] = grouped(gateway)
+    assert (groups, rows) == (ROWS, ROWS)
+    assert len(first) == 64
+    assert left(disk) == []
+
+
+def test_many_at_once(spilling: tuple[Gateway, Path]) -> None:
+    gateway, disk = spilling
+    outcomes: list[object] = []
+
+    def work(number: int) -> None:
+        try:
+            match number % 2:
+                case 0:
+                    outcomes.append(("sort", sorted_rows(gateway)))
+                case _:
+                    [(groups, rows, _)] = grouped(gateway)
+                    outcomes.append(("aggregate", (groups, rows)))
+        except adbc_driver_manager.Error as error:
+            outcomes.append(("error", str(error)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(900)
+    assert len(outcomes) == 32
+    for kind, outcome in outcomes:
+        match kind:
+            case "sort":
+                assert outcome == (ROWS, ROWS * (ROWS + 1) // 2)
+            case "aggregate":
+                assert outcome == (ROWS, ROWS)
+            case _:
+                assert "RESOURCE_EXHAUSTED" in outcome or "ResourceExhausted" in outcome, outcome
+                # Who wanted it, in DataFusion's name of it.
+                assert "the memory limit is reached: " in outcome, outcome
+                assert " needs " in outcome, outcome
+    print("\n", Counter(kind for kind, _ in outcomes))
+    assert left(disk) == []

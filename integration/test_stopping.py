@@ -1,0 +1,91 @@
+"""SIGTERM while clients read: what runs comes to its end, nothing new begins, and health says so at once."""
+
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pyarrow.flight as flight
+
+from gateway import configured
+from wire import statement
+
+STREAMS, ROWS = 32, 1_500_000
+WATCH = "/grpc.health.v1.Health/Watch"
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+
+def test_streams_come_to_their_end_and_nothing_new_begins(tmp_path: Path) -> None:
+    gateway = configured(tmp_path, "[limits]\nconcurrency = 40\ngrace = '60s'\n", replicas=1)
+    begun, stopping = threading.Barrier(STREAMS + 1), threading.Event()
+    counts: list[object] = []
+
+    def read(number: int) -> None:
+        try:
+            with flight.connect(gateway.uri) as client:
+                sql = f"select value + {number} as v from generate_series(1, {ROWS})"
+                info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(sql)))
+                reader = client.do_get(info.endpoints[0].ticket)
+                rows = reader.read_chunk().data.num_rows
+                begun.wait(60)
+                stopping.wait(60)
+                counts.append(rows + sum(chunk.data.num_rows for chunk in reader))
+        except Exception as error:  # noqa: BLE001
+            counts.append(error)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(STREAMS)]
+    try:
+        for thread in threads:
+            thread.start()
+        begun.wait(60)
+        with grpc.insecure_channel(gateway.flight) as channel:
+            watch = channel.unary_stream(WATCH)(b"", timeout=60)
+            assert next(watch) == SERVING
+            told = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert next(watch) == NOT_SERVING
+            assert time.monotonic() - told < 1
+            watch.cancel()
+        host, port = gateway.flight.split(":")
+        deadline = time.monotonic() + 1
+        while accepts(host, int(port)):
+            assert time.monotonic() < deadline, "connections are taken after SIGTERM"
+        stopping.set()
+        for thread in threads:
+            thread.join(60)
+        assert counts == [ROWS] * STREAMS
+        assert gateway.process.wait(20) == 0, gateway.tail()
+        assert "cut off" not in gateway.logged()
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    gateway = configured(tmp_path, "", replicas=1)
+    try:
+        with flight.connect(gateway.uri) as client:
+            endless = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
+            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(endless)))
+            client.do_get(info.endpoints[0].ticket).read_chunk()
+            gateway.process.send_signal(signal.SIGTERM)
+            while "stopping" not in gateway.logged():
+                assert gateway.process.poll() is None
+            asked = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert gateway.process.wait(10) == 130
+            assert time.monotonic() - asked < 1
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
+def accepts(host: str, port: int) -> bool:
+    """Whether a new connection is taken."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
