@@ -26,9 +26,13 @@ folder = "trail"
 key = "{KEY}"
 rotate = "64KiB"
 keep = 100000
+[catalogs.frozen]
+kind = "memory"
 [catalogs.shop]
 kind = "memory"
 writable = true
+[defaults]
+catalog = "shop"
 """
 
 
@@ -62,7 +66,7 @@ def verified(folder: Path, *more: str) -> subprocess.CompletedProcess:
 def test_each_statement_has_a_start_and_an_end(audited: Gateway, tmp_path: Path) -> None:
     made = "create table goods as select 1 as id, 'tea' as name, 2.5 as price"
     read = "select name from goods where id = 1"
-    wrong, denied = "select nothing from goods", "create table system.main.x as select 1 as a"
+    wrong, denied = "select nothing from goods", "create table frozen.main.x as select 1 as a"
     assert asked(audited, made).status_code == 200
     with flightsql.connect(audited.uri, autocommit=True) as connection, connection.cursor() as cursor:
         for _ in range(2):
@@ -110,7 +114,7 @@ def fill(gateway: Gateway, statements: int) -> None:
     def some(number: int) -> None:
         with requests.Session() as session:
             for turn in range(statements // 4):
-                answer = session.post(f"{gateway.url}/v1/sql", data=f"select {number}, {turn}".encode(), timeout=30)
+                answer = session.post(f"{gateway.url}/v1/sql", data=f"select {number} as a, {turn} as b".encode(), timeout=30)
                 assert answer.status_code == 200
 
     threads = [threading.Thread(target=some, args=(number,)) for number in range(4)]

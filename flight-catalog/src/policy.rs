@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::name::TableName;
 use crate::source::Principal;
 
-pub use governed::Governed;
+pub use governed::{Governed, is_part, sees_a_part};
 pub use guard::{Guarded, Mark};
 
 /// A policy as it is written.
@@ -190,14 +190,44 @@ impl Policy {
         false
     }
 
-    /// Whether a principal may send a catalog statements of its own. Every rule that is about something in it has to allow that and to hide
-    /// nothing, up to the first about all of it: what passes no rules could read what they hide.
+    /// Whether a principal may send a catalog statements of its own, which pass no rules and could read what they hide.
     pub fn allows_native(&self, principal: &Principal, catalog: &str) -> bool {
+        self.shows_whole(principal, catalog, Some(Action::Native))
+    }
+
+    /// Whether a principal sees all of a catalog.
+    pub fn opens_catalog(&self, principal: &Principal, catalog: &str) -> bool {
+        self.shows_whole(principal, catalog, None)
+    }
+
+    /// Whether a principal finds a table, and these columns of it.
+    pub fn shows(&self, principal: &Principal, name: &TableName, columns: &[String]) -> bool {
+        let of_column = |column: &String| self.about(principal).find(|rule| rule.fits(name) && rule.covers(column));
+        self.lists(principal, name)
+            && columns.iter().all(|column| of_column(column).is_some_and(|rule| rule.allows(Action::Read)))
+    }
+
+    /// A column that a rule names for a principal and that a table does not have: in other letters, or at all where the rule is about that
+    /// table alone. What was meant to be hidden would be seen.
+    pub fn misfit(&self, principal: &Principal, name: &TableName, columns: &[&str]) -> Option<String> {
+        let of_rule = |rule: &Rule| {
+            let is_exact = rule.tables.iter().any(|pattern| pattern.is_exact() && pattern.covers_table(name));
+            let is_missed = |named: &&String| {
+                let is_nearly = columns.iter().any(|column| column.to_lowercase() == named.to_lowercase());
+                !columns.contains(&named.as_str()) && (is_exact || is_nearly)
+            };
+            rule.text.columns.iter().flatten().chain(rule.text.masks.keys()).find(is_missed).cloned()
+        };
+        self.about(principal).filter(|rule| rule.fits(name)).find_map(of_rule)
+    }
+
+    /// Every rule that is about something in a catalog has to hide nothing, and to allow this too, up to the first about all of it.
+    fn shows_whole(&self, principal: &Principal, catalog: &str, also: Option<Action>) -> bool {
         for rule in self.about(principal) {
             let Some(cover) = rule.tables.iter().filter_map(|pattern| pattern.covers([Some(catalog), None, None])).max() else {
                 continue;
             };
-            if !(rule.hides_nothing() && rule.allows(Action::Read) && rule.allows(Action::Native)) {
+            if !(rule.hides_nothing() && rule.allows(Action::Read) && also.is_none_or(|action| rule.allows(action))) {
                 return false;
             }
             if cover == Cover::All {
@@ -220,8 +250,7 @@ impl Policy {
 
 impl Rule {
     fn fits(&self, name: &TableName) -> bool {
-        let name = [&name.catalog, &name.schema, &name.table].map(|part| Some(part.as_str()));
-        self.tables.iter().any(|pattern| pattern.covers(name).is_some())
+        self.tables.iter().any(|pattern| pattern.covers_table(name))
     }
 
     fn covers(&self, column: &str) -> bool {
@@ -244,6 +273,7 @@ struct Pattern([Part; 3]);
 #[derive(Debug)]
 struct Part {
     is_any: bool,
+    is_exact: bool,
     regex: Regex,
 }
 
@@ -260,11 +290,19 @@ impl Pattern {
         let parts = pattern.split('.').map(|part| {
             let text = regex::escape(part).replace(r"\*", ".*").replace(r"\?", ".");
             let regex = Regex::new(&format!("^(?s:{text})$")).map_err(|_| format!("\"{pattern}\" is too long for a pattern"))?;
-            Ok(Part { is_any: part == "*", regex })
+            Ok(Part { is_any: part == "*", is_exact: !part.contains(['*', '?']), regex })
         });
         let parts: Vec<Part> = parts.collect::<std::result::Result<_, String>>()?;
         let wrong = |_| format!("\"{pattern}\" is not of the form catalog.schema.table");
         parts.try_into().map(Self).map_err(wrong)
+    }
+
+    fn is_exact(&self) -> bool {
+        self.0.iter().all(|part| part.is_exact)
+    }
+
+    fn covers_table(&self, name: &TableName) -> bool {
+        self.covers([&name.catalog, &name.schema, &name.table].map(|part| Some(part.as_str()))).is_some()
     }
 
     /// How much it is about of a table, schema or catalog, whose name has less parts; none where it is about another.
@@ -287,12 +325,15 @@ impl Pattern {
 pub struct Policies {
     current: RwLock<Arc<Policy>>,
     state: SessionState,
+    /// Whether no values are to be in the log.
+    redacts: bool,
 }
 
 impl Policies {
-    /// A policy whose expressions are made of the functions of a state. Errors: `Invalid` for an expression that does not parse.
-    pub fn new(policy: Policy, state: SessionState) -> Result<Self> {
-        let policies = Self { current: RwLock::new(Arc::new(policy)), state };
+    /// A policy whose expressions are made of the functions of a state; errors that it hides are logged, and with `redacts` only of what
+    /// kind they are. Errors: `Invalid` for an expression that does not parse.
+    pub fn new(policy: Policy, state: SessionState, redacts: bool) -> Result<Self> {
+        let policies = Self { current: RwLock::new(Arc::new(policy)), state, redacts };
         policies.check(&policies.current())?;
         Ok(policies)
     }

@@ -189,6 +189,8 @@ impl Encoder<'_> {
             Some(Mark::Same(what)) => {
                 self.flag(true);
                 self.text(what);
+                // That an answer is there would tell that somebody else has asked.
+                self.text(&self.planned.query.cx.principal.0);
             }
             Some(Mark::Volatile) => return Err(NoDigest::Volatile),
         }

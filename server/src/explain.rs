@@ -10,6 +10,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::sql::parser::ExplainStatement;
+use nexus_flight_catalog::policy::is_part;
 use nexus_flight_catalog::quantity::Size;
 use nexus_flight_catalog::{Catalogs, Principal, Result, Tables, Version};
 
@@ -48,6 +49,8 @@ impl Explain {
         let line = |(name, table): (&nexus_flight_catalog::TableName, &nexus_flight_catalog::Resolved)| {
             let kind = catalogs.source(principal, &name.catalog).map_or("made by the gateway", |source| source.spec().kind);
             match &table.version {
+                // It changes with what is hidden.
+                _ if is_part(table) => format!("{name}: {kind}, in a version that is not told"),
                 Version::Pinned(version) => format!("{name}: {kind}, version {version}"),
                 Version::Unknown => format!("{name}: {kind}, of unknown version"),
             }

@@ -48,6 +48,8 @@ pub struct Gateway {
     pub planner: Arc<Planner>,
     /// How often each catalog was written to.
     pub writes: Arc<Writes>,
+    /// Where statements are recorded.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl Gateway {
@@ -77,7 +79,8 @@ impl Gateway {
         )?;
         let planner = Arc::new(planner);
         if let Some(policy) = &config.policy {
-            catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), &workers.0)?);
+            let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
+            catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), redacts, &workers.0)?);
         }
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
@@ -89,7 +92,7 @@ impl Gateway {
         }
         let writes = Arc::new(Writes::default());
         let threads = workers.0.clone();
-        let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail);
+        let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
         let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, config, temporaries));
@@ -99,7 +102,7 @@ impl Gateway {
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
-        Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner, writes }))
+        Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner, writes, trail }))
     }
 
     /// The bytes that statements hold of `limits.memory`.

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
 
 use crate::config::Config;
 use crate::flight::commands::{self, Metadata};
@@ -37,6 +38,8 @@ const STREAMS_PER_CONNECTION: u32 = 256;
 const HEADERS: u32 = 64 << 10;
 /// Calls that a client may begin and give up before one of them is looked at; then its connection is closed.
 const GIVEN_UP: usize = 64;
+/// How long a connection is used for new calls: then its client makes another one, through whatever balances them.
+const CONNECTION_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// How often a client that says nothing is asked whether it is there, and how long it may take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// The largest message of a client, parameters included.
@@ -157,6 +160,7 @@ pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
         authenticator: Arc::clone(&gateway.authenticator),
         session_ttl: config.tickets.session_ttl.0,
         caps: Caps::new(&config.limits),
+        trail: gateway.trail.clone(),
         transactions: Handles::new(
             Arc::clone(&gateway.seal),
             Arc::new(Transactions::new(
@@ -197,6 +201,7 @@ async fn flight(
         .http2_max_header_list_size(HEADERS)
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
         .http2_max_local_error_reset_streams(Some(GIVEN_UP))
+        .max_connection_age(CONNECTION_AGE)
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .add_routes(Routes::from(guarded));
@@ -204,6 +209,8 @@ async fn flight(
         let closing = async move {
             stop.cancelled().await;
             health.set_not_serving::<FlightServiceServer<Service>>().await;
+            // That of the whole server, which has no name.
+            health.set_service_status("", ServingStatus::NotServing).await;
         };
         server
             .serve_with_incoming_shutdown(incoming, closing)

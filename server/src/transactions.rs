@@ -13,8 +13,9 @@ use uuid::Uuid;
 
 use crate::writes::Writes;
 
-/// How many transactions may be open at once.
+/// How many transactions may be open at once, and how many of them one user's.
 const OPEN: usize = 1_000;
+const OF_ONE: usize = OPEN / 4 * 3;
 /// How many savepoints one of them may have.
 const SAVEPOINTS: usize = 100;
 /// How long a source may take to roll back what was left alone.
@@ -86,7 +87,12 @@ impl Transactions {
         });
         let id = open.id;
         let mut all = lock(&self.open);
-        if all.len() >= OPEN && !forget_one(&mut all) {
+        let own = all.values().filter(|open| open.principal == *principal).count();
+        if own >= OF_ONE && !forget_one(&mut all, principal) {
+            return Err(Error::exhausted(format!("you have {OF_ONE} open transactions")).with_hint("end some"));
+        }
+        let busiest = (all.len() >= OPEN).then(|| busiest(&all));
+        if busiest.is_some_and(|busiest| !forget_one(&mut all, &busiest)) {
             return Err(Error::exhausted(format!("{OPEN} transactions are open")).with_hint("end some, or try again later"));
         }
         tokio::spawn(left_alone(Arc::downgrade(&open), Arc::clone(&self.open), self.idle, self.lives));
@@ -234,10 +240,21 @@ impl Open {
     }
 }
 
-/// Makes room: forgets the transaction that was left alone the longest of those that have written nothing.
-fn forget_one(all: &mut HashMap<Uuid, Arc<Open>>) -> bool {
+/// Who has the most of them.
+fn busiest(all: &HashMap<Uuid, Arc<Open>>) -> Principal {
+    let mut counts: HashMap<&Principal, usize> = HashMap::new();
+    for open in all.values() {
+        *counts.entry(&open.principal).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or_else(Principal::anonymous, |(principal, _)| principal.clone())
+}
+
+/// Makes room: forgets the transaction of a principal that was left alone the longest of those that have written nothing.
+fn forget_one(all: &mut HashMap<Uuid, Arc<Open>>, principal: &Principal) -> bool {
     let is_clean = |open: &Arc<Open>| open.parts.try_lock().is_ok_and(|parts| parts.written.is_none());
-    let oldest = all.values().filter(|open| is_clean(open)).min_by_key(|open| *lock(&open.used)).map(|open| open.id);
+    let is_theirs = |open: &&Arc<Open>| open.principal == *principal && is_clean(open);
+    let oldest = all.values().filter(is_theirs).min_by_key(|open| *lock(&open.used)).map(|open| open.id);
     oldest.is_some_and(|id| all.remove(&id).is_some())
 }
 

@@ -20,6 +20,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::error::{list, suggestion};
+use nexus_flight_catalog::policy::{is_part, sees_a_part};
 use nexus_flight_catalog::{
     Catalogs, Change, Context, Error, IfExists, IfMissing, Kind, Put, Resolved, Result, Source, TableName, Tables, Target,
     Version, information_schema,
@@ -101,9 +102,9 @@ pub struct Names<'a> {
 
 impl Names<'_> {
     /// The true name of a table that is there.
-    fn there(&self, reference: &TableReference) -> Option<(&TableName, &Version)> {
+    fn there(&self, reference: &TableReference) -> Option<(&TableName, &Resolved)> {
         let written = TableName::resolve(reference, &self.session.catalog, &self.session.schema);
-        self.tables.get(&written).map(|(name, table)| (name, &table.version))
+        self.tables.get(&written)
     }
 
     /// The name of a table that is there or to be made.
@@ -127,11 +128,11 @@ impl Names<'_> {
 pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan, Write)> {
     match plan {
         LogicalPlan::Dml(DmlStatement { table_name, op, input, .. }) => {
-            let Some((name, version)) = names.there(&table_name) else {
+            let Some((name, table)) = names.there(&table_name) else {
                 return Err(Error::internal(format!("the table {table_name} was not resolved")));
             };
             let source = target_source(names.catalogs, names.cx, name)?;
-            let (rows, action) = dml(op, Arc::unwrap_or_clone(input), name, version, source.as_ref())?;
+            let (rows, action) = dml(op, Arc::unwrap_or_clone(input), name, table, source.as_ref())?;
             Ok((rows, Write { name: name.clone(), source, action }))
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
@@ -200,9 +201,10 @@ fn dml(
     op: WriteOp,
     input: LogicalPlan,
     name: &TableName,
-    version: &Version,
+    table: &Resolved,
     source: &dyn Source,
 ) -> Result<(LogicalPlan, Action)> {
+    let version = &table.version;
     match op {
         WriteOp::Insert(InsertOp::Append) => {
             let rows = given_columns(input)?;
@@ -211,6 +213,8 @@ fn dml(
         }
         WriteOp::Insert(InsertOp::Overwrite) => Err(not_offered("INSERT OVERWRITE")),
         WriteOp::Insert(InsertOp::Replace) => Err(not_offered("REPLACE INTO")),
+        // Its rows are those of this moment, whatever the policy says by the time that they are written.
+        WriteOp::Delete | WriteOp::Update if is_part(table) => Err(sees_a_part(name)),
         WriteOp::Delete => {
             let selected = Selected::of(input)?;
             if source.spec().capabilities.changes {

@@ -9,9 +9,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use crate::error::{Error, Kind, Result};
 use crate::name::TableName;
 use crate::policy::guard::Guarded;
-use crate::policy::veil::veiled;
+use crate::policy::veil::Veil;
 use crate::policy::{Action, Policies, Sight};
-use crate::source::{Context, Keys, Principal, Resolved, Source, Spec, TableEntry};
+use crate::source::{Context, ForeignKey, Keys, Principal, Resolved, Source, Spec, TableEntry};
 use crate::write::{Change, IfExists, Target, Transaction};
 
 /// A source of which everybody sees and changes what the policy lets them. What is denied is as if it were not there.
@@ -38,13 +38,12 @@ impl<S: Source + ?Sized> Governed<S> {
             Ok(resolved) => resolved,
             // Who may write may know that; there is nothing to lose.
             Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(self.veiled(cx, &self.name(schema, table), error)),
         };
         let name = self.name(schema, table);
-        match self.sight(cx, &name, &resolved) {
+        match self.sight(cx, &name, &resolved)? {
             Sight::Everything => Ok(()),
-            _ => Err(Error::denied(format!("you see only a part of the table \"{name}\", and so may only append to it"))
-                .with_hint(ASK)),
+            _ => Err(sees_a_part(&name)),
         }
     }
 
@@ -56,10 +55,56 @@ impl<S: Source + ?Sized> Governed<S> {
         }
     }
 
-    fn sight(&self, cx: &Context, name: &TableName, table: &Resolved) -> Sight {
-        let schema = table.provider.schema();
-        self.policies.current().sight(&cx.principal, name, schema.fields().iter().map(|field| field.name().as_str()))
+    fn sight(&self, cx: &Context, name: &TableName, table: &Resolved) -> Result<Sight> {
+        let (schema, policy) = (table.provider.schema(), self.policies.current());
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        if let Some(column) = policy.misfit(&cx.principal, name, &columns) {
+            tracing::error!(table = %name, column, "a rule of the policy names a column that the table does not have");
+            return Err(Error::denied(format!("a rule about the table \"{name}\" does not fit its columns")).with_hint(ASK));
+        }
+        Ok(policy.sight(&cx.principal, name, columns.into_iter()))
     }
+
+    fn veil(&self, cx: &Context) -> Veil {
+        Veil { query: cx.query, redacts: self.policies.redacts }
+    }
+
+    /// The error of reading a table, for who may not see all of it.
+    fn veiled(&self, cx: &Context, name: &TableName, error: Error) -> Error {
+        match self.policies.current().opens(&cx.principal, name) {
+            true => error,
+            false => self.veil(cx).over(error),
+        }
+    }
+
+    /// The error of a write: it may tell of other tables too.
+    fn veiled_write(&self, cx: &Context, error: Error) -> Error {
+        match self.policies.current().opens_catalog(&cx.principal, &self.catalog) {
+            true => error,
+            false => self.veil(cx).over_write(error),
+        }
+    }
+
+    /// The keys whose columns are seen, and refer to what is seen.
+    fn keys(&self, cx: &Context, keys: Keys, is_seen: impl Fn(&String) -> bool) -> Keys {
+        let policy = self.policies.current();
+        let is_whole = |columns: &[String]| columns.iter().all(&is_seen);
+        let primary = if is_whole(&keys.primary) { keys.primary } else { Vec::new() };
+        let is_shown = |key: &ForeignKey| {
+            is_whole(&key.columns) && policy.shows(&cx.principal, &self.name(&key.schema, &key.table), &key.referenced)
+        };
+        Keys { primary, foreign: keys.foreign.into_iter().filter(is_shown).collect() }
+    }
+}
+
+/// The refusal to who would make rows anew without those that they do not see.
+pub fn sees_a_part(name: &TableName) -> Error {
+    Error::denied(format!("you see only a part of the table \"{name}\", and so may only append to it")).with_hint(ASK)
+}
+
+/// Whether somebody sees only a part of a table, by how it was resolved for them.
+pub fn is_part(table: &Resolved) -> bool {
+    table.provider.as_any().is::<Guarded>()
 }
 
 /// What to do where the policy stands in the way.
@@ -109,21 +154,20 @@ impl<S: Source + ?Sized> Source for Governed<S> {
         }
         let resolved = self.inner.table(cx, schema, table).await.map_err(|error| match error.kind() {
             Kind::NotFound => error,
-            _ if policy.opens(&cx.principal, &name) => error,
-            _ => veiled(error),
+            _ => self.veiled(cx, &name, error),
         })?;
-        match self.sight(cx, &name, &resolved) {
+        match self.sight(cx, &name, &resolved)? {
             Sight::Nothing => Err(missing(&name)),
-            Sight::Everything => Ok(resolved),
+            Sight::Everything => Ok(Resolved { keys: self.keys(cx, resolved.keys, |_| true), ..resolved }),
             Sight::Part { columns, filters } => {
                 let Resolved { provider, version, keys } = resolved;
-                let guarded =
-                    Guarded::new(provider, &columns, &filters, &cx.principal, &self.policies.state).map_err(|cause| {
+                let guarded = Guarded::new(provider, &columns, &filters, &cx.principal, &self.policies.state, self.veil(cx))
+                    .map_err(|cause| {
                         Error::internal(format!("the policy of the table \"{name}\" cannot be applied to its columns"))
                             .with_hint(ASK)
                             .caused_by(cause)
                     })?;
-                let keys = visible(keys, &guarded);
+                let keys = self.keys(cx, keys, |column| guarded.shows(column));
                 Ok(Resolved { provider: Arc::new(guarded), version, keys })
             }
         }
@@ -153,19 +197,19 @@ impl<S: Source + ?Sized> Source for Governed<S> {
         if matches!(target.if_exists, IfExists::Replace | IfExists::Rewrite(_)) {
             self.check_sees_everything(cx, &target.schema, &target.table).await?;
         }
-        self.inner.ingest(cx, target, rows).await
+        self.inner.ingest(cx, target, rows).await.map_err(|error| self.veiled_write(cx, error))
     }
 
     async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
         self.check_write(cx, schema, table)?;
         self.check_sees_everything(cx, schema, table).await?;
-        self.inner.drop_table(cx, schema, table).await
+        self.inner.drop_table(cx, schema, table).await.map_err(|error| self.veiled_write(cx, error))
     }
 
     async fn change(&self, cx: &Context, change: &Change) -> Result<u64> {
         self.check_write(cx, &change.schema, &change.table)?;
         self.check_sees_everything(cx, &change.schema, &change.table).await?;
-        self.inner.change(cx, change).await
+        self.inner.change(cx, change).await.map_err(|error| self.veiled_write(cx, error))
     }
 
     async fn begin(&self, cx: &Context) -> Result<Arc<dyn Transaction>> {
@@ -177,7 +221,7 @@ impl<S: Source + ?Sized> Source for Governed<S> {
 #[async_trait]
 impl Transaction for Governed<dyn Transaction> {
     async fn commit(&self, cx: &Context) -> Result<()> {
-        self.inner.commit(cx).await
+        self.inner.commit(cx).await.map_err(|error| self.veiled_write(cx, error))
     }
 
     async fn rollback(&self, cx: &Context) -> Result<()> {
@@ -195,12 +239,4 @@ impl Transaction for Governed<dyn Transaction> {
     async fn rollback_to(&self, cx: &Context, name: &str) -> Result<()> {
         self.inner.rollback_to(cx, name).await
     }
-}
-
-/// The keys whose columns are seen as they are.
-fn visible(keys: Keys, guarded: &Guarded) -> Keys {
-    let is_seen = |columns: &[String]| columns.iter().all(|column| guarded.shows(column));
-    let primary = if is_seen(&keys.primary) { keys.primary } else { Vec::new() };
-    // What they refer to may be hidden, and says something of it by its name.
-    Keys { primary, foreign: Vec::new() }
 }

@@ -28,7 +28,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 
-use crate::policy::veil::veiled_below;
+use crate::policy::veil::Veil;
 use crate::source::Principal;
 
 /// What stands for who asks in an expression of a policy.
@@ -44,6 +44,7 @@ pub struct Guarded {
     /// The rows that are seen.
     filter: Option<Expr>,
     mark: Mark,
+    veil: Veil,
 }
 
 #[derive(Debug)]
@@ -64,12 +65,13 @@ pub enum Mark {
 impl Guarded {
     /// Columns by position, each with an expression of what is seen in its place, of the rows that meet all conditions. Errors: an
     /// expression that does not fit the columns of the table.
-    pub fn new(
+    pub(super) fn new(
         inner: Arc<dyn TableProvider>,
         seen: &[(usize, Option<String>)],
         filters: &[String],
         principal: &Principal,
         state: &SessionState,
+        veil: Veil,
     ) -> Result<Self> {
         let whole = inner.schema();
         let names = DFSchema::try_from(Arc::clone(&whole))?;
@@ -114,7 +116,7 @@ impl Guarded {
             true => Mark::Volatile,
             false => Mark::Same(format!("{columns:?} {filter:?}")),
         };
-        Ok(Self { inner, schema: Arc::new(Schema::new(fields)), columns, filter, mark })
+        Ok(Self { inner, schema: Arc::new(Schema::new(fields)), columns, filter, mark, veil })
     }
 
     /// Tells what is seen of the table from what others see of it.
@@ -133,6 +135,23 @@ impl Guarded {
             Some(Seen::Masked(expr)) => expr.clone(),
             None => Expr::Literal(ScalarValue::Null, None),
         }
+    }
+
+    /// The conditions that the source itself may decide. Of a view it is none: to read a column of one may fail, and a condition of the
+    /// statement would say for which rows it does. The same goes for a table where the policy's own condition is decided only here: which
+    /// hidden rows are read would hang on the statement.
+    fn known_below(&self, conditions: &[Expr]) -> Result<Vec<Expr>> {
+        if self.inner.table_type() != TableType::Base {
+            return Ok(Vec::new());
+        }
+        let support = self.inner.supports_filters_pushdown(&conditions.iter().collect::<Vec<_>>())?;
+        let is_known = |support: &TableProviderFilterPushDown| *support != TableProviderFilterPushDown::Unsupported;
+        // That of the policy is the first.
+        if self.filter.is_some() && !support.first().is_some_and(is_known) {
+            return Ok(Vec::new());
+        }
+        let known = conditions.iter().zip(support).filter(|(_, support)| is_known(support));
+        Ok(known.map(|(condition, _)| condition.clone()).collect())
     }
 
     /// Whether a condition of a statement may be decided on rows that are not seen: it cannot fail, whatever the values are, and
@@ -213,11 +232,9 @@ impl TableProvider for Guarded {
             }
         }
         let needed: Vec<usize> = needed.into_iter().collect();
-        let support = self.inner.supports_filters_pushdown(&conditions.iter().collect::<Vec<_>>())?;
-        let known = conditions.iter().zip(support).filter(|(_, support)| *support != TableProviderFilterPushDown::Unsupported);
-        let known: Vec<Expr> = known.map(|(condition, _)| condition.clone()).collect();
+        let known = self.known_below(&conditions)?;
         let limit = limit.filter(|_| conditions.is_empty());
-        let scan = self.inner.scan(state, Some(&needed), &known, limit).await.map_err(veiled_below)?;
+        let scan = self.inner.scan(state, Some(&needed), &known, limit).await.map_err(|error| self.veil.below(error))?;
         let names = DFSchema::try_from(Arc::new(whole.project(&needed)?))?;
         let rows = match conjunction(conditions) {
             Some(condition) => Arc::new(FilterExec::try_new(state.create_physical_expr(condition, &names)?, scan)?) as _,
@@ -228,9 +245,12 @@ impl TableProvider for Guarded {
             Ok((expr, self.schema.field(*at).name().clone()))
         });
         let rows: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(made.collect::<Result<Vec<_>>>()?, rows)?);
-        let rows = FilterPushdown::new().optimize(rows, state.config_options())?;
+        let rows = match known.is_empty() {
+            true => rows,
+            false => FilterPushdown::new().optimize(rows, state.config_options())?,
+        };
         let schema = Arc::new(self.schema.project(&wanted)?);
-        Ok(Arc::new(Guard::new(rows, schema)))
+        Ok(Arc::new(Guard::new(rows, schema, self.veil)))
     }
 }
 
@@ -247,15 +267,16 @@ fn unqualified(expr: &Expr) -> Result<Expr> {
 #[derive(Debug)]
 struct Guard {
     rows: Arc<dyn ExecutionPlan>,
+    veil: Veil,
     properties: Arc<PlanProperties>,
 }
 
 impl Guard {
-    fn new(rows: Arc<dyn ExecutionPlan>, schema: SchemaRef) -> Self {
+    fn new(rows: Arc<dyn ExecutionPlan>, schema: SchemaRef, veil: Veil) -> Self {
         let partitions = Partitioning::UnknownPartitioning(rows.output_partitioning().partition_count());
         let equivalences = EquivalenceProperties::new(schema);
         let properties = PlanProperties::new(equivalences, partitions, rows.pipeline_behavior(), rows.boundedness());
-        Self { rows, properties: Arc::new(properties) }
+        Self { rows, veil, properties: Arc::new(properties) }
     }
 }
 
@@ -287,11 +308,12 @@ impl ExecutionPlan for Guard {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let rows = self.rows.execute(partition, context).map_err(veiled_below)?;
+        let veil = self.veil;
+        let rows = self.rows.execute(partition, context).map_err(|error| veil.below(error))?;
         let schema = Arc::clone(self.properties.eq_properties.schema());
         let seen = futures::StreamExt::map(rows, {
             let schema = Arc::clone(&schema);
-            move |batch| Ok(batch.map_err(veiled_below)?.with_schema(Arc::clone(&schema))?)
+            move |batch| Ok(batch.map_err(|error| veil.below(error))?.with_schema(Arc::clone(&schema))?)
         });
         Ok(Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, seen)))
     }

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use nexus_flight_catalog::{Error, Place, Result};
@@ -191,6 +191,24 @@ impl Trail {
                 writes: ended.touched.writes.as_deref(),
             },
         )
+    }
+
+    /// Records work that goes past the query path, where there is a trail.
+    pub async fn around<T>(trail: Option<&Self>, query: &Query, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(trail) = trail else { return work.await };
+        trail.start(query)?;
+        let began = Instant::now();
+        let done = work.await;
+        let (outcome, error) = match &done {
+            Ok(_) => ("finished", None),
+            Err(error) => (error.kind().name(), Some(error.to_string()).filter(|_| !trail.redacts)),
+        };
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (touched, error) = (Touched::default(), error.as_deref());
+        let ended = Ended { outcome, error, rows: 0, bytes: 0, milliseconds, cache: None, touched: &touched };
+        // That it could not be written is in the log, and ends the next statement.
+        let _ = trail.end(query.cx.query, &query.cx.principal.0, &ended);
+        done
     }
 
     fn record(&self, event: &'static str, what: &impl Serialize) -> Result<()> {

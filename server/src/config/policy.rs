@@ -12,10 +12,10 @@ use super::load;
 use crate::reload::{self, Seen};
 
 /// Reads a policy, whose expressions are made of the functions of a state, and goes on looking at its file on these threads for as
-/// long as it is in use. Errors: `Invalid` with the file, and the line where there is one.
-pub fn policies(path: &Path, state: SessionState, threads: &Handle) -> Result<Arc<Policies>> {
+/// long as it is in use; errors that it hides are logged, and with `redacts` only of what kind they are. Errors: `Invalid` with the file, and the line where there is one.
+pub fn policies(path: &Path, state: SessionState, redacts: bool, threads: &Handle) -> Result<Arc<Policies>> {
     let (seen, policy) = read(path)?;
-    let policies = Arc::new(Policies::new(policy, state).map_err(|error| within(path, error))?);
+    let policies = Arc::new(Policies::new(policy, state, redacts).map_err(|error| within(path, error))?);
     let held: Weak<Policies> = Arc::downgrade(&policies);
     let (of_reading, of_taking) = (path.to_owned(), path.to_owned());
     let take = move |policy| match held.upgrade() {

@@ -6,7 +6,8 @@ use arrow::datatypes::Schema;
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest, ActionBeginTransactionResult,
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Any, ProstMessageExt,
+    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Any, EndTransaction,
+    ProstMessageExt,
 };
 use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, FlightInfo, RenewFlightEndpointRequest};
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::flight::options::{
 };
 use crate::flight::service::Service;
 use crate::flight::ticket::{Prepared, Statement};
+use crate::flight::transactions;
 use crate::query::Description;
 use crate::seal::Purpose;
 use crate::session::options;
@@ -103,22 +105,26 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
         }
         BEGIN_TRANSACTION => {
             let ActionBeginTransactionRequest {} = unpack(&action.body)?;
-            let transaction_id = service.transactions.begin(&caller)?.into();
+            let begun = async { service.transactions.begin(&caller) };
+            let transaction_id = service.recorded(&caller, "BEGIN", begun).await?.into();
             caller.greet(respond(Some(ActionBeginTransactionResult { transaction_id }.as_any().encode_to_vec())))
         }
         END_TRANSACTION => {
             let request: ActionEndTransactionRequest = unpack(&action.body)?;
-            service.transactions.end(&caller, &request).await?;
+            let what = if request.action() == EndTransaction::Commit { "COMMIT" } else { "ROLLBACK" };
+            service.recorded(&caller, what, service.transactions.end(&caller, &request)).await?;
             caller.greet(respond(None))
         }
         BEGIN_SAVEPOINT => {
             let request: ActionBeginSavepointRequest = unpack(&action.body)?;
-            let savepoint_id = service.transactions.savepoint(&caller, &request).await?.into();
+            let set = service.transactions.savepoint(&caller, &request);
+            let savepoint_id = service.recorded(&caller, "SAVEPOINT", set).await?.into();
             caller.greet(respond(Some(ActionBeginSavepointResult { savepoint_id }.as_any().encode_to_vec())))
         }
         END_SAVEPOINT => {
             let request: ActionEndSavepointRequest = unpack(&action.body)?;
-            service.transactions.end_savepoint(&caller, &request).await?;
+            let what = if request.action == transactions::RELEASE { "RELEASE SAVEPOINT" } else { "ROLLBACK TO SAVEPOINT" };
+            service.recorded(&caller, what, service.transactions.end_savepoint(&caller, &request)).await?;
             caller.greet(respond(None))
         }
         SET_OPTIONS => {

@@ -24,6 +24,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use crate::audit::Trail;
 use crate::flight::actions;
 use crate::flight::caller::{self, Caller};
 use crate::flight::commands::{self, Metadata};
@@ -65,6 +66,8 @@ pub struct Service {
     pub transactions: Handles,
     /// How large a statement may be.
     pub caps: Caps,
+    /// Where statements are recorded.
+    pub trail: Option<Arc<Trail>>,
 }
 
 /// How long a handshake may take to say who it is.
@@ -136,9 +139,18 @@ impl Service {
     /// Runs a statement that is about the transaction of its session. Gives whether it is one.
     pub async fn control(&self, caller: &mut Caller, statement: &Statement) -> Result<bool> {
         match self.control_of(statement)? {
-            Some(control) => control.run(caller, statement.transaction, self.transactions.all()).await.map(|()| true),
+            Some(control) => {
+                let query = caller.query(Arc::clone(&statement.text), None, None);
+                let done = control.run(caller, statement.transaction, self.transactions.all());
+                Trail::around(self.trail.as_deref(), &query, done).await.map(|()| true)
+            }
             None => Ok(false),
         }
+    }
+
+    /// Does for a caller what is about a transaction, and records it as such a statement.
+    pub async fn recorded<T>(&self, caller: &Caller, statement: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        Trail::around(self.trail.as_deref(), &caller.query(statement.into(), None, None), work).await
     }
 
     /// What a statement does to the transaction of its session.

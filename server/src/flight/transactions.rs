@@ -13,7 +13,7 @@ use crate::seal::{Purpose, Seal};
 use crate::transactions::{Open, Transactions};
 
 /// `ActionEndSavepointRequest.EndSavepoint` (FlightSql.proto), which arrow-flight keeps to itself.
-const RELEASE: i32 = 1;
+pub const RELEASE: i32 = 1;
 const ROLLBACK: i32 = 2;
 
 /// The open transactions behind their handles.

@@ -271,7 +271,8 @@ impl Open {
         if let Err(error) = outcome
             && error.kind() == Kind::Internal
         {
-            tracing::error!(query = %record.id, error = ?error, "a statement met a defect");
+            let cause = if is_told { format!("{error:?}") } else { error.kind().name().to_owned() };
+            tracing::error!(query = %record.id, cause, "a statement met a defect");
         }
         tracing::info!(
             target: "nexus::audit",

@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
 use crate::seal::{Purpose, Seal};
-use crate::wire::connection::Peer;
-use crate::wire::jwt::Jwt;
+use crate::wire::connection::{Peer, Shown};
+use crate::wire::jwt::{self, Jwt};
 use crate::wire::problem::problem;
 use crate::wire::tokens::{self, ApiTokens, Hash};
 
@@ -54,10 +54,10 @@ pub enum Means {
     Password,
     /// With the API token of this hash.
     Token(Hash),
-    /// By a client certificate of this subject.
-    Certificate(String),
-    /// With a JSON Web Token that holds until then, in seconds since 1970.
-    Jwt(u64),
+    /// By a client certificate of this subject, which holds until then, in seconds since 1970.
+    Certificate(String, u64),
+    /// With a JSON Web Token that holds until then, by this key of its issuer.
+    Jwt(u64, jwt::Mark),
 }
 
 /// What a token of our own says.
@@ -106,8 +106,8 @@ impl Authenticator {
             return self.check_token(&token.ok_or_else(|| refused("the token is not text in base64"))?).await;
         }
         let Some(header) = headers.get(AUTHORIZATION) else {
-            return match peer.and_then(|peer| peer.subject.as_deref()) {
-                Some(subject) => self.check_certificate(subject),
+            return match peer.and_then(|peer| peer.certificate.as_ref()) {
+                Some(shown) => self.check_certificate(shown),
                 None => Err(refused("a user name and password, or a token, is needed")),
             };
         };
@@ -132,8 +132,8 @@ impl Authenticator {
         }
         // Ours are of base64 without a dot.
         if let Some(jwt) = self.jwt.as_ref().filter(|_| token.contains('.')) {
-            let (user, until) = jwt.check(token).await?;
-            return Ok((user, Means::Jwt(until)));
+            let (user, until, key) = jwt.check(token).await?;
+            return Ok((user, Means::Jwt(until, key)));
         }
         let Granted { user, means } = self
             .seal
@@ -145,8 +145,8 @@ impl Authenticator {
             Means::Token(hash) => {
                 self.tokens.as_ref().and_then(|tokens| tokens.user(hash)).is_some_and(|known| *known.0 == *user)
             }
-            Means::Certificate(subject) => self.certificates.get(subject) == Some(&user),
-            Means::Jwt(until) => self.jwt.is_some() && now() < *until,
+            Means::Certificate(subject, until) => self.certificates.get(subject) == Some(&user) && now() < *until,
+            Means::Jwt(until, key) => now() < *until && self.jwt.as_ref().is_some_and(|jwt| jwt.holds(key)),
         };
         match still_holds {
             true => Ok((Principal(user.into()), means)),
@@ -154,12 +154,18 @@ impl Authenticator {
         }
     }
 
-    fn check_certificate(&self, subject: &str) -> Result<(Principal, Means)> {
-        let user = self.certificates.get(subject).ok_or_else(|| {
+    fn check_certificate(&self, shown: &Shown) -> Result<(Principal, Means)> {
+        let Shown { subject, until } = shown;
+        if now() >= *until {
+            // The connection may have been open for longer than that.
+            return Err(Error::unauthenticated(format!("the certificate of \"{subject}\" has expired"))
+                .with_hint("connect with another one"));
+        }
+        let user = self.certificates.get(&**subject).ok_or_else(|| {
             Error::unauthenticated(format!("the certificate of \"{subject}\" is nobody's here"))
                 .with_hint("name its user under [auth.certificates], or sign in with a password or a token")
         })?;
-        Ok((Principal(user.as_str().into()), Means::Certificate(subject.to_owned())))
+        Ok((Principal(user.as_str().into()), Means::Certificate(subject.to_string(), *until)))
     }
 
     async fn check_basic(&self, value: &str) -> Result<Principal> {

@@ -52,8 +52,17 @@ pub struct Connection {
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// The subject of the certificate that it has shown, as RFC 4514 writes it.
-    pub subject: Option<Arc<str>>,
+    /// The certificate that it has shown.
+    pub certificate: Option<Shown>,
+}
+
+/// A certificate that a client has shown, of those that are taken here.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: Arc<str>,
+    /// Until when it holds, in seconds since 1970.
+    pub until: u64,
 }
 
 #[derive(Debug)]
@@ -74,7 +83,7 @@ impl Port {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    return Accepted { stream, peer: Peer { address, subject: None } };
+                    return Accepted { stream, peer: Peer { address, certificate: None } };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -110,8 +119,8 @@ impl Accepted {
 
     /// After a handshake.
     pub async fn under(self, tls: &Tls) -> io::Result<Greeted> {
-        let (stream, subject) = tls.accept(self.stream).await?;
-        let peer = Peer { subject, ..self.peer };
+        let (stream, certificate) = tls.accept(self.stream).await?;
+        let peer = Peer { certificate, ..self.peer };
         Ok(Greeted { stream: Stream::Tls(Box::new(stream)), peer })
     }
 }

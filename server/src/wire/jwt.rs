@@ -47,6 +47,8 @@ pub struct Jwt {
     validation: Validation,
     /// The claim that says who it is.
     claim: String,
+    /// Tells this issuer and audience from others that were configured before.
+    realm: Mark,
     keys: RwLock<Keys>,
     issuer: Option<Issuer>,
 }
@@ -60,6 +62,9 @@ struct Issuer {
     asked: Mutex<Option<Instant>>,
 }
 
+/// Tells a key, of an issuer for an audience, from others.
+pub type Mark = [u8; 32];
+
 #[derive(Debug, Default)]
 struct Keys {
     known: Vec<Key>,
@@ -71,6 +76,7 @@ struct Keys {
 /// a public key for a shared secret.
 struct Key {
     id: Option<String>,
+    mark: Mark,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
@@ -91,12 +97,13 @@ impl Jwt {
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        let claim = config.user.clone();
+        let (claim, realm) = (config.user.clone(), marked(&[config.issuer.as_bytes(), config.audience.as_bytes()]));
         match config.keys()? {
             KeysOf::File(file) => {
                 let path = base.join(file);
                 let (seen, known) = read(&path)?;
-                let jwt = Arc::new(Self { validation, claim, keys: RwLock::new(Keys { known, given: None }), issuer: None });
+                let jwt =
+                    Arc::new(Self { validation, claim, realm, keys: RwLock::new(Keys { known, given: None }), issuer: None });
                 let held = Arc::downgrade(&jwt);
                 let take = move |known| match held.upgrade() {
                     None => Ok(false),
@@ -117,7 +124,7 @@ impl Jwt {
                     .build()
                     .map_err(|error| Error::internal("no HTTP client could be made").caused_by(error))?;
                 let issuer = Some(Issuer { client, address, asked: Mutex::new(None) });
-                let jwt = Arc::new(Self { validation, claim, keys: RwLock::default(), issuer });
+                let jwt = Arc::new(Self { validation, claim, realm, keys: RwLock::default(), issuer });
                 let held = Arc::downgrade(&jwt);
                 threads.spawn(async move {
                     while let Some(jwt) = held.upgrade() {
@@ -131,8 +138,18 @@ impl Jwt {
         }
     }
 
-    /// Whose a token is, and until when it holds, in seconds since 1970. Errors: `Unauthenticated`, with what is wrong.
-    pub async fn check(&self, token: &str) -> Result<(Principal, u64)> {
+    /// Whether the issuer has a key still.
+    pub fn holds(&self, mark: &Mark) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.are_good() && keys.known.iter().any(|key| self.mark(key) == *mark)
+    }
+
+    fn mark(&self, key: &Key) -> Mark {
+        marked(&[&self.realm, &key.mark])
+    }
+
+    /// Whose a token is, until when it holds, in seconds since 1970, and by which key. Errors: `Unauthenticated`, with what is wrong.
+    pub async fn check(&self, token: &str) -> Result<(Principal, u64, Mark)> {
         let header = decode_header(token).map_err(|error| refused(why(error.kind())))?;
         if header.crit.is_some() {
             // What a token calls critical is to be understood or refused (RFC 7515, 4.1.11).
@@ -143,7 +160,7 @@ impl Jwt {
             self.ask(ASKED_AT_MOST_EVERY).await;
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        if keys.given.is_some_and(|given| given.elapsed() > GOOD_FOR) {
+        if !keys.are_good() {
             return Err(refused("cannot be checked: its issuer has not said for long which its keys are"));
         }
         let key = keys.find(id).ok_or_else(|| refused("is signed by a key that its issuer does not have"))?;
@@ -155,7 +172,7 @@ impl Jwt {
             return Err(refused(&format!("does not say by \"{}\" who it is", self.claim)));
         }
         let until = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
-        Ok((Principal(user.into()), (until as u64).saturating_add(LEEWAY)))
+        Ok((Principal(user.into()), (until as u64).saturating_add(LEEWAY), self.mark(key)))
     }
 
     fn has(&self, id: Option<&str>) -> bool {
@@ -206,6 +223,10 @@ impl Issuer {
 }
 
 impl Keys {
+    fn are_good(&self) -> bool {
+        self.given.is_none_or(|given| given.elapsed() <= GOOD_FOR)
+    }
+
     /// The key of this name; of a token that names none, the only one.
     fn find(&self, id: Option<&str>) -> Option<&Key> {
         match (id, self.known.as_slice()) {
@@ -275,8 +296,8 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
         None => all.to_vec(),
         Some(only) => all.iter().copied().filter(|algorithm| named(*algorithm) == Some(*only)).collect(),
     };
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    (!algorithms.is_empty()).then(|| Key { id: jwk.common.key_id.clone(), algorithms, key })
+    let (key, mark) = (DecodingKey::from_jwk(jwk).ok()?, marked(&[&serde_json::to_vec(&jwk.algorithm).ok()?]));
+    (!algorithms.is_empty()).then(|| Key { id: jwk.common.key_id.clone(), mark, algorithms, key })
 }
 
 fn named(algorithm: Algorithm) -> Option<KeyAlgorithm> {
@@ -303,7 +324,11 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<Key>> {
         Error::invalid("the key of the issuer of tokens is neither a JWK set nor a public key in PEM")
             .with_hint("it takes one of RSA with 2048 bits or more, P-256, P-384 or Ed25519")
     })?;
-    Ok(vec![Key { id: None, algorithms, key }])
+    Ok(vec![Key { id: None, mark: marked(&[bytes]), algorithms, key }])
+}
+
+fn marked(parts: &[&[u8]]) -> Mark {
+    reload::seen(parts)
 }
 
 /// What is wrong with a token, after "the token".

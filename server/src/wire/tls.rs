@@ -20,6 +20,7 @@ use x509_cert::der::{self, Decode};
 
 use crate::config;
 use crate::reload::{self, Seen};
+use crate::wire::connection::Shown;
 
 /// A handshake that is not done by then is given up.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -54,26 +55,28 @@ impl Tls {
         Ok(Self { current })
     }
 
-    /// A connection after its handshake, and the subject of the client's certificate. Errors: what went wrong with the handshake, or
+    /// A connection after its handshake, and the client's certificate. Errors: what went wrong with the handshake, or
     /// that it took too long.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Arc<str>>)> {
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Shown>)> {
         let config = Arc::clone(&self.current.borrow());
         let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream));
         let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"));
         let stream = handshake.await.unwrap_or_else(late)?;
-        let subject = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+        let shown = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
             None => None,
             Some(certificate) => {
-                Some(subject(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?)
+                Some(shown(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?)
             }
         };
-        Ok((stream, subject))
+        Ok((stream, shown))
     }
 }
 
-/// The subject of a certificate, as RFC 4514 writes it.
-fn subject(certificate: &CertificateDer<'_>) -> der::Result<Arc<str>> {
-    Ok(Certificate::from_der(certificate)?.tbs_certificate.subject.to_string().into())
+/// What is kept of a certificate.
+fn shown(certificate: &CertificateDer<'_>) -> der::Result<Shown> {
+    let certificate = Certificate::from_der(certificate)?.tbs_certificate;
+    let until = certificate.validity.not_after.to_unix_duration().as_secs();
+    Ok(Shown { subject: certificate.subject.to_string().into(), until })
 }
 
 /// The files as they were read together.

@@ -25,7 +25,8 @@ const TABLES: &str = "SELECT c.relname::text, c.relkind::text, pg_catalog.obj_de
 /// A row for each column, and one of NULLs for a table without any. A domain is the type that it is made of.
 const COLUMNS: &str = "SELECT a.attname::text, a.attnotnull, pg_catalog.format_type(a.atttypid, a.atttypmod), \
         pg_catalog.col_description(c.oid, a.attnum), b.oid, CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END, \
-        b.typtype = 'e', e.oid, e.typtype = 'e', coalesce(l.collisdeterministic, true), a.attgenerated <> '' \
+        b.typtype = 'e', e.oid, e.typtype = 'e', coalesce(l.collisdeterministic, true), a.attgenerated <> '', \
+        c.relkind IN ('r', 'p') \
     FROM pg_catalog.pg_namespace n \
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -64,6 +65,8 @@ pub(super) struct Shape {
     pub(super) schema: SchemaRef,
     pub(super) columns: Vec<Column>,
     pub(super) keys: Keys,
+    /// Whether its rows are stored here as they are read: it is no view, and not another server's.
+    pub(super) is_stored: bool,
 }
 
 /// The names of the schemas, sorted.
@@ -102,6 +105,7 @@ pub(super) async fn shape(lease: &Lease, schema: &str, table: &str) -> Result<Sh
     if rows.is_empty() {
         return Err(Error::not_found(format!("table \"{schema}.{table}\" does not exist")));
     }
+    let is_stored = rows.first().map(|row| get::<bool>(row, 11)).transpose()?.unwrap_or(false);
     let (mut fields, mut columns) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
         let Some(name) = get::<Option<String>>(&row, 0)? else { continue };
@@ -121,7 +125,7 @@ pub(super) async fn shape(lease: &Lease, schema: &str, table: &str) -> Result<Sh
         fields.push(field);
         columns.push(Column { name, ty, oid: described.oid, sql_type, deterministic: get(&row, 9)? });
     }
-    Ok(Shape { schema: Arc::new(Schema::new(fields)), columns, keys: keys_of(keys)? })
+    Ok(Shape { schema: Arc::new(Schema::new(fields)), columns, keys: keys_of(keys)?, is_stored })
 }
 
 fn keys_of(rows: Vec<Row>) -> Result<Keys> {

@@ -49,7 +49,7 @@ impl TableProvider for PostgresTable {
     }
 
     fn table_type(&self) -> TableType {
-        TableType::Base
+        if self.shape.is_stored { TableType::Base } else { TableType::View }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
