@@ -147,7 +147,7 @@ def test_an_abuse_costs_others_little(abuse: Callable[[str], bool], plain: Gatew
     print(f"\n{abuse.__name__}: p99 {before * 1000:.1f} ms before, {after * 1000:.1f} ms beside it")
     assert ended
     assert all(ended)
-    assert after <= max(3 * before, 0.03)
+    assert after <= max(3 * before, 0.06)
     with Client(plain.flight) as client:
         assert client.rows("select 1 as a") == [{"a": 1}]
 
@@ -187,7 +187,7 @@ def test_handshakes_that_do_not_go_on_keep_nobody_out(tmp_path: Path) -> None:
             half.sendall(b"\x16\x03\x01\x02\x00\x01")
         after = p99(gateway, 2, {"tls_root_certs": roots})
         print(f"\np99 {before * 1000:.1f} ms before, {after * 1000:.1f} ms beside half-open handshakes")
-        assert after <= max(3 * before, 0.03)
+        assert after <= max(3 * before, 0.06)
         context = ssl.create_default_context(cadata=roots.decode())
         with socket.create_connection((host, int(port)), timeout=20) as fresh:
             assert context.wrap_socket(fresh, server_hostname="localhost").version() == "TLSv1.3"

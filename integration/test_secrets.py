@@ -33,7 +33,7 @@ password_hash = "${{file:bob.hash}}"
 [auth.jwt]
 issuer = "{issuer}"
 audience = "{audience}"
-jwks = "{jwks}"
+jwks = "${{env:JWKS}}"
 [catalogs.shop]
 kind = "memory"
 writable = true
@@ -74,6 +74,7 @@ class Open:
     gateway: Gateway
     folder: Path
     secrets: dict[str, str]
+    environment: dict[str, str]
     said: list[str] = field(default_factory=list)
 
     def asks(self, sql: str, authorization: str) -> str:
@@ -97,7 +98,7 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
         for name in ("audit_key", "ticket_key", "old_ticket_key")
     } | {
         name: f"canary-{name.replace('_', '-')}-{os.urandom(6).hex()}"
-        for name in ("erp_password", "secret_key", "session_token", "password", "bob_password", "crm_password")
+        for name in ("erp_password", "secret_key", "session_token", "password", "bob_password", "crm_password", "jwks_query")
     }
     hashed, of_bob = (nexus("hash-password", stdin=random[name]).stdout.strip() for name in ("password", "bob_password"))
     (folder / "bob.hash").write_text(of_bob)
@@ -105,15 +106,15 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     (folder / "tokens.toml").write_text(lines)
     by_key = token(key, "RS256", good())
     with serving(key) as issuer:
-        text = TEXT.format(**random, hash=hashed, issuer=ISSUER, audience=AUDIENCE, jwks=issuer.address)
-        environment = {"CRM_PASSWORD": random["crm_password"]}
+        text = TEXT.format(**random, hash=hashed, issuer=ISSUER, audience=AUDIENCE)
+        environment = {"CRM_PASSWORD": random["crm_password"], "JWKS": f"{issuer.address}?key={random['jwks_query']}"}
         with configured(folder, text, replicas=1, environment=environment) as gateway:
             secrets = random | {
                 "hash": hashed.rsplit("$", 1)[1], "bob_hash": of_bob.rsplit("$", 1)[1], "api_token": made,
                 "api_token_hash": lines.split('sha256 = "')[1][:64], "jwt": by_key, "jwt_signature": by_key.rsplit(".", 1)[1],
                 "basic": basic("ann", random["password"]).split()[1],
             }
-            yield Open(gateway, folder, secrets)
+            yield Open(gateway, folder, secrets, environment)
 
 
 def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
@@ -149,7 +150,7 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
         loud.asks(f"select * from system.{table}", ways[0])
     loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10).text)
     for command in (["config", "check", loud.folder / "nexus.toml", "--connect"], ["audit", "verify", "--config", loud.folder / "nexus.toml"]):
-        done = nexus(*command, environment={"CRM_PASSWORD": secrets["crm_password"]})
+        done = nexus(*command, environment=loud.environment)
         loud.said.append(done.stdout + done.stderr)
     trail = "".join(file.read_text() for file in (loud.folder / "trail").glob("*.jsonl"))
     places = {"the log": gateway.logged(), "the audit trail": trail, "an answer": "\n".join(loud.said)}

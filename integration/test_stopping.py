@@ -69,7 +69,8 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         with flight.connect(gateway.uri) as client:
             endless = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
             info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(endless)))
-            client.do_get(info.endpoints[0].ticket).read_chunk()
+            reader = client.do_get(info.endpoints[0].ticket)
+            reader.read_chunk()
             gateway.process.send_signal(signal.SIGTERM)
             while "stopping" not in gateway.logged():
                 assert gateway.process.poll() is None
@@ -77,6 +78,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             gateway.process.send_signal(signal.SIGTERM)
             assert gateway.process.wait(10) == 130
             assert time.monotonic() - asked < 1
+            reader.cancel()
     finally:
         gateway.process.kill()
         gateway.process.wait()

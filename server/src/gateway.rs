@@ -80,7 +80,7 @@ impl Gateway {
         let planner = Arc::new(planner);
         if let Some(policy) = &config.policy {
             let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
-            catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), redacts, &workers.0)?);
+            catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), redacts, &workers)?);
         }
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
@@ -91,7 +91,7 @@ impl Gateway {
             }
         }
         let writes = Arc::new(Writes::default());
-        let threads = workers.0.clone();
+        let threads = workers.clone();
         let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);

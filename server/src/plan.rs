@@ -100,7 +100,7 @@ impl Planner {
         most: usize,
     ) -> Result<Self> {
         let mut base = SessionStateBuilder::new()
-            .with_config(settings())
+            .with_config(settings(share))
             .with_runtime_env(runtime)
             .with_default_features()
             .with_type_planner(Arc::new(MoreTypes))
@@ -376,8 +376,8 @@ fn may_be_missing(statement: &Statement) -> Result<Option<TableReference>> {
     Ok(name.map(|name| object_name_to_table_reference(name.clone(), true)).transpose()?)
 }
 
-/// The settings that all statements share.
-fn settings() -> SessionConfig {
+/// The settings that all statements share; those of one user have so many bytes of memory.
+fn settings(share: usize) -> SessionConfig {
     let mut config = SessionConfig::new().with_information_schema(false).with_create_default_catalog_and_schema(false);
     let options = config.options_mut();
     // 0.06 + 0.01 is 0.07 and nothing else: an exact literal is a decimal, as in the standard.
@@ -385,6 +385,8 @@ fn settings() -> SessionConfig {
     // A time with a zone is a moment, wherever the reader is.
     options.execution.time_zone = Some("+00:00".to_owned());
     options.sql_parser.collect_spans = true;
+    // Each sort holds this back for reading what it has put on disk. Of little memory the usual 10 MiB would be all.
+    options.execution.sort_spill_reservation_bytes = options.execution.sort_spill_reservation_bytes.min(share / 32);
     // Plain strings go to the wire as they are; views would be compacted there by another copy.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;

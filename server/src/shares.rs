@@ -1,4 +1,5 @@
-//! Memory by user: all statements take from one pool, and those of one user no more than a share of it.
+//! Memory by user: all statements take from one pool, and those of one user no more than a share of it. Those operators that can put rows
+//! on disk leave a part of it to the others, which cannot.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,8 @@ pub struct Share {
     pool: Arc<dyn MemoryPool>,
     most: usize,
     used: AtomicUsize,
+    /// As much of it as can be put on disk.
+    spillable: AtomicUsize,
 }
 
 impl Shares {
@@ -39,9 +42,22 @@ impl Shares {
         }
         // Users that have nothing run any more.
         given.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Share { pool: Arc::clone(&self.pool), most: self.most, used: AtomicUsize::new(0) });
+        let share = Arc::new(Share {
+            pool: Arc::clone(&self.pool),
+            most: self.most,
+            used: AtomicUsize::default(),
+            spillable: AtomicUsize::default(),
+        });
         given.insert(principal.clone(), Arc::downgrade(&share));
         share
+    }
+}
+
+impl Share {
+    /// Where what a reservation takes is counted.
+    fn count(&self, reservation: &MemoryReservation) -> impl Iterator<Item = &AtomicUsize> {
+        let spillable = reservation.consumer().can_spill().then_some(&self.spillable);
+        std::iter::once(&self.used).chain(spillable)
     }
 }
 
@@ -55,29 +71,38 @@ impl MemoryPool for Share {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.used.fetch_add(additional, Ordering::Relaxed);
+        self.count(reservation).for_each(|used| _ = used.fetch_add(additional, Ordering::Relaxed));
         self.pool.grow(reservation, additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.used.fetch_sub(shrink, Ordering::Relaxed);
+        self.count(reservation).for_each(|used| _ = used.fetch_sub(shrink, Ordering::Relaxed));
         self.pool.shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let within = |used: usize| used.checked_add(additional).filter(|used| *used <= self.most);
-        if let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) {
+        let refused = |used: usize, most: usize| {
             // In DataFusion's words, by which its operators and our errors know it.
-            return Err(DataFusionError::ResourcesExhausted(format!(
+            DataFusionError::ResourcesExhausted(format!(
                 "Failed to allocate additional {} for {} with {} already allocated for this reservation - {} remain available for one user",
                 human_readable_size(additional),
                 reservation.consumer().name(),
                 human_readable_size(reservation.size()),
-                human_readable_size(self.most.saturating_sub(used)),
-            )));
+                human_readable_size(most.saturating_sub(used)),
+            ))
+        };
+        let take = |of: &AtomicUsize, most: usize| {
+            let within = |used: usize| used.checked_add(additional).filter(|used| *used <= most);
+            of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).map(drop).map_err(|used| refused(used, most))
+        };
+        take(&self.used, self.most)?;
+        let give_back = |of: &AtomicUsize| _ = of.fetch_sub(additional, Ordering::Relaxed);
+        let spills = reservation.consumer().can_spill();
+        if spills {
+            take(&self.spillable, self.most / 4 * 3).inspect_err(|_| give_back(&self.used))?;
         }
         self.pool.try_grow(reservation, additional).inspect_err(|_| {
-            self.used.fetch_sub(additional, Ordering::Relaxed);
+            self.count(reservation).for_each(give_back);
         })
     }
 
@@ -104,10 +129,14 @@ mod tests {
             let share: Arc<dyn MemoryPool> = shares.of(&Principal(name.into()));
             MemoryConsumer::new("sort").register(&share)
         };
+        let spilling = MemoryConsumer::new("spills").with_can_spill(true).register(&(shares.of(&Principal("one".into())) as _));
+        spilling.try_grow(57).unwrap_err();
+        spilling.try_grow(56).unwrap();
+        drop(spilling);
         let (heavy, again, light) = (reserve("heavy"), reserve("heavy"), reserve("light"));
         heavy.try_grow(50).unwrap();
         let error = again.try_grow(30).unwrap_err();
-        insta::assert_snapshot!(nexus_flight_catalog::Error::from(error), @"");
+        insta::assert_snapshot!(nexus_flight_catalog::Error::from(error), @"the memory limit of one user is reached: sort needs 30.0 B more and 25.0 B are free; ask for less at once, or raise limits.memory_per_user in the configuration");
         light.try_grow(40).unwrap();
         // The pool has less than the share, and what it refuses is not counted.
         again.try_grow(20).unwrap_err();

@@ -71,7 +71,7 @@ impl<R: Run + 'static> Plan<R> {
             let planned = planner.plan(query).instrument(span).await?;
             run.run(planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?).await
         };
-        let mut answer = cx.run(self.workers.answer(work)).await?;
+        let mut answer = cx.run(self.workers.answer(&cx.principal, work)).await?;
         answer.batches = until_unwanted(answer.batches, cx);
         Ok(answer)
     }
@@ -79,8 +79,10 @@ impl<R: Run + 'static> Plan<R> {
     /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
     async fn of_all_rows(&self, query: &Query) -> Result<Option<Answer>> {
         let (planner, run, asked, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone(), query.cx.clone());
-        let Some(planned) = cx.run(self.workers.run(async move { planner.plan(asked).await })).await? else { return Ok(None) };
-        let mut answer = cx.run(self.workers.answer(async move { run.run(planned).await })).await?;
+        let Some(planned) = cx.run(self.workers.run(&cx.principal, async move { planner.plan(asked).await })).await? else {
+            return Ok(None);
+        };
+        let mut answer = cx.run(self.workers.answer(&cx.principal, async move { run.run(planned).await })).await?;
         answer.batches = until_unwanted(answer.batches, cx);
         Ok(Some(answer))
     }
@@ -98,7 +100,7 @@ impl<R: Run + 'static> Plan<R> {
                 None => Ok(Vec::new()),
             }
         };
-        cx.run(self.workers.run(parts)).await
+        cx.run(self.workers.run(&cx.principal, parts)).await
     }
 }
 
@@ -106,7 +108,8 @@ impl<R: Run + 'static> Plan<R> {
 impl<R: Run + 'static> Execute for Plan<R> {
     async fn describe(&self, query: &Query) -> Result<Description> {
         let (planner, described) = (Arc::clone(&self.planner), query.clone());
-        let description = query.cx.run(self.workers.run(async move { planner.describe(&described).await })).await?;
+        let description =
+            query.cx.run(self.workers.run(&query.cx.principal, async move { planner.describe(&described).await })).await?;
         // A later row may be NULL where the first is not.
         let schema = if query.rows() > 1 { nullable(&description.schema) } else { description.schema };
         let parts = match query.session.options.endpoints.filter(|_| !description.is_update && query.may_be_parted()) {

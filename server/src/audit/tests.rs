@@ -1,3 +1,5 @@
+//! Trails that are written, cut, killed and verified.
+
 use nexus_flight_catalog::{Context, Kind, Principal};
 use uuid::Uuid;
 

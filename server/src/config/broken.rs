@@ -47,7 +47,7 @@ fn a_table_that_is_unknown() {
 
 #[test]
 fn a_top_level_key_that_is_unknown() {
-    assert_snapshot!(broken("listen = '127.0.0.1:1'"), @r#"nexus.toml:1: listen: unknown key; the keys here are "flight", "http", "tls", "auth", "policy", "tickets", "limits", "cache", "log", "traces" and 2 more"#);
+    assert_snapshot!(broken("listen = '127.0.0.1:1'"), @r#"nexus.toml:1: listen: unknown key; the keys here are "flight", "http", "tls", "auth", "policy", "audit", "tickets", "limits", "cache", "log" and 3 more"#);
 }
 
 #[test]

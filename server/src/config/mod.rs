@@ -124,6 +124,7 @@ pub struct Auth {
     /// A file of API tokens, which is read again when it changes; a relative path starts at the folder of this file.
     pub tokens: Option<PathBuf>,
     /// The issuer whose JSON Web Tokens are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
     /// The users of client certificates, by the subject of the certificate as RFC 4514 writes it: `CN=etl,O=Example`.
     pub certificates: BTreeMap<String, String>,

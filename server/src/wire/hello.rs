@@ -24,7 +24,7 @@ const WAITING: usize = 64;
 const SILENCE: Duration = Duration::from_secs(30);
 /// Connections that have not begun, or wait for others to end. When there are more the oldest is let go: an honest client is soon done
 /// with its hello, and those who open connections to hold them keep nobody out.
-const BEGINNING: usize = 256;
+const BEGINNING: usize = 1_024;
 /// The first byte of a TLS handshake record (RFC 8446, section 5.1); HTTP/2 begins with the letters "PRI".
 const TLS_HANDSHAKE: u8 = 0x16;
 

@@ -15,11 +15,11 @@ use nexus_flight_catalog::{Error, Place, Principal, Result};
 use reqwest::redirect;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::config::{self, KeysOf};
 use crate::reload::{self, Seen};
+use crate::workers::Workers;
 
 /// How often the issuer is asked for its keys.
 const ASKED_EVERY: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ impl std::fmt::Debug for Key {
 impl Jwt {
     /// Takes tokens as configured, with relative paths from `base`, and goes on looking after its keys on these threads for as long as it
     /// is in use. Errors: `Invalid` for a file of keys that cannot be used.
-    pub fn open(config: &config::Jwt, base: &Path, threads: &Handle) -> Result<Arc<Self>> {
+    pub fn open(config: &config::Jwt, base: &Path, threads: &Workers) -> Result<Arc<Self>> {
         let mut validation = Validation::new(Algorithm::RS256);
         validation.leeway = LEEWAY;
         validation.validate_nbf = true;

@@ -11,10 +11,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nexus_flight_catalog::{Error, Place, Principal, Result};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::runtime::Handle;
 
 use crate::config::{TokenText, Tokens};
 use crate::reload::{self, Seen};
+use crate::workers::Workers;
 
 /// What every API token begins with, so that it is told from others, and found where it has leaked.
 pub const PREFIX: &str = "nexus_";
@@ -40,7 +40,7 @@ struct Known {
 impl ApiTokens {
     /// Reads the file, and goes on looking at it on these threads for as long as this is in use. Errors: `Invalid` with the file,
     /// and the line where there is one.
-    pub fn open(path: &Path, threads: &Handle) -> Result<Arc<Self>> {
+    pub fn open(path: &Path, threads: &Workers) -> Result<Arc<Self>> {
         let (seen, known) = read(path)?;
         let tokens = Arc::new(Self { current: RwLock::new(known) });
         let held: Weak<Self> = Arc::downgrade(&tokens);
@@ -147,7 +147,7 @@ mod tests {
         let (old, old_lines) = new("ann").unwrap();
         assert!(!lines.contains(&token) && token.starts_with(PREFIX) && token != old);
         std::fs::write(&path, format!("{lines}\n{old_lines}expires = \"2020-01-01T00:00:00Z\"\n")).unwrap();
-        let tokens = ApiTokens::open(&path, &Handle::current()).unwrap();
+        let tokens = ApiTokens::open(&path, &Workers::here()).unwrap();
         assert_eq!(tokens.user(&hash(&token)), Some(Principal("etl".into())));
         assert_eq!(tokens.user(&hash(&old)), None);
         assert_eq!(tokens.user(&hash("nexus_guess")), None);

@@ -53,7 +53,7 @@ fn on_threads_of_the_binary<T: Send + 'static>(work: impl Future<Output = T> + S
 #[test]
 fn the_deepest_that_is_let_through_runs() {
     on_threads_of_the_binary(async {
-        let fixture = Fixture::on("", Workers(tokio::runtime::Handle::current()));
+        let fixture = Fixture::on("", Workers::here());
         for (name, _) in chains(1) {
             // The longest chain of this kind that the cap lets through.
             let (mut low, mut high) = (1, NESTING + 1);
@@ -79,7 +79,7 @@ fn the_deepest_that_is_let_through_runs() {
 #[test]
 fn a_hundred_thousand_are_refused_at_once() {
     on_threads_of_the_binary(async {
-        let fixture = Fixture::on("", Workers(tokio::runtime::Handle::current()));
+        let fixture = Fixture::on("", Workers::here());
         for (name, text) in chains(100_000) {
             let began = Instant::now();
             let error = fixture.error(&text).await;

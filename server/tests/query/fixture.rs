@@ -35,7 +35,7 @@ impl Fixture {
     /// With a few tables in `test.main`: `numbers` (id 1 to 3, name), `other` (id), `endless`, and `changing` of unknown
     /// version. `settings` is more of the configuration.
     pub(crate) fn new(settings: &str) -> Self {
-        Self::on(settings, Workers(tokio::runtime::Handle::current()))
+        Self::on(settings, Workers::here())
     }
 
     /// The same with threads for its statements.

@@ -90,7 +90,7 @@ fn on_threads(work: impl Future<Output = ()> + Send + 'static) {
 }
 
 fn service(settings: &str) -> (Fixture, Arc<Service>) {
-    let fixture = Fixture::on(settings, Workers(tokio::runtime::Handle::current()));
+    let fixture = Fixture::on(settings, Workers::here());
     let config = Config::parse(settings, Path::new("nexus.toml"), &|_| None).unwrap();
     let service = Arc::new(serve::service(&config, &fixture.gateway).unwrap());
     (fixture, service)
@@ -105,7 +105,7 @@ fn called<T>(message: T) -> Request<T> {
 #[test]
 fn statements() {
     on_threads(async {
-        let fixture = Fixture::on("[limits]\nmemory = \"64MiB\"\n", Workers(tokio::runtime::Handle::current()));
+        let fixture = Fixture::on("[limits]\nmemory = \"64MiB\"\n", Workers::here());
         let (mut dice, seeds) = (Dice(0x9E37_79B9), STATEMENTS.map(str::as_bytes));
         for turn in 0..TURNS {
             let bytes = dice.changed(seeds[turn % seeds.len()], &seeds);
@@ -211,7 +211,7 @@ fn json_web_tokens() {
             key: Some("key".into()),
             user: "sub".to_owned(),
         };
-        let jwt = Jwt::open(&config, folder.path(), &tokio::runtime::Handle::current()).unwrap();
+        let jwt = Jwt::open(&config, folder.path(), &Workers::here()).unwrap();
         let seed = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.\
             hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
         let claims = "eyJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.eyJpc3MiOiJhIiwiYXVkIjoiYiIsInN1YiI6ImMiLCJleHAiOjk5OTk5OTk5OTl9.AAAA";

@@ -15,7 +15,7 @@ use nexus_server::workers::Workers;
 #[tokio::test(flavor = "multi_thread")]
 async fn every_column_is_planned_and_encoded_in_both_profiles() {
     let config = Config::parse("[catalogs.demo]\nkind = \"memory\"\n", Path::new("nexus.toml"), &|_| None).unwrap();
-    let gateway = Gateway::new(&config, Workers(tokio::runtime::Handle::current()), None).unwrap();
+    let gateway = Gateway::new(&config, Workers::here(), None).unwrap();
     demo::register(&gateway.catalogs).unwrap();
     let run = async |statement: &str, profile| {
         let cx = Context::new(Principal::anonymous());

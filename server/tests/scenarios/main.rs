@@ -68,7 +68,7 @@ async fn every_scenario_passes() {
 /// Serves a scenario for as long as the test runs.
 async fn serve(scenario: &'static str) -> SocketAddr {
     let config = Config::parse(&configuration(scenario), Path::new("nexus.toml"), &|_| None).unwrap();
-    let gateway = Gateway::new(&config, Workers(tokio::runtime::Handle::current())).unwrap();
+    let gateway = Gateway::new(&config, Workers::here(), None).unwrap();
     let mut service = serve::service(&config, &gateway).unwrap();
     service.execute = Arc::new(Backend);
     let service = Arc::new(service);
