@@ -1,6 +1,7 @@
 """Sorts and aggregates five times as large as the memory: equal answers by way of the disk, or an error that says who wanted more."""
 
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -102,9 +103,8 @@ def test_many_at_once(spilling: tuple[Gateway, Path]) -> None:
             case "aggregate":
                 assert outcome == (ROWS, ROWS)
             case _:
-                assert "RESOURCE_EXHAUSTED" in outcome or "ResourceExhausted" in outcome, outcome
+                assert "ResourceExhausted" in outcome, outcome
                 # Who wanted it, in DataFusion's name of it.
-                assert "the memory limit is reached: " in outcome, outcome
-                assert " needs " in outcome, outcome
+                assert re.search(r"the memory limit is reached: \w+.* needs ", outcome), outcome
     print("\n", Counter(kind for kind, _ in outcomes))
     assert left(disk) == []

@@ -1,5 +1,6 @@
 //! Memory by user: all statements take from one pool, and those of one user no more than a share of it. Those operators that can put rows
-//! on disk leave a part of it to the others, which cannot.
+//! on disk leave a part of it to the others, which cannot, and large wants leave a little to small ones: a merge of what is on disk takes
+//! whatever there is to read ahead, and cannot go on without some more for what it makes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,10 +10,17 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size};
 use nexus_flight_catalog::Principal;
 
+/// Of a share, what those take at most that can put rows on disk, what large wants leave, and from where on a want is large.
+const SPILLABLE: (usize, usize) = (3, 4);
+const LEFT: usize = 16;
+const LARGE: usize = 64;
+
 /// Gives each user a share of a pool.
 #[derive(Debug)]
 pub struct Shares {
     pool: Arc<dyn MemoryPool>,
+    /// Whose it is, for messages: a share may be all that there is.
+    of: &'static str,
     /// The most bytes of one user.
     most: usize,
     given: Mutex<HashMap<Principal, Weak<Share>>>,
@@ -22,6 +30,7 @@ pub struct Shares {
 #[derive(Debug)]
 pub struct Share {
     pool: Arc<dyn MemoryPool>,
+    of: &'static str,
     most: usize,
     used: AtomicUsize,
     /// As much of it as can be put on disk.
@@ -31,7 +40,9 @@ pub struct Share {
 impl Shares {
     /// Shares of so many bytes of a pool.
     pub fn new(pool: Arc<dyn MemoryPool>, most: usize) -> Self {
-        Self { pool, most, given: Mutex::default() }
+        let is_all = matches!(pool.memory_limit(), MemoryLimit::Finite(all) if most >= all);
+        let of = if is_all { "the total pool" } else { "one user" };
+        Self { pool, of, most, given: Mutex::default() }
     }
 
     /// The one share of a user: there is no other for as long as a statement holds it.
@@ -44,6 +55,7 @@ impl Shares {
         given.retain(|_, share| share.strong_count() > 0);
         let share = Arc::new(Share {
             pool: Arc::clone(&self.pool),
+            of: self.of,
             most: self.most,
             used: AtomicUsize::default(),
             spillable: AtomicUsize::default(),
@@ -84,22 +96,24 @@ impl MemoryPool for Share {
         let refused = |used: usize, most: usize| {
             // In DataFusion's words, by which its operators and our errors know it.
             DataFusionError::ResourcesExhausted(format!(
-                "Failed to allocate additional {} for {} with {} already allocated for this reservation - {} remain available for one user",
+                "Failed to allocate additional {} for {} with {} already allocated for this reservation - {} remain available for {}",
                 human_readable_size(additional),
                 reservation.consumer().name(),
                 human_readable_size(reservation.size()),
                 human_readable_size(most.saturating_sub(used)),
+                self.of,
             ))
         };
         let take = |of: &AtomicUsize, most: usize| {
             let within = |used: usize| used.checked_add(additional).filter(|used| *used <= most);
             of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).map(drop).map_err(|used| refused(used, most))
         };
-        take(&self.used, self.most)?;
+        let is_large = additional > self.most / LARGE;
+        take(&self.used, if is_large { self.most - self.most / LEFT } else { self.most })?;
         let give_back = |of: &AtomicUsize| _ = of.fetch_sub(additional, Ordering::Relaxed);
         let spills = reservation.consumer().can_spill();
         if spills {
-            take(&self.spillable, self.most / 4 * 3).inspect_err(|_| give_back(&self.used))?;
+            take(&self.spillable, self.most / SPILLABLE.1 * SPILLABLE.0).inspect_err(|_| give_back(&self.used))?;
         }
         self.pool.try_grow(reservation, additional).inspect_err(|_| {
             self.count(reservation).for_each(give_back);
@@ -121,28 +135,40 @@ mod tests {
 
     use super::*;
 
+    fn reserve(shares: &Shares, name: &str, spills: bool) -> MemoryReservation {
+        let share: Arc<dyn MemoryPool> = shares.of(&Principal(name.into()));
+        MemoryConsumer::new("sort").with_can_spill(spills).register(&share)
+    }
+
     #[test]
     fn one_user_takes_no_more_than_a_share() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100));
-        let shares = Shares::new(Arc::clone(&pool), 75);
-        let reserve = |name: &str| {
-            let share: Arc<dyn MemoryPool> = shares.of(&Principal(name.into()));
-            MemoryConsumer::new("sort").register(&share)
-        };
-        let spilling = MemoryConsumer::new("spills").with_can_spill(true).register(&(shares.of(&Principal("one".into())) as _));
-        spilling.try_grow(57).unwrap_err();
-        spilling.try_grow(56).unwrap();
-        drop(spilling);
-        let (heavy, again, light) = (reserve("heavy"), reserve("heavy"), reserve("light"));
-        heavy.try_grow(50).unwrap();
-        let error = again.try_grow(30).unwrap_err();
-        insta::assert_snapshot!(nexus_flight_catalog::Error::from(error), @"the memory limit of one user is reached: sort needs 30.0 B more and 25.0 B are free; ask for less at once, or raise limits.memory_per_user in the configuration");
-        light.try_grow(40).unwrap();
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1_000));
+        let shares = Shares::new(Arc::clone(&pool), 750);
+        let [heavy, again, light] = ["heavy", "heavy", "light"].map(|name| reserve(&shares, name, false));
+        heavy.try_grow(500).unwrap();
+        let error = again.try_grow(300).unwrap_err();
+        insta::assert_snapshot!(nexus_flight_catalog::Error::from(error), @"the memory limit of one user is reached: sort needs 300.0 B more and 204.0 B are free; ask for less at once, or raise limits.memory_per_user in the configuration");
+        light.try_grow(400).unwrap();
         // The pool has less than the share, and what it refuses is not counted.
-        again.try_grow(20).unwrap_err();
+        again.try_grow(150).unwrap_err();
         drop(light);
-        again.try_grow(25).unwrap();
+        again.try_grow(200).unwrap();
         drop((heavy, again));
         assert_eq!((pool.reserved(), shares.of(&Principal("heavy".into())).reserved()), (0, 0));
+    }
+
+    #[test]
+    fn something_is_left_to_small_wants_and_to_those_that_cannot_spill() {
+        let shares = Shares::new(Arc::new(GreedyMemoryPool::new(640)), 640);
+        let (spilling, other) = (reserve(&shares, "one", true), reserve(&shares, "one", false));
+        spilling.try_grow(481).unwrap_err();
+        spilling.try_grow(480).unwrap();
+        let error = other.try_grow(121).unwrap_err();
+        insta::assert_snapshot!(nexus_flight_catalog::Error::from(error), @"the memory limit is reached: sort needs 121.0 B more and 120.0 B are free; ask for less at once, or raise limits.memory in the configuration");
+        other.try_grow(120).unwrap();
+        for _ in 0..4 {
+            other.try_grow(10).unwrap();
+        }
+        other.try_grow(10).unwrap_err();
     }
 }
