@@ -22,7 +22,8 @@ ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1,
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway of eight slots and two users."""
     users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"' for name in ("heavy", "light")
+        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"'
+        for name in ("heavy", "light")
     ]
     text = "\n".join(
         ['[auth]\nmode = "basic"', *users, "[limits]\nconcurrency = 8\nqueue = 64\nconnections = 2000", '[cache]\nsize = "0"']
@@ -68,8 +69,8 @@ def test_five_hundred_clients_on_eight_slots(crowded: Gateway) -> None:
     assert all(b"retry-after: " in head for _, head in refused)
     times = sorted(took for took, _ in refused)
     print(f"\n{len(refused)} refusals: median {statistics.median(times) * 1000:.0f} ms, last {times[-1] * 1000:.0f} ms")
-    # That of one by itself; the 500 share two processors with their clients.
-    assert statistics.median(times) < 0.5
+    # All of them come at once to two processors, which their clients need too; how long one by itself takes is held below.
+    assert times[-1] < 2
 
 
 def test_a_refusal_comes_at_once_and_says_when_to_come_back(crowded: Gateway) -> None:
@@ -103,8 +104,12 @@ def test_a_refusal_comes_at_once_and_says_when_to_come_back(crowded: Gateway) ->
 def test_a_light_user_beside_a_heavy_one(crowded: Gateway) -> None:
     def times(count: int) -> list[float]:
         took = []
-        with flightsql.connect(crowded.uri, db_kwargs={"adbc.flight.sql.authorization_header": token(crowded, "light")},
-                               autocommit=True) as connection, connection.cursor() as cursor:
+        with (
+            flightsql.connect(
+                crowded.uri, db_kwargs={"adbc.flight.sql.authorization_header": token(crowded, "light")}, autocommit=True
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
             for number in range(count):
                 began = time.perf_counter()
                 cursor.execute(f"select sum(value) + {number} from generate_series(1, 300000)")

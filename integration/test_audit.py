@@ -94,7 +94,12 @@ def test_each_statement_has_a_start_and_an_end(audited: Gateway, tmp_path: Path)
         return [ends[query] for query, start in starts.items() if start["statement"] == sql]
 
     [write] = told(made)
-    assert (write["outcome"], write["writes"], write["reads"], write["route"]) == ("finished", "shop.main.goods", {}, "datafusion")
+    assert (write["outcome"], write["writes"], write["reads"], write["route"]) == (
+        "finished",
+        "shop.main.goods",
+        {},
+        "datafusion",
+    )
     miss, hit = told(read)
     assert (miss["cache"], miss["route"], hit["cache"], hit["route"]) == ("miss", "datafusion", "hit", "cache")
     assert miss["reads"] == hit["reads"] == {"shop.main.goods": ["id", "name"]}

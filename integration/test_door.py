@@ -130,7 +130,10 @@ def bad(gateway: Gateway, folder: Path) -> dict[str, dict[str, bytes]]:
     }
     found = {name: {} if value is None else {"authorization": value} for name, value in headers.items()}
     stale = base64.b64encode(whole.replace(".", ",").encode())
-    return found | {"a handshake's token that is none": {"auth-token-bin": stale}, "a session": {"cookie": b"nexus-session=" + sealed.encode()}}
+    return found | {
+        "a handshake's token that is none": {"auth-token-bin": stale},
+        "a session": {"cookie": b"nexus-session=" + sealed.encode()},
+    }
 
 
 def handshaken(gateway: Gateway) -> str:

@@ -34,8 +34,14 @@ def literal(name: str, value: str) -> bytes:
 def call(name: str) -> bytes:
     """The headers of a call."""
     path = f"/arrow.flight.protocol.FlightService/{name}"
-    headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "a", "te": "trailers",
-               "content-type": "application/grpc"}
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "a",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
     return b"".join(literal(*header) for header in headers.items())
 
 

@@ -58,13 +58,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 @pytest.mark.parametrize(
     ("key", "algorithm"),
-    [(key, algorithm) for key, algorithms in {
-        "rsa": ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
-        "pss": ["PS256"],
-        "p256": ["ES256"],
-        "p384": ["ES384"],
-        "ed": ["EdDSA"],
-    }.items() for algorithm in algorithms],
+    [
+        (key, algorithm)
+        for key, algorithms in {
+            "rsa": ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+            "pss": ["PS256"],
+            "p256": ["ES256"],
+            "p384": ["ES384"],
+            "ed": ["EdDSA"],
+        }.items()
+        for algorithm in algorithms
+    ],
 )
 def test_each_algorithm_is_taken_from_a_key_that_is_for_it(key: str, algorithm: str, guarded: Guarded) -> None:
     assert guarded.says(token(KEYS[key], algorithm))[0] == 200
@@ -93,7 +97,7 @@ def test_jdbc_signs_in_with_a_token(jdk: str, guarded: Guarded) -> None:
 
 def test_keys_come_and_go_without_a_restart(guarded: Guarded) -> None:
     later, kept = rsa_key("later"), [key for name, key in KEYS.items() if name != "p384"]
-    assert guarded.says(token(later, "RS256")) [0] == 401
+    assert guarded.says(token(later, "RS256"))[0] == 401
     assert guarded.says(token(KEYS["p384"], "ES384"))[0] == 200
     guarded.issuer.gives(*kept, later)
     assert eventually(lambda: guarded.says(token(later, "RS256"))[0] == 200, 10)

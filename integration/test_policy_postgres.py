@@ -65,7 +65,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("policy")
     (folder / "policy.toml").write_text(POLICY)
     users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"' for name in ("root", "ann", "bob")
+        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"'
+        for name in ("root", "ann", "bob")
     ]
     with postgres.server() as database:
         database.sql(SEED)
@@ -82,8 +83,13 @@ def says(gateway: Gateway, user: str, sql: str) -> str:
 
 
 WRITES = [
-    "insert into child (id, note) values (3, 'bad')", "insert into child (id, note) values (500, 'twice')", "insert into orders values (1, 42)",
-    "drop table seen", "drop table odd", "create or replace table odd as select 1 as a", "update child set note = 'bad' where id = 1",
+    "insert into child (id, note) values (3, 'bad')",
+    "insert into child (id, note) values (500, 'twice')",
+    "insert into orders values (1, 42)",
+    "drop table seen",
+    "drop table odd",
+    "create or replace table odd as select 1 as a",
+    "update child set note = 'bad' where id = 1",
 ]
 
 
@@ -116,7 +122,8 @@ def test_a_condition_tells_not_whether_a_hidden_row_is_there(gateway: Gateway) -
 
 def test_keys_name_no_table_that_is_hidden(gateway: Gateway) -> None:
     commands = {
-        "CommandGetImportedKeys": field(3, b"orders"), "CommandGetExportedKeys": field(3, b"hidden_customers"),
+        "CommandGetImportedKeys": field(3, b"orders"),
+        "CommandGetExportedKeys": field(3, b"hidden_customers"),
         "CommandGetPrimaryKeys": field(3, b"hidden_customers"),
     }
     with Client(gateway.flight, "ann", "ann") as client, Client(gateway.flight, "root", "root") as root:

@@ -55,15 +55,36 @@ secret_access_key = "{secret_key}"
 session_token = "{session_token}"
 """
 FAILURES = [
-    "select", "select 1 +", "select * from nowhere", "select * from shop.main.nowhere", "select nothing from shop.main.goods",
-    "select 1 / 0 from shop.main.goods", "select cast(name as int) from shop.main.goods", "select * from crm.main.t",
-    "select * from erp.public.t", "select * from lake.main.t", "select table_name from erp.information_schema.tables",
-    "select table_name from lake.information_schema.tables", "insert into erp.public.t values (1)",
-    "create table lake.main.t as select 1 as a", "drop table shop.main.nowhere", "delete from crm.public.t",
-    "explain select * from erp.public.t", "explain analyze select * from lake.main.t", "select unknown_function(1)",
-    "select sum(name) from shop.main.goods", "select $1", "begin", "set x = 1", "copy t to 'x'",
-    "create external table t stored as csv location '/etc'", "select * from '/etc/passwd'", "select repeat('x', 2000000000)",
-    "select 1; select 2", "select regexp_like(name, '(') from shop.main.goods", "update shop.main.goods set nothing = 1",
+    "select",
+    "select 1 +",
+    "select * from nowhere",
+    "select * from shop.main.nowhere",
+    "select nothing from shop.main.goods",
+    "select 1 / 0 from shop.main.goods",
+    "select cast(name as int) from shop.main.goods",
+    "select * from crm.main.t",
+    "select * from erp.public.t",
+    "select * from lake.main.t",
+    "select table_name from erp.information_schema.tables",
+    "select table_name from lake.information_schema.tables",
+    "insert into erp.public.t values (1)",
+    "create table lake.main.t as select 1 as a",
+    "drop table shop.main.nowhere",
+    "delete from crm.public.t",
+    "explain select * from erp.public.t",
+    "explain analyze select * from lake.main.t",
+    "select unknown_function(1)",
+    "select sum(name) from shop.main.goods",
+    "select $1",
+    "begin",
+    "set x = 1",
+    "copy t to 'x'",
+    "create external table t stored as csv location '/etc'",
+    "select * from '/etc/passwd'",
+    "select repeat('x', 2000000000)",
+    "select 1; select 2",
+    "select regexp_like(name, '(') from shop.main.goods",
+    "update shop.main.goods set nothing = 1",
 ]
 
 
@@ -93,10 +114,7 @@ class Open:
 @pytest.fixture(scope="module")
 def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     folder, key = tmp_path_factory.mktemp("secrets"), rsa_key("rsa")
-    random = {
-        name: base64.b64encode(os.urandom(32)).decode()
-        for name in ("audit_key", "ticket_key", "old_ticket_key")
-    } | {
+    random = {name: base64.b64encode(os.urandom(32)).decode() for name in ("audit_key", "ticket_key", "old_ticket_key")} | {
         name: f"canary-{name.replace('_', '-')}-{os.urandom(6).hex()}"
         for name in ("erp_password", "secret_key", "session_token", "password", "bob_password", "crm_password", "jwks_query")
     }
@@ -110,8 +128,12 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
         environment = {"CRM_PASSWORD": random["crm_password"], "JWKS": f"{issuer.address}?key={random['jwks_query']}"}
         with configured(folder, text, replicas=1, environment=environment) as gateway:
             secrets = random | {
-                "hash": hashed.rsplit("$", 1)[1], "bob_hash": of_bob.rsplit("$", 1)[1], "api_token": made,
-                "api_token_hash": lines.split('sha256 = "')[1][:64], "jwt": by_key, "jwt_signature": by_key.rsplit(".", 1)[1],
+                "hash": hashed.rsplit("$", 1)[1],
+                "bob_hash": of_bob.rsplit("$", 1)[1],
+                "api_token": made,
+                "api_token_hash": lines.split('sha256 = "')[1][:64],
+                "jwt": by_key,
+                "jwt_signature": by_key.rsplit(".", 1)[1],
                 "basic": basic("ann", random["password"]).split()[1],
             }
             yield Open(gateway, folder, secrets, environment)
@@ -134,7 +156,9 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
         call = client.channel.stream_stream(SERVICE + "Handshake")(iter([b""]), metadata=client.headers, timeout=10)
         list(call)
         secrets["granted"] = dict(call.initial_metadata())["authorization"].removeprefix("Bearer ")
-        [prepared] = client.action("CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", part(1, b"select 1")))
+        [prepared] = client.action(
+            "CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", part(1, b"select 1"))
+        )
         secrets["handle"] = base64.urlsafe_b64encode(prepared[80:140]).decode()
         _, call = client.channel.unary_unary(SERVICE + "GetFlightInfo").with_call(
             descriptor(statement("select 1")), metadata=client.headers, timeout=10
@@ -149,7 +173,10 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
     for table in ("queries", "sessions", "settings", "sources", "cache"):
         loud.asks(f"select * from system.{table}", ways[0])
     loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10).text)
-    for command in (["config", "check", loud.folder / "nexus.toml", "--connect"], ["audit", "verify", "--config", loud.folder / "nexus.toml"]):
+    for command in (
+        ["config", "check", loud.folder / "nexus.toml", "--connect"],
+        ["audit", "verify", "--config", loud.folder / "nexus.toml"],
+    ):
         done = nexus(*command, environment=loud.environment)
         loud.said.append(done.stdout + done.stderr)
     trail = "".join(file.read_text() for file in (loud.folder / "trail").glob("*.jsonl"))
