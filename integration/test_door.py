@@ -98,7 +98,7 @@ def bad(gateway: Gateway, folder: Path) -> dict[str, dict[str, bytes]]:
         "expired": token(RSA, "RS256", good(exp=now - 60)),
         "expiring as text": token(RSA, "RS256", good(exp=str(now + 600))),
         "expiring never": token(RSA, "RS256", good(exp=None)),
-        "expiring at no time": token(RSA, "RS256", '{"iss":"%s","aud":"%s","sub":"ann","exp":-1}' % (ISSUER, AUDIENCE)),
+        "expiring at no time": token(RSA, "RS256", good(exp=-1)),
         "not yet": token(RSA, "RS256", good(nbf=now + 600)),
         "another audience": token(RSA, "RS256", good(aud="others")),
         "other audiences": token(RSA, "RS256", good(aud=["others", "nexus2"])),

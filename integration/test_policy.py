@@ -81,7 +81,14 @@ def gateway(folder: Path) -> Iterator[Gateway]:
     ]
     catalogs = "".join(f'[catalogs.{name}]\nkind = "memory"\nwritable = true\n' for name in ("shop", "secret"))
     text = "\n".join(
-        ['[auth]\nmode = "basic"', *users, '[policy]\nfile = "policy.toml"', catalogs, '[catalogs.docs]\nkind = "files"\nlocation = "docs"', '[defaults]\ncatalog = "shop"']
+        [
+            '[auth]\nmode = "basic"',
+            *users,
+            '[policy]\nfile = "policy.toml"',
+            catalogs,
+            '[catalogs.docs]\nkind = "files"\nlocation = "docs"',
+            '[defaults]\ncatalog = "shop"',
+        ]
     )
     (folder / "docs").mkdir()
     # What does not fit the type that the many rows before it have is told, with its value.

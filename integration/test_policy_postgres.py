@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
 import pyarrow as pa
 import pytest
 import requests
@@ -107,9 +108,13 @@ def test_who_sees_all_of_it_is_told(gateway: Gateway) -> None:
 
 
 def test_ingest_tells_nothing_either(gateway: Gateway) -> None:
-    with flightsql.connect(gateway.uri, db_kwargs={"username": "ann", "password": "ann"}, autocommit=True) as connection:
-        with connection.cursor() as cursor, pytest.raises(Exception, match="does not take this write") as error:
-            cursor.adbc_ingest("child", pa.table({"id": [8], "note": ["bad"]}), mode="append")
+    rows, of_ann = pa.table({"id": [8], "note": ["bad"]}), {"username": "ann", "password": "ann"}
+    with (
+        flightsql.connect(gateway.uri, db_kwargs=of_ann, autocommit=True) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(adbc_driver_manager.Error, match="does not take this write") as error,
+    ):
+        cursor.adbc_ingest("child", rows, mode="append")
     assert "hidden" not in str(error.value)
 
 

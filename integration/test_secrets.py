@@ -1,4 +1,4 @@
-"""Secrets that must not be seen: put into every place that holds one, and looked for in all that the gateway says, at its loudest."""
+"""Secrets that must not be seen: put where there is one, and looked for in all that the gateway says, at its loudest."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""Sorts and aggregates five times as large as the memory: equal answers by way of the disk, or an error that says who wanted more."""
+"""Sorts and aggregates five times as large as the memory: equal answers by way of the disk, or an error that says why."""
 
 import os
 import re
