@@ -177,6 +177,7 @@ def tampered(folder: Path, dice: random.Random) -> tuple[str, int]:
     return kind, min(index, last + 1)
 
 
+@pytest.mark.timeout(1800 if SOAK else 120)
 def test_what_is_changed_is_found_and_named(tmp_path: Path) -> None:
     statements, changes = (50_000, 1_000) if SOAK else (600, 60)
     with configured(tmp_path, TEXT.replace("64KiB", "4MiB" if SOAK else "64KiB"), replicas=1) as gateway:
@@ -204,6 +205,7 @@ def test_what_is_changed_is_found_and_named(tmp_path: Path) -> None:
     assert verified(tmp_path, "--known", last, "0" * 64).returncode == 1
 
 
+@pytest.mark.timeout(1800 if SOAK else 120)
 def test_a_kill_leaves_a_whole_trail(tmp_path: Path) -> None:
     for turn in range(50 if SOAK else 5):
         with_config = configured(tmp_path, TEXT, replicas=1)

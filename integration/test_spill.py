@@ -75,6 +75,7 @@ def test_one_aggregate(spilling: tuple[Gateway, Path]) -> None:
     assert eventually(lambda: not left(disk), 20), left(disk)
 
 
+@pytest.mark.timeout(1800 if SOAK else 120)
 def test_many_at_once(spilling: tuple[Gateway, Path]) -> None:
     gateway, disk = spilling
     outcomes: list[object] = []

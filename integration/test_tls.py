@@ -161,6 +161,7 @@ def test_a_new_certificate_is_taken_over_and_a_broken_one_is_not(secure: Secure)
     assert "PRIVATE KEY-----" not in secure.gateway.logged()
 
 
+@pytest.mark.timeout(300)
 def test_certificates_change_under_load(secure: Secure) -> None:
     """Every 5 s for two minutes in the long form: no connection and no statement fails."""
     seconds, every = (120, 5) if SOAK else (6, 0.5)
