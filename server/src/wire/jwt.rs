@@ -2,7 +2,7 @@
 //! taken and a withdrawn one is not.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -239,7 +239,7 @@ impl Keys {
 }
 
 /// A file of a JWK set, or of one public key in PEM.
-fn read(path: &PathBuf) -> Result<(Seen, Vec<Key>)> {
+fn read(path: &Path) -> Result<(Seen, Vec<Key>)> {
     let within = |error: Error| error.at(Place::File { path: path.display().to_string(), line: None });
     let bytes = reload::read(path)
         .map_err(|reason| within(Error::invalid(format!("the keys of the issuer of tokens cannot be read: {reason}"))))?;

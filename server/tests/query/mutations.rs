@@ -133,7 +133,7 @@ fn commands_and_actions() {
         let actions =
             ["CreatePreparedStatement", "CancelFlightInfo", "RenewFlightEndpoint", "SetSessionOptions", "BeginTransaction"];
         let seeds: Vec<&[u8]> = commands.iter().map(Vec::as_slice).collect();
-        let mut dice = Dice(0xC0FF_EE);
+        let mut dice = Dice(0x00C0_FFEE);
         for turn in 0..TURNS {
             let bytes = dice.changed(seeds[turn % seeds.len()], &seeds);
             let began = Instant::now();
