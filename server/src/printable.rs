@@ -13,3 +13,15 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(printable)
 }
+
+/// How much of a message is told and kept, in bytes: what it quotes may be as long as a statement.
+const LONGEST: usize = 2_000;
+
+/// A message, cut to a length.
+pub fn shortened(mut message: String) -> String {
+    if message.len() > LONGEST {
+        message.truncate(message.floor_char_boundary(LONGEST));
+        message.push('…');
+    }
+    message
+}

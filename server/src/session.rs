@@ -15,6 +15,8 @@ use crate::seal::{Purpose, Seal};
 use crate::session::options::Options;
 use crate::temporary::Temporaries;
 
+/// The longest name of a catalog or schema that a client may set, in bytes: it is carried, and kept.
+pub const LONGEST_NAME: usize = 256;
 /// How many sessions are remembered as seen, and how many as closed.
 const REMEMBERED: u64 = 10_000;
 

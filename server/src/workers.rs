@@ -114,7 +114,12 @@ impl Workers {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let stay = self.0.stay(principal)?;
-        let task = AbortOnDropHandle::new(stay.threads.spawn(work));
+        let threads = stay.threads.clone();
+        // The lane is taken for as long as the work goes on, also where nobody waits for it any more.
+        let task = AbortOnDropHandle::new(threads.spawn(async move {
+            let _stay = stay;
+            work.await
+        }));
         task.await.unwrap_or_else(|error| Err(ended_early(Some(error))))
     }
 

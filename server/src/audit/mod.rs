@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::audit::chain::{Chain, Link};
 use crate::config;
+use crate::printable::shortened;
 use crate::query::Query;
 use crate::touched::Touched;
 
@@ -201,7 +202,7 @@ impl Trail {
         let done = work.await;
         let (outcome, error) = match &done {
             Ok(_) => ("finished", None),
-            Err(error) => (error.kind().name(), Some(error.to_string()).filter(|_| !trail.redacts)),
+            Err(error) => (error.kind().name(), Some(shortened(error.to_string())).filter(|_| !trail.redacts)),
         };
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (touched, error) = (Touched::default(), error.as_deref());

@@ -28,7 +28,7 @@ use crate::flight::ticket::{Prepared, Statement};
 use crate::flight::transactions;
 use crate::query::Description;
 use crate::seal::Purpose;
-use crate::session::options;
+use crate::session::{LONGEST_NAME, options};
 use crate::write::count_schema;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
@@ -244,7 +244,8 @@ fn set_catalog(service: &Service, caller: &mut Caller, value: SessionOptionValue
 }
 
 fn set_schema(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
-    caller.session.schema = text(value)?.unwrap_or_else(|| service.sessions.start().schema);
+    let schema = text(value)?.unwrap_or_else(|| service.sessions.start().schema);
+    caller.session.schema = Some(schema).filter(|schema| schema.len() <= LONGEST_NAME).ok_or(OptionErrorValue::InvalidValue)?;
     Ok(())
 }
 

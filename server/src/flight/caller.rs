@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::flight::profile::TypeProfile;
 use crate::query::{Client, Protocol, Query};
-use crate::session::{Session, Sessions};
+use crate::session::{LONGEST_NAME, Session, Sessions};
 use crate::transactions::Open;
 use crate::wire::connection::Peer;
 
@@ -71,7 +71,12 @@ impl Caller {
         // For this call alone: a client that cannot set options can still send headers.
         for (name, value) in [(CATALOG, &mut session.catalog), (SCHEMA, &mut session.schema)] {
             if let Some(header) = headers.get(name) {
-                header.to_str().map_err(|_| Error::invalid(format!("the header {name} is not text")))?.clone_into(value);
+                header
+                    .to_str()
+                    .ok()
+                    .filter(|text| text.len() <= LONGEST_NAME)
+                    .ok_or_else(|| Error::invalid(format!("the header {name} is no text of {LONGEST_NAME} bytes at most")))?
+                    .clone_into(value);
             }
         }
         if sent.is_some() {

@@ -1,5 +1,7 @@
 //! Rows as clients send them: Arrow IPC from outside.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
@@ -7,8 +9,9 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Error, Result, ipc};
+use futures::{Stream, StreamExt, TryStreamExt, future};
+use nexus_flight_catalog::ipc::{self, Dictionaries};
+use nexus_flight_catalog::{Error, Result};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -18,6 +21,10 @@ use crate::query::size;
 
 /// The most messages of parameters that hold rows: a row of NULLs alone may have no bytes.
 const BATCHES: usize = 10_000;
+/// The most rows of parameters.
+const ROWS: usize = 4 << 20;
+/// How long a client may send nothing in the middle of its rows.
+const SILENCE: Duration = Duration::from_secs(300);
 /// The most bytes that the buffers of a message may be once they are unpacked, and the most rows of a column without any.
 const MOST: i64 = 64 << 20;
 
@@ -31,10 +38,14 @@ pub struct Sent {
 
 /// Reads a stream of messages up to its schema.
 pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Sent> {
-    let messages = stream::iter([Ok(first)]).chain(rest).map_err(broken).try_filter_map(async |message| {
-        check(&message)?;
+    let mut dictionaries = Dictionaries::default();
+    let messages = stream::iter([Ok(first)]).chain(unless_silent(rest)).map_err(broken).try_filter_map(move |message| {
+        let is_held = check(&message).and_then(|()| {
+            let fits = message.data_header.is_empty() || dictionaries.fit(&message.data_header, &message.data_body, MOST);
+            fits.then_some(()).ok_or_else(|| too_much("the dictionaries of the rows are larger than 64 MiB together"))
+        });
         // The first one may hold a command and nothing else.
-        Ok((!message.data_header.is_empty()).then_some(message))
+        future::ready(is_held.map(|()| (!message.data_header.is_empty()).then_some(message)))
     });
     let messages = messages.map_err(|error| FlightError::ExternalError(Box::new(error)));
     let mut decoder = FlightRecordBatchStream::new_from_flight_data(messages);
@@ -77,20 +88,39 @@ pub async fn parameters(
     most: usize,
 ) -> Result<Option<RecordBatch>> {
     let Sent { schema, mut batches } = sent(first, rest).await?;
-    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let (mut rows, mut bytes, mut count) = (Vec::new(), 0, 0);
     while let Some(batch) = batches.try_next().await? {
         if batch.num_rows() > 0 {
             bytes += size(&batch);
+            count += batch.num_rows();
             if bytes > most as u64 || rows.len() >= BATCHES {
-                return Err(Error::exhausted(format!("the parameters have more than {most} bytes"))
-                    .with_hint("bind fewer rows or smaller values at once")
-                    .with_retryable(false));
+                return Err(too_much(&format!("the parameters have more than {most} bytes")));
+            }
+            if count > ROWS {
+                return Err(too_much(&format!("the parameters have more than {ROWS} rows")));
             }
             rows.push(batch);
         }
     }
     let Some(schema) = schema.filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
     concat_batches(&schema, &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
+}
+
+/// The same messages, which break off where nothing comes for too long.
+fn unless_silent<T: Send>(
+    rest: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    stream::unfold(Some(Box::pin(rest)), |rest| async move {
+        let mut rest = rest?;
+        match tokio::time::timeout(SILENCE, rest.next()).await {
+            Ok(next) => next.map(|message| (message, Some(rest))),
+            Err(_) => Some((Err(Status::deadline_exceeded(format!("nothing came for {} s", SILENCE.as_secs()))), None)),
+        }
+    })
+}
+
+fn too_much(what: &str) -> Error {
+    Error::exhausted(what).with_hint("bind fewer rows or smaller values at once").with_retryable(false)
 }
 
 fn decoded(error: FlightError) -> Error {
@@ -118,7 +148,7 @@ fn check(message: &FlightData) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, NullArray, StringArray};
     use arrow_ipc::CompressionType;
     use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
     use nexus_flight_catalog::Kind;
@@ -129,13 +159,17 @@ mod tests {
     fn messages(packed: bool) -> Vec<FlightData> {
         let text: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(1000)]));
         let number: ArrayRef = Arc::new(Int64Array::from(vec![1]));
-        let batch = RecordBatch::try_from_iter([("t", text), ("n", number)]).unwrap();
+        encoded(&RecordBatch::try_from_iter([("t", text), ("n", number)]).unwrap(), packed)
+    }
+
+    fn encoded(batch: &RecordBatch, packed: bool) -> Vec<FlightData> {
         let compression = packed.then_some(CompressionType::LZ4_FRAME);
         let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
         let mut tracker = DictionaryTracker::new(false);
         let schema = IpcDataGenerator {}.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
-        let (_, rows) = IpcDataGenerator {}.encode(&batch, &mut tracker, &options, &mut CompressionContext::default()).unwrap();
-        vec![schema.into(), rows.into()]
+        let (dictionaries, rows) =
+            IpcDataGenerator {}.encode(batch, &mut tracker, &options, &mut CompressionContext::default()).unwrap();
+        std::iter::once(schema).chain(dictionaries).chain([rows]).map(Into::into).collect()
     }
 
     async fn read(mut messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
@@ -157,6 +191,29 @@ mod tests {
         assert_eq!(read(several.clone()).await.unwrap().unwrap().num_rows(), 3);
         several.extend(std::iter::repeat_n(several[1].clone(), 1_100));
         insta::assert_snapshot!(read(several).await.unwrap_err(), @"the parameters have more than 1048576 bytes; bind fewer rows or smaller values at once");
+    }
+
+    #[tokio::test]
+    async fn rows_without_bytes_count_too() {
+        let nothing: ArrayRef = Arc::new(NullArray::new(3 << 20));
+        let mut several = encoded(&RecordBatch::try_from_iter([("n", nothing)]).unwrap(), false);
+        assert_eq!(read(several.clone()).await.unwrap().unwrap().num_rows(), 3 << 20);
+        several.push(several[1].clone());
+        insta::assert_snapshot!(read(several).await.unwrap_err(), @"the parameters have more than 4194304 rows; bind fewer rows or smaller values at once");
+    }
+
+    #[tokio::test]
+    async fn dictionaries_are_held_and_count_together() {
+        let values = StringArray::from_iter_values((0..20).map(|number| number.to_string().repeat(1 << 20)));
+        let column =
+            |_| -> ArrayRef { Arc::new(DictionaryArray::new(Int32Array::from(vec![1]), Arc::new(values.clone()) as ArrayRef)) };
+        let of = |columns: usize| {
+            let columns = (0..columns).map(|number| (format!("c{number}"), column(number)));
+            encoded(&RecordBatch::try_from_iter(columns).unwrap(), true)
+        };
+        // Those of two fit, and only what they are used for is too large here.
+        assert!(read(of(2)).await.unwrap_err().message().starts_with("the parameters have more than"));
+        insta::assert_snapshot!(read(of(3)).await.unwrap_err(), @"the dictionaries of the rows are larger than 64 MiB together; bind fewer rows or smaller values at once");
     }
 
     #[tokio::test]

@@ -6,16 +6,12 @@ use nexus_flight_catalog::{Error, Kind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// A status travels in a header, percent-encoded, and clients bound all headers together to 8 KiB.
-const LONGEST_MESSAGE: usize = 2_000;
+use crate::printable::shortened;
 
 /// What a client is told: the code of the error's kind, and its message with place and hint. The cause stays here.
 pub fn status(error: &Error) -> Status {
-    let mut message = error.to_string();
-    if message.len() > LONGEST_MESSAGE {
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
-        message.push('…');
-    }
+    // It travels in a header, percent-encoded, and clients bound all headers together to 8 KiB.
+    let message = shortened(error.to_string());
     let code = code(error.kind());
     match error.retry_after() {
         // As google.rpc.RetryInfo, by which clients wait by themselves.
@@ -97,7 +93,7 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_between_characters() {
         let status = status(&Error::invalid("é".repeat(5_000)));
-        assert!(status.message().len() <= LONGEST_MESSAGE + '…'.len_utf8());
+        assert!(status.message().len() <= 2_000 + '…'.len_utf8());
         assert!(status.message().ends_with("é…"));
     }
 }

@@ -13,7 +13,7 @@ use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::audit::{Ended, Trail, redacted};
-use crate::printable::printable;
+use crate::printable::{printable, shortened};
 use crate::query::{Answer, CacheUse, Description, Execute, Query, size};
 use crate::touched::{Telling, Touched, told};
 use crate::traces;
@@ -260,7 +260,7 @@ impl Open {
         record.state = outcome.map_or_else(|error| error.kind().name(), |()| "finished");
         // What it says may quote the statement.
         let is_told = self.trail.as_ref().is_none_or(|trail| !trail.redacts());
-        record.error = outcome.err().filter(|_| is_told).map(ToString::to_string);
+        record.error = outcome.err().filter(|_| is_told).map(|error| shortened(error.to_string()));
         self.span.record("nexus.outcome", record.state);
         self.span.record("nexus.cache", record.cache);
         self.span.record("db.response.returned_rows", i64::try_from(record.rows).unwrap_or(i64::MAX));
@@ -285,7 +285,7 @@ impl Open {
             bytes = record.bytes,
             milliseconds = record.elapsed.as_millis() as u64,
             cache = record.cache.unwrap_or("none"),
-            error = record.error.as_deref().unwrap_or(""),
+            error = %printable(record.error.as_deref().unwrap_or_default()),
             // Over several lines it could look like other entries of the log.
             statement = %printable(&record.statement),
             "statement"

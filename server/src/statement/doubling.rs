@@ -1,10 +1,13 @@
 //! What doubles the work of planning with each level that it nests: common table expressions that are named several times,
 //! since each naming is a copy; sub-queries in expressions, and CASE in CASE, since DataFusion walks each level twice from
-//! the level above. Bounds on tokens and depth do not bound these.
+//! the level above; calls of functions by another than their own names, each of which it names by all that is within, twice. Bounds on tokens and depth do not bound these.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
+use datafusion::functions::all_default_functions;
+use datafusion::functions_nested::all_default_nested_functions;
 use datafusion::sql::sqlparser::ast::{self, Expr, ObjectName, Query, Statement, VisitorMut};
 use nexus_flight_catalog::{Error, Result};
 
@@ -61,6 +64,7 @@ impl VisitorMut for Flatten {
 struct Levels {
     cases: usize,
     subqueries: usize,
+    aliases: usize,
     queries: Vec<Level>,
 }
 
@@ -156,6 +160,10 @@ impl VisitorMut for Levels {
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
                 (&mut self.subqueries, "sub-queries in expressions")
             }
+            // DataFusion names such a call by all that is within it, twice each time.
+            Expr::Function(function) if is_by_another_name(function) => {
+                (&mut self.aliases, "calls of functions by another than their own names")
+            }
             _ => return ControlFlow::Continue(()),
         };
         *depth += 1;
@@ -170,10 +178,21 @@ impl VisitorMut for Levels {
         match expr {
             Expr::Case { .. } => self.cases -= 1,
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => self.subqueries -= 1,
+            Expr::Function(function) if is_by_another_name(function) => self.aliases -= 1,
             _ => {}
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The names of functions beside their own.
+static ALIASES: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let all = all_default_functions().into_iter().chain(all_default_nested_functions());
+    all.flat_map(|function| function.aliases().to_vec()).collect()
+});
+
+fn is_by_another_name(function: &ast::Function) -> bool {
+    matches!(function.name.0.as_slice(), [ast::ObjectNamePart::Identifier(only)] if ALIASES.contains(&name(only)))
 }
 
 /// As the planner compares names: without quotes, letter case does not count.
@@ -212,6 +231,8 @@ mod tests {
             ("(SELECT ", "1", ")"),
             ("EXISTS (SELECT 1 WHERE ", "true", ")"),
             ("a IN (SELECT b FROM c WHERE ", "true", ")"),
+            ("pow(2, ", "a", ")"),
+            ("\"row\"(", "a", ")"),
         ] {
             assert!(nested(10, open, middle, close).starts_with("SELECT"), "{open}");
             assert!(nested(11, open, middle, close).starts_with("the statement nests more than 10"), "{open}");

@@ -35,12 +35,23 @@ fn refuse_dropped(create: &CreateTable) -> Result<()> {
     }
 }
 
+/// Of a column: catalog, schema, table, column, and a field of it.
+const LONGEST_NAME: usize = 5;
+
 struct Repairs;
 
 impl VisitorMut for Repairs {
     type Break = Error;
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::CompoundIdentifier(parts) = expr
+            && parts.len() > LONGEST_NAME
+        {
+            return ControlFlow::Break(
+                Error::invalid(format!("the name {expr} has more than {LONGEST_NAME} parts"))
+                    .with_hint("write catalog.schema.table.column"),
+            );
+        }
         precedence::regroup(expr);
         quantified(expr)?;
         name_types(expr);

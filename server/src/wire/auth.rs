@@ -42,6 +42,9 @@ const LARGEST_CREDENTIALS: usize = 8 << 10;
 /// A hash is made slow on purpose: no more than this many are checked at once.
 const CHECKED_AT_ONCE: usize = 2;
 
+/// Those that wait for it; the next one is refused, so that nobody waits for all that somebody tries.
+const CHECKS_WAITING: usize = 64;
+
 /// A hash of nobody's password, checked for names that are not known, so that the time taken does not tell them.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1ub2JvZHktc2FsdA$UWnNCRQ+PD1FZdaQBm0Vva2dYK8CEWeZvbZVWA2nQ6A";
 
@@ -79,6 +82,7 @@ pub struct Authenticator {
     seal: Arc<Seal>,
     lives: Duration,
     checks: Semaphore,
+    waiting: Semaphore,
 }
 
 impl Authenticator {
@@ -86,7 +90,17 @@ impl Authenticator {
     pub fn new(auth: &Auth, tokens: Option<Arc<ApiTokens>>, jwt: Option<Arc<Jwt>>, seal: Arc<Seal>, lives: Duration) -> Self {
         let users = auth.users.iter().map(|(name, user)| (name.clone(), user.password_hash.clone())).collect();
         let (mode, certificates) = (auth.mode, auth.certificates.clone());
-        Self { mode, users, tokens, jwt, certificates, seal, lives, checks: Semaphore::new(CHECKED_AT_ONCE) }
+        Self {
+            mode,
+            users,
+            tokens,
+            jwt,
+            certificates,
+            seal,
+            lives,
+            checks: Semaphore::new(CHECKED_AT_ONCE),
+            waiting: Semaphore::new(CHECKS_WAITING),
+        }
     }
 
     /// A token that stands for a principal until it expires, or what they came in by is taken no more.
@@ -184,6 +198,9 @@ impl Authenticator {
         let known = self.users.get(name);
         let hash = known.cloned().unwrap_or_else(|| SecretString::from(NOBODY));
         let password = SecretString::from(password);
+        let _place = self.waiting.try_acquire().map_err(|_| {
+            Error::exhausted("too many passwords are being checked").with_hint("try again soon, or sign in with a token")
+        })?;
         let _turn = self.checks.acquire().await.map_err(|_| Error::unavailable("the server is closing"))?;
         // Off the threads that serve others: this is tens of milliseconds of work.
         let matches = tokio::task::spawn_blocking(move || {

@@ -7,12 +7,14 @@ use axum::response::{IntoResponse, Response};
 use nexus_flight_catalog::{Error, Kind};
 use serde_json::json;
 
+use crate::printable::shortened;
+
 /// An error as JSON: kind, message, place, hint, retryable.
 pub fn problem(error: &Error) -> Response {
     let body = json!({
         "error": {
             "kind": error.kind().name(),
-            "message": error.message(),
+            "message": shortened(error.message().to_owned()),
             "place": error.place().map(ToString::to_string),
             "hint": error.hint(),
             "retryable": error.retryable(),

@@ -187,3 +187,13 @@ async fn what_would_be_dropped_is_refused() {
     let types = described.schema.fields().iter().map(|field| field.data_type().to_string());
     assert_eq!(types.collect::<Vec<_>>(), ["Float64", "Float32"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_many_parts_is_none() {
+    let fixture = Fixture::new("");
+    for statement in ["SELECT a.b.c.d.e.f", "SELECT id FROM numbers ORDER BY a.b.c.d.e.f.g"] {
+        let error = fixture.error(statement).await;
+        assert_eq!(error.kind(), Kind::Invalid, "{statement}: {error}");
+        assert!(error.message().ends_with("has more than 5 parts"), "{error}");
+    }
+}
