@@ -61,51 +61,45 @@ def left(disk: Path) -> list[Path]:
     return [path for path in disk.rglob("*") if path.is_file()]
 
 
-def test_one_sort(spilling: tuple[Gateway, Path]) -> None:
-    gateway, disk = spilling
-    assert sorted_rows(gateway) == (ROWS, ROWS * (ROWS + 1) // 2)
-    assert eventually(lambda: not left(disk), 20), left(disk)
+def outcome(gateway: Gateway, kind: str) -> str:
+    """What comes of one: the answer, which is right, or an error that says who wanted more memory."""
+    try:
+        match kind:
+            case "sort":
+                assert sorted_rows(gateway) == (ROWS, ROWS * (ROWS + 1) // 2)
+            case _:
+                [(groups, rows, first)] = grouped(gateway)
+                assert (groups, rows, len(first)) == (ROWS, ROWS, 64)
+        return kind
+    except (adbc_driver_manager.Error, OSError) as error:
+        said = str(error)
+    assert "ResourceExhausted" in said
+    # By DataFusion's name of it.
+    assert re.search(r"the memory limit is reached: \w+.* needs ", said), said
+    return "error"
 
 
-def test_one_aggregate(spilling: tuple[Gateway, Path]) -> None:
+@pytest.mark.parametrize("kind", ["sort", "aggregate"])
+def test_one(kind: str, spilling: tuple[Gateway, Path]) -> None:
     gateway, disk = spilling
-    [(groups, rows, first)] = grouped(gateway)
-    assert (groups, rows) == (ROWS, ROWS)
-    assert len(first) == 64
+    print("\n", kind, "->", outcome(gateway, kind))
     assert eventually(lambda: not left(disk), 20), left(disk)
 
 
 @pytest.mark.timeout(1800 if SOAK else 120)
 def test_many_at_once(spilling: tuple[Gateway, Path]) -> None:
     gateway, disk = spilling
-    outcomes: list[object] = []
+    outcomes: list[str] = []
 
     def work(number: int) -> None:
-        try:
-            match number % 2:
-                case 0:
-                    outcomes.append(("sort", sorted_rows(gateway)))
-                case _:
-                    [(groups, rows, _)] = grouped(gateway)
-                    outcomes.append(("aggregate", (groups, rows)))
-        except (adbc_driver_manager.Error, OSError) as error:
-            outcomes.append(("error", str(error)))
+        outcomes.append(outcome(gateway, ("sort", "aggregate")[number % 2]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(900)
+    # Whose assertion failed has no outcome.
     assert len(outcomes) == 32
-    for kind, outcome in outcomes:
-        match kind:
-            case "sort":
-                assert outcome == (ROWS, ROWS * (ROWS + 1) // 2)
-            case "aggregate":
-                assert outcome == (ROWS, ROWS)
-            case _:
-                assert "ResourceExhausted" in outcome, outcome
-                # Who wanted it, in DataFusion's name of it.
-                assert re.search(r"the memory limit is reached: \w+.* needs ", outcome), outcome
-    print("\n", Counter(kind for kind, _ in outcomes))
+    print("\n", Counter(outcomes))
     assert eventually(lambda: not left(disk), 20), left(disk)
