@@ -175,6 +175,14 @@ def nexus(*arguments: object, stdin: str = "", environment: dict[str, str] | Non
     return subprocess.run(command, input=stdin, capture_output=True, text=True, env=values, timeout=wait)
 
 
+def users(*names: str) -> str:
+    """The section `auth` with users whose passwords are their names."""
+    hashes = {name: nexus("hash-password", stdin=name).stdout.strip() for name in names}
+    return "\n".join(
+        ['[auth]\nmode = "basic"', *(f'[auth.users.{name}]\npassword_hash = "{hashed}"' for name, hashed in hashes.items())]
+    )
+
+
 def eventually(holds: Callable[[], bool], within: float) -> bool:
     """Whether something comes to hold within so many seconds."""
     deadline = time.monotonic() + within

@@ -11,7 +11,7 @@ import grpc
 import pytest
 import requests
 
-from gateway import Gateway, configured, eventually, nexus
+from gateway import Gateway, configured, eventually, users
 from wire import Client, field, parse, statement
 
 HEAVY = "select count(*) from generate_series(1, {}) a, generate_series(1, 20000) b where a.value * b.value % 7 = 3"
@@ -21,12 +21,8 @@ ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1,
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway of eight slots and two users."""
-    users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"'
-        for name in ("heavy", "light")
-    ]
     text = "\n".join(
-        ['[auth]\nmode = "basic"', *users, "[limits]\nconcurrency = 8\nqueue = 64\nconnections = 2000", '[cache]\nsize = "0"']
+        [users("heavy", "light"), "[limits]\nconcurrency = 8\nqueue = 64\nconnections = 2000", '[cache]\nsize = "0"']
     )
     with configured(tmp_path_factory.mktemp("crowded"), text, replicas=1) as gateway:
         yield gateway
@@ -35,11 +31,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def token(gateway: Gateway, user: str) -> str:
     """What a handshake gives: checking a password is slow on purpose, and is no part of this."""
     with Client(gateway.flight, user, user) as client:
-        call = client.channel.stream_stream("/arrow.flight.protocol.FlightService/Handshake")(
-            iter([b""]), metadata=client.headers, timeout=10
-        )
-        list(call)
-        return dict(call.initial_metadata())["authorization"]
+        return client.handshake()
 
 
 async def post(address: str, authorization: str, sql: str, ready: asyncio.Barrier) -> tuple[int, float, bytes]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway import Gateway, configured, eventually, nexus
 from issuer import AUDIENCE, ISSUER, Key, b64, good, joined, rsa_key, serving, shared, token
-from wire import SERVICE, Client, action, basic, descriptor, field, statement
+from wire import SERVICE, Client, action, basic, descriptor, field, says, statement
 
 CALLS = {
     "Handshake": b"",
@@ -139,24 +139,17 @@ def bad(gateway: Gateway, folder: Path) -> dict[str, dict[str, bytes]]:
 def handshaken(gateway: Gateway) -> str:
     """A good token of a handshake."""
     with Client(gateway.flight, "ann", "correct") as client:
-        call = client.channel.stream_stream(SERVICE + "Handshake")(iter([b""]), metadata=client.headers, timeout=10)
-        list(call)
-        return dict(call.initial_metadata())["authorization"].removeprefix("Bearer ")
+        return client.handshake().removeprefix("Bearer ")
 
 
 def revoke(gateway: Gateway, folder: Path) -> str:
     """A token that was let in and is no more."""
     path, before = folder / "tokens.toml", (folder / "tokens.toml").read_text()
     made, _, lines = nexus("token", "--user", "ann").stdout.partition("\n")
-
-    def code() -> int:
-        headers = {"authorization": f"Bearer {made}"}
-        return requests.post(f"{gateway.url}/v1/sql", data=b"select 1", headers=headers, timeout=10).status_code
-
     path.write_text(before + lines)
-    assert eventually(lambda: code() == 200, 10)
+    assert eventually(lambda: says(gateway.url, made)[0] == 200, 10)
     path.write_text(before)
-    assert eventually(lambda: code() == 401, 10)
+    assert eventually(lambda: says(gateway.url, made)[0] == 401, 10)
     return made
 
 

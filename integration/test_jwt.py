@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 import jdbc
 from gateway import Gateway, configured, eventually
 from issuer import AUDIENCE, ISSUER, Issuer, Key, good, rsa_key, serving, token
+from wire import says
 
 HEADER = "adbc.flight.sql.authorization_header"
 KEYS = {
@@ -43,9 +44,7 @@ class Guarded:
 
     def says(self, given: str) -> tuple[int, str]:
         """The code and the text of an answer over HTTP."""
-        headers = {"authorization": f"Bearer {given}"}
-        answer = requests.post(f"{self.gateway.url}/v1/sql", data=b"select 1 as a", headers=headers, timeout=10)
-        return answer.status_code, answer.text
+        return says(self.gateway.url, given)
 
 
 @pytest.fixture(scope="module")

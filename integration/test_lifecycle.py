@@ -7,7 +7,7 @@ import adbc_driver_flightsql.dbapi as flightsql
 import grpc
 import pytest
 
-from gateway import Gateway, configured, nexus
+from gateway import Gateway, configured, users
 from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
 
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
@@ -18,10 +18,7 @@ NOT_CANCELLABLE = b"\x08\x03"
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with two users, whose tickets hold for two seconds."""
-    users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"' for name in ("ann", "bob")
-    ]
-    text = "\n".join(['[auth]\nmode = "basic"', *users, '[tickets]\nttl = "2s"'])
+    text = "\n".join([users("ann", "bob"), '[tickets]\nttl = "2s"'])
     with configured(tmp_path_factory.mktemp("brief"), text) as gateway:
         yield gateway
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import requests
 
-from gateway import Gateway, configured, eventually, nexus
+from gateway import Gateway, configured, eventually, users
 
 POLICY = """
 [groups]
@@ -75,15 +75,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gateway(folder: Path) -> Iterator[Gateway]:
     (folder / "policy.toml").write_text(POLICY)
-    users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"'
-        for name in ("root", "ann", "bob", "eve")
-    ]
     catalogs = "".join(f'[catalogs.{name}]\nkind = "memory"\nwritable = true\n' for name in ("shop", "secret"))
     text = "\n".join(
         [
-            '[auth]\nmode = "basic"',
-            *users,
+            users("root", "ann", "bob", "eve"),
             '[policy]\nfile = "policy.toml"',
             catalogs,
             '[catalogs.docs]\nkind = "files"\nlocation = "docs"',

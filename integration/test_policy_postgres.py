@@ -9,7 +9,7 @@ import pytest
 import requests
 
 import postgres
-from gateway import Gateway, configured, nexus
+from gateway import Gateway, configured, users
 from wire import Client, decode, field, packed
 
 SEED = """
@@ -65,15 +65,11 @@ masks = { Hush = "'***'" }
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("policy")
     (folder / "policy.toml").write_text(POLICY)
-    users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"'
-        for name in ("root", "ann", "bob")
-    ]
     with postgres.server() as database:
         database.sql(SEED)
         source = f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\nwritable = true'
         defaults = '[defaults]\ncatalog = "shop"\nschema = "public"'
-        text = "\n".join(['[auth]\nmode = "basic"', *users, '[policy]\nfile = "policy.toml"', source, defaults])
+        text = "\n".join([users("root", "ann", "bob"), '[policy]\nfile = "policy.toml"', source, defaults])
         with configured(folder, text, replicas=1) as gateway:
             yield gateway
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
-from gateway import Gateway, configured, nexus
+from gateway import Gateway, configured, users
 from wire import SERVICE, Client, basic, field, packed, statement
 
 LARGEST_MESSAGE = 3_500_000
@@ -125,11 +125,8 @@ def test_a_command_that_is_not_one(command: bytes, wire: Client) -> None:
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with two users, whose tickets hold for two seconds."""
-    users = [
-        f'[auth.users.{name}]\npassword_hash = "{nexus("hash-password", stdin=name).stdout.strip()}"' for name in ("ann", "bob")
-    ]
     folder: Path = tmp_path_factory.mktemp("brief")
-    text = "\n".join(['[auth]\nmode = "basic"', *users, '[tickets]\nttl = "2s"'])
+    text = "\n".join([users("ann", "bob"), '[tickets]\nttl = "2s"'])
     with configured(folder, text) as gateway:
         yield gateway
 

@@ -15,7 +15,7 @@ import requests
 
 import jdbc
 from gateway import Gateway, configured, eventually, nexus
-from wire import statement
+from wire import says, statement
 
 TEXT = """
 [auth]
@@ -46,9 +46,7 @@ class Guarded:
 
     def says(self, token: str) -> tuple[int, str]:
         """The code and the text of an answer over HTTP."""
-        headers = {"authorization": f"Bearer {token}"}
-        answer = requests.post(f"{self.gateway.url}/v1/sql", data=b"select 1 as a", headers=headers, timeout=10)
-        return answer.status_code, answer.text
+        return says(self.gateway.url, token)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Flight SQL by hand over plain gRPC: the exact codes, the exact sizes, and messages that no client library would send.
+"""Flight SQL by hand over plain gRPC, and HTTP: the exact codes, the exact sizes, and messages that no client library would send.
 
 Only the few protobuf fields that the tests look at are read and written.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 import pyarrow as pa
+import requests
 
 SERVICE = "/arrow.flight.protocol.FlightService/"
 SQL = "type.googleapis.com/arrow.flight.protocol.sql."
@@ -66,10 +67,22 @@ class Client:
         """DoAction: the body of each result."""
         return [first(parse(message), 1) for message in self.stream(SERVICE + "DoAction", action(name, body), timeout)]
 
+    def handshake(self) -> str:
+        """Handshake: the header that it gives for the credentials of this connection."""
+        call = self.channel.stream_stream(SERVICE + "Handshake")(iter([b""]), metadata=self.headers, timeout=30)
+        list(call)
+        return dict(call.initial_metadata())["authorization"]
+
     def rows(self, sql: str, timeout: float = 30) -> list[dict]:
         """A statement through GetFlightInfo and DoGet."""
         info = self.info(statement(sql), timeout)
         return decode(message for ticket in info.tickets for message in self.get(ticket, timeout))
+
+
+def says(url: str, token: str) -> tuple[int, str]:
+    """The code and the text of an answer over HTTP to who comes with a token."""
+    answer = requests.post(f"{url}/v1/sql", data=b"select 1 as a", headers={"authorization": f"Bearer {token}"}, timeout=10)
+    return answer.status_code, answer.text
 
 
 def basic(user: str, password: str) -> str:

@@ -7,16 +7,29 @@ use std::io::{self, Read};
 use arrow::ipc::{CompressionType, MessageHeader, RecordBatch, root_as_message};
 use lz4_flex::frame::FrameDecoder;
 
-/// Whether a message is what it says it is: its header, and the body that follows it, which may be at most `most` bytes once
-/// it is unpacked.
-pub fn is_sound(header: &[u8], body: &[u8], most: i64) -> bool {
-    let Ok(message) = root_as_message(header) else { return false };
-    let batch = match message.header_type() {
-        MessageHeader::RecordBatch => message.header_as_record_batch(),
-        MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()),
-        _ => return true,
+/// A message that is what it says it is.
+#[derive(Debug)]
+pub struct Sound {
+    /// The bytes of its body, packed or unpacked, whichever are more.
+    bytes: i64,
+    /// The dictionary that it holds, and whether it adds to the one that was there.
+    dictionary: Option<(i64, bool)>,
+}
+
+/// Looks at a message: its header, and the body that follows it, which may be at most `most` bytes once it is unpacked. Nothing where
+/// it is not what it says it is.
+pub fn sound(header: &[u8], body: &[u8], most: i64) -> Option<Sound> {
+    let message = root_as_message(header).ok()?;
+    let (batch, dictionary) = match message.header_type() {
+        MessageHeader::RecordBatch => (message.header_as_record_batch()?, None),
+        MessageHeader::DictionaryBatch => {
+            let dictionary = message.header_as_dictionary_batch()?;
+            (dictionary.data()?, Some((dictionary.id(), dictionary.isDelta())))
+        }
+        _ => return Some(Sound { bytes: 0, dictionary: None }),
     };
-    batch.is_some_and(|batch| fits(&batch, body, most))
+    let unpacked = unpacked(&batch, body, most)?;
+    Some(Sound { bytes: unpacked.max(body.len() as i64), dictionary })
 }
 
 /// The dictionaries of a stream, all of which its decoder holds until the end.
@@ -24,28 +37,14 @@ pub fn is_sound(header: &[u8], body: &[u8], most: i64) -> bool {
 pub struct Dictionaries(HashMap<i64, i64>);
 
 impl Dictionaries {
-    /// Counts a sound message; whether all dictionaries together are at most `most` bytes.
-    pub fn fit(&mut self, header: &[u8], body: &[u8], most: i64) -> bool {
-        let Ok(message) = root_as_message(header) else { return false };
-        let Some(dictionary) = message.header_as_dictionary_batch() else { return true };
-        let bytes = dictionary.data().map_or(0, |batch| unpacked(&batch, body)).max(body.len() as i64);
-        let held = self.0.entry(dictionary.id()).or_default();
+    /// Counts a message; whether all dictionaries together are at most `most` bytes.
+    pub fn fit(&mut self, message: &Sound, most: i64) -> bool {
+        let Some((id, adds)) = message.dictionary else { return true };
+        let held = self.0.entry(id).or_default();
         // Others take the place of the one before.
-        *held = if dictionary.isDelta() { held.saturating_add(bytes) } else { bytes };
+        *held = if adds { held.saturating_add(message.bytes) } else { message.bytes };
         self.0.values().fold(0_i64, |sum, held| sum.saturating_add(*held)) <= most
     }
-}
-
-/// What the packed buffers of a batch declare to be.
-fn unpacked(batch: &RecordBatch<'_>, body: &[u8]) -> i64 {
-    if batch.compression().is_none() {
-        return 0;
-    }
-    let declared = batch.buffers().into_iter().flatten().filter_map(|buffer| {
-        let bytes = body.get(usize::try_from(buffer.offset()).ok()?..)?;
-        (buffer.length() > 0).then(|| bytes.first_chunk().map(|length| i64::from_le_bytes(*length)))?
-    });
-    declared.fold(0, |sum, declared| sum.saturating_add(declared.max(0)))
 }
 
 /// Whether a packed buffer holds no more than it declares: the decoder of LZ4 frames reads on to their end.
@@ -55,7 +54,8 @@ fn is_as_long(packed: &[u8], declared: i64) -> bool {
     io::copy(&mut frame, &mut io::sink()).is_ok_and(|bytes| bytes == declared)
 }
 
-fn fits(batch: &RecordBatch<'_>, body: &[u8], most: i64) -> bool {
+/// The bytes that the packed buffers of a batch declare to be; nothing where it does not fit its body.
+fn unpacked(batch: &RecordBatch<'_>, body: &[u8], most: i64) -> Option<i64> {
     let is_packed = batch.compression().is_some();
     let is_lz4 = batch.compression().is_some_and(|compression| compression.codec() == CompressionType::LZ4_FRAME);
     let mut unpacked: i64 = 0;
@@ -80,7 +80,7 @@ fn fits(batch: &RecordBatch<'_>, body: &[u8], most: i64) -> bool {
         .into_iter()
         .flatten()
         .all(|node| (0..=most).contains(&node.length()) && (0..=node.length()).contains(&node.null_count()));
-    buffers && nodes && (0..=most).contains(&batch.length())
+    (buffers && nodes && (0..=most).contains(&batch.length())).then_some(unpacked)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod docs;
 pub mod explain;
 pub mod flight;
 pub mod gateway;
+pub mod hex;
 pub mod http;
 pub mod layers;
 pub mod offered;

@@ -107,20 +107,27 @@ impl Workers {
         }
     }
 
+    /// A piece of work on the lane of a user, which is taken for as long as it goes on, also where nobody waits for it any more.
+    fn task<T: Send + 'static>(
+        &self,
+        principal: &Principal,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<AbortOnDropHandle<T>> {
+        let stay = self.0.stay(principal)?;
+        let threads = stay.threads.clone();
+        Ok(AbortOnDropHandle::new(threads.spawn(async move {
+            let _stay = stay;
+            work.await
+        })))
+    }
+
     /// Does a piece of work for a user on them. Dropping the future ends the work at its next pause.
     pub async fn run<T: Send + 'static>(
         &self,
         principal: &Principal,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let stay = self.0.stay(principal)?;
-        let threads = stay.threads.clone();
-        // The lane is taken for as long as the work goes on, also where nobody waits for it any more.
-        let task = AbortOnDropHandle::new(threads.spawn(async move {
-            let _stay = stay;
-            work.await
-        }));
-        task.await.unwrap_or_else(|error| Err(ended_early(Some(error))))
+        self.task(principal, work)?.await.unwrap_or_else(|error| Err(ended_early(Some(error))))
     }
 
     /// An answer for a user, made on them and only a few batches ahead of the reader. Dropping it, or the future, ends the work at its
@@ -130,13 +137,10 @@ impl Workers {
         principal: &Principal,
         work: impl Future<Output = Result<Answer>> + Send + 'static,
     ) -> Result<Answer> {
-        let stay = self.0.stay(principal)?;
-        let threads = stay.threads.clone();
         let (tell, told) = oneshot::channel();
         let (sender, receiver) = mpsc::channel(AHEAD);
         // One task from the statement to its last batch: each change of threads costs more than planning a small statement.
-        let task = AbortOnDropHandle::new(threads.spawn(async move {
-            let _stay = stay;
+        let task = self.task(principal, async move {
             let Answer { schema, mut batches, cache } = match work.await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -154,7 +158,7 @@ impl Workers {
                     }
                 }
             }
-        }));
+        })?;
         let Ok(head) = told.await else {
             return Err(ended_early(task.await.err()));
         };

@@ -7,6 +7,7 @@ use ring::digest::{Context, SHA256};
 use ring::hmac;
 
 use crate::config::TicketKey;
+use crate::hex::{hex, unhex};
 
 /// What stands between a record and its hash, which is the last of its line.
 const MARK: &str = ",\"chain\":\"";
@@ -78,7 +79,9 @@ impl Link {
 
     /// A link that is known from elsewhere.
     pub(super) fn known(index: u64, hash: &str) -> Option<Self> {
-        Some(Self { index, hash: unhex(hash)?, is_record: true })
+        let link = Self { index, hash: unhex(hash)?, is_record: true };
+        // Only as it is written: of two texts for one hash, one would be a change that nobody sees.
+        (link.hex() == hash).then_some(link)
     }
 
     /// The index of the next record.
@@ -87,7 +90,7 @@ impl Link {
     }
 
     pub(super) fn hex(&self) -> String {
-        self.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.hash)
     }
 
     /// What a whole line says of itself.
@@ -122,16 +125,4 @@ impl Link {
 /// The bytes of a line after its record.
 fn tail() -> usize {
     MARK.len() + 2 * HASH + "\"}\n".len()
-}
-
-fn unhex(text: &str) -> Option<[u8; HASH]> {
-    let mut hash = [0; HASH];
-    // Only as it is written: of two texts for one hash, one would be a change that nobody sees.
-    if text.len() != 2 * HASH || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return None;
-    }
-    for (byte, at) in hash.iter_mut().zip((0..text.len()).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(hash)
 }

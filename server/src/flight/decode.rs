@@ -40,10 +40,7 @@ pub struct Sent {
 pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Sent> {
     let mut dictionaries = Dictionaries::default();
     let messages = stream::iter([Ok(first)]).chain(unless_silent(rest)).map_err(broken).try_filter_map(move |message| {
-        let is_held = check(&message).and_then(|()| {
-            let fits = message.data_header.is_empty() || dictionaries.fit(&message.data_header, &message.data_body, MOST);
-            fits.then_some(()).ok_or_else(|| too_much("the dictionaries of the rows are larger than 64 MiB together"))
-        });
+        let is_held = check(&message, &mut dictionaries);
         // The first one may hold a command and nothing else.
         future::ready(is_held.map(|()| (!message.data_header.is_empty()).then_some(message)))
     });
@@ -138,10 +135,14 @@ fn unreadable(why: &str) -> Error {
     Error::invalid(format!("the rows that were sent cannot be read: {why}"))
 }
 
-/// Holds what a message declares against the bytes that came with it.
-fn check(message: &FlightData) -> Result<()> {
-    let is_sound = message.data_header.is_empty() || ipc::is_sound(&message.data_header, &message.data_body, MOST);
-    is_sound.then_some(()).ok_or_else(|| unreadable("they are not sound"))
+/// Holds what a message declares against the bytes that came with it, and its dictionary against all before it.
+fn check(message: &FlightData, dictionaries: &mut Dictionaries) -> Result<()> {
+    if message.data_header.is_empty() {
+        return Ok(());
+    }
+    let sound = ipc::sound(&message.data_header, &message.data_body, MOST).ok_or_else(|| unreadable("they are not sound"))?;
+    let fits = dictionaries.fit(&sound, MOST);
+    fits.then_some(()).ok_or_else(|| too_much("the dictionaries of the rows are larger than 64 MiB together"))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ struct Issuer {
 }
 
 /// Tells a key, of an issuer for an audience, from others.
-pub type Mark = [u8; 32];
+pub type Mark = Seen;
 
 #[derive(Debug, Default)]
 struct Keys {
@@ -97,7 +97,7 @@ impl Jwt {
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        let (claim, realm) = (config.user.clone(), marked(&[config.issuer.as_bytes(), config.audience.as_bytes()]));
+        let (claim, realm) = (config.user.clone(), reload::seen(&[config.issuer.as_bytes(), config.audience.as_bytes()]));
         match config.keys()? {
             KeysOf::File(file) => {
                 let path = base.join(file);
@@ -145,7 +145,7 @@ impl Jwt {
     }
 
     fn mark(&self, key: &Key) -> Mark {
-        marked(&[&self.realm, &key.mark])
+        reload::seen(&[&self.realm, &key.mark])
     }
 
     /// Whose a token is, until when it holds, in seconds since 1970, and by which key. Errors: `Unauthenticated`, with what is wrong.
@@ -296,7 +296,7 @@ fn of_jwk(jwk: &Jwk) -> Option<Key> {
         None => all.to_vec(),
         Some(only) => all.iter().copied().filter(|algorithm| named(*algorithm) == Some(*only)).collect(),
     };
-    let (key, mark) = (DecodingKey::from_jwk(jwk).ok()?, marked(&[&serde_json::to_vec(&jwk.algorithm).ok()?]));
+    let (key, mark) = (DecodingKey::from_jwk(jwk).ok()?, reload::seen(&[&serde_json::to_vec(&jwk.algorithm).ok()?]));
     (!algorithms.is_empty()).then(|| Key { id: jwk.common.key_id.clone(), mark, algorithms, key })
 }
 
@@ -324,11 +324,7 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<Key>> {
         Error::invalid("the key of the issuer of tokens is neither a JWK set nor a public key in PEM")
             .with_hint("it takes one of RSA with 2048 bits or more, P-256, P-384 or Ed25519")
     })?;
-    Ok(vec![Key { id: None, mark: marked(&[bytes]), algorithms, key }])
-}
-
-fn marked(parts: &[&[u8]]) -> Mark {
-    reload::seen(parts)
+    Ok(vec![Key { id: None, mark: reload::seen(&[bytes]), algorithms, key }])
 }
 
 /// What is wrong with a token, after "the token".

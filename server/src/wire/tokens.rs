@@ -13,6 +13,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::{TokenText, Tokens};
+use crate::hex::{hex, unhex};
 use crate::reload::{self, Seen};
 use crate::workers::Workers;
 
@@ -79,21 +80,6 @@ pub fn new(user: &str) -> Result<(String, String)> {
     let entry = Tokens { tokens: vec![TokenText { user: user.to_owned(), sha256: hex(&hash(&token)), expires: None }] };
     let lines = toml::to_string(&entry).map_err(|error| Error::internal("a token could not be written").caused_by(error))?;
     Ok((token, lines))
-}
-
-fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Hash> {
-    let mut hash = [0; 32];
-    if text.len() != 2 * hash.len() || !text.is_ascii() {
-        return None;
-    }
-    for (byte, at) in hash.iter_mut().zip((0..text.len()).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// A moment as RFC 3339 writes it.

@@ -161,7 +161,7 @@ impl Messages {
         }
         let message = self.held.split_to(whole).freeze();
         let (header, body) = message.get(before..).and_then(|rest| rest.split_at_checked(length)).unwrap_or_default();
-        if !ipc::is_sound(header, body, LONGEST_BODY as i64) {
+        if ipc::sound(header, body, LONGEST_BODY as i64).is_none() {
             return Err(damaged("a message is not sound"));
         }
         // The decoder gets the length without the mark before it, in both forms. After a message without a body it would wait for
