@@ -1,10 +1,12 @@
 """Turns: many clients on few slots, and one that asks for little beside one that asks for much."""
 
 import asyncio
+import os
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import grpc
@@ -15,6 +17,7 @@ from gateway import Gateway, configured, eventually, users
 from wire import Client, field, parse, statement
 
 HEAVY = "select count(*) from generate_series(1, {}) a, generate_series(1, 20000) b where a.value * b.value % 7 = 3"
+LONG = "generate_series(1, 1000000) a, generate_series(1, 1000000) b where a.value * b.value % 7 = 3"
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 
 
@@ -34,24 +37,28 @@ def token(gateway: Gateway, user: str) -> str:
         return client.handshake()
 
 
-async def post(address: str, authorization: str, sql: str, ready: asyncio.Barrier) -> tuple[int, float, bytes]:
-    """One statement over a connection of its own, sent when all are ready: its code, its seconds, and its head."""
+async def post(address: str, authorization: str, sql: str, ready: Callable[[], Awaitable]) -> tuple[int, float, bytes]:
+    """One statement over a connection of its own, sent when it is time to: its code, its seconds, and its head."""
     host, port = address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST /v1/sql HTTP/1.1\r\nhost: {address}\r\nauthorization: {authorization}\r\ncontent-length: {len(sql)}\r\n\r\n"
-    await ready.wait()
-    began = time.perf_counter()
-    writer.write((head + sql).encode())
-    answer = await reader.readuntil(b"\r\n\r\n")
-    took = time.perf_counter() - began
-    writer.close()
+    try:
+        await ready()
+        began = time.perf_counter()
+        writer.write((head + sql).encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        took = time.perf_counter() - began
+    finally:
+        writer.close()
     return int(answer.split()[1]), took, answer
 
 
 def test_five_hundred_clients_on_eight_slots(crowded: Gateway) -> None:
     async def all_at_once() -> list[tuple[int, float, bytes]]:
         ready, given = asyncio.Barrier(500), token(crowded, "heavy")
-        return await asyncio.gather(*(post(crowded.http, given, HEAVY.format(2000 + number), ready) for number in range(500)))
+        return await asyncio.gather(
+            *(post(crowded.http, given, HEAVY.format(2000 + number), ready.wait) for number in range(500))
+        )
 
     answers = asyncio.run(all_at_once())
     refused = [(took, head) for code, took, head in answers if code == 429]
@@ -61,8 +68,38 @@ def test_five_hundred_clients_on_eight_slots(crowded: Gateway) -> None:
     assert all(b"retry-after: " in head for _, head in refused)
     times = sorted(took for took, _ in refused)
     print(f"\n{len(refused)} refusals: median {statistics.median(times) * 1000:.0f} ms, last {times[-1] * 1000:.0f} ms")
-    # All of them come at once to two processors, which their clients need too; how long one by itself takes is held below.
+    # All of them come at once to two processors, which their clients need too; how long each takes by itself is held below.
     assert times[-1] < 2
+
+
+def test_five_hundred_clients_that_do_not_come_at_once(crowded: Gateway) -> None:
+    """Some hold the slots and the queue; each of the others asks in its turn, a few at a time."""
+    here = "select count(*) as c from system.queries where principal = 'heavy' and state = 'running'"
+
+    async def crowd() -> list[float]:
+        given, turns, times = token(crowded, "heavy"), asyncio.Semaphore(4), []
+
+        async def at_once() -> None:
+            pass
+
+        async def asks(number: int) -> None:
+            async with turns:
+                code, took, _ = await post(crowded.http, given, f"select {number} as a from {LONG}", at_once)
+                assert code == 429
+                times.append(took)
+
+        holding = [asyncio.create_task(post(crowded.http, given, f"select count(*) from {LONG}", at_once)) for _ in range(6 + 64)]
+        with Client(crowded.flight, authorization=token(crowded, "light")) as light:
+            assert await asyncio.to_thread(eventually, lambda: light.rows(here) == [{"c": len(holding)}], 30)
+            await asyncio.gather(*(asks(number) for number in range(430)))
+            for task in holding:
+                task.cancel()
+            assert await asyncio.to_thread(eventually, lambda: light.rows(here) == [{"c": 0}], 30)
+        return sorted(times)
+
+    times = asyncio.run(crowd())
+    print(f"\n{len(times)} refusals: median {statistics.median(times) * 1000:.1f} ms, last {times[-1] * 1000:.1f} ms")
+    assert times[len(times) * 99 // 100] < 0.1
 
 
 def test_a_refusal_comes_at_once_and_says_when_to_come_back(crowded: Gateway) -> None:
@@ -150,3 +187,35 @@ def test_a_timeout_of_the_client_is_kept(crowded: Gateway) -> None:
         took = time.monotonic() - began
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert took < 0.9, took
+
+
+def test_calls_that_do_not_pause_keep_nobody_waiting(tmp_path: Path) -> None:
+    """A search that takes hours: each match begins one letter on, and reads to the end first."""
+    hours = "select regexp_count(repeat('A', 3000000), '.*[^A-Z]|[A-Z]', 1)"
+    threads = os.cpu_count() or 1
+    text = users("heavy", "light") + f"\n[limits]\nconcurrency = {4 * threads}\nqueue_wait = '1s'\n"
+    with configured(tmp_path, text, replicas=1) as gateway:
+        given = token(gateway, "heavy")
+
+        def stuck() -> None:
+            with Client(gateway.flight, authorization=given) as client:
+                ticket = client.info(statement(hours)).tickets[0]
+                with pytest.raises(grpc.RpcError) as error:
+                    list(client.get(ticket, timeout=0.5))
+                assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+        for _ in range(threads):
+            stuck()
+        with Client(gateway.flight, authorization=given) as heavy, Client(gateway.flight, "light", "light") as light:
+            # All threads that the user has are taken; there are others soon.
+            assert heavy.rows("select 1 as a") == [{"a": 1}]
+            assert light.rows("select 2 as a") == [{"a": 2}]
+            replaced = [line for line in requests.get(f"{gateway.url}/metrics").text.splitlines() if "lanes_replaced" in line]
+            assert "nexus_lanes_replaced 1" in replaced
+            # What goes on has its slots still: the others of the user are soon all there are.
+            for _ in range(2 * threads):
+                stuck()
+            with pytest.raises(grpc.RpcError) as error:
+                heavy.rows("select 3 as a")
+            assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert light.rows("select 4 as a") == [{"a": 4}]

@@ -102,13 +102,20 @@ def test_a_path_and_an_exchange_are_not_offered(client: flight.FlightClient) -> 
     schema = pa.schema([("a", pa.int64())])
     with pytest.raises(NotImplementedError, match="this is a Flight SQL endpoint"):
         client.get_flight_info(path)
+
     # The refusal may meet the client as soon as it opens the stream, or when it reads or closes it.
-    with pytest.raises(NotImplementedError, match="this is a Flight SQL endpoint"):
+    def put() -> None:
         writer, _ = client.do_put(path, schema)
         writer.close()
-    with pytest.raises(NotImplementedError, match="DoExchange is not offered"):
+
+    def exchange() -> None:
         _, reader = client.do_exchange(path)
         reader.read_chunk()
+
+    with pytest.raises(NotImplementedError, match="this is a Flight SQL endpoint"):
+        put()
+    with pytest.raises(NotImplementedError, match="DoExchange is not offered"):
+        exchange()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ use nexus_server::traces::Exporter;
 use nexus_server::wire::tls::Tls;
 use nexus_server::workers::{self, Workers};
 use nexus_server::{audit, demo, shell, tpch};
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::Metadata;
@@ -141,12 +140,9 @@ fn main() -> ExitCode {
 /// Sets of threads: one for the protocols, the others for the statements.
 fn start(command: Command) -> Result<ExitCode> {
     let protocols = workers::threads("nexus-protocol")?;
-    let statements = (0..workers::LANES).map(|_| workers::threads("nexus-statement")).collect::<Result<Vec<_>>>()?;
-    let workers = Workers::new(statements.iter().map(|lane| lane.handle().clone()).collect());
-    let result = protocols.block_on(async { tokio::spawn(run(command, workers)).await });
+    let result = protocols.block_on(async { tokio::spawn(async { run(command, Workers::new()?).await }).await });
     // A thread that still works on something nobody waits for must not hold the end up.
     protocols.shutdown_background();
-    statements.into_iter().for_each(Runtime::shutdown_background);
     result.unwrap_or_else(|error| Err(Error::internal("the main task ended early").caused_by(error)))
 }
 

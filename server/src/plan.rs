@@ -21,6 +21,7 @@ use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
@@ -85,6 +86,8 @@ struct Unbound {
     explain: Option<Explain>,
     /// Whether it makes a temporary table.
     is_temporary: bool,
+    /// The turn to plan, for the analysis that is still to be done.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Planner {
@@ -126,7 +129,7 @@ impl Planner {
 
     /// The shape of the answer and of the parameters. Nothing runs.
     pub async fn describe(&self, query: &Query) -> Result<Description> {
-        let Unbound { plan, parameters, is_analysed, state, explain, .. } = self.plan_unbound(query).await?;
+        let Unbound { plan, parameters, is_analysed, state, explain, turn: _turn, .. } = self.plan_unbound(query).await?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values)?,
             None => bind_nulls(plan, &parameters)?,
@@ -150,7 +153,7 @@ impl Planner {
             return self.plan_ingest(query, &ingest).await.map(Some);
         }
         let unbound = self.plan_unbound(&query).await?;
-        let Unbound { plan, parameters, is_analysed, tables, state, catalogs, mut explain, is_temporary } = unbound;
+        let Unbound { plan, parameters, is_analysed, tables, state, catalogs, mut explain, is_temporary, turn } = unbound;
         let bound = match &query.parameters {
             Some(values) if values.num_rows() > 1 => match spread(&plan, &parameters, values)? {
                 Some(plan) => plan,
@@ -167,6 +170,7 @@ impl Planner {
             }
         };
         let plan = if is_analysed { bound } else { analyse(bound, &state.session)? };
+        drop(turn);
         if !is_write(&plan) {
             if let Some(explain) = &mut explain {
                 explain.clock.end("analysis");
@@ -226,6 +230,11 @@ impl Planner {
         self.plans.key(query).filter(|_| matches!(self.temporaries.of(&query.session), Ok(None)))
     }
 
+    /// Whether the plan of a statement is kept since it came before.
+    pub fn has_planned(&self, query: &Query) -> bool {
+        self.key(query).is_some_and(|key| self.plans.has(&key))
+    }
+
     /// The plan of the statement as it was made when it came before, over its tables as they are now.
     async fn planned_before(&self, query: &Query, key: Option<&Key>) -> Result<Option<Unbound>> {
         let Some(key) = key else { return Ok(None) };
@@ -236,7 +245,8 @@ impl Planner {
         let mut state = self.states.take(query);
         state.share_out(query.part.map(|part| part.wanted));
         let (parameters, is_analysed, explain, is_temporary) = (kept.parameters.clone(), kept.is_analysed, None, false);
-        Ok(Some(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary }))
+        let turn = if is_analysed { None } else { state.turn().await };
+        Ok(Some(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn }))
     }
 
     async fn plan_substrait(&self, query: &Query, plan: &[u8]) -> Result<Unbound> {
@@ -252,11 +262,12 @@ impl Planner {
         let wanted: BTreeMap<_, _> = wanted.collect::<Result<_>>()?;
         let (catalogs, tables) = self.resolve(query, wanted.into_values().collect()).await?;
         state.show(&tables);
+        let turn = state.turn().await;
         let plan = parsed.into_logical(&state.session).await?;
         refuse_writes(&plan)?;
         refuse_sizes(&plan)?;
         let (parameters, is_analysed, explain, is_temporary) = (parameters(&plan)?, false, None, false);
-        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary })
+        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn })
     }
 
     /// The tables themselves, and the catalogs that they are of.
@@ -288,6 +299,7 @@ impl Planner {
         let (catalogs, tables) = self.resolve(query, wanted.clone()).await?;
         clock.end("tables");
         state.show(&tables);
+        let turn = state.turn().await;
         let plan = state.session.statement_to_plan(statement).await?;
         match is_write(&plan) && explain.is_none() {
             true => plan.inputs().into_iter().try_for_each(refuse_writes)?,
@@ -311,7 +323,7 @@ impl Planner {
         {
             self.plans.keep(key, kept).await;
         }
-        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary })
+        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn })
     }
 
     /// The tables that a statement names.

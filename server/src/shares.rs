@@ -1,6 +1,7 @@
 //! Memory by user: all statements take from one pool, and those of one user no more than a share of it. Those operators that can put rows
 //! on disk leave a part of it to the others, which cannot, and large wants leave a little to small ones: a merge of what is on disk takes
-//! whatever there is to read ahead, and cannot go on without some more for what it makes.
+//! whatever there is to read ahead, and cannot go on without some more for what it makes. Turns to plan by user too: planning takes no
+//! slot, and pauses nowhere.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size};
 use nexus_flight_catalog::Principal;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Of a share, what those take at most that can put rows on disk, what large wants leave, and from where on a want is large.
 const SPILLABLE: (usize, usize) = (3, 4);
 const LEFT: usize = 16;
 const LARGE: usize = 64;
+
+/// How many statements of one user are planned at once.
+const PLANNED: usize = 4;
 
 /// Gives each user a share of a pool.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct Share {
     used: AtomicUsize,
     /// As much of it as can be put on disk.
     spillable: AtomicUsize,
+    planning: Arc<Semaphore>,
 }
 
 impl Shares {
@@ -59,6 +65,7 @@ impl Shares {
             most: self.most,
             used: AtomicUsize::default(),
             spillable: AtomicUsize::default(),
+            planning: Arc::new(Semaphore::new(PLANNED)),
         });
         given.insert(principal.clone(), Arc::downgrade(&share));
         share
@@ -66,6 +73,11 @@ impl Shares {
 }
 
 impl Share {
+    /// The user's turn to plan a statement, until it is dropped; none where nobody waits for it any more.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.planning).acquire_owned().await.ok()
+    }
+
     /// Where what a reservation takes is counted.
     fn count(&self, reservation: &MemoryReservation) -> impl Iterator<Item = &AtomicUsize> {
         let spillable = reservation.consumer().can_spill().then_some(&self.spillable);

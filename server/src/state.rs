@@ -13,6 +13,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::object_store::ObjectStore;
 use nexus_flight_catalog::{Error, Tables};
+use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
 use crate::query::Query;
@@ -108,6 +109,12 @@ impl State {
     /// Lets planning see the tables of the statement, and no others.
     pub fn show(&mut self, tables: &Tables) {
         self.session.register_catalog_list(tables.catalog_list());
+    }
+
+    /// The turn of its user to plan, until it is dropped.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let share = self.share.clone()?;
+        share.turn().await
     }
 
     /// Has files shared out in so many groups, and their rows stay in them; else as the machine has processors.

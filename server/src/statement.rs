@@ -16,7 +16,7 @@ mod precedence;
 mod repairs;
 mod walk;
 
-pub use doubling::TABLES;
+pub use doubling::{LEVELS, TABLES, is_another_name, too_deep};
 
 /// How large a statement may be.
 #[derive(Debug, Clone, Copy)]

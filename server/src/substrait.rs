@@ -1,12 +1,13 @@
 //! Substrait plans → logical plans, as an alternative to text: <https://substrait.io/serialization/binary_serialization/>.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 
 use datafusion::common::TableReference;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
+use datafusion_substrait::substrait::proto::extensions::simple_extension_declaration::MappingType;
 use datafusion_substrait::substrait::proto::{Plan, Version};
 use datafusion_substrait::substrait::version;
 use futures::FutureExt;
@@ -14,7 +15,7 @@ use nexus_flight_catalog::{Error, Result};
 use prost::Message;
 use serde_json::Value;
 
-use crate::statement::Caps;
+use crate::statement::{Caps, LEVELS, is_another_name, too_deep};
 
 /// The release of Substrait whose messages are read. What others say in the same messages is read as well.
 pub fn version() -> String {
@@ -30,7 +31,7 @@ pub struct Parsed {
     pub tables: BTreeSet<TableReference>,
 }
 
-/// Reads a serialised `substrait.Plan`. Errors: `Exhausted` over a cap, `Invalid` for bytes that are no such message, or one
+/// Reads a serialised `substrait.Plan`. Errors: `Exhausted` over a cap or where it nests too deep for planning, `Invalid` for bytes that are no such message, or one
 /// that nests more than a hundred messages.
 pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Parsed> {
     if bytes.len() > caps.bytes {
@@ -50,6 +51,7 @@ pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Parsed> {
     let message = serde_json::to_value(&plan).map_err(|error| no_plan(error.to_string()))?;
     let mut tables = BTreeSet::new();
     named(&message, &mut tables);
+    Levels::of(&plan).check(&message)?;
     Ok(Parsed { plan, tables })
 }
 
@@ -79,6 +81,53 @@ fn named(message: &Value, tables: &mut BTreeSet<TableReference>) {
     }
 }
 
+/// How deep a walk through a message is in what doubles the work of planning with each level: the same as in text, where it says why.
+struct Levels {
+    /// The functions that are called by another than their own names, by their anchors.
+    aliases: BTreeSet<u64>,
+    within: BTreeMap<&'static str, usize>,
+}
+
+impl Levels {
+    fn of(plan: &Plan) -> Self {
+        let functions = plan.extensions.iter().filter_map(|extension| match &extension.mapping_type {
+            Some(MappingType::ExtensionFunction(function)) => Some(function),
+            _ => None,
+        });
+        // A name may be followed by the types that it takes.
+        let own = |name: &str| name.split(':').next().unwrap_or_default().to_lowercase();
+        let aliases = functions.filter(|function| is_another_name(&own(&function.name)));
+        Self { aliases: aliases.map(|function| u64::from(function.function_anchor)).collect(), within: BTreeMap::new() }
+    }
+
+    fn check(&mut self, message: &Value) -> Result<()> {
+        match message {
+            Value::Object(fields) => fields.iter().try_for_each(|(name, value)| self.field(name, value)),
+            Value::Array(values) => values.iter().try_for_each(|value| self.check(value)),
+            _ => Ok(()),
+        }
+    }
+
+    fn field(&mut self, name: &str, value: &Value) -> Result<()> {
+        // A reference to the function with the anchor 0 is left out.
+        let function = || value.get("functionReference").and_then(Value::as_u64).unwrap_or_default();
+        let what = match name {
+            "ifThen" | "switchExpression" => "choices",
+            "subquery" => "sub-queries in expressions",
+            "scalarFunction" if self.aliases.contains(&function()) => "calls of functions by another than their own names",
+            _ => return self.check(value),
+        };
+        let depth = self.within.entry(what).or_default();
+        *depth += 1;
+        if *depth > LEVELS {
+            return Err(too_deep(what).with_hint("compute the innermost in a relation of its own"));
+        }
+        self.check(value)?;
+        self.within.entry(what).and_modify(|depth| *depth -= 1);
+        Ok(())
+    }
+}
+
 /// The same reading of the parts of a name as the consumer's.
 fn reference(names: &[Value]) -> Option<TableReference> {
     let mut names = names.iter().filter_map(Value::as_str);
@@ -104,9 +153,11 @@ impl Parsed {
 
 #[cfg(test)]
 mod tests {
+    use datafusion_substrait::substrait::proto::expression::if_then::IfClause;
+    use datafusion_substrait::substrait::proto::expression::{IfThen, RexType};
     use datafusion_substrait::substrait::proto::read_rel::{NamedTable, ReadType};
     use datafusion_substrait::substrait::proto::rel::RelType;
-    use datafusion_substrait::substrait::proto::{CrossRel, FilterRel, PlanRel, ReadRel, Rel, plan_rel};
+    use datafusion_substrait::substrait::proto::{CrossRel, Expression, FilterRel, PlanRel, ReadRel, Rel, plan_rel};
 
     use super::*;
 
@@ -132,6 +183,23 @@ mod tests {
         let (left, right) = (Some(Box::new(table(&["a"]))), Some(Box::new(table(&["c", "S", "t"]))));
         let plan = bytes(rel(RelType::Cross(Box::new(CrossRel { left, right, ..CrossRel::default() }))));
         assert_eq!(title(&plan, &CAPS), "SUBSTRAIT PLAN OF a, c.\"S\".t");
+    }
+
+    #[test]
+    fn choices_within_choices_are_counted() {
+        let nested = |levels: usize| {
+            let mut choice = Expression::default();
+            for _ in 0..levels {
+                let then = IfClause { r#if: None, then: Some(choice) };
+                let within = IfThen { ifs: vec![then.clone(), then], r#else: None };
+                choice = Expression { rex_type: Some(RexType::IfThen(Box::new(within))) };
+            }
+            let filter =
+                FilterRel { input: Some(Box::new(table(&["t"]))), condition: Some(Box::new(choice)), ..FilterRel::default() };
+            parse(&bytes(rel(RelType::Filter(Box::new(filter)))), &CAPS)
+        };
+        nested(10).unwrap();
+        insta::assert_snapshot!(nested(11).unwrap_err(), @"the statement nests more than 10 choices; compute the innermost in a relation of its own");
     }
 
     #[test]

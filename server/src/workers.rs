@@ -1,21 +1,26 @@
 //! The threads on which statements are planned and run: apart from those of the protocols, so that a busy statement never
 //! keeps a client, a health check or a Ctrl-C waiting; and in several lanes, so that one of a busy user does not keep those of others
 //! waiting. On the threads of one lane a statement goes on when another one pauses, and it pauses often between its beginning and its
-//! end; between lanes the system shares the processors out, and interrupts.
+//! end; between lanes the system shares the processors out, and interrupts. A lane whose threads are all in calls that do not pause
+//! is replaced by another one for what comes after.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use arrow::array::RecordBatch;
-use futures::{StreamExt, stream};
+use datafusion::common::runtime::set_join_set_tracer;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use nexus_flight_catalog::{Error, Principal, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::lanes::Lanes;
 use crate::query::{Answer, Batches};
+use crate::running::{Running, Tasks};
 
 /// Batches on their way between the threads: one to send while the next one is made.
 const AHEAD: usize = 2;
@@ -31,94 +36,43 @@ pub fn threads(name: &str) -> Result<Runtime> {
 }
 
 /// How many lanes there are.
-pub const LANES: usize = 4;
+const LANES: usize = 4;
 
 /// The threads that statements run on.
 #[derive(Debug, Clone)]
-pub struct Workers(Arc<Lanes>);
-
-#[derive(Debug)]
-struct Lanes {
-    threads: Vec<Handle>,
-    taken: Mutex<HashMap<Principal, Taken>>,
-}
-
-/// The lane of a user who has statements that run.
-#[derive(Debug)]
-struct Taken {
-    lane: usize,
-    statements: usize,
-}
-
-/// A statement on a lane, which is its user's for that long.
-struct Stay {
+pub struct Workers {
     lanes: Arc<Lanes>,
-    principal: Principal,
-    threads: Handle,
-}
-
-impl Lanes {
-    fn stay(self: &Arc<Self>, principal: &Principal) -> Result<Stay> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = match taken.get_mut(principal) {
-            Some(own) => {
-                own.statements += 1;
-                own.lane
-            }
-            None => {
-                let users = |lane: &usize| taken.values().filter(|other| other.lane == *lane).count();
-                let lane = (0..self.threads.len()).min_by_key(users).unwrap_or_default();
-                taken.insert(principal.clone(), Taken { lane, statements: 1 });
-                lane
-            }
-        };
-        let threads = self.threads.get(lane).cloned().ok_or_else(|| Error::internal("there are no threads"))?;
-        Ok(Stay { lanes: Arc::clone(self), principal: principal.clone(), threads })
-    }
-}
-
-impl Drop for Stay {
-    fn drop(&mut self) {
-        let mut taken = self.lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.principal) {
-            own.statements -= 1;
-            if own.statements == 0 {
-                taken.remove(&self.principal);
-            }
-        }
-    }
+    /// Those of the protocols.
+    beside: Handle,
 }
 
 impl Workers {
-    /// Lanes of threads, one at least.
-    pub fn new(threads: Vec<Handle>) -> Self {
-        Self(Arc::new(Lanes { threads, taken: Mutex::default() }))
+    /// Lanes of threads, apart from those that this is called on.
+    pub fn new() -> Result<Self> {
+        Ok(Self::over(Lanes::of(LANES, || threads("nexus-statement"))?))
     }
 
-    /// Those of the runtime that this is called on, for all.
+    /// The threads that this is called on.
     pub fn here() -> Self {
-        Self::new(vec![Handle::current()])
+        Self::over(Lanes::here())
+    }
+
+    fn over(lanes: Arc<Lanes>) -> Self {
+        // The one of the process stays.
+        let _ = set_join_set_tracer(&Tasks);
+        Self { lanes, beside: Handle::current() }
     }
 
     /// Has a task run beside the statements for as long as it takes.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(threads) = self.0.threads.first() {
-            threads.spawn(task);
-        }
+        self.beside.spawn(task);
     }
 
-    /// A piece of work on the lane of a user, which is taken for as long as it goes on, also where nobody waits for it any more.
-    fn task<T: Send + 'static>(
-        &self,
-        principal: &Principal,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<AbortOnDropHandle<T>> {
-        let stay = self.0.stay(principal)?;
-        let threads = stay.threads.clone();
-        Ok(AbortOnDropHandle::new(threads.spawn(async move {
-            let _stay = stay;
-            work.await
-        })))
+    /// Begins a piece of work on the lane of a user, which is taken for as long as it goes on, also where nobody waits for it any more.
+    fn task(&self, principal: &Principal, work: impl Future<Output = ()> + Send + 'static) -> Result<Task> {
+        let waiting: Waiting = Arc::new(Mutex::new(Some(work.boxed())));
+        let (handle, replaced) = begin(&self.lanes, principal, &waiting)?;
+        Ok(Task { lanes: Arc::clone(&self.lanes), principal: principal.clone(), waiting, handle, replaced })
     }
 
     /// Does a piece of work for a user on them. Dropping the future ends the work at its next pause.
@@ -127,7 +81,15 @@ impl Workers {
         principal: &Principal,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.task(principal, work)?.await.unwrap_or_else(|error| Err(ended_early(Some(error))))
+        let (tell, told) = oneshot::channel();
+        let mut task = self.task(principal, async move {
+            // Nobody may want to know any more.
+            let _ = tell.send(work.await);
+        })?;
+        match task.tells(told).await? {
+            Ok(result) => result,
+            Err(_) => Err(ended_early(task.handle.await.err())),
+        }
     }
 
     /// An answer for a user, made on them and only a few batches ahead of the reader. Dropping it, or the future, ends the work at its
@@ -140,11 +102,10 @@ impl Workers {
         let (tell, told) = oneshot::channel();
         let (sender, receiver) = mpsc::channel(AHEAD);
         // One task from the statement to its last batch: each change of threads costs more than planning a small statement.
-        let task = self.task(principal, async move {
+        let mut task = self.task(principal, async move {
             let Answer { schema, mut batches, cache } = match work.await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    // Nobody may want to know any more.
                     let _ = tell.send(Err(error));
                     return;
                 }
@@ -159,11 +120,11 @@ impl Workers {
                 }
             }
         })?;
-        let Ok(head) = told.await else {
-            return Err(ended_early(task.await.err()));
+        let Ok(head) = task.tells(told).await? else {
+            return Err(ended_early(task.handle.await.err()));
         };
         let (schema, cache) = head?;
-        let state = (receiver, Some(task));
+        let state = (receiver, Some(task.handle));
         let batches = stream::unfold(state, |(mut receiver, mut task)| async move {
             if let Some(batch) = receiver.recv().await {
                 return Some((batch, (receiver, task)));
@@ -175,6 +136,48 @@ impl Workers {
             }
         });
         Ok(Answer { schema, batches: batches.boxed(), cache })
+    }
+}
+
+/// Work that a task takes when it begins.
+type Waiting = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
+
+/// A piece of work on a lane; dropping it ends the work at its next pause.
+struct Task {
+    lanes: Arc<Lanes>,
+    principal: Principal,
+    waiting: Waiting,
+    handle: AbortOnDropHandle<()>,
+    replaced: CancellationToken,
+}
+
+fn begin(lanes: &Arc<Lanes>, principal: &Principal, waiting: &Waiting) -> Result<(AbortOnDropHandle<()>, CancellationToken)> {
+    let stay = lanes.stay(principal).ok_or_else(|| Error::internal("there are no threads"))?;
+    let (threads, replaced, waiting) = (stay.threads(), stay.replaced(), Arc::clone(waiting));
+    let task = threads.spawn(async move {
+        let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            Running::with(stay, work).await;
+        }
+    });
+    Ok((AbortOnDropHandle::new(task), replaced))
+}
+
+impl Task {
+    /// Waits for what the work tells. Where its lane is replaced before it has begun, it begins on the next one.
+    async fn tells<T>(&mut self, told: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(told);
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut told => return Ok(told),
+                () = self.replaced.cancelled() => {}
+            }
+            if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                return Ok(told.await);
+            }
+            (self.handle, self.replaced) = begin(&self.lanes, &self.principal, &self.waiting)?;
+        }
     }
 }
 
@@ -200,19 +203,36 @@ fn ended_early(cause: Option<JoinError>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
+    use datafusion::common::runtime::SpawnedTask;
+
     use super::*;
+    use crate::running::hold;
 
     #[tokio::test]
-    async fn users_are_shared_out_over_the_lanes_and_stay_on_theirs() {
-        let workers = Workers::new(vec![Handle::current(), Handle::current()]);
-        let lane = |stay: &Stay| workers.0.taken.lock().unwrap().get(&stay.principal).unwrap().lane;
-        let stay = |name: &str| workers.0.stay(&Principal(name.into())).unwrap();
-        let (first, second, again) = (stay("ann"), stay("bob"), stay("ann"));
-        assert_ne!(lane(&first), lane(&second));
-        assert_eq!(lane(&first), lane(&again));
-        drop(first);
-        assert_eq!(lane(&again), lane(&stay("ann")));
-        drop((again, second));
-        assert!(workers.0.taken.lock().unwrap().is_empty());
+    async fn what_a_statement_holds_is_held_until_the_last_of_its_tasks_has_ended() {
+        let workers = Workers::new().unwrap();
+        let held = Arc::new(());
+        let (entered, is_in) = oneshot::channel();
+        let (release, released) = channel::<()>();
+        let statement = {
+            let held = Arc::clone(&held);
+            workers.task(&Principal("ann".into()), async move {
+                hold(held);
+                let call = SpawnedTask::spawn(async move {
+                    entered.send(()).unwrap();
+                    released.recv().unwrap();
+                });
+                call.join().await.unwrap();
+            })
+        };
+        is_in.await.unwrap();
+        drop(statement.unwrap());
+        assert_eq!(Arc::strong_count(&held), 2);
+        release.send(()).unwrap();
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 }

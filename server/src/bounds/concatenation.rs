@@ -13,10 +13,11 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Like, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature,
     Volatility,
 };
 
+use super::patterns;
 use crate::rewrite;
 
 const NAME: &str = "||";
@@ -68,14 +69,32 @@ impl ScalarUDFImpl for Concatenation {
 }
 
 /// The analysed plan with the bounded functions of a state: for every `||` of texts, with one call for a chain of them, since
-/// DataFusion takes the type of nested calls over and over; and for what it makes of syntax such as `[a, b]`.
+/// DataFusion takes the type of nested calls over and over; for what it makes of syntax such as `[a, b]`; and for what compares
+/// texts with patterns of rows.
 pub fn replaced(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
-    let joined = state.udf(NAME)?;
+    let (joined, like) = (state.udf(NAME)?, state.udf("regexp_like")?);
     let replaced = |expr: Expr, schema: &DFSchema| {
         expr.transform_down(|expr| match expr {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) if is_text(&left, &right, schema) => {
                 let call = ScalarFunction::new_udf(Arc::clone(&joined), operands(*left, *right));
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_text(&left, &right, schema) => {
+                let data_type = left.get_type(schema)?;
+                Ok(match patterns::call(&like, &left, op, &right, &data_type) {
+                    Some(call) => Transformed::yes(call),
+                    None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+                })
+            }
+            Expr::SimilarTo(Like { negated, expr, pattern, escape_char: None, case_insensitive: false })
+                if is_text(&expr, &pattern, schema) =>
+            {
+                let op = if negated { Operator::RegexNotMatch } else { Operator::RegexMatch };
+                let data_type = expr.get_type(schema)?;
+                Ok(match patterns::call(&like, &expr, op, &pattern, &data_type) {
+                    Some(call) => Transformed::yes(call),
+                    None => Transformed::no(Expr::SimilarTo(Like::new(negated, expr, pattern, None, false))),
+                })
             }
             Expr::ScalarFunction(call) => match state.scalar_functions().get(call.name()) {
                 Some(func) if !Arc::ptr_eq(func, &call.func) => {

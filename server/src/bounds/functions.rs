@@ -5,7 +5,7 @@ use std::any::Any;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType};
 use datafusion::common::config::ConfigOptions;
@@ -27,6 +27,8 @@ use nexus_flight_catalog::Error;
 use super::concatenation::Concatenation;
 use super::counted::{counted, left, made, refused};
 use super::measure::{Measured, bytes, runs};
+use super::patterns::{self, groups};
+use super::series::ending;
 use super::shown;
 
 /// How the size of an answer follows from the arguments.
@@ -36,6 +38,10 @@ enum Growth {
     Pad,
     Replace,
     RegexpReplace,
+    /// The groups of a match, each as long as the text.
+    RegexpGroups,
+    /// A number or a truth value about a text.
+    RegexpFound,
     Translate,
     Overlay,
     Encode,
@@ -51,12 +57,16 @@ enum Growth {
     ArrayReplace,
 }
 
-const FUNCTIONS: [(&str, Growth); 25] = [
+const FUNCTIONS: [(&str, Growth); 29] = [
     ("repeat", Growth::Repeat),
     ("lpad", Growth::Pad),
     ("rpad", Growth::Pad),
     ("replace", Growth::Replace),
     ("regexp_replace", Growth::RegexpReplace),
+    ("regexp_match", Growth::RegexpGroups),
+    ("regexp_like", Growth::RegexpFound),
+    ("regexp_count", Growth::RegexpFound),
+    ("regexp_instr", Growth::RegexpFound),
     ("translate", Growth::Translate),
     ("overlay", Growth::Overlay),
     ("encode", Growth::Encode),
@@ -91,10 +101,15 @@ pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
         state.register_udf(held(inner, growth))?;
     }
     state.register_udf(held(Arc::new(Concatenation::default()), Growth::Concat))?;
-    Ok(state)
+    Ok(ending(state))
 }
 
 impl Growth {
+    /// Whether the second argument is a regular expression.
+    fn has_pattern(self) -> bool {
+        matches!(self, Growth::RegexpReplace | Growth::RegexpGroups | Growth::RegexpFound)
+    }
+
     /// The most bytes that a row can become.
     fn row(self, columns: &[Measured], row: usize) -> i128 {
         let number = |column: usize| columns.get(column).map_or(0, |column| column.number(row));
@@ -113,6 +128,8 @@ impl Growth {
                 let groups = (number(2) / 2).saturating_mul(number(0));
                 number(0).saturating_add(matches.saturating_mul(number(2))).saturating_add(groups)
             }
+            Growth::RegexpGroups => number(0),
+            Growth::RegexpFound => 8,
             // A letter is at most four bytes.
             Growth::Translate => number(0).saturating_mul(if number(2) > 0 { 4 } else { 1 }),
             Growth::Overlay => number(0).saturating_add(number(1)),
@@ -166,7 +183,11 @@ impl Growth {
             ColumnarValue::Array(array) => Some(array.len()),
             ColumnarValue::Scalar(_) => None,
         });
-        Ok((0..rows.unwrap_or(1)).map(|row| self.row(&columns, row)).collect())
+        let each = match (self, args.get(1)) {
+            (Growth::RegexpGroups, Some(patterns)) => groups(patterns)?,
+            _ => 1,
+        };
+        Ok((0..rows.unwrap_or(1)).map(|row| self.row(&columns, row).saturating_mul(each)).collect())
     }
 }
 
@@ -208,26 +229,8 @@ impl Bounded {
         Ok(value)
     }
 
-    fn too_large(&self, size: i128, most: i128) -> Error {
-        let name = self.name();
-        let size = if size == i128::MAX { "too much".to_owned() } else { shown(size.unsigned_abs()) };
-        Error::exhausted(format!("{name} would make {size} at once, the limit is {}", shown(most.unsigned_abs())))
-            .with_hint("ask for shorter values, or raise limits.memory")
-            .with_retryable(false)
-    }
-}
-
-fn sliced(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctionArgs {
-    let slice = |arg: &ColumnarValue| match arg {
-        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, rows)),
-        scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
-    };
-    ScalarFunctionArgs { args: args.args.iter().map(slice).collect(), number_rows: rows, ..args.clone() }
-}
-
-#[warn(clippy::missing_trait_methods)]
-impl ScalarUDFImpl for Bounded {
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    /// What the function makes of rows that are few enough, or else run by run.
+    fn within(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sizes = self.growth.rows(&args.args)?;
         let total = sizes.iter().fold(0_i128, |total, size| total.saturating_add(*size));
         if let Some(left) = left().filter(|_| args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))) {
@@ -257,8 +260,45 @@ impl ScalarUDFImpl for Bounded {
             }
             parts.push(counted(part, &self.pool)?);
         }
+        self.joined(&parts)
+    }
+
+    fn joined(&self, parts: &[ArrayRef]) -> Result<ColumnarValue> {
+        if let [only] = parts {
+            return Ok(ColumnarValue::Array(Arc::clone(only)));
+        }
         let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
         Ok(ColumnarValue::Array(counted(concat(&parts)?, &self.pool)?))
+    }
+
+    fn too_large(&self, size: i128, most: i128) -> Error {
+        let name = self.name();
+        let size = if size == i128::MAX { "too much".to_owned() } else { shown(size.unsigned_abs()) };
+        Error::exhausted(format!("{name} would make {size} at once, the limit is {}", shown(most.unsigned_abs())))
+            .with_hint("ask for shorter values, or raise limits.memory")
+            .with_retryable(false)
+    }
+}
+
+fn sliced(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctionArgs {
+    let slice = |arg: &ColumnarValue| match arg {
+        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, rows)),
+        scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
+    };
+    ScalarFunctionArgs { args: args.args.iter().map(slice).collect(), number_rows: rows, ..args.clone() }
+}
+
+#[warn(clippy::missing_trait_methods)]
+impl ScalarUDFImpl for Bounded {
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Some(ColumnarValue::Array(patterns)) = args.args.get(1).filter(|_| self.growth.has_pattern()) else {
+            return self.within(args);
+        };
+        let parts = patterns::runs(patterns, self.most)?.into_iter().map(|run| {
+            let rows = run.len();
+            self.within(sliced(&args, run.start, rows))?.into_array(rows)
+        });
+        self.joined(&parts.collect::<Result<Vec<_>>>()?)
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -305,6 +345,10 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        // A call with a pattern of each row would become an operator, which is not bounded.
+        if self.growth.has_pattern() && !matches!(args.get(1), Some(Expr::Literal(..))) {
+            return Ok(ExprSimplifyResult::Original(args));
+        }
         self.inner.simplify(args, info)
     }
 

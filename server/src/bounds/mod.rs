@@ -5,7 +5,9 @@ mod concatenation;
 mod counted;
 mod functions;
 mod measure;
+mod patterns;
 mod rows;
+mod series;
 mod types;
 mod unnest;
 

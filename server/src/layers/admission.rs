@@ -1,4 +1,4 @@
-//! Which statements run, and whose turn is next. A slot lives as long as the stream that it was given for. Those who have the fewest
+//! Which statements run, and whose turn is next. A slot is a statement's until the last of its work has ended. Those who have the fewest
 //! slots are served first, and those who have the most statements waiting lose the last of them when the queue is full: who sends
 //! little is let through beside who sends much.
 
@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Error, Principal, Result};
 use tokio::sync::oneshot;
@@ -17,6 +16,7 @@ use crate::config::Limits;
 use crate::layers::Run;
 use crate::plan::Planned;
 use crate::query::Answer;
+use crate::running::hold;
 
 /// The soonest and the latest that somebody is told to come back.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -115,12 +115,25 @@ impl Gate {
         if state.waiting >= self.queue && !state.displace(own) {
             state.forget(principal);
             drop(state);
-            return Err(self.refusal(&format!("{} statements are waiting already", self.queue)));
+            return Err(self.is_full());
         }
         let (tell, told) = oneshot::channel();
         state.waiting += 1;
         state.lines.entry(principal.clone()).or_default().waiting.push_back(Waiting { turn, tell });
         Ok(Asked::Waits(Place { gate: Arc::clone(self), principal: principal.clone(), turn, told, is_settled: false }))
+    }
+
+    fn admits(&self, principal: &Principal) -> Result<()> {
+        let state = self.lock();
+        let (running, own) = state.lines.get(principal).map_or((0, 0), |line| (line.running, line.waiting.len()));
+        let is_room = state.running < self.slots && running < self.share && own == 0;
+        let is_queued = state.waiting < self.queue || state.longest() > own + 1;
+        drop(state);
+        if is_room || is_queued { Ok(()) } else { Err(self.is_full()) }
+    }
+
+    fn is_full(&self) -> Error {
+        self.refusal(&format!("{} statements are waiting already", self.queue))
     }
 
     fn leave(&self, principal: &Principal, held: Option<Duration>) {
@@ -168,6 +181,11 @@ impl State {
             // One that is just going away gives it back by itself.
             let _ = next.tell.send(Turn::Granted);
         }
+    }
+
+    /// How many statements of one user wait at the most.
+    fn longest(&self) -> usize {
+        self.lines.values().map(|line| line.waiting.len()).max().unwrap_or_default()
     }
 
     /// Makes room in the queue for somebody who has so many statements there; whether there is one with more.
@@ -256,17 +274,13 @@ impl Drop for Slot {
 impl<R: Run> Run for Admission<R> {
     async fn run(&self, planned: Planned) -> Result<Answer> {
         let span = tracing::info_span!(target: TRACE, parent: &planned.query.cx.span, "wait");
-        let slot = self.gate.enter(&planned.query.cx.principal).instrument(span).await?;
-        let mut answer = self.inner.run(planned).await?;
-        answer.batches = answer
-            .batches
-            .map(move |batch| {
-                // Held by the closure for as long as the stream lives.
-                let _ = &slot;
-                batch
-            })
-            .boxed();
-        Ok(answer)
+        hold(self.gate.enter(&planned.query.cx.principal).instrument(span).await?);
+        self.inner.run(planned).await
+    }
+
+    fn admits(&self, principal: &Principal) -> Result<()> {
+        self.gate.admits(principal)?;
+        self.inner.admits(principal)
     }
 }
 
@@ -331,6 +345,8 @@ mod tests {
         assert_eq!(told, [false, false, true]);
         let refused = gate.ask(&who("light")).err().expect("the queue is shared out");
         assert_eq!((refused.kind(), refused.retry_after()), (Kind::Exhausted, Some(RETRY.0)));
+        let admitted = ["heavy", "light", "new"].map(|name| gate.admits(&who(name)).is_ok());
+        assert_eq!(admitted, [false, false, true]);
         assert!(gate.ask(&who("heavy")).is_err());
     }
 

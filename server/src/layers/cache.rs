@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use moka::Expiry;
 use moka::future::Cache as Store;
-use nexus_flight_catalog::{Result, TableName, Version, information_schema};
+use nexus_flight_catalog::{Principal, Result, TableName, Version, information_schema};
 
 use crate::config::Config;
 use crate::digest::{Digest, NoDigest, digest};
@@ -187,6 +187,10 @@ impl<R: Run> Run for Cache<R> {
         let filling = Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0, telling };
         let batches = filled(batches, filling, Arc::clone(&self.kept));
         Ok(Answer { schema, batches, cache: CacheUse::Miss })
+    }
+
+    fn admits(&self, principal: &Principal) -> Result<()> {
+        self.inner.admits(principal)
     }
 }
 

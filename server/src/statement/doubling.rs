@@ -15,7 +15,7 @@ use super::walk::walk;
 
 /// How many sub-queries, and how many CASE, may stand within one another: at ten levels planning takes milliseconds, at
 /// twenty it takes seconds, at thirty an hour.
-const LEVELS: usize = 10;
+pub const LEVELS: usize = 10;
 
 /// How many groupings one `GROUP BY` may have: each is a copy of all its expressions, and a CUBE of twenty has a million.
 const GROUPINGS: u64 = 1_024;
@@ -170,8 +170,7 @@ impl VisitorMut for Levels {
         if *depth <= LEVELS {
             return ControlFlow::Continue(());
         }
-        let message = format!("the statement nests more than {LEVELS} {what}");
-        ControlFlow::Break(Error::exhausted(message).with_hint("compute the innermost in a WITH of its own and join it"))
+        ControlFlow::Break(too_deep(what).with_hint("compute the innermost in a WITH of its own and join it"))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
@@ -185,6 +184,16 @@ impl VisitorMut for Levels {
     }
 }
 
+/// The refusal of too many levels of something.
+pub fn too_deep(what: &str) -> Error {
+    Error::exhausted(format!("the statement nests more than {LEVELS} {what}")).with_retryable(false)
+}
+
+/// Whether a function has this name beside its own. Each of its calls is named by all that is within it, twice.
+pub fn is_another_name(function: &str) -> bool {
+    ALIASES.contains(function)
+}
+
 /// The names of functions beside their own.
 static ALIASES: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let all = all_default_functions().into_iter().chain(all_default_nested_functions());
@@ -192,7 +201,7 @@ static ALIASES: LazyLock<HashSet<String>> = LazyLock::new(|| {
 });
 
 fn is_by_another_name(function: &ast::Function) -> bool {
-    matches!(function.name.0.as_slice(), [ast::ObjectNamePart::Identifier(only)] if ALIASES.contains(&name(only)))
+    matches!(function.name.0.as_slice(), [ast::ObjectNamePart::Identifier(only)] if is_another_name(&name(only)))
 }
 
 /// As the planner compares names: without quotes, letter case does not count.

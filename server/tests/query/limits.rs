@@ -74,6 +74,7 @@ async fn a_batch_grows_to_its_bound_and_no_further() {
         "SELECT replace(repeat(name, 100), 'n', repeat('x', 100000)) FROM many",
         "SELECT regexp_replace(repeat(name, 100), '.', repeat('x', 100000), 'g') FROM many",
         r"SELECT regexp_replace(repeat(name, 1000), '(.*)', repeat('\1', 1000)) FROM many",
+        "SELECT regexp_match(repeat(name, 1000), repeat('(', 100) || 'n.*' || repeat(')', 100)) FROM many",
         "SELECT array_to_string(range(id), repeat('x', 100000)) FROM many",
         "SELECT range(1000000000000)",
         "SELECT generate_series(0, id * 1000000) FROM many",
@@ -97,6 +98,43 @@ async fn a_batch_grows_to_its_bound_and_no_further() {
     }
     insta::assert_snapshot!(fixture.error("SELECT repeat(name, 1000000) FROM many").await, @"repeat would make 16 MiB at once, the limit is 9 MiB; ask for shorter values, or raise limits.memory");
     insta::assert_snapshot!(fixture.error("SELECT unnest(range(100000)), repeat(name, 1000) FROM numbers").await, @"a row would become 100000 rows with 192 MiB at once by unnest, the limit is 8 MiB; select fewer columns beside it, unnest shorter lists, or raise limits.memory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_ends_where_numbers_do() {
+    let fixture = Fixture::new("");
+    insta::assert_snapshot!(fixture.error("SELECT count(*) FROM generate_series(9223372036854775800, 9223372036854775807)").await, @"a series to 9223372036854775807 in steps of 1 goes beyond the numbers of 64 bits; end it one step earlier");
+    insta::assert_snapshot!(fixture.error("SELECT count(*) FROM range(1, 9223372036854775807, 10)").await, @"a series to 9223372036854775807 in steps of 10 goes beyond the numbers of 64 bits; end it one step earlier");
+    insta::assert_snapshot!(fixture.rows("SELECT count(*) AS c FROM range(9223372036854775800, 9223372036854775807)").await, @r"
+    +---+
+    | c |
+    +---+
+    | 7 |
+    +---+
+    ");
+}
+
+/// Each row has another regular expression, and all of them at once would take gigabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_of_rows_are_compiled_a_few_at_a_time() {
+    let fixture = Fixture::new("[limits]\nmemory = \"64MiB\"\n");
+    fixture.source.put("many", crate::fixture::numbers(&(0..8192).collect::<Vec<_>>()));
+    let pattern = "'^N?n' || id || '$'";
+    let statement = format!(
+        "SELECT count(*) FILTER (WHERE name ~ ({pattern})) AS a, count(*) FILTER (WHERE name !~ ({pattern})) AS b,
+             count(*) FILTER (WHERE upper(name) ~* ({pattern})) AS c, count(*) FILTER (WHERE upper(name) !~* ({pattern})) AS d,
+             count(*) FILTER (WHERE regexp_like(name, {pattern})) AS e, sum(regexp_count(name, {pattern})) AS f,
+             sum(regexp_instr(name, {pattern})) AS g, count(regexp_match(name, {pattern})) AS h,
+             count(*) FILTER (WHERE regexp_replace(name, {pattern}, 'x') = 'x') AS i,
+             count(*) FILTER (WHERE name SIMILAR TO ({pattern})) AS j FROM many"
+    );
+    insta::assert_snapshot!(fixture.rows(&statement).await, @r"
+    +------+---+------+---+------+------+------+------+------+------+
+    | a    | b | c    | d | e    | f    | g    | h    | i    | j    |
+    +------+---+------+---+------+------+------+------+------+------+
+    | 8192 | 0 | 8192 | 0 | 8192 | 8192 | 8192 | 8192 | 8192 | 8192 |
+    +------+---+------+---+------+------+------+------+------+------+
+    ");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -320,7 +320,7 @@ fn restricted() -> RuleText {
 /// Between the planning of a statement and its turn the policy may change, and the rows that were planned with stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sees_a_part_is_refused_before_it_is_their_turn() {
-    let governed = Governed::with("[limits]\nconcurrency = 1\nqueue = 0\n").await;
+    let governed = Governed::with("[limits]\nconcurrency = 1\nqueue = 1\nqueue_wait = \"20ms\"\n").await;
     governed.rules(vec![restricted()]);
     let mut running = governed.fixture.gateway.execute.execute(governed.query("root", "SELECT * FROM endless")).await.unwrap();
     running.batches.next().await.unwrap().unwrap();
