@@ -91,6 +91,9 @@ def prepared(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
         ("unicode", [["中文 é 😀"]]),
         ("double", [["2.5"]]),
         ("timestamp", [["2026-02-28 23:59:59.5"]]),
+        # The driver cuts the microseconds; of a text nothing is cut.
+        ("cut", [["2026-02-28 23:59:59.123"]]),
+        ("whole", [["2026-02-28 23:59:59.123456"]]),
         ("time", [["12:34:56"]]),
         ("boolean", [["false"]]),
         ("null", [["true"]]),

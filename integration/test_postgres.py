@@ -1,5 +1,6 @@
 """A PostgreSQL database behind the gateway, through ADBC; what arrives there is read from the server itself."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -121,6 +122,8 @@ def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> 
     assert set(columns) == {"id", "name", "born"}
     described = connection.adbc_get_table_schema("customer", catalog_filter="shop", db_schema_filter="public")
     assert described.field("name").metadata[b"ARROW:FLIGHT:SQL:REMARKS"] == b"as on the card"
+    comments = "select column_name, column_comment from information_schema.columns where table_name = 'customer'"
+    assert fetch(connection, comments) == [("id", None), ("name", "as on the card"), ("born", None)]
     keys = """select c.constraint_type, u.column_name from information_schema.table_constraints c
         join information_schema.key_column_usage u on c.constraint_name = u.constraint_name
         where c.table_name = 'orders' order by c.constraint_type, u.ordinal_position"""
@@ -129,6 +132,12 @@ def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> 
     assert fetch(connection, nullable) == [("id", "NO"), ("name", "NO"), ("born", "YES")]
     names = "select table_name from information_schema.tables where table_schema = 'public' and table_name like 'r%'"
     assert fetch(connection, names) == [("rich",)]
+
+
+def test_explain_analyze_tells_the_rows_and_the_time_of_a_scan(connection: flightsql.Connection) -> None:
+    told = dict(fetch(connection, "explain analyze select name from customer where id > 1"))
+    [scan] = [line for line in told["physical_plan"].splitlines() if "PostgresScan" in line]
+    assert re.search(r"metrics=\[output_rows=2, time_elapsed_reading=\d*\.?\d+.?s\]", scan), scan
 
 
 def test_a_type_that_is_not_read_is_named(connection: flightsql.Connection) -> None:

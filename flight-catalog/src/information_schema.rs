@@ -79,6 +79,7 @@ impl View {
                     text("data_type"),
                     number("numeric_precision", true),
                     number("numeric_scale", true),
+                    optional("column_comment"),
                 ];
                 [table(), columns].concat()
             }
@@ -234,6 +235,7 @@ fn columns(name: &TableName, table: &Resolved, schema: SchemaRef) -> Result<Reco
             texts(types.iter().map(|name| Some(name.as_str()))),
             Arc::new(fields.iter().map(|field| precision(field.data_type())).collect::<Int32Array>()),
             Arc::new(fields.iter().map(|field| scale(field.data_type())).collect::<Int32Array>()),
+            texts(fields.iter().map(|field| field.metadata().get("comment").map(String::as_str))),
         ],
     ];
     Ok(RecordBatch::try_new(schema, batch.concat())?)

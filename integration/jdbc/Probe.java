@@ -243,6 +243,8 @@ public final class Probe {
         bound(connection, "double", "select cast(? as double) * 2 as v", s -> s.setDouble(1, 1.25));
         bound(connection, "date", "select count(*) from orders where o_orderdate < ?", s -> s.setDate(1, Date.valueOf("1995-01-01")));
         bound(connection, "timestamp", "select cast(? as timestamp) as v", s -> s.setTimestamp(1, Timestamp.valueOf("2026-02-28 23:59:59.5")));
+        bound(connection, "cut", "select cast(? as timestamp) as v", s -> s.setTimestamp(1, Timestamp.valueOf("2026-02-28 23:59:59.123456")));
+        bound(connection, "whole", "select cast(cast(? as varchar) as timestamp) as v", s -> s.setString(1, "2026-02-28 23:59:59.123456"));
         bound(connection, "time", "select cast(? as time) as v", s -> s.setTime(1, java.sql.Time.valueOf("12:34:56")));
         bound(connection, "boolean", "select not cast(? as boolean) as v", s -> s.setBoolean(1, true));
         bound(connection, "null", "select cast(? as bigint) is null as v", s -> s.setNull(1, Types.BIGINT));

@@ -61,9 +61,14 @@ pub fn parameters(plan: &LogicalPlan) -> Result<Vec<(String, DataType)>> {
         .collect()
 }
 
-fn check_count(wanted: &[(String, DataType)], values: &RecordBatch) -> Result<()> {
+fn check(wanted: &[(String, DataType)], values: &RecordBatch) -> Result<()> {
     if values.num_columns() == wanted.len() {
-        return Ok(());
+        let mut types = values.schema_ref().fields().iter().map(|field| field.data_type());
+        return match types.find(|data_type| has_views(data_type)) {
+            None => Ok(()),
+            Some(data_type) => Err(Error::unsupported(format!("a parameter of the type {data_type} is not taken"))
+                .with_hint("send its values as a List")),
+        };
     }
     let message = {
         let (given, were) = (values.num_columns(), if values.num_columns() == 1 { "was" } else { "were" });
@@ -72,9 +77,25 @@ fn check_count(wanted: &[(String, DataType)], values: &RecordBatch) -> Result<()
     Err(Error::invalid(message).with_hint("bind a value to each of them"))
 }
 
+/// Whether there are list views in a type. DataFusion has no value of such a type, and as lists they may be far larger than what was
+/// sent: many views may show the same values.
+fn has_views(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::ListView(_) | DataType::LargeListView(_) => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
+            has_views(item.data_type())
+        }
+        DataType::Struct(fields) => fields.iter().any(|field| has_views(field.data_type())),
+        DataType::Dictionary(_, values) => has_views(values),
+        DataType::RunEndEncoded(_, values) => has_views(values.data_type()),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| has_views(field.data_type())),
+        _ => false,
+    }
+}
+
 /// Binds the first row.
 pub fn bind(plan: LogicalPlan, wanted: &[(String, DataType)], values: &RecordBatch) -> Result<LogicalPlan> {
-    check_count(wanted, values)?;
+    check(wanted, values)?;
     if values.num_rows() == 0 {
         return Err(Error::invalid("the parameters have no row").with_hint("bind a value to each of them"));
     }
@@ -119,7 +140,7 @@ pub fn spread(plan: &LogicalPlan, wanted: &[(String, DataType)], values: &Record
     if !matches!(inner, LogicalPlan::Values(Values { values, .. }) if values.len() == 1) {
         return Ok(None);
     }
-    check_count(wanted, values)?;
+    check(wanted, values)?;
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let columns = values.columns().iter().zip(wanted).map(|(column, (_, wanted))| cast_with_options(column, wanted, &strict));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;

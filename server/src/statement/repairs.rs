@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, ColumnOption, CreateTable, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator,
-    Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, TableWithJoins, Value, ValueWithSpan,
-    VisitorMut,
+    Query, Select, SelectInto, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableConstraint, TableFactor, TableWithJoins, Value,
+    ValueWithSpan, VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 
@@ -19,19 +19,51 @@ pub(super) fn repair(statement: &mut Statement) -> Result<()> {
     if let Statement::CreateTable(create) = statement {
         refuse_dropped(create)?;
     }
+    let into = take_into(statement);
     match walk(statement, &mut Repairs) {
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => {
+            if let (Some(into), Some(select)) = (into, first_select(statement)) {
+                select.into = Some(into);
+            }
+            Ok(())
+        }
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-/// Refuses what DataFusion takes for the columns of a table, and no table would have.
+/// Takes the INTO that makes a table: that of a statement which is one SELECT. Any other one would be dropped, or its TEMPORARY.
+fn take_into(statement: &mut Statement) -> Option<SelectInto> {
+    first_select(statement)?.into.take_if(|into| !into.temporary && !into.unlogged)
+}
+
+fn first_select(statement: &mut Statement) -> Option<&mut Select> {
+    let Statement::Query(query) = statement else { return None };
+    match query.body.as_mut() {
+        SetExpr::Select(select) if query.pipe_operators.is_empty() => Some(select),
+        _ => None,
+    }
+}
+
+/// Refuses what no table would have: of most of it DataFusion says nothing, and of the rest not what to do.
 fn refuse_dropped(create: &CreateTable) -> Result<()> {
-    let mut options = create.columns.iter().flat_map(|column| &column.options);
-    let dropped = options.find(|option| matches!(option.option, ColumnOption::Generated { .. } | ColumnOption::Collation(_)));
-    match dropped {
+    let options = create.columns.iter().flat_map(|column| &column.options).map(|option| &option.option);
+    let of_columns = options.filter_map(|option| match option {
+        ColumnOption::Null | ColumnOption::NotNull | ColumnOption::Default(_) => None,
+        ColumnOption::PrimaryKey(_) | ColumnOption::Unique(_) => None,
+        ColumnOption::Check(_) => Some("CHECK".to_owned()),
+        ColumnOption::ForeignKey(_) => Some("FOREIGN KEY".to_owned()),
+        other => Some(other.to_string()),
+    });
+    let of_table = create.constraints.iter().filter_map(|constraint| match constraint {
+        TableConstraint::PrimaryKey(_) | TableConstraint::Unique(_) => None,
+        TableConstraint::Check(_) => Some("CHECK".to_owned()),
+        TableConstraint::ForeignKey(_) => Some("FOREIGN KEY".to_owned()),
+        TableConstraint::Index(_) | TableConstraint::FulltextOrSpatial(_) => Some("INDEX".to_owned()),
+    });
+    match of_columns.chain(of_table).next() {
         None => Ok(()),
-        Some(option) => Err(Error::unsupported(format!("{option} is not offered")).with_hint("leave it out")),
+        Some(what) => Err(Error::unsupported(format!("{what} in CREATE TABLE is not offered"))
+            .with_hint("leave it out: the table would not have it")),
     }
 }
 
@@ -110,6 +142,12 @@ impl VisitorMut for Repairs {
         let mut bodies = vec![query.body.as_mut()];
         while let Some(body) = bodies.pop() {
             if let SetExpr::Select(select) = body {
+                if select.into.is_some() {
+                    return ControlFlow::Break(
+                        Error::unsupported("SELECT … INTO within another query, or with TEMPORARY, is not offered")
+                            .with_hint("write CREATE TABLE … AS SELECT …, or CREATE TEMPORARY TABLE … AS SELECT …"),
+                    );
+                }
                 select.from.iter().try_for_each(joins)?;
                 named_windows::write_out(select)?;
                 continue;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, ListViewArray, RecordBatch, StringArray, StructArray};
+use arrow::datatypes::{Field, Int64Type};
 use nexus_flight_catalog::{Error, Result};
 use nexus_server::query::CacheUse::{Hit, Miss};
 
@@ -97,12 +98,18 @@ async fn what_does_not_fit_is_said() {
     let gap = message(fixture.gateway.execute.describe(&fixture.query("SELECT $1, $3")).await.unwrap_err());
     let text: ArrayRef = Arc::new(StringArray::from(vec!["many"]));
     let kind = message(bound(&fixture, "SELECT * FROM numbers WHERE id = ?", vec![text]).await.unwrap_err());
-    insta::assert_snapshot!([missing, too_few, too_many, rows, gap, kind].join("\n"), @r#"
+    let pair = || -> ArrayRef { Arc::new(ListViewArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)]), Some([Some(2)])])) };
+    let view = message(bound(&fixture, "SELECT ?", vec![pair().slice(0, 1)]).await.unwrap_err());
+    let within: ArrayRef = Arc::new(StructArray::from(vec![(Arc::new(Field::new("v", pair().data_type().clone(), true)), pair())]));
+    let views = message(bound(&fixture, "SELECT ?", vec![within]).await.unwrap_err());
+    insta::assert_snapshot!([missing, too_few, too_many, rows, gap, kind, view, views].join("\n"), @r#"
     the statement has 2 parameters and none was given; bind a value to each of them
     the statement has 2 parameters and 1 was given; bind a value to each of them
     the statement has 0 parameters and 1 was given; bind a value to each of them
     the parameters have no row; bind a value to each of them
     the statement has 2 parameters and none is $2; number them from $1 without gaps
     "many" is not a number, and numbers.id is one, of type Int64; write a number, or cast the number to text to compare both as text
+    a parameter of the type ListView(Int64) is not taken; send its values as a List
+    a parameter of the type Struct("v": ListView(Int64)) is not taken; send its values as a List
     "#);
 }

@@ -177,10 +177,18 @@ async fn what_would_be_dropped_is_refused() {
         ("SELECT * FROM numbers WITH (NOLOCK)", "WITH (…) after a table"),
         ("CREATE TABLE notes.main.t (a BIGINT GENERATED ALWAYS AS IDENTITY)", "GENERATED ALWAYS AS IDENTITY"),
         ("CREATE TABLE notes.main.t (a VARCHAR COLLATE \"C\")", "COLLATE"),
+        ("CREATE TABLE notes.main.t (a BIGINT AUTO_INCREMENT)", "AUTO_INCREMENT"),
+        ("CREATE TABLE notes.main.t (a BIGINT COMMENT 'x')", "COMMENT"),
+        ("CREATE TABLE notes.main.t (a BIGINT CHECK (a > 0))", "CHECK in CREATE TABLE is not offered"),
+        ("CREATE TABLE notes.main.t (a BIGINT, CONSTRAINT c CHECK (a > 0))", "CHECK in CREATE TABLE is not offered"),
+        ("CREATE TABLE notes.main.t (a BIGINT REFERENCES notes.main.o (a))", "FOREIGN KEY in CREATE TABLE is not offered"),
+        ("CREATE TABLE notes.main.t (a BIGINT, FOREIGN KEY (a) REFERENCES notes.main.o (a))", "FOREIGN KEY in CREATE TABLE"),
+        ("CREATE TABLE notes.main.t (a BIGINT, INDEX i (a))", "INDEX in CREATE TABLE is not offered"),
     ] {
         let error = fixture.error(statement).await;
         assert_eq!(error.kind(), Kind::Unsupported, "{statement}");
         assert!(error.message().starts_with(what), "{statement}: {error}");
+        assert!(error.hint().is_some_and(|hint| hint.starts_with("leave it out")), "{statement}: {error}");
     }
     fixture.rows("CREATE TABLE notes.main.t (a FLOAT(53), b FLOAT(24))").await;
     let described = fixture.gateway.execute.describe(&fixture.query("SELECT * FROM notes.main.t")).await.unwrap();

@@ -69,6 +69,32 @@ async fn tables_are_made_of_queries_and_found_by_short_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn select_into_makes_a_table_or_is_refused() {
+    let fixture = fixture();
+    assert_eq!(fixture.affected("SELECT id, name INTO t FROM test.numbers WHERE id > 1 ORDER BY id LIMIT 1").await, 1);
+    assert_eq!(fixture.affected("WITH n AS (SELECT id FROM test.numbers) SELECT id INTO kept.other.u FROM n").await, 3);
+    assert!(fixture.rows("SELECT id, name, (SELECT count(*) FROM kept.other.u) AS c FROM t").await.contains("| 2  | n2   | 3 |"));
+    assert_eq!(fixture.error("SELECT 1 AS id INTO t").await.kind(), Kind::Exists);
+    for statement in [
+        "SELECT 1 AS a INTO TEMPORARY v",
+        "SELECT 1 AS a INTO UNLOGGED v",
+        "SELECT 1 AS a INTO v UNION SELECT 2",
+        "SELECT 1 AS a UNION SELECT 2 INTO v",
+        "SELECT * FROM (SELECT 1 AS a INTO v) w",
+        "SELECT (SELECT 1 AS a INTO v)",
+        "WITH w AS (SELECT 1 AS a INTO v) SELECT * FROM w",
+        "INSERT INTO t SELECT 1, 'a' INTO v",
+        "CREATE TABLE x AS SELECT 1 AS a INTO v",
+    ] {
+        let error = fixture.error(statement).await;
+        assert_eq!(error.kind(), Kind::Unsupported, "{statement}: {error}");
+        assert!(error.message().starts_with("SELECT … INTO within another query, or with TEMPORARY"), "{statement}: {error}");
+    }
+    assert_eq!(fixture.error("EXPLAIN SELECT 1 AS a INTO v").await.kind(), Kind::Unsupported);
+    assert_eq!(fixture.error("SELECT * FROM v").await.kind(), Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_question_sees_what_was_written() {
     let fixture = fixture();
     fixture.affected("CREATE TABLE t AS SELECT 1 AS id").await;

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -13,9 +14,10 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::TryStreamExt;
+use futures::{TryStreamExt, stream};
 use nexus_flight_catalog::{Context, sql};
 
 use super::access::Access;
@@ -95,6 +97,7 @@ struct PostgresScan {
     sql: String,
     columns: Vec<Column>,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl PostgresScan {
@@ -105,7 +108,7 @@ impl PostgresScan {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { cx, access, sql, columns, properties: Arc::new(properties) }
+        Self { cx, access, sql, columns, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
@@ -136,7 +139,11 @@ impl ExecutionPlan for PostgresScan {
         Ok(self)
     }
 
-    fn execute(&self, _partition: usize, task: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let most = task.session_config().batch_size();
         let read = rows::Read {
             cx: self.cx.clone(),
@@ -146,7 +153,19 @@ impl ExecutionPlan for PostgresScan {
             schema: self.schema(),
             most,
         };
-        let batches = rows::batches(read).map_err(DataFusionError::from);
+        let count = MetricBuilder::new(&self.metrics).output_rows(partition);
+        // Of the clock, and not of the processor: most of it is the server's.
+        let elapsed = MetricBuilder::new(&self.metrics).subset_time("time_elapsed_reading", partition);
+        let batches = Box::pin(rows::batches(read).map_err(DataFusionError::from));
+        let batches = stream::try_unfold((batches, count, elapsed), |(mut batches, count, elapsed)| async move {
+            let started = Instant::now();
+            let batch = batches.try_next().await?;
+            elapsed.add_elapsed(started);
+            Ok(batch.map(|batch| {
+                count.add(batch.num_rows());
+                (batch, (batches, count, elapsed))
+            }))
+        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 }
