@@ -48,7 +48,7 @@ def test_a_parameter_of_every_type_with_null(column: Column, typed: Gateway) -> 
     [rows] = column.table.combine_chunks().to_batches()
     with flightsql.connect(typed.uri, autocommit=True) as connection, connection.cursor() as cursor:
         if column.name in NO_PARAMETERS:
-            with pytest.raises(adbc_driver_manager.NotSupportedError, match=r"of the type \w+\(.*\) is not taken; send its values as a List"):
+            with pytest.raises(adbc_driver_manager.NotSupportedError, match="is not taken; send its values as a List"):
                 cursor.execute("select ? as v", rows)
             return
         cursor.execute("select ? as v", rows)

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, ColumnOption, CreateTable, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator,
-    Query, Select, SelectInto, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableConstraint, TableFactor, TableWithJoins, Value,
-    ValueWithSpan, VisitorMut,
+    Query, Select, SelectInto, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableConstraint, TableFactor,
+    TableWithJoins, Value, ValueWithSpan, VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 

@@ -98,9 +98,10 @@ async fn what_does_not_fit_is_said() {
     let gap = message(fixture.gateway.execute.describe(&fixture.query("SELECT $1, $3")).await.unwrap_err());
     let text: ArrayRef = Arc::new(StringArray::from(vec!["many"]));
     let kind = message(bound(&fixture, "SELECT * FROM numbers WHERE id = ?", vec![text]).await.unwrap_err());
-    let pair = || -> ArrayRef { Arc::new(ListViewArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)]), Some([Some(2)])])) };
-    let view = message(bound(&fixture, "SELECT ?", vec![pair().slice(0, 1)]).await.unwrap_err());
-    let within: ArrayRef = Arc::new(StructArray::from(vec![(Arc::new(Field::new("v", pair().data_type().clone(), true)), pair())]));
+    let pair: ArrayRef = Arc::new(ListViewArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)]), Some([Some(2)])]));
+    let field = Arc::new(Field::new("v", pair.data_type().clone(), true));
+    let view = message(bound(&fixture, "SELECT ?", vec![pair.slice(0, 1)]).await.unwrap_err());
+    let within: ArrayRef = Arc::new(StructArray::from(vec![(field, pair)]));
     let views = message(bound(&fixture, "SELECT ?", vec![within]).await.unwrap_err());
     insta::assert_snapshot!([missing, too_few, too_many, rows, gap, kind, view, views].join("\n"), @r#"
     the statement has 2 parameters and none was given; bind a value to each of them
