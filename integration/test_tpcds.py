@@ -59,7 +59,7 @@ def test_there_are_a_hundred_and_three_statements_of_ninety_nine_queries_over_tw
     assert len({name.rstrip("ab") for name in NAMES}) == 99
     tables = "select 1 from information_schema.tables where table_catalog = 'tpcds' and table_schema = 'main'"
     assert ran(store, tables) == 24
-    with pytest.raises(adbc_driver_manager.Error, match="not writable"):
+    with pytest.raises(adbc_driver_manager.Error, match="is read-only"):
         ran(store, "delete from store_sales")
 
 
@@ -69,5 +69,5 @@ def test_a_query_is_answered(name: str, store: Gateway) -> None:
 
 
 def test_a_query_that_divides_by_nothing_is_told_so(store: Gateway) -> None:
-    with pytest.raises(adbc_driver_manager.Error, match="(?i)divide by zero"):
+    with pytest.raises(adbc_driver_manager.Error, match="division by zero"):
         ran(store, (TEXTS / f"{DIVIDES}.sql").read_text())
