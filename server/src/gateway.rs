@@ -15,6 +15,7 @@ use crate::bounds;
 use crate::config::{Config, policies};
 use crate::plan::Planner;
 use crate::query::Execute;
+use crate::reload;
 use crate::seal::Seal;
 use crate::session::Sessions;
 use crate::stack;
@@ -54,7 +55,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the configured sources, without asking anything of them, and builds the stack over them. Statements run on
-    /// `workers`, and are recorded in the trail where there is one.
+    /// `workers`, and are recorded in the trail where there is one. The files that the configuration refers to are looked at for as
+    /// long as the gateway is in use.
     /// Errors: `Invalid` with the file and line of the option that is wrong.
     pub fn new(config: &Config, workers: Workers, trail: Option<Arc<Trail>>) -> Result<Arc<Self>> {
         let catalogs = Arc::new(Catalogs::default());
@@ -102,7 +104,48 @@ impl Gateway {
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
-        Ok(Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner, writes, trail }))
+        let gateway = Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner, writes, trail });
+        if config.has_files() {
+            let (first, mut before) = (config.clone(), config.clone());
+            let held = Arc::downgrade(&gateway);
+            let take = move |config: Config| match held.upgrade() {
+                None => Ok(false),
+                Some(gateway) => {
+                    gateway.renew(&before, &config)?;
+                    before = config;
+                    Ok(true)
+                }
+            };
+            let read = move || first.again().map(|config| (config.referenced(), config));
+            threads.spawn(reload::follow("secrets", config.referenced(), read, take));
+        }
+        Ok(gateway)
+    }
+
+    /// Takes over what the references of the same configuration give now, as far as that can change in a running process: all of it, or
+    /// with an error nothing. A catalog is opened anew: what runs goes on with what it began with.
+    fn renew(&self, before: &Config, config: &Config) -> Result<()> {
+        let mut opened = BTreeMap::new();
+        for (name, catalog) in &config.catalogs {
+            if has_secrets(&catalog.kind) && before.catalogs.get(name).is_some_and(|before| !before.opens_as(catalog)) {
+                let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
+                opened.insert(name, source.map_err(|error| config.locate(error))?);
+            }
+        }
+        self.seal.renew(&config.tickets)?;
+        self.authenticator.renew(&config.auth);
+        let counts = |key: &str| {
+            let of_catalog = |name: &&String| key.starts_with(&format!("catalogs.{name}."));
+            key == "tickets.keys" || key.starts_with("auth.users.") || opened.keys().any(of_catalog)
+        };
+        let later: Vec<&str> = config.changed(before).filter(|key| !counts(key)).collect();
+        if !later.is_empty() {
+            tracing::warn!(settings = later.join(", "), "files have changed whose values count from the next start on");
+        }
+        for (name, source) in opened {
+            self.catalogs.register(name, source);
+        }
+        Ok(())
     }
 
     /// The bytes that statements hold of `limits.memory`.
@@ -137,6 +180,11 @@ impl Gateway {
         });
         join_all(pings).await.into_iter().flatten().collect()
     }
+}
+
+/// Whether there is anything to be opened anew for; a kind that keeps rows itself would lose them.
+fn has_secrets(kind: &str) -> bool {
+    nexus_sources::SPECS.iter().any(|spec| spec.kind == kind && spec.options.iter().any(|option| option.secret))
 }
 
 /// A key that can have no effect is a mistake.

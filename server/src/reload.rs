@@ -45,7 +45,7 @@ pub async fn follow<T>(
     what: &'static str,
     mut held: Seen,
     read: impl Fn() -> Result<(Seen, T)>,
-    take: impl Fn(T) -> Result<bool>,
+    mut take: impl FnMut(T) -> Result<bool>,
 ) {
     loop {
         tokio::time::sleep(LOOKED_AT).await;

@@ -1,5 +1,6 @@
 //! Sealed values: what a client carries for us, so that nothing is kept here. Any replica with the key opens them.
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -56,7 +57,7 @@ impl Purpose {
 
 /// Seals and opens. The first key seals, all open, so keys can be rotated.
 pub struct Seal {
-    keys: Vec<Key>,
+    keys: RwLock<Vec<Key>>,
     shared: bool,
     random: SystemRandom,
 }
@@ -68,7 +69,7 @@ struct Key {
 
 impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seal").field("keys", &self.keys.len()).finish()
+        f.debug_struct("Seal").field("keys", &self.keys().len()).finish()
     }
 }
 
@@ -81,13 +82,26 @@ impl Seal {
     /// With the configured keys, or with one of this process alone.
     pub fn new(tickets: &Tickets) -> Result<Self> {
         let random = SystemRandom::new();
-        let mut keys = tickets.keys.iter().map(|key| Key::new(key.expose())).collect::<Result<Vec<_>>>()?;
+        let mut keys = configured(tickets)?;
         if keys.is_empty() {
             let mut key = [0; 32];
             random.fill(&mut key).map_err(|_| Error::internal("the system gives no random numbers"))?;
             keys.push(Key::new(&key)?);
         }
-        Ok(Self { keys, shared: !tickets.keys.is_empty(), random })
+        Ok(Self { keys: RwLock::new(keys), shared: !tickets.keys.is_empty(), random })
+    }
+
+    /// From now on with these keys, where any are configured: what was sealed with one that is not among them does not open any more.
+    pub fn renew(&self, tickets: &Tickets) -> Result<()> {
+        if self.shared {
+            let keys = configured(tickets)?;
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        }
+        Ok(())
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Vec<Key>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A value that only [`Seal::open`] of the same purpose can read, for so long.
@@ -97,7 +111,8 @@ impl Seal {
             .map_err(|error| Error::internal("a value cannot be sealed").caused_by(error))?;
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).map_err(|_| Error::internal("the system gives no random numbers"))?;
-        let Some(key) = self.keys.first() else { return Err(Error::internal("there is no key to seal with")) };
+        let keys = self.keys();
+        let Some(key) = keys.first() else { return Err(Error::internal("there is no key to seal with")) };
         let nonce_value = Nonce::assume_unique_for_key(nonce);
         key.key
             .seal_in_place_append_tag(nonce_value, purpose.label(), &mut plain)
@@ -145,7 +160,8 @@ impl Seal {
         let (header, body) = sealed.split_at_checked(HEADER)?;
         let (form, rest) = header.split_first()?;
         let (id, nonce) = rest.split_at_checked(KEY_ID)?;
-        let key = self.keys.iter().find(|key| *form == FORM && key.id == id)?;
+        let keys = self.keys();
+        let key = keys.iter().find(|key| *form == FORM && key.id == id)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = body.to_vec();
         let length = key.key.open_in_place(nonce, purpose.label(), &mut body).ok()?.len();
@@ -174,12 +190,18 @@ impl Key {
     }
 }
 
+fn configured(tickets: &Tickets) -> Result<Vec<Key>> {
+    tickets.keys.iter().map(|key| Key::new(key.expose())).collect()
+}
+
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn seal() -> Seal {
@@ -193,6 +215,23 @@ mod tests {
         assert_eq!(ours.open::<String>(Purpose::Ticket, &sealed).unwrap(), "SELECT 1");
         assert!(ours.open::<String>(Purpose::Token, &sealed).is_err());
         assert!(seal().open::<String>(Purpose::Ticket, &sealed).is_err());
+    }
+
+    #[test]
+    fn keys_are_rotated_while_values_are_out() {
+        let with = |bytes: &[u8]| Tickets {
+            keys: bytes.iter().map(|byte| STANDARD.encode([*byte; 32]).parse().unwrap()).collect(),
+            ..Tickets::default()
+        };
+        let ours = Seal::new(&with(&[1])).unwrap();
+        let old = ours.seal(Purpose::Ticket, &"SELECT 1", Duration::from_secs(60)).unwrap();
+        ours.renew(&with(&[2, 1])).unwrap();
+        let new = ours.seal(Purpose::Ticket, &"SELECT 2", Duration::from_secs(60)).unwrap();
+        assert_ne!(old[1..=KEY_ID], new[1..=KEY_ID]);
+        assert_eq!(ours.open::<String>(Purpose::Ticket, &old).unwrap(), "SELECT 1");
+        ours.renew(&with(&[2])).unwrap();
+        assert!(ours.open::<String>(Purpose::Ticket, &old).is_err());
+        assert_eq!(ours.open::<String>(Purpose::Ticket, &new).unwrap(), "SELECT 2");
     }
 
     #[test]
@@ -210,12 +249,14 @@ mod tests {
     #[test]
     fn an_expired_value_says_so() {
         let key = Key::new(&[7; 32]).unwrap();
-        let ours = Seal { keys: vec![key], shared: false, random: SystemRandom::new() };
+        let ours = Seal { keys: RwLock::new(vec![key]), shared: false, random: SystemRandom::new() };
         let mut plain = postcard::to_stdvec(&(now() - 1, "SELECT 1")).unwrap();
         let nonce = [0; NONCE_LEN];
-        let key = &ours.keys[0];
+        let keys = ours.keys();
+        let key = &keys[0];
         key.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Purpose::Ticket.label(), &mut plain).unwrap();
         let sealed = [&[FORM][..], &key.id, &nonce, &plain].concat();
+        drop(keys);
         insta::assert_snapshot!(ours.open::<String>(Purpose::Ticket, &sealed).unwrap_err(), @"the ticket has expired; ask for a new one");
     }
 }

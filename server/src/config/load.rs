@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nexus_flight_catalog::error::{list, suggestion};
 use nexus_flight_catalog::{Error, Place, Result};
@@ -12,16 +12,23 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
+use crate::reload::{self, Seen};
+
 /// The most that is read of the configuration, and of a file that it refers to: more is a mistake.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// Where the keys stand in the file, and which of them took their value from elsewhere.
+/// The file as it was read, where its keys stand in it, and which of them took their value from elsewhere.
 #[derive(Clone, Default)]
 pub(super) struct Places {
-    file: String,
+    /// The file's path.
+    pub(super) file: PathBuf,
+    /// What it said.
+    pub(super) text: String,
     lines: BTreeMap<String, u64>,
-    /// The values of those keys.
-    referenced: BTreeMap<String, String>,
+    /// What those keys took from there; several in an array.
+    referenced: BTreeMap<String, Vec<String>>,
+    /// The files that a key took it from.
+    files: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl std::fmt::Debug for Places {
@@ -42,12 +49,34 @@ impl Places {
                 (None, None) => break None,
             }
         };
-        Place::File { path: self.file.clone(), line }
+        Place::File { path: self.file.display().to_string(), line }
     }
 
     /// Whether the file has this key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.lines.contains_key(key)
+    }
+
+    /// Whether any key took its value from a file.
+    pub(super) fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// What all references gave: another where one of them gives another value.
+    pub(super) fn seen(&self) -> Seen {
+        reload::seen(&self.referenced.values().flatten().map(String::as_bytes).collect::<Vec<_>>())
+    }
+
+    /// The keys whose references give something else than they did for the same text.
+    pub(super) fn changed<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
+        let differs = move |(key, values): &(&String, &Vec<String>)| before.referenced.get(*key) != Some(*values);
+        self.referenced.iter().filter(differs).map(|(key, _)| key.as_str())
+    }
+
+    /// Where a key took its value from, to stand behind a message; nothing where it stands in this file.
+    pub(super) fn origin(&self, key: &str) -> String {
+        let files = self.files.get(key).into_iter().flatten().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        if files.is_empty() { String::new() } else { format!(" (from {})", files.join(", ")) }
     }
 
     /// Whether the value of a key, or a part of it, came out of a reference, and so must not be shown.
@@ -63,14 +92,14 @@ impl Places {
     /// A text of others with `***` for every value that came out of a reference. One of a letter or two would be found in
     /// every text, and hides nothing.
     pub(super) fn without_references(&self, text: &str) -> String {
-        let hidden = self.referenced.values().filter(|value| value.len() > 2);
+        let hidden = self.referenced.values().flatten().filter(|value| value.len() > 2);
         hidden.fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"))
     }
 
     /// What is wrong with a key.
     pub(super) fn error(&self, key: &str, message: impl AsRef<str>) -> Error {
         let message = message.as_ref();
-        let message = if key.is_empty() { message.to_owned() } else { format!("{key}: {message}") };
+        let message = if key.is_empty() { message.to_owned() } else { format!("{key}: {message}{}", self.origin(key)) };
         Error::invalid(message).at(self.of(key))
     }
 }
@@ -97,12 +126,12 @@ pub(super) fn parse<T: DeserializeOwned>(
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(T, Places)> {
-    let places = Places { file: path.display().to_string(), ..Places::default() };
+    let places = Places { file: path.to_owned(), text: text.to_owned(), ..Places::default() };
     let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let mut reader = Reader { base, env, starts, places, spans: Vec::new() };
     let mut table = DeTable::parse(text).map_err(|error| {
         let line = error.span().map(|span| reader.line(span.start));
-        Error::invalid(format!("not valid TOML: {}", error.message())).at(Place::File { path: reader.places.file.clone(), line })
+        Error::invalid(format!("not valid TOML: {}", error.message())).at(Place::File { path: path.display().to_string(), line })
     })?;
     reader.table("", table.get_mut())?;
     match T::deserialize(Deserializer::from(table)) {
@@ -141,10 +170,14 @@ impl Reader<'_> {
             DeValue::Table(inner) => self.table(path, inner),
             DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.value(path, item)),
             DeValue::String(text) => {
-                if let Some(replaced) =
-                    self.replace(text).map_err(|(what, hint)| self.places.error(path, what).with_hint(hint))?
-                {
-                    self.places.referenced.insert(path.to_owned(), replaced.clone());
+                let replaced = self
+                    .replace(text)
+                    .map_err(|(what, hint)| Error::invalid(format!("{path}: {what}")).with_hint(hint).at(self.places.of(path)))?;
+                if let Some((replaced, mut files)) = replaced {
+                    self.places.referenced.entry(path.to_owned()).or_default().push(replaced.clone());
+                    if !files.is_empty() {
+                        self.places.files.entry(path.to_owned()).or_default().append(&mut files);
+                    }
                     *text = replaced.into();
                 }
                 Ok(())
@@ -157,11 +190,11 @@ impl Reader<'_> {
         }
     }
 
-    /// The text with its references replaced, once: what they give is taken as it is. `None` where there are none.
-    /// The error is a message and a hint, which show nothing of the text, since it may be a secret itself.
-    fn replace(&self, text: &str) -> Result<Option<String>, (String, String)> {
+    /// The text with its references replaced, once: what they give is taken as it is; and the files among them. `None` where
+    /// there are none. The error is a message and a hint, which show nothing of the text, since it may be a secret itself.
+    fn replace(&self, text: &str) -> Result<Option<(String, Vec<PathBuf>)>, (String, String)> {
         let mut rest = text;
-        let mut replaced = String::new();
+        let (mut replaced, mut files) = (String::new(), Vec::new());
         while let Some((before, after)) = rest.split_once("${") {
             let forms = || "a reference is ${env:NAME} or ${file:PATH}".to_owned();
             let (reference, after) = after.split_once('}').ok_or_else(|| ("\"${\" without its \"}\"".to_owned(), forms()))?;
@@ -170,7 +203,12 @@ impl Reader<'_> {
                 Some(("env", name)) => (self.env)(name).ok_or_else(|| {
                     (format!("the environment variable {name} is not set"), "set it where the gateway starts".to_owned())
                 })?,
-                Some(("file", path)) => self.file(path)?,
+                Some(("file", path)) => {
+                    let path = self.base.join(path);
+                    let value = file(&path)?;
+                    files.push(path);
+                    value
+                }
                 _ => return Err(("an unknown kind of reference".to_owned(), forms())),
             });
             rest = after;
@@ -179,19 +217,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         replaced.push_str(rest);
-        Ok(Some(replaced))
-    }
-
-    /// The text of a file without the line ends that editors add.
-    fn file(&self, path: &str) -> Result<String, (String, String)> {
-        let path = self.base.join(path);
-        match read(&path) {
-            Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-            Err(cause) => Err((
-                format!("the file {} cannot be read: {}", path.display(), reason(&cause)),
-                "the path starts at the folder of the configuration file".to_owned(),
-            )),
-        }
+        Ok(Some((replaced, files)))
     }
 
     /// The error of a value that does not fit, in our words.
@@ -206,6 +232,19 @@ impl Reader<'_> {
             Some(hint) => error.with_hint(hint),
             None => error,
         }
+    }
+}
+
+/// The text of a file without the line ends that editors add. Errors: a message and a hint.
+fn file(path: &Path) -> Result<String, (String, String)> {
+    let text = read(path).map_err(|cause| {
+        let message = format!("the file {} cannot be read: {}", path.display(), reason(&cause));
+        (message, "the path starts at the folder of the configuration file".to_owned())
+    })?;
+    match text.trim_end_matches(['\r', '\n']) {
+        // As it is for a moment where it is written anew.
+        "" => Err((format!("the file {} is empty", path.display()), "write the value into it".to_owned())),
+        value => Ok(value.to_owned()),
     }
 }
 

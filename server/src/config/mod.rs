@@ -1,4 +1,5 @@
-//! The configuration: one TOML file, read once at the start; a mistake in it names file, line, key, reason and fix.
+//! The configuration: one TOML file, read once at the start; a mistake in it names file, line, key, reason and fix. What its references
+//! give is read again.
 
 #[cfg(test)]
 mod broken;
@@ -31,6 +32,8 @@ pub use schema::json_schema;
 pub use settings::Setting;
 pub use tokens::{TokenText, Tokens};
 pub use values::{Listen, Period, TicketKey};
+
+use crate::reload::Seen;
 
 /// The configuration of the gateway.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -191,8 +194,9 @@ fn keep() -> u32 {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tickets {
-    /// 32 bytes each, in base64. The first seals, all open. Without any, each process makes its own, so that tickets and
-    /// sessions end with it and no other replica takes them.
+    /// 32 bytes each, in base64, or several of them in the lines of a text. The first seals, all open. Without any, each process makes
+    /// its own, so that tickets and sessions end with it and no other replica takes them.
+    #[serde(deserialize_with = "values::keys")]
     pub keys: Vec<TicketKey>,
     /// How long a ticket is good for.
     pub ttl: Period,
@@ -367,6 +371,13 @@ impl fmt::Debug for Catalog {
     }
 }
 
+impl Catalog {
+    /// Whether another one is of the same kind and has the same options.
+    pub fn opens_as(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.options == other.options
+    }
+}
+
 /// By hand, since serde's `flatten` would lose where the keys stand.
 impl<'de> Deserialize<'de> for Catalog {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -410,6 +421,26 @@ impl Config {
                 .at(Place::File { path: path.display().to_string(), line: None })
         })?;
         Config::parse(&text, path, &|name| std::env::var(name).ok())
+    }
+
+    /// The same text, read anew with what its references give now. Errors: as of [`Config::load`].
+    pub fn again(&self) -> Result<Config> {
+        Config::parse(&self.places.text, &self.places.file, &|name| std::env::var(name).ok())
+    }
+
+    /// Whether any value came out of a file, so that it may change.
+    pub fn has_files(&self) -> bool {
+        self.places.has_files()
+    }
+
+    /// What all references gave.
+    pub fn referenced(&self) -> Seen {
+        self.places.seen()
+    }
+
+    /// The keys whose references give something else than they did when the same text was read before.
+    pub fn changed<'a>(&'a self, before: &'a Config) -> impl Iterator<Item = &'a str> {
+        self.places.changed(&before.places)
     }
 
     /// Reads a text that stands in a file at `path`, with the environment that `env` looks up.
@@ -462,7 +493,8 @@ impl Config {
     /// Other errors stay as they are.
     pub fn locate(&self, error: Error) -> Error {
         let Some(Place::Key(key)) = error.place() else { return error };
-        let message = self.places.without_references(&format!("{key}: {}", error.message()));
+        let message = format!("{key}: {}{}", error.message(), self.places.origin(key));
+        let message = self.places.without_references(&message);
         let located = Error::new(error.kind(), message).at(self.place(key)).with_retryable(error.retryable());
         match error.hint() {
             Some(hint) => located.with_hint(self.places.without_references(hint)),

@@ -31,8 +31,8 @@ fn read(path: &Path) -> Result<(Seen, Policy)> {
     let bytes = reload::read(path).map_err(wrong)?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let (text, _) = load::parse::<PolicyText>(text, path, base, &|name| std::env::var(name).ok())?;
-    Ok((reload::seen(&[&bytes]), Policy::new(text).map_err(|error| within(path, error))?))
+    let (text, places) = load::parse::<PolicyText>(text, path, base, &|name| std::env::var(name).ok())?;
+    Ok((reload::seen(&[&bytes, &places.seen()]), Policy::new(text).map_err(|error| within(path, error))?))
 }
 
 fn within(path: &Path, error: Error) -> Error {

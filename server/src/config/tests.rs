@@ -119,6 +119,36 @@ fn a_file_is_read_and_its_references_start_at_its_folder() {
 }
 
 #[test]
+fn what_references_give_is_read_again_for_the_same_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let key =
+        |byte: u8| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [[byte; 31].as_slice(), &[0]].concat());
+    write("level", "debug");
+    write("keys", &format!("{}\n", key(1)));
+    write("nexus.toml", "[log]\nlevel = \"${file:level}\"\n[tickets]\nkeys = [\"${file:keys}\"]");
+    let config = Config::load(&folder.path().join("nexus.toml")).unwrap();
+    let again = config.again().unwrap();
+    assert!(config.has_files() && again.referenced() == config.referenced() && again.changed(&config).next().is_none());
+
+    // What the file itself says counts from the next start on.
+    write("nexus.toml", "nonsense");
+    write("keys", &format!("{}\r\n{}\r\n", key(2), key(1)));
+    let again = config.again().unwrap();
+    assert_ne!(again.referenced(), config.referenced());
+    assert_eq!(again.changed(&config).collect::<Vec<_>>(), ["tickets.keys"]);
+    assert_eq!(again.tickets.keys.iter().map(|key| key.expose()[0]).collect::<Vec<_>>(), [2, 1]);
+
+    let said = |name: &str, text: &str| {
+        write(name, text);
+        config.again().unwrap_err().to_string().replace(&folder.path().display().to_string(), "")
+    };
+    insta::assert_snapshot!(said("keys", "hunter2"), @"/nexus.toml:4: tickets.keys: the value of its reference is not valid (from /keys)");
+    insta::assert_snapshot!(said("keys", &format!("{}\n{}", key(1), key(1))), @"/nexus.toml:4: tickets.keys: this key is there twice (number 2) (from /keys); make another with: openssl rand -base64 32");
+    insta::assert_snapshot!(said("level", "\n"), @"/nexus.toml:2: log.level: the file /level is empty; write the value into it");
+}
+
+#[test]
 fn files_that_cannot_be_read_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let missing = Config::load(&folder.path().join("none.toml")).unwrap_err();

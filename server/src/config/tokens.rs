@@ -6,6 +6,7 @@ use nexus_flight_catalog::Result;
 use serde::{Deserialize, Serialize};
 
 use super::load;
+use crate::reload::Seen;
 
 /// All tokens that are taken.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,9 +31,9 @@ pub struct TokenText {
 }
 
 impl Tokens {
-    /// Errors: `Invalid` with the line of `path` for what is no such file.
-    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+    /// The tokens, and what their references gave. Errors: `Invalid` with the line of `path` for what is no such file.
+    pub fn parse(text: &str, path: &Path) -> Result<(Self, Seen)> {
         let base = path.parent().unwrap_or(Path::new("."));
-        load::parse(text, path, base, &|name| std::env::var(name).ok()).map(|(tokens, _)| tokens)
+        load::parse(text, path, base, &|name| std::env::var(name).ok()).map(|(tokens, places)| (tokens, places.seen()))
     }
 }

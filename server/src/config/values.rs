@@ -96,6 +96,28 @@ impl fmt::Display for TicketKey {
     }
 }
 
+/// The keys of texts, of which each has one in every line: a file of several is replaced as a whole.
+pub(super) fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TicketKey>, D::Error> {
+    struct Lines(Vec<TicketKey>);
+
+    impl FromStr for Lines {
+        type Err = String;
+
+        fn from_str(text: &str) -> Result<Self, String> {
+            text.split('\n').map(|line| TicketKey::from_str(line.trim())).collect::<Result<_, _>>().map(Self)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Lines {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Text("a key in base64", std::marker::PhantomData))
+        }
+    }
+
+    let texts = Vec::<Lines>::deserialize(deserializer)?;
+    Ok(texts.into_iter().flat_map(|Lines(keys)| keys).collect())
+}
+
 /// Reads a value from the text it is written as.
 struct Text<T>(&'static str, std::marker::PhantomData<T>);
 

@@ -86,7 +86,7 @@ impl Service {
     }
 
     /// Who shakes hands, by the credentials in the first message: those in a header were checked before.
-    async fn log_in(&self, request: &mut Request<Streaming<HandshakeRequest>>) -> Result<Principal> {
+    async fn log_in(&self, request: &mut Request<Streaming<HandshakeRequest>>) -> Result<(Principal, Means)> {
         let refused = |message: &str| {
             Error::unauthenticated(message)
                 .with_hint("send a user name and password as BasicAuth, or in the header authorization")
@@ -325,9 +325,9 @@ impl FlightService for Service {
             async {
                 if request.extensions().get::<Principal>().is_none() {
                     let peer = request.extensions().get::<Peer>().cloned();
-                    let principal = self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, peer.as_ref()))?;
-                    request.extensions_mut().insert(principal);
-                    request.extensions_mut().insert(Means::Password);
+                    let known = self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, peer.as_ref()))?;
+                    request.extensions_mut().insert(known.0);
+                    request.extensions_mut().insert(known.1);
                 }
                 let caller = self.caller(&request).await?;
                 let means = request.extensions().get().unwrap_or(&Means::None);

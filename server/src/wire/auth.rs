@@ -1,7 +1,7 @@
 //! Credentials → principal, for gRPC and HTTP alike.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use argon2::password_hash::{PasswordHash, SaltString};
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
+use crate::reload::{self, Seen};
 use crate::seal::{Purpose, Seal};
 use crate::wire::connection::{Peer, Shown};
 use crate::wire::jwt::{self, Jwt};
@@ -53,8 +54,8 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1ub2JvZHktc2FsdA$UWnN
 pub enum Means {
     /// By nothing: nobody is asked.
     None,
-    /// With a password.
-    Password,
+    /// With the password of this hash.
+    Password(Mark),
     /// With the API token of this hash.
     Token(Hash),
     /// By a client certificate of this subject, which holds until then, in seconds since 1970.
@@ -63,6 +64,9 @@ pub enum Means {
     Jwt(u64, jwt::Mark),
 }
 
+/// Tells the hash of a password from others.
+pub type Mark = Seen;
+
 /// What a token of our own says.
 #[derive(Debug, Serialize, Deserialize)]
 struct Granted {
@@ -70,12 +74,15 @@ struct Granted {
     means: Means,
 }
 
+/// The hashes of passwords by the names of their users.
+type Users = BTreeMap<String, SecretString>;
+
 /// Knows who may come in. What a request says in its headers counts, right or wrong; without such a header the certificate of its
 /// connection does.
 #[derive(Debug)]
 pub struct Authenticator {
     mode: AuthMode,
-    users: BTreeMap<String, SecretString>,
+    users: RwLock<Users>,
     tokens: Option<Arc<ApiTokens>>,
     jwt: Option<Arc<Jwt>>,
     certificates: BTreeMap<String, String>,
@@ -88,7 +95,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// As configured, with the API tokens of its file and the issuer of others. Tokens that it gives live for `lives`.
     pub fn new(auth: &Auth, tokens: Option<Arc<ApiTokens>>, jwt: Option<Arc<Jwt>>, seal: Arc<Seal>, lives: Duration) -> Self {
-        let users = auth.users.iter().map(|(name, user)| (name.clone(), user.password_hash.clone())).collect();
+        let users = RwLock::new(users(auth));
         let (mode, certificates) = (auth.mode, auth.certificates.clone());
         Self {
             mode,
@@ -101,6 +108,15 @@ impl Authenticator {
             checks: Semaphore::new(CHECKED_AT_ONCE),
             waiting: Semaphore::new(CHECKS_WAITING),
         }
+    }
+
+    /// From now on with these passwords. What was given for one that is another now is taken no more.
+    pub fn renew(&self, auth: &Auth) {
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users(auth);
+    }
+
+    fn hash(&self, name: &str) -> Option<SecretString> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// A token that stands for a principal until it expires, or what they came in by is taken no more.
@@ -127,9 +143,7 @@ impl Authenticator {
         };
         let header = header.to_str().map_err(|_| refused("the authorization header is not text"))?;
         match header.split_once(' ') {
-            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => {
-                self.check_basic(value).await.map(|principal| (principal, Means::Password))
-            }
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => self.check_basic(value).await,
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("bearer") => self.check_token(value).await,
             _ => Err(refused("the authorization header is neither Basic nor Bearer")),
         }
@@ -155,7 +169,7 @@ impl Authenticator {
             .map_err(|error| Error::new(Kind::Unauthenticated, error.message()).with_hint("connect again"))?;
         let still_holds = match &means {
             Means::None => false,
-            Means::Password => self.users.contains_key(&user),
+            Means::Password(known) => self.hash(&user).is_some_and(|hash| mark(&hash) == *known),
             Means::Token(hash) => {
                 self.tokens.as_ref().and_then(|tokens| tokens.user(hash)).is_some_and(|known| *known.0 == *user)
             }
@@ -164,7 +178,7 @@ impl Authenticator {
         };
         match still_holds {
             true => Ok((Principal(user.into()), means)),
-            false => Err(refused("the token is of a user who is no longer known")),
+            false => Err(refused("the token is of a user who is no longer known, or of a password that was changed")),
         }
     }
 
@@ -182,26 +196,28 @@ impl Authenticator {
         Ok((Principal(user.as_str().into()), Means::Certificate(subject.to_string(), *until)))
     }
 
-    async fn check_basic(&self, value: &str) -> Result<Principal> {
+    async fn check_basic(&self, value: &str) -> Result<(Principal, Means)> {
         let decoded = BASE64.decode(value.trim()).map_err(|_| refused("the Basic credentials are not base64"))?;
         let decoded = String::from_utf8(decoded).map_err(|_| refused("the Basic credentials are not UTF-8"))?;
         let (name, password) = decoded.split_once(':').ok_or_else(|| refused("the Basic credentials have no \":\""))?;
         self.check_password(name, password).await
     }
 
-    /// Who has this name and password. Errors: `Unauthenticated`, with the same words for a wrong name and a wrong password.
-    pub async fn check_password(&self, name: &str, password: &str) -> Result<Principal> {
+    /// Who has this name and password, by which they come in. Errors: `Unauthenticated`, with the same words for a wrong name and a wrong
+    /// password.
+    pub async fn check_password(&self, name: &str, password: &str) -> Result<(Principal, Means)> {
         let wrong = || refused("the user name or the password is wrong");
         if name.is_empty() || password.is_empty() {
             return Err(wrong());
         }
-        let known = self.users.get(name);
-        let hash = known.cloned().unwrap_or_else(|| SecretString::from(NOBODY));
         let password = SecretString::from(password);
         let _place = self.waiting.try_acquire().map_err(|_| {
             Error::exhausted("too many passwords are being checked").with_hint("try again soon, or sign in with a token")
         })?;
         let _turn = self.checks.acquire().await.map_err(|_| Error::unavailable("the server is closing"))?;
+        let known = self.hash(name);
+        let means = known.as_ref().map(|hash| Means::Password(mark(hash)));
+        let hash = known.unwrap_or_else(|| SecretString::from(NOBODY));
         // Off the threads that serve others: this is tens of milliseconds of work.
         let matches = tokio::task::spawn_blocking(move || {
             let hash = PasswordHash::new(hash.expose_secret()).ok()?;
@@ -209,11 +225,19 @@ impl Authenticator {
         })
         .await
         .map_err(|error| Error::internal("a password could not be checked").caused_by(error))?;
-        if known.is_none() || matches.is_none() {
-            return Err(wrong());
+        match (means, matches) {
+            (Some(means), Some(())) => Ok((Principal(name.into()), means)),
+            _ => Err(wrong()),
         }
-        Ok(Principal(name.into()))
     }
+}
+
+fn users(auth: &Auth) -> Users {
+    auth.users.iter().map(|(name, user)| (name.clone(), user.password_hash.clone())).collect()
+}
+
+fn mark(hash: &SecretString) -> Mark {
+    reload::seen(&[hash.expose_secret().as_bytes()])
 }
 
 /// The argon2id hash of a password, for the configuration.

@@ -96,7 +96,8 @@ fn read(path: &Path) -> Result<(Seen, BTreeMap<Hash, Known>)> {
     let wrong = |reason: String| within(Error::invalid(format!("the API tokens cannot be read: {reason}")));
     let bytes = reload::read(path).map_err(wrong)?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
-    let known = Tokens::parse(text, path)?.tokens.into_iter().enumerate().map(|(index, token)| {
+    let (tokens, referenced) = Tokens::parse(text, path)?;
+    let known = tokens.tokens.into_iter().enumerate().map(|(index, token)| {
         let number = index + 1;
         let TokenText { user, sha256, expires } = token;
         if user.is_empty() {
@@ -118,7 +119,7 @@ fn read(path: &Path) -> Result<(Seen, BTreeMap<Hash, Known>)> {
         });
         Ok((hash, Known { user: Principal(user.into()), expires: expires.transpose()? }))
     });
-    Ok((reload::seen(&[&bytes]), known.collect::<Result<_>>()?))
+    Ok((reload::seen(&[&bytes, &referenced]), known.collect::<Result<_>>()?))
 }
 
 #[cfg(test)]
