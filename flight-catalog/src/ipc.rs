@@ -43,7 +43,16 @@ impl Dictionaries {
         let held = self.0.entry(id).or_default();
         // Others take the place of the one before.
         *held = if adds { held.saturating_add(message.bytes) } else { message.bytes };
-        self.0.values().fold(0_i64, |sum, held| sum.saturating_add(*held)) <= most
+        self.bytes() <= most
+    }
+
+    /// What they and a message take, which was counted with them where it is one of them.
+    pub fn with(&self, message: &Sound) -> i64 {
+        self.bytes().saturating_add(if message.dictionary.is_some() { 0 } else { message.bytes })
+    }
+
+    fn bytes(&self) -> i64 {
+        self.0.values().fold(0_i64, |sum, held| sum.saturating_add(*held))
     }
 }
 

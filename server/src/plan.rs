@@ -34,6 +34,7 @@ use crate::pushdown::NamesOnce;
 use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
+use crate::shares::Shares;
 use crate::standard::{Casts, Distinct, Escapes, MoreTypes, Numbers, Overlay, PlainNan, SingleRow, Subqueries, WholeRecursion};
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
@@ -125,6 +126,11 @@ impl Planner {
     /// A state for looking up the functions that statements can call.
     pub fn functions(&self) -> &SessionState {
         self.states.base()
+    }
+
+    /// The memory of each user.
+    pub fn shares(&self) -> &Arc<Shares> {
+        self.states.shares()
     }
 
     /// The shape of the answer and of the parameters. Nothing runs.

@@ -27,23 +27,15 @@ use crate::gateway::Gateway;
 use crate::http;
 use crate::statement::{self, Caps};
 use crate::transactions::Transactions;
-use crate::wire::auth;
-use crate::wire::connection::{Peer, Port};
-use crate::wire::hello::Incoming;
+use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Port, STREAMS};
+use crate::wire::hello::{Incoming, Speaks};
 use crate::wire::tls::Tls;
+use crate::wire::{auth, body};
 
-/// Calls at once on one connection; tonic sets no bound of its own.
-const STREAMS_PER_CONNECTION: u32 = 256;
-/// The most bytes of the headers of a call, uncompressed: a session and a token take a part of them.
-const HEADERS: u32 = 64 << 10;
-/// Calls that a client may begin and give up before one of them is looked at; then its connection is closed.
-const GIVEN_UP: usize = 64;
 /// How long a connection is used for new calls: then its client makes another one, through whatever balances them.
 const CONNECTION_AGE: Duration = Duration::from_secs(24 * 3_600);
-/// How often a client that says nothing is asked whether it is there, and how long it may take to say so.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-/// The largest message of a client, parameters included.
-const LARGEST_REQUEST: usize = 16 << 20;
+/// The largest message of who asks for health.
+const LARGEST_QUESTION: usize = 4 << 10;
 /// Upper bounds of the duration histogram, in seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
 
@@ -116,16 +108,14 @@ pub async fn serve(
     metrics: PrometheusHandle,
     stop: CancellationToken,
 ) -> Result<()> {
+    let (_, http) = listeners.addresses()?;
     let Listeners { flight: of_flight, http: of_http, tls } = listeners;
-    let incoming = |listener| Incoming::new(Port::new(listener, config.limits.connections), tls.clone());
-    let flight = flight(config, &gateway, incoming(of_flight), stop.clone()).await?;
+    let incoming = |listener, speaks| Incoming::new(Port::new(listener, config.limits.connections), tls.clone(), speaks);
+    let of_flight = incoming(of_flight, Speaks::Grpc { http: http.port() });
+    let flight = flight(config, &gateway, of_flight, stop.clone()).await?;
     let router = http::router(gateway, metrics, config.limits.statement.bytes());
-    let http = axum::serve(incoming(of_http), router.into_make_service_with_connect_info::<Peer>())
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let both = async {
-        let (flight, http) = tokio::join!(flight, http.into_future());
-        flight.and(http.map_err(|error| Error::unavailable("the HTTP port failed").caused_by(error)))
-    };
+    let http = http::serve(incoming(of_http, Speaks::Http), router, stop.clone());
+    let both = async { tokio::join!(flight, http).0 };
     let grace = config.limits.grace.0;
     let out_of_time = async {
         stop.cancelled().await;
@@ -158,6 +148,7 @@ pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),
         authenticator: Arc::clone(&gateway.authenticator),
+        shares: Arc::clone(gateway.planner.shares()),
         session_ttl: config.tickets.session_ttl.0,
         caps: Caps::new(&config.limits),
         trail: gateway.trail.clone(),
@@ -175,12 +166,12 @@ pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
 
 /// The routes of all calls, for those who may come in. `DoGet` has its own.
 pub fn routes<S: FlightService>(calls: Arc<S>, service: Arc<Service>) -> Router {
-    let all =
-        FlightServiceServer::from_arc(calls).max_decoding_message_size(LARGEST_REQUEST).max_encoding_message_size(usize::MAX);
-    let authenticator = Arc::clone(&service.authenticator);
+    let all = FlightServiceServer::from_arc(calls).max_decoding_message_size(body::LARGEST).max_encoding_message_size(usize::MAX);
+    let (authenticator, shares) = (Arc::clone(&service.authenticator), Arc::clone(&service.shares));
     Routes::new(all)
         .into_axum_router()
-        .merge(frames::route(service, LARGEST_REQUEST))
+        .merge(frames::route(service, body::LARGEST))
+        .layer(from_fn_with_state(shares, body::watch))
         .layer(from_fn_with_state(authenticator, auth::require))
         .layer(map_response(status::of_the_client))
 }
@@ -195,9 +186,10 @@ async fn flight(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.
+    let health_service = health_service.max_decoding_message_size(LARGEST_QUESTION);
     let guarded = routes(Arc::clone(&service), service).merge(Routes::new(health_service).into_axum_router().reset_fallback());
     let server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADERS)
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
         .http2_max_local_error_reset_streams(Some(GIVEN_UP))

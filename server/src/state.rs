@@ -27,7 +27,7 @@ const IDLE: usize = 64;
 #[derive(Debug)]
 pub struct States {
     base: SessionState,
-    shares: Shares,
+    shares: Arc<Shares>,
     idle: Arc<Mutex<Vec<State>>>,
 }
 
@@ -46,13 +46,18 @@ pub struct State {
 impl States {
     /// States like this one, of whose memory one user has at most so many bytes.
     pub fn new(base: SessionState, share: usize) -> Self {
-        let shares = Shares::new(Arc::clone(&base.runtime_env().memory_pool), share);
+        let shares = Arc::new(Shares::new(Arc::clone(&base.runtime_env().memory_pool), share));
         Self { base, shares, idle: Arc::default() }
     }
 
     /// The one that the others are like.
     pub fn base(&self) -> &SessionState {
         &self.base
+    }
+
+    /// What the statements of each user take from.
+    pub fn shares(&self) -> &Arc<Shares> {
+        &self.shares
     }
 
     /// A state for a query that starts now, with the names of its session, and as yet without tables and stores.

@@ -1,6 +1,6 @@
 //! Rows as clients send them: Arrow IPC from outside.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt, future};
 use nexus_flight_catalog::ipc::{self, Dictionaries};
@@ -23,8 +24,6 @@ use crate::query::size;
 const BATCHES: usize = 10_000;
 /// The most rows of parameters.
 const ROWS: usize = 4 << 20;
-/// How long a client may send nothing in the middle of its rows.
-const SILENCE: Duration = Duration::from_secs(300);
 /// The most bytes that the buffers of a message may be once they are unpacked, and the most rows of a column without any.
 const MOST: i64 = 64 << 20;
 
@@ -36,11 +35,17 @@ pub struct Sent {
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
-/// Reads a stream of messages up to its schema.
-pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Sent> {
-    let mut dictionaries = Dictionaries::default();
-    let messages = stream::iter([Ok(first)]).chain(unless_silent(rest)).map_err(broken).try_filter_map(move |message| {
-        let is_held = check(&message, &mut dictionaries);
+/// Reads a stream of messages up to its schema. What is read and not asked for yet is taken from `memory`: many streams may wait for
+/// their turn, or for their clients.
+pub async fn sent(
+    first: FlightData,
+    rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    memory: &Arc<dyn MemoryPool>,
+) -> Result<Sent> {
+    let rows = MemoryConsumer::new("what a client puts").register(memory);
+    let mut held = Held { dictionaries: Dictionaries::default(), header: 0, memory: rows.new_empty() };
+    let messages = stream::iter([Ok(first)]).chain(rest).map_err(broken).try_filter_map(move |message| {
+        let is_held = held.check(&message);
         // The first one may hold a command and nothing else.
         future::ready(is_held.map(|()| (!message.data_header.is_empty()).then_some(message)))
     });
@@ -50,7 +55,7 @@ pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData,
     // In a task of its own: where the decoder still meets what it does not expect, it panics.
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
-            let batch = decoder.next().await.map(|batch| batch.map_err(decoded));
+            let batch = decoder.next().await.map(|batch| counted(batch.map_err(decoded)?, rows.new_empty()));
             let has_ended = !matches!(batch, Some(Ok(_)));
             if sender.send((decoder.schema().cloned(), batch)).await.is_err() || has_ended {
                 break;
@@ -59,18 +64,20 @@ pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData,
     }));
     let first = receiver.recv().await;
     let schema = first.as_ref().and_then(|(schema, _)| schema.clone());
-    let batches = stream::unfold((receiver, Some(task), first), |(mut receiver, mut task, mut first)| async move {
+    // A batch counts here until the next one is asked for.
+    let batches = stream::unfold((receiver, Some(task), first, None), |(mut receiver, mut task, mut first, _)| async move {
         let next = match first.take() {
             Some(first) => Some(first),
             None => receiver.recv().await,
         };
         match next {
-            Some((_, Some(batch))) => Some((batch, (receiver, task, None))),
+            Some((_, Some(Ok((batch, held))))) => Some((Ok(batch), (receiver, task, None, Some(held)))),
+            Some((_, Some(Err(error)))) => Some((Err(error), (receiver, task, None, None))),
             Some((_, None)) => None,
             // The task ended without a word, or its last word was an error.
             None => match task.take()?.await {
                 Ok(()) => None,
-                Err(cause) => Some((Err(unreadable("they are not sound").caused_by(cause)), (receiver, None, None))),
+                Err(cause) => Some((Err(unreadable("they are not sound").caused_by(cause)), (receiver, None, None, None))),
             },
         }
     });
@@ -82,38 +89,29 @@ pub async fn sent(first: FlightData, rest: impl Stream<Item = Result<FlightData,
 pub async fn parameters(
     first: FlightData,
     rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    memory: &Arc<dyn MemoryPool>,
     most: usize,
 ) -> Result<Option<RecordBatch>> {
-    let Sent { schema, mut batches } = sent(first, rest).await?;
+    let Sent { schema, mut batches } = sent(first, rest, memory).await?;
+    let held = MemoryConsumer::new("parameters").register(memory);
     let (mut rows, mut bytes, mut count) = (Vec::new(), 0, 0);
     while let Some(batch) = batches.try_next().await? {
         if batch.num_rows() > 0 {
-            bytes += size(&batch);
+            bytes += bytes_of(&batch);
             count += batch.num_rows();
-            if bytes > most as u64 || rows.len() >= BATCHES {
+            if bytes > most || rows.len() >= BATCHES {
                 return Err(too_much(&format!("the parameters have more than {most} bytes")));
             }
             if count > ROWS {
                 return Err(too_much(&format!("the parameters have more than {ROWS} rows")));
             }
+            // In the end they are there twice for a moment.
+            held.try_grow(2 * bytes_of(&batch))?;
             rows.push(batch);
         }
     }
     let Some(schema) = schema.filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
     concat_batches(&schema, &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
-}
-
-/// The same messages, which break off where nothing comes for too long.
-fn unless_silent<T: Send>(
-    rest: impl Stream<Item = Result<T, Status>> + Send + 'static,
-) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
-    stream::unfold(Some(Box::pin(rest)), |rest| async move {
-        let mut rest = rest?;
-        match tokio::time::timeout(SILENCE, rest.next()).await {
-            Ok(next) => next.map(|message| (message, Some(rest))),
-            Err(_) => Some((Err(Status::deadline_exceeded(format!("nothing came for {} s", SILENCE.as_secs()))), None)),
-        }
-    })
 }
 
 fn too_much(what: &str) -> Error {
@@ -135,23 +133,47 @@ fn unreadable(why: &str) -> Error {
     Error::invalid(format!("the rows that were sent cannot be read: {why}"))
 }
 
-/// Holds what a message declares against the bytes that came with it, and its dictionary against all before it.
-fn check(message: &FlightData, dictionaries: &mut Dictionaries) -> Result<()> {
-    if message.data_header.is_empty() {
-        return Ok(());
+/// What a stream of messages takes while it is read.
+struct Held {
+    dictionaries: Dictionaries,
+    /// The longest header: that of the schema, mostly, which is kept.
+    header: usize,
+    memory: MemoryReservation,
+}
+
+impl Held {
+    /// Holds what a message declares against the bytes that came with it, its dictionary against all before it, and all that against
+    /// the memory that there is.
+    fn check(&mut self, message: &FlightData) -> Result<()> {
+        if message.data_header.is_empty() {
+            return Ok(());
+        }
+        let sound = ipc::sound(&message.data_header, &message.data_body, MOST).ok_or_else(|| unreadable("they are not sound"))?;
+        if !self.dictionaries.fit(&sound, MOST) {
+            return Err(too_much("the dictionaries of the rows are larger than 64 MiB together"));
+        }
+        self.header = self.header.max(message.data_header.len());
+        let unpacked = usize::try_from(self.dictionaries.with(&sound)).unwrap_or(usize::MAX);
+        Ok(self.memory.try_resize(self.header.saturating_add(unpacked))?)
     }
-    let sound = ipc::sound(&message.data_header, &message.data_body, MOST).ok_or_else(|| unreadable("they are not sound"))?;
-    let fits = dictionaries.fit(&sound, MOST);
-    fits.then_some(()).ok_or_else(|| too_much("the dictionaries of the rows are larger than 64 MiB together"))
+}
+
+/// A batch, with what it takes of the memory.
+fn counted(batch: RecordBatch, memory: MemoryReservation) -> Result<(RecordBatch, MemoryReservation)> {
+    memory.try_grow(bytes_of(&batch))?;
+    Ok((batch, memory))
+}
+
+fn bytes_of(batch: &RecordBatch) -> usize {
+    usize::try_from(size(batch)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, NullArray, StringArray};
     use arrow_ipc::CompressionType;
     use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
     use nexus_flight_catalog::Kind;
 
     use super::*;
@@ -173,9 +195,13 @@ mod tests {
         std::iter::once(schema).chain(dictionaries).chain([rows]).map(Into::into).collect()
     }
 
+    fn pool(bytes: usize) -> Arc<dyn MemoryPool> {
+        Arc::new(GreedyMemoryPool::new(bytes))
+    }
+
     async fn read(mut messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
         let rest = messages.split_off(1);
-        parameters(messages.remove(0), stream::iter(rest.into_iter().map(Ok)), 1 << 20).await
+        parameters(messages.remove(0), stream::iter(rest.into_iter().map(Ok)), &pool(usize::MAX), 1 << 20).await
     }
 
     #[tokio::test]
@@ -192,6 +218,39 @@ mod tests {
         assert_eq!(read(several.clone()).await.unwrap().unwrap().num_rows(), 3);
         several.extend(std::iter::repeat_n(several[1].clone(), 1_100));
         insta::assert_snapshot!(read(several).await.unwrap_err(), @"the parameters have more than 1048576 bytes; bind fewer rows or smaller values at once");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_asked_for_yet_is_taken_from_memory() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![0; 1 << 17]));
+        let mut several = encoded(&RecordBatch::try_from_iter([("n", numbers)]).unwrap(), true);
+        several.extend([several[1].clone(), several[1].clone()]);
+        let memory = pool(8 << 20);
+        let start = || {
+            let rest = stream::iter(several.clone().into_iter().skip(1).map(Ok)).chain(stream::pending());
+            sent(several[0].clone(), rest, &memory)
+        };
+        // Packed they are next to nothing, and each takes a MiB.
+        let mut begun = Vec::new();
+        let refused = loop {
+            assert!(begun.len() <= 8, "more is read than there is memory for");
+            let mut sent = start().await.unwrap();
+            match sent.batches.try_next().await {
+                Ok(batch) => assert_eq!(batch.unwrap().num_rows(), 1 << 17),
+                Err(error) => break error,
+            }
+            begun.push(sent);
+        };
+        assert_eq!(refused.kind(), Kind::Exhausted);
+        drop(begun);
+        // What reads ahead is told to end, and gives all back.
+        while memory.reserved() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut sent = start().await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(sent.batches.try_next().await.unwrap().unwrap().num_rows(), 1 << 17);
+        }
     }
 
     #[tokio::test]

@@ -32,12 +32,15 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
             "send the schema of the rows at least; some drivers send nothing where there is no batch, so give them an empty one",
         )
     };
-    let cx = caller.context();
+    let (cx, memory) = (caller.context(), service.memory(caller));
     let first = cx.run(async { messages.try_next().await.map_err(broken)?.ok_or_else(empty) }).await?;
     match command(first.flight_descriptor.as_ref().ok_or_else(none)?)? {
         Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) => {
             let prepared = prepared(service, caller, &handle)?;
-            let rows = cx.run(decode::parameters(first, messages, ticket::PARAMETERS)).await?.filter(|rows| rows.num_rows() > 0);
+            let rows = cx
+                .run(decode::parameters(first, messages, &memory, ticket::PARAMETERS))
+                .await?
+                .filter(|rows| rows.num_rows() > 0);
             let statement = prepared.statement.bound(rows.as_ref())?;
             let handle = service.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, service.session_ttl)?;
             let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
@@ -64,7 +67,7 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
             let statement = statement.within(transaction);
             let mut query = service.query(caller, &statement)?;
             // Rows that come along are bound; else those that were bound before count.
-            if let Some(rows) = cx.run(decode::parameters(first, messages, PARAMETERS)).await? {
+            if let Some(rows) = cx.run(decode::parameters(first, messages, &memory, PARAMETERS)).await? {
                 if rows.num_rows() == 0 {
                     // For no row it runs never.
                     check_writes(service.execute.as_ref(), &query).await?;
@@ -127,7 +130,7 @@ async fn ingest(
     query.session.catalog = catalog.unwrap_or(query.session.catalog);
     query.session.schema = schema.unwrap_or(query.session.schema);
     let (if_missing, if_exists) = modes(table_definition_options)?;
-    let sent = query.cx.run(decode::sent(first, rest)).await?;
+    let sent = query.cx.run(decode::sent(first, rest, &service.memory(caller))).await?;
     let Some(schema) = sent.schema else {
         return Err(Error::invalid("the stream has no schema").with_hint("send the columns, and rows of them"));
     };

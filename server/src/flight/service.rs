@@ -17,6 +17,7 @@ use arrow_flight::{
     HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket as FlightTicket,
 };
 use bytes::Bytes;
+use datafusion::execution::memory_pool::MemoryPool;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Catalogs, Error, Principal, Result};
@@ -38,6 +39,7 @@ use crate::flight::transactions::Handles;
 use crate::query::{Description, Execute, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
+use crate::shares::Shares;
 use crate::statement::Caps;
 use crate::substrait;
 use crate::wire::auth::{Authenticator, Means, note_refusal};
@@ -60,6 +62,8 @@ pub struct Service {
     pub sessions: Arc<Sessions>,
     /// Makes tokens.
     pub authenticator: Arc<Authenticator>,
+    /// The memory of each user.
+    pub shares: Arc<Shares>,
     /// How long a prepared handle is good for.
     pub session_ttl: Duration,
     /// The open transactions.
@@ -134,6 +138,11 @@ impl Service {
         let transaction = statement.transaction.map(|id| self.transactions.open(caller, id)).transpose()?;
         let query = caller.query(Arc::clone(&statement.text), statement.parameters()?, transaction);
         Ok(Query { substrait: statement.substrait.clone(), ..query })
+    }
+
+    /// What a caller takes memory from.
+    pub fn memory(&self, caller: &Caller) -> Arc<dyn MemoryPool> {
+        self.shares.of(&caller.principal)
     }
 
     /// Runs a statement that is about the transaction of its session. Gives whether it is one.

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::printable::shortened;
+use crate::wire::body;
 
 /// What a client is told: the code of the error's kind, and its message with place and hint. The cause stays here.
 pub fn status(error: &Error) -> Status {
@@ -20,9 +21,10 @@ pub fn status(error: &Error) -> Status {
     }
 }
 
-/// A stream that the client broke off.
+/// A stream that the client broke off, or that we did not read to its end.
 pub fn broken(status: Status) -> Error {
-    Error::invalid(format!("the stream of the client broke off: {}", status.message()))
+    let broke_off = || Error::invalid(format!("the stream of the client broke off: {}", status.message()));
+    body::refusal(&status).unwrap_or_else(broke_off)
 }
 
 /// A response as it should be: of a message that is no protobuf tonic says that the server is at fault.

@@ -26,6 +26,7 @@ use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
 use crate::query::{Answer, Client, Protocol, Query};
 use crate::times::refuse_unnamed;
+use crate::wire::body;
 use crate::wire::connection::Peer;
 use crate::wire::problem::problem;
 
@@ -60,7 +61,7 @@ fn unread(rejection: BytesRejection) -> Error {
             .with_hint("shorten it, or raise limits.statement")
             .with_retryable(false);
     }
-    Error::invalid("the body could not be read to its end").caused_by(rejection)
+    body::refusal(&rejection).unwrap_or_else(|| Error::invalid("the body could not be read to its end").caused_by(rejection))
 }
 
 async fn answer(gateway: &Gateway, principal: Principal, peer: &Peer, headers: &HeaderMap, body: &[u8]) -> Result<Response> {

@@ -8,13 +8,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::wire::tls::Tls;
+
+/// Calls at once on one connection; the libraries set no bound of their own, or another one.
+pub const STREAMS: u32 = 256;
+/// The most bytes of the headers of a call, uncompressed: a session and a token take a part of them.
+pub const HEADERS: u32 = 64 << 10;
+/// Calls that a client may begin and give up before one of them is looked at; then its connection is closed.
+pub const GIVEN_UP: usize = 64;
+/// How often a client of HTTP/2 that says nothing is asked whether it is there, and how long it may take to say so.
+pub const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+/// With what every client of HTTP/2 begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// As much as is read at once to find out what a client speaks: the head of most requests of HTTP/1.
+const HELLO: usize = 1 << 10;
 
 /// A port with so many connections at once.
 #[derive(Debug)]
@@ -32,19 +46,15 @@ pub struct Accepted {
     pub peer: Peer,
 }
 
-/// A connection that has begun well, and is not counted yet.
-#[derive(Debug)]
-pub struct Greeted {
-    stream: Stream,
-    peer: Peer,
-}
-
-/// A connection that calls are read from, counted until it is dropped.
+/// A connection that calls are read from.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
     peer: Peer,
-    _permit: OwnedSemaphorePermit,
+    /// What was read to find out what the client speaks, and is to be read again.
+    hello: Bytes,
+    /// Its place among those of its port, which it gives back when it is dropped; none while it is not admitted.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Who is at the other end.
@@ -98,11 +108,6 @@ impl Port {
     pub fn permits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.permits)
     }
-
-    /// Its own address.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
 }
 
 impl Accepted {
@@ -113,27 +118,42 @@ impl Accepted {
     }
 
     /// As it is.
-    pub fn plain(self) -> Greeted {
-        Greeted { stream: Stream::Plain(self.stream), peer: self.peer }
+    pub fn plain(self) -> Connection {
+        Connection::new(Stream::Plain(self.stream), self.peer)
     }
 
     /// After a handshake.
-    pub async fn under(self, tls: &Tls) -> io::Result<Greeted> {
+    pub async fn under(self, tls: &Tls) -> io::Result<Connection> {
         let (stream, certificate) = tls.accept(self.stream).await?;
         let peer = Peer { certificate, ..self.peer };
-        Ok(Greeted { stream: Stream::Tls(Box::new(stream)), peer })
-    }
-}
-
-impl Greeted {
-    /// The connection, once there is room for it; it gives its room back when it is dropped.
-    pub async fn admitted(self, permits: Arc<Semaphore>) -> Option<Connection> {
-        let permit = permits.acquire_owned().await.ok()?;
-        Some(Connection { stream: self.stream, peer: self.peer, _permit: permit })
+        Ok(Connection::new(Stream::Tls(Box::new(stream)), peer))
     }
 }
 
 impl Connection {
+    fn new(stream: Stream, peer: Peer) -> Self {
+        Self { stream, peer, hello: Bytes::new(), _permit: None }
+    }
+
+    /// Whether the client speaks HTTP/2, once it has said as much as tells; none where it goes away before that. What it said is left
+    /// to be read.
+    pub async fn is_http2(&mut self) -> Option<bool> {
+        let mut hello = BytesMut::with_capacity(HELLO);
+        while PREFACE.starts_with(&hello) && hello.len() < PREFACE.len() {
+            if self.read_buf(&mut hello).await.ok()? == 0 {
+                return None;
+            }
+        }
+        self.hello = hello.freeze();
+        Some(self.hello.starts_with(PREFACE))
+    }
+
+    /// The connection, once there is room for it.
+    pub async fn admitted(self, permits: Arc<Semaphore>) -> Option<Self> {
+        let permit = permits.acquire_owned().await.ok()?;
+        Some(Self { _permit: Some(permit), ..self })
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -150,6 +170,11 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.hello.has_remaining() {
+            let fits = self.hello.len().min(buffer.remaining());
+            buffer.put_slice(&self.hello.split_to(fits));
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),

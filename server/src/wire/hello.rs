@@ -1,27 +1,26 @@
-//! Connections as they come in: where a client and its port disagree about TLS, the log says what to change.
+//! Connections as they come in: one counts once its client has said in what language it speaks, and where that is not the one of the
+//! port, or they disagree about TLS, client and log are told what to change.
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info;
-use axum::serve::{IncomingStream, Listener};
 use futures::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::wire::connection::{Accepted, Connection, Greeted, Peer, Port};
+use crate::wire::connection::{Accepted, Connection, Port};
 use crate::wire::tls::Tls;
 
 /// Connections that have said something and wait to be served.
 const WAITING: usize = 64;
-/// A client speaks first; one that does not say anything, or does not come to the end of its handshake, for so long is let go.
-const SILENCE: Duration = Duration::from_secs(30);
+/// A client speaks first; one that is not through its handshake by then, or has not said in what language it speaks, is let go. So is one
+/// of HTTP/1 whose next request has no whole head by then.
+pub const SILENCE: Duration = Duration::from_secs(30);
 /// Connections that have not begun, or wait for others to end. When there are more the oldest is let go: an honest client is soon done
 /// with its hello, and those who open connections to hold them keep nobody out.
 const BEGINNING: usize = 1_024;
@@ -36,17 +35,25 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const USE_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\r\n\
     this port speaks TLS: connect with grpc+tls:// or https://\n";
 
+/// What is spoken at a port.
+#[derive(Debug, Clone, Copy)]
+pub enum Speaks {
+    /// HTTP/2 alone, as gRPC has it; those who speak HTTP/1 are told the port for that.
+    Grpc {
+        /// Where HTTP is.
+        http: u16,
+    },
+    /// HTTP/1 and HTTP/2.
+    Http,
+}
+
 /// The connections of a port that are ready for calls. Ends when nobody takes them any more.
 #[derive(Debug)]
-pub struct Incoming {
-    ready: mpsc::Receiver<Connection>,
-    address: io::Result<SocketAddr>,
-}
+pub struct Incoming(mpsc::Receiver<Connection>);
 
 impl Incoming {
     /// Those of a port, under TLS or plain; one that begins otherwise is told so and let go.
-    pub fn new(mut port: Port, tls: Option<Tls>) -> Self {
-        let address = port.address();
+    pub fn new(mut port: Port, tls: Option<Tls>, speaks: Speaks) -> Self {
         let (sender, ready) = mpsc::channel(WAITING);
         tokio::spawn(async move {
             let (permits, mut beginning) = (port.permits(), VecDeque::new());
@@ -58,7 +65,7 @@ impl Incoming {
                 let (sender, tls, permits) = (sender.clone(), tls.clone(), Arc::clone(&permits));
                 // In a task of its own, so that a silent client keeps nobody waiting.
                 let task = tokio::spawn(async move {
-                    let greeted = tokio::time::timeout(SILENCE, greeted(accepted, tls.as_ref())).await.ok()??;
+                    let greeted = tokio::time::timeout(SILENCE, greeted(accepted, tls.as_ref(), speaks)).await.ok()??;
                     // The server may have ended meanwhile.
                     sender.send(greeted.admitted(permits).await?).await.ok()
                 });
@@ -73,11 +80,24 @@ impl Incoming {
                 }
             }
         });
-        Self { ready, address }
+        Self(ready)
     }
 }
 
-async fn greeted(accepted: Accepted, tls: Option<&Tls>) -> Option<Greeted> {
+async fn greeted(accepted: Accepted, tls: Option<&Tls>, speaks: Speaks) -> Option<Connection> {
+    let peer = accepted.peer.address;
+    let mut connection = begun(accepted, tls).await?;
+    match (connection.is_http2().await?, speaks) {
+        (true, _) | (false, Speaks::Http) => Some(connection),
+        (false, Speaks::Grpc { http }) => {
+            turn_away(&mut connection, &use_http(http)).await;
+            tracing::warn!(%peer, "a client speaks no gRPC at the port for it; where it speaks HTTP, its port is {http}, that of http.listen");
+            None
+        }
+    }
+}
+
+async fn begun(mut accepted: Accepted, tls: Option<&Tls>) -> Option<Connection> {
     let peer = accepted.peer.address;
     let begins_with_tls = accepted.first().await? == TLS_HANDSHAKE;
     match (tls, begins_with_tls) {
@@ -94,7 +114,7 @@ async fn greeted(accepted: Accepted, tls: Option<&Tls>) -> Option<Greeted> {
             }
         },
         (None, true) => {
-            turn_away(accepted, SETTINGS).await;
+            turn_away(&mut accepted.stream, SETTINGS).await;
             tracing::warn!(
                 %peer,
                 "a client began with TLS on this plain port; turn it off in the client: useEncryption=false for JDBC, grpc:// \
@@ -103,7 +123,7 @@ async fn greeted(accepted: Accepted, tls: Option<&Tls>) -> Option<Greeted> {
             None
         }
         (Some(_), false) => {
-            turn_away(accepted, USE_TLS).await;
+            turn_away(&mut accepted.stream, USE_TLS).await;
             tracing::warn!(
                 %peer,
                 "a client began without TLS on this port, which has a certificate; turn it on in the client: useEncryption=true \
@@ -115,43 +135,23 @@ async fn greeted(accepted: Accepted, tls: Option<&Tls>) -> Option<Greeted> {
 }
 
 /// Says something in the client's own language and closes.
-async fn turn_away(mut accepted: Accepted, answer: &[u8]) {
+async fn turn_away(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8]) {
     // What is not read when a connection is closed resets it, and the client would not see what it got.
-    let _ = accepted.stream.read(&mut [0; LONGEST_HELLO]).await;
-    let _ = accepted.stream.write_all(answer).await;
-    let _ = accepted.stream.shutdown().await;
+    let _ = stream.read(&mut [0; LONGEST_HELLO]).await;
+    let _ = stream.write_all(answer).await;
+    let _ = stream.shutdown().await;
+}
+
+/// What a client reads that speaks HTTP/1 where gRPC is spoken.
+fn use_http(port: u16) -> Vec<u8> {
+    let told = "this port speaks gRPC: connect with a Flight SQL client, or send HTTP requests to port";
+    format!("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\r\n{told} {port}\n").into_bytes()
 }
 
 impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.ready.poll_recv(cx).map(|connection| connection.map(Ok))
-    }
-}
-
-impl Listener for Incoming {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.ready.recv().await {
-            Some(connection) => {
-                let address = connection.peer().address;
-                (connection, address)
-            }
-            // The port goes on for as long as this is there.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.address.as_ref().copied().map_err(|error| io::Error::from(error.kind()))
-    }
-}
-
-impl connect_info::Connected<IncomingStream<'_, Incoming>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        stream.io().peer().clone()
+        self.0.poll_recv(cx).map(|connection| connection.map(Ok))
     }
 }
