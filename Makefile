@@ -5,7 +5,7 @@ PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())
 MDBOOK = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.MDBOOK))')
 DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
-.PHONY: run test check book bench soak docs build fetch
+.PHONY: run test fuzz check book bench soak docs build fetch
 .DEFAULT_GOAL := build
 
 build: ## Build the gateway
@@ -16,6 +16,9 @@ run: build ## Serve the demo, show one answer, and print how each client connect
 
 test: ## Fetch, build and test everything, each part against its budget; PARTS=clients runs that part alone
 	python3 integration/run.py $(PARTS)
+
+fuzz: ## Bytes from outside for NEXUS_FUZZ_SECONDS a target: led by what they reach where there is cargo-fuzz, else at random
+	python3 integration/fuzz.py
 
 check: fetch book ## Format, lints, licences, and the book
 	cargo fmt --all --check

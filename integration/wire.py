@@ -4,7 +4,7 @@ Only the few protobuf fields that the tests look at are read and written.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import grpc
@@ -66,6 +66,10 @@ class Client:
     def action(self, name: str, body: bytes, timeout: float = 30) -> list[bytes]:
         """DoAction: the body of each result."""
         return [first(parse(message), 1) for message in self.stream(SERVICE + "DoAction", action(name, body), timeout)]
+
+    def put(self, messages: Iterable[bytes], timeout: float = 30) -> list[bytes]:
+        """DoPut of FlightData messages: each result as it came."""
+        return list(self.channel.stream_stream(SERVICE + "DoPut")(iter(messages), metadata=self.headers, timeout=timeout))
 
     def handshake(self) -> str:
         """Handshake: the header that it gives for the credentials of this connection."""

@@ -20,6 +20,9 @@ use crate::source::Principal;
 pub use governed::{Governed, is_part, sees_a_part};
 pub use guard::{Guarded, Mark};
 
+/// The longest expression of a rule, in bytes: what nests in it is parsed by recursion.
+const LONGEST: usize = 64 << 10;
+
 /// A policy as it is written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -354,6 +357,10 @@ impl Policies {
         for (rule, number) in policy.rules.iter().zip(1..) {
             let expressions = rule.text.filter.iter().chain(rule.text.masks.values());
             for text in expressions {
+                if text.len() > LONGEST {
+                    let message = format!("rule {number} has an expression of {} bytes, the limit is {LONGEST}", text.len());
+                    return Err(Error::invalid(message).with_hint("make several rules of it, or a table that it looks into"));
+                }
                 let dialect = self.state.config_options().sql_parser.dialect;
                 self.state.sql_to_expr(text, &dialect).map_err(|error| {
                     let error = Error::from(error);

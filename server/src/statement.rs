@@ -166,6 +166,12 @@ struct Depth {
     relations: usize,
     /// Operators of the expressions that enclose the current one.
     enclosing: usize,
+    /// Whether the next word is none of a clause, whatever it is: the name of a relation, or GROUP after WITHIN.
+    names: bool,
+    /// Periods of the current name, which the parser goes through again with each of them.
+    parts: usize,
+    /// Whether a period came last.
+    within: bool,
     /// Operators of the current expression, and whether commas here part relations, for each open parenthesis.
     levels: Vec<Level>,
 }
@@ -174,16 +180,39 @@ struct Depth {
 struct Level {
     operators: usize,
     in_from: bool,
+    /// The clauses that have begun, a bit for each of [`CLAUSES`].
+    clauses: u8,
 }
+
+/// With each of these another expression begins, once for each SELECT: where the word comes again it is the name of a column, or part
+/// of an operator such as IS DISTINCT FROM.
+const CLAUSES: [Keyword; 8] = [
+    Keyword::FROM,
+    Keyword::WHERE,
+    Keyword::GROUP,
+    Keyword::HAVING,
+    Keyword::ORDER,
+    Keyword::LIMIT,
+    Keyword::WINDOW,
+    Keyword::QUALIFY,
+];
 
 impl Default for Depth {
     fn default() -> Self {
-        Self { relations: 0, enclosing: 0, levels: vec![Level::default()] }
+        Self { relations: 0, enclosing: 0, names: false, parts: 0, within: false, levels: vec![Level::default()] }
     }
 }
 
 impl Depth {
     fn add(&mut self, token: &Token) -> usize {
+        let names = std::mem::take(&mut self.names);
+        let is_period = *token == Token::Period;
+        if is_period {
+            self.parts += 1;
+        } else if !std::mem::take(&mut self.within) {
+            self.parts = 0;
+        }
+        self.within = is_period;
         match token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 self.enclosing += self.level().operators + 1;
@@ -198,15 +227,16 @@ impl Depth {
                 }
             }
             Token::Comma => {
-                self.relations += usize::from(self.level().in_from);
+                self.names = self.level().in_from;
+                self.relations += usize::from(self.names);
                 self.level().operators = 0;
             }
-            Token::Word(word) => self.add_keyword(word.keyword),
+            Token::Word(word) if !names => self.add_keyword(word.keyword),
             Token::Number(..) | Token::SingleQuotedString(_) | Token::Period | Token::SemiColon | Token::Placeholder(_) => {}
-            Token::DoubleQuotedString(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) => {}
+            Token::DoubleQuotedString(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) | Token::Word(_) => {}
             _ => self.level().operators += 1,
         }
-        self.relations + self.enclosing + self.level().operators
+        self.relations + self.enclosing + self.level().operators + self.parts
     }
 
     fn add_keyword(&mut self, keyword: Keyword) {
@@ -216,13 +246,28 @@ impl Depth {
                 self.relations += if matches!(keyword, JOIN | APPLY) { JOINS } else { 1 };
                 *self.level() = Level::default();
             }
-            FROM => *self.level() = Level { operators: 0, in_from: true },
-            WHERE | GROUP | HAVING | ORDER | LIMIT | WINDOW | QUALIFY => *self.level() = Level::default(),
-            AND | OR | NOT | IS | LIKE | ILIKE | BETWEEN | IN | CASE | INTERVAL | COLLATE | XOR | DIV | AT | CAST | EXISTS => {
-                self.level().operators += 1;
+            // Of each the parser calls itself, and asks nothing.
+            EXPLAIN => self.relations += 1,
+            WITHIN => self.names = true,
+            AND | OR | NOT | IS | LIKE | ILIKE | BETWEEN | IN | CASE | INTERVAL | COLLATE | XOR | DIV | AT | CAST | EXISTS
+            | SIMILAR | REGEXP | RLIKE | OVERLAPS | MEMBER | PRIOR => self.level().operators += 1,
+            _ => {
+                if let Some(clause) = CLAUSES.iter().position(|clause| *clause == keyword) {
+                    self.begin(clause);
+                }
             }
-            _ => {}
         }
+    }
+
+    /// A clause begins, or its word comes again.
+    fn begin(&mut self, clause: usize) {
+        let level = self.level();
+        let (bit, is_from) = (1 << clause, clause == 0);
+        if level.clauses & bit == 0 {
+            *level = Level { operators: 0, in_from: is_from, clauses: level.clauses | bit };
+        }
+        level.in_from |= is_from;
+        self.names = is_from;
     }
 
     fn level(&mut self) -> &mut Level {
@@ -258,6 +303,14 @@ mod tests {
             format!("SELECT * FROM a{}", " JOIN a ON true".repeat(1_200)),
             format!("WITH a AS (SELECT 1) {} SELECT 1", ", a AS (SELECT * FROM a)".repeat(1_200)),
             format!("SELECT {}1{}", "f(1+".repeat(600), ")".repeat(600)),
+            format!("SELECT 1{}", " IS DISTINCT FROM 1".repeat(1_200)),
+            format!("SELECT 'a'{}", " SIMILAR TO 'a'".repeat(1_200)),
+            format!("SELECT 'a'{}", " OVERLAPS 'a'".repeat(1_200)),
+            format!("SELECT {}1", "f() WITHIN GROUP (ORDER BY 1) + ".repeat(1_200)),
+            format!("SELECT {}1 FROM a", "window + limit + ".repeat(1_200)),
+            format!("SELECT 1 FROM window{}", ", window".repeat(1_200)),
+            format!("{}SELECT 1", "EXPLAIN ".repeat(1_200)),
+            format!("SELECT a{}", ".a".repeat(1_200)),
         ];
         for chain in chains {
             let error = parse(&chain, &CAPS).unwrap_err();

@@ -191,9 +191,16 @@ fn given_up(error: &Error) -> bool {
     matches!(error.kind(), Kind::Cancelled | Kind::Timeout)
 }
 
+/// The longest pattern, in bytes: names have far less, and it becomes a regular expression.
+const LONGEST_PATTERN: usize = 1 << 10;
+
 /// What matches a pattern of `%` and `_`, each escaped by `\`.
 fn matching<T>(items: Vec<T>, name: fn(&T) -> &str, pattern: Option<&str>) -> Result<Vec<T>> {
     let Some(pattern) = pattern else { return Ok(items) };
+    if pattern.len() > LONGEST_PATTERN {
+        let message = format!("the pattern has {} bytes, the limit is {LONGEST_PATTERN}", pattern.len());
+        return Err(Error::exhausted(message).with_hint("write several % as one").with_retryable(false));
+    }
     let names = StringArray::from_iter_values(items.iter().map(name));
     let verdicts = like(&names, &StringArray::new_scalar(pattern))?;
     Ok(items.into_iter().zip(&verdicts).filter(|(_, matches)| *matches == Some(true)).map(|(item, _)| item).collect())

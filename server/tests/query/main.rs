@@ -9,7 +9,6 @@ mod depth;
 mod explain;
 mod fixture;
 mod limits;
-mod mutations;
 mod names;
 mod parameters;
 mod plans;

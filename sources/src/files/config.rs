@@ -242,8 +242,14 @@ fn names(fields: &[Field]) -> impl Iterator<Item = &str> {
     fields.iter().map(|field| field.name().as_str())
 }
 
+/// The longest name of a type, in bytes: what nests in it is parsed by recursion.
+const LONGEST_TYPE: usize = 4 << 10;
+
 /// The type that `CAST(… AS sql)` makes.
 fn sql_type(sql: &str) -> Result<DataType> {
+    if sql.len() > LONGEST_TYPE {
+        return Err(Error::invalid(format!("the name of a type has {} bytes, the limit is {LONGEST_TYPE}", sql.len())));
+    }
     let config = SessionConfig::new().set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
     let parsed = SessionContext::new_with_config(config).parse_sql_expr(&format!("CAST(NULL AS {sql})"), &DFSchema::empty());
     match parsed {

@@ -1,0 +1,5 @@
+//! The target `configurations`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| nexus_fuzz::take("configurations", bytes));

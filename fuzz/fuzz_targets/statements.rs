@@ -1,0 +1,5 @@
+//! The target `statements`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| nexus_fuzz::take("statements", bytes));

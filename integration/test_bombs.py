@@ -1,0 +1,222 @@
+"""Forged lengths and bombs of packed bytes: refused, and the process takes at most 64 MiB more for them."""
+
+import contextlib
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pyarrow as pa
+import pytest
+import requests
+
+from gateway import Gateway, configured
+from test_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, call, frame
+from wire import SERVICE, Client, descriptor, field, first, packed, parse, varint
+
+MOST = 64 << 20
+TEXT = '[catalogs.m]\nkind = "memory"\nwritable = true\n'
+REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
+INGEST = packed("CommandStatementIngest", field(1, b"\x08\x01") + field(2, b"t"))
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    # What a panic says of where it was is megabytes of names.
+    gateway = configured(tmp_path_factory.mktemp("bombs"), TEXT, replicas=1, environment={"RUST_BACKTRACE": "0"})
+    with Client(gateway.flight) as client:
+        # What is made once, such as threads, is no matter of what comes later.
+        for _ in range(3):
+            client.put(framed(messages(pa.table({"a": [1, 2, 3]}), None)))
+            assert client.rows("select 1 as v") == [{"v": 1}]
+    yield gateway
+    assert gateway.process.poll() is None, gateway.tail()
+    assert gateway.stop() == 0
+    # Arrow's decoder panics by some of this, each time within one call.
+    panics = [line for line in gateway.logged().splitlines() if "panicked at" in line]
+    assert all("/arrow-ipc-" in line for line in panics), panics
+
+
+class Watched:
+    """How far the resident memory of a process rises meanwhile."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.status, self.peak = (Path(f"/proc/{gateway.pid}/{name}") for name in ("status", "clear_refs"))
+
+    def read(self, name: str) -> int:
+        line = next(line for line in self.status.read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1]) << 10
+
+    def __enter__(self) -> "Watched":
+        # The peak so far is forgotten (proc_pid_clear_refs(5)).
+        self.peak.write_text("5")
+        self.before = self.read("VmRSS:")
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        rise = self.read("VmHWM:") - self.before
+        print(f"\n{rise / 2**20:.1f} MiB more")
+        assert failed is not None or rise <= MOST
+
+
+def messages(table: pa.Table, packing: str | None) -> list[tuple[bytes, bytes]]:
+    """The headers and bodies of the messages of Arrow IPC."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=packing)) as writer:
+        writer.write_table(table)
+    reader = pa.ipc.MessageReader.open_stream(sink.getvalue())
+    return [(message.metadata.to_pybytes(), message.body.to_pybytes() if message.body else b"") for message in reader]
+
+
+def framed(all_messages: list[tuple[bytes, bytes]], command: bytes = INGEST) -> list[bytes]:
+    """The messages as Flight carries them, after the command."""
+    return [field(1, descriptor(command))] + [field(2, header) + field(1000, body) for header, body in all_messages]
+
+
+def refused(gateway: Gateway, frames: list[bytes]) -> grpc.RpcError:
+    with Client(gateway.flight) as client:
+        with Watched(gateway), pytest.raises(grpc.RpcError) as error:
+            client.put(frames, 10)
+        assert error.value.code() in REFUSED, error.value.details()
+        assert client.rows("select 1 as v") == [{"v": 1}]
+    return error.value
+
+
+def zeros(megabytes: int) -> pa.Table:
+    return pa.table({"a": pa.array([bytes(megabytes << 20)], pa.large_binary())})
+
+
+def handle(gateway: Gateway) -> bytes:
+    """That of a prepared statement with a parameter."""
+    request = packed("ActionCreatePreparedStatementRequest", field(1, b"select ? as v"))
+    with Client(gateway.flight) as client:
+        [result] = client.action("CreatePreparedStatement", request)
+    return first(parse(first(parse(result), 2)), 1)
+
+
+@pytest.mark.parametrize("command", ["ingest", "Query", "Update"])
+@pytest.mark.parametrize("packing", ["lz4", "zstd"])
+@pytest.mark.parametrize("shape", ["one buffer", "many buffers", "dictionaries"])
+def test_packed_rows_that_become_large(shape: str, packing: str, command: str, gateway: Gateway) -> None:
+    if shape == "one buffer":
+        table = zeros(1_000)
+    elif shape == "many buffers":
+        table = pa.table({f"c{number}": zeros(20)["a"] for number in range(40)})
+    else:
+        values = pa.array(["x" * (10 << 20), "y" * (10 << 20)])
+        one = pa.DictionaryArray.from_arrays(pa.array([0]), values)
+        table = pa.table({f"c{number}": one for number in range(20)})
+    bomb = messages(table, packing)
+    assert sum(len(body) for _, body in bomb) < 16 << 20
+    del table
+    put = INGEST if command == "ingest" else packed(f"CommandPreparedStatement{command}", field(1, handle(gateway)))
+    refused(gateway, framed(bomb, put))
+
+
+@pytest.mark.parametrize("packing", ["lz4", "zstd"])
+@pytest.mark.parametrize("declared", [-2, 0, 8, 1 << 20, 64 << 20, 1 << 36, 1 << 62])
+def test_a_packed_buffer_of_another_length_than_it_declares(declared: int, packing: str, gateway: Gateway) -> None:
+    [schema, (header, body)] = messages(zeros(500), packing)
+    true = (500 << 20).to_bytes(8, "little")
+    assert body.count(true) >= 1
+    forged = body.replace(true, declared.to_bytes(8, "little", signed=True))
+    refused(gateway, framed([schema, (header, forged)]))
+
+
+COLUMNS = {
+    "numbers": pa.array([1, 2, 3]),
+    "text": pa.array(["a", "b", "c"]),
+    "views": pa.array(["long enough not to be inline"] * 3, pa.string_view()),
+    "lists": pa.array([[1], [2], [3]]),
+    "fixed": pa.array([[1, 2]] * 3, pa.list_(pa.int8(), 2)),
+    "nulls": pa.nulls(3),
+    "dictionary": pa.array(["a", "b", "a"]).dictionary_encode(),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([3], pa.int32()), pa.array([1])),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_numbers_in_headers_that_are_forged(kind: str, gateway: Gateway) -> None:
+    whole = messages(pa.table({"a": COLUMNS[kind]}), None)
+    # Rows are read before it is seen that it writes nothing.
+    command = packed("CommandPreparedStatementUpdate", field(1, handle(gateway)))
+    with Client(gateway.flight) as client, Watched(gateway):
+        for place, (header, body) in enumerate(whole):
+            for width, forged in [(4, (1 << 31) - 1), (8, -1), (8, 1 << 24), (8, 1 << 36), (8, (1 << 63) - 1)]:
+                value = forged.to_bytes(width, "little", signed=True)
+                for at in range(0, len(header) - width + 1, width):
+                    changed = header[:at] + value + header[at + width :]
+                    with pytest.raises(grpc.RpcError) as error:
+                        client.put(framed([*whole[:place], (changed, body), *whole[place + 1 :]], command), 10)
+                    assert error.value.code() in REFUSED, error.value.details()
+        assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+def test_lists_of_nothing(gateway: Gateway) -> None:
+    # Of a list of 2^31 - 1 NULLs a row there is no byte.
+    wide = pa.list_(pa.null(), (1 << 31) - 1)
+    child = pa.nulls((1 << 31) - 1)
+    table = pa.table({"a": pa.FixedSizeListArray.from_arrays(child, (1 << 31) - 1)}, schema=pa.schema([("a", wide)]))
+    refused(gateway, framed(messages(table, None)))
+
+
+LONG = [1 << 20, (1 << 31) - 1, 1 << 32, 1 << 62]
+
+
+@pytest.mark.parametrize("length", LONG)
+def test_lengths_in_messages_that_are_forged(length: int, gateway: Gateway) -> None:
+    forged = varint(length) + b"x"
+    command = b"\x0a" + varint(9) + b"something" + b"\x12" + forged
+    plan = packed("CommandStatementSubstraitPlan", field(1, field(1, b"\x1a" + forged)))
+    calls = [(name, b"\x12" + forged) for name in ("GetFlightInfo", "GetSchema", "PollFlightInfo", "DoAction")]
+    calls += [("DoGet", b"\x0a" + forged), ("GetFlightInfo", descriptor(command)), ("GetFlightInfo", descriptor(plan))]
+    with Client(gateway.flight) as client, Watched(gateway):
+        for name, message in calls:
+            with pytest.raises(grpc.RpcError) as error:
+                list(client.stream(SERVICE + name, message, 10))
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT, f"{name}: {error.value.details()}"
+        assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+@pytest.mark.parametrize("name", ["GetFlightInfo", "DoGet", "DoPut", "DoAction", "Handshake"])
+def test_a_frame_of_a_length_that_does_not_come(name: str, gateway: Gateway) -> None:
+    with Watched(gateway), contextlib.ExitStack() as stack:
+        for number in range(40):
+            connection = stack.enter_context(Raw(gateway.flight))
+            # The length of a message, and a little of it (gRPC over HTTP/2, Length-Prefixed-Message).
+            head = b"\x00" + (0xFFFF_FFFF if number % 2 else 16 << 20).to_bytes(4, "big") + b"x" * 1_000
+            connection.send(frame(HEADERS, END_HEADERS, 1, call(name)) + frame(DATA, 0, 1, head))
+        with Client(gateway.flight) as client:
+            assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+@pytest.mark.parametrize("name", ["GetFlightInfo", "DoGet", "DoPut", "DoAction", "Handshake"])
+def test_a_packed_message(name: str, gateway: Gateway) -> None:
+    message = field(1, bytes(256 << 20))
+    with Client(gateway.flight) as client, Watched(gateway), pytest.raises(grpc.RpcError) as error:
+        list(client.channel.stream_stream(SERVICE + name)(iter([message]), compression=grpc.Compression.Gzip, timeout=60))
+    assert error.value.code() in REFUSED, error.value.details()
+
+
+def test_headers_that_say_one_thing_often(gateway: Gateway) -> None:
+    # A header that is kept in the table, and then named by one byte each time (RFC 7541, 6.1 and 6.2.1).
+    kept = b"\x40\x01x\x7f" + varint(3_800 - 127) + b"v" * 3_800
+    with Watched(gateway), contextlib.ExitStack() as stack:
+        for _ in range(10):
+            connection = stack.enter_context(Raw(gateway.flight))
+            connection.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, call("GetFlightInfo") + kept + b"\xbe" * 12_000))
+            connection.socket.recv(1 << 16)
+        with Client(gateway.flight) as client:
+            assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_packed_body(encoding: str, gateway: Gateway) -> None:
+    plain = b"select 1 as v" + b" " * (1 << 30)
+    body = gzip.compress(plain) if encoding == "gzip" else zlib.compress(plain)
+    del plain
+    with Watched(gateway):
+        headers = {"content-encoding": encoding, "content-type": "text/plain"}
+        answer = requests.post(f"{gateway.url}/v1/sql", data=body, headers=headers, timeout=10)
+        assert answer.status_code in (400, 415), answer.text
