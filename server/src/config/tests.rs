@@ -143,7 +143,7 @@ fn what_references_give_is_read_again_for_the_same_text() {
         write(name, text);
         config.again().unwrap_err().to_string().replace(&folder.path().display().to_string(), "")
     };
-    insta::assert_snapshot!(said("keys", "hunter2"), @"/nexus.toml:4: tickets.keys: the value of its reference is not valid (from /keys)");
+    insta::assert_snapshot!(said("keys", "hunter2"), @"/nexus.toml:4: tickets.keys: the value of its reference is not valid (from /keys); make one with: openssl rand -base64 32");
     insta::assert_snapshot!(said("keys", &format!("{}\n{}", key(1), key(1))), @"/nexus.toml:4: tickets.keys: this key is there twice (number 2) (from /keys); make another with: openssl rand -base64 32");
     insta::assert_snapshot!(said("level", "\n"), @"/nexus.toml:2: log.level: the file /level is empty; write the value into it");
 }
