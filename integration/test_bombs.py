@@ -161,6 +161,20 @@ def test_lists_of_nothing(gateway: Gateway) -> None:
     refused(gateway, framed(messages(table, None)))
 
 
+WIDE = pa.array(["x" * (1 << 20)])
+SHARED = {
+    "views": pa.ListViewArray.from_arrays([0] * 8_000, [20_000] * 8_000, pa.array(range(20_000))),
+    "dictionary": pa.DictionaryArray.from_arrays(pa.array([0] * 2_000), WIDE),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2_000], pa.int32()), WIDE),
+}
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_rows_that_share_their_values(kind: str, gateway: Gateway) -> None:
+    error = refused(gateway, framed(messages(pa.table({"a": SHARED[kind]}), None)))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.details()
+
+
 LONG = [1 << 20, (1 << 31) - 1, 1 << 32, 1 << 62]
 
 

@@ -68,7 +68,8 @@ impl<R: Run + 'static> Plan<R> {
         let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
         let work = async move {
             let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "plan");
-            let planned = planner.plan(query).instrument(span).await?;
+            let principal = query.cx.principal.clone();
+            let planned = planner.plan(query, &|| run.admits(&principal)).instrument(span).await?;
             run.run(planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?).await
         };
         let mut answer = cx.run(self.workers.answer(&cx.principal, work)).await?;
@@ -79,7 +80,9 @@ impl<R: Run + 'static> Plan<R> {
     /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
     async fn of_all_rows(&self, query: &Query) -> Result<Option<Answer>> {
         let (planner, run, asked, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone(), query.cx.clone());
-        let Some(planned) = cx.run(self.workers.run(&cx.principal, async move { planner.plan(asked).await })).await? else {
+        let (before, principal) = (Arc::clone(&run), cx.principal.clone());
+        let planned = async move { planner.plan(asked, &|| before.admits(&principal)).await };
+        let Some(planned) = cx.run(self.workers.run(&cx.principal, planned)).await? else {
             return Ok(None);
         };
         let mut answer = cx.run(self.workers.answer(&cx.principal, async move { run.run(planned).await })).await?;
@@ -95,7 +98,7 @@ impl<R: Run + 'static> Plan<R> {
         let (planner, asked, cx) = (Arc::clone(&self.planner), Query { part: Some(whole), ..query.clone() }, query.cx.clone());
         let most = self.most;
         let parts = async move {
-            match planner.plan(asked).await? {
+            match planner.plan(asked, &|| Ok(())).await? {
                 Some(planned) => route::parts(planned, most).await,
                 None => Ok(Vec::new()),
             }
@@ -120,10 +123,6 @@ impl<R: Run + 'static> Execute for Plan<R> {
     }
 
     async fn execute(&self, query: Query) -> Result<Answer> {
-        // One that came before may be answered from the cache, and is planned in no time.
-        if !self.planner.has_planned(&query) {
-            self.run.admits(&query.cx.principal)?;
-        }
         let rows = query.rows();
         if rows <= 1 {
             return self.of_one_row(query).await;

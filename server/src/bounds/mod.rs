@@ -9,6 +9,7 @@ mod patterns;
 mod rows;
 mod series;
 mod types;
+mod unfolded;
 mod unnest;
 
 pub use concatenation::replaced as with_bounded_functions;
@@ -17,6 +18,7 @@ pub use functions::bounded;
 pub use measure::bytes;
 pub use rows::{rows_as_wide, rows_within};
 pub use types::refuse_sizes;
+pub use unfolded::unfolded;
 pub use unnest::NarrowUnnest;
 
 /// The least and the most that the bound is, whatever the memory limit.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use crate::bounds::unfolded;
 use crate::flight::status::broken;
 use crate::query::size;
 
@@ -164,9 +165,11 @@ impl Held {
     }
 }
 
-/// A batch, with what it takes of the memory.
+/// A batch, with what it takes of the memory: where it is cast, each of its rows gets values of its own.
 fn counted(batch: RecordBatch, memory: MemoryReservation) -> Result<(RecordBatch, MemoryReservation)> {
-    memory.try_grow(bytes_of(&batch))?;
+    for column in batch.columns() {
+        memory.try_grow(unfolded(column)?)?;
+    }
     Ok((batch, memory))
 }
 

@@ -16,7 +16,7 @@ pub trait Run: Send + Sync {
     /// The answer of a statement that was planned.
     async fn run(&self, planned: Planned) -> Result<Answer>;
 
-    /// Whether a statement of a user that has to be run would be, now or when others end: asked before it is planned, since those
-    /// who refuse many must not plan them. Errors: the refusal.
+    /// Whether a statement of a user would be run, now or when others end: asked before it is planned, since where many are refused
+    /// they must not all be planned first. Errors: the refusal.
     fn admits(&self, principal: &Principal) -> Result<()>;
 }
