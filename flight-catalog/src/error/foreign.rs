@@ -50,6 +50,8 @@ impl From<DataFusionError> for Error {
                 .with_hint("this is a defect; write the statement in another way until it is mended"),
             DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),
             DataFusionError::Shared(inner) => from_shared(&inner),
+            // Of a plan that a client made.
+            DataFusionError::Substrait(message) => Error::invalid(sentence(&message)),
             other => Error::internal(sentence(&other.to_string())),
         }
     }

@@ -187,7 +187,7 @@ fn signed(key: &Ed25519KeyPair) -> String {
 }
 
 fn settings() -> String {
-    let (key, hash) = (format!("{}Bwc=", "BwcH".repeat(10)), hash_password("correct".into()).unwrap());
+    let (key, hash) = (format!("{}Bwc=", "CxcI".repeat(10)), hash_password("correct".into()).unwrap());
     format!(
         r#"
 [auth]

@@ -30,22 +30,22 @@ const SOON: Duration = Duration::from_secs(1);
 
 #[test]
 fn puts() {
-    run(Target::Puts, 1_200, 0x9E37_79B9);
+    run(Target::Puts, 2_000, 0x9E37_79B9);
 }
 
 #[test]
 fn commands() {
-    run(Target::Commands, 2_000, 0x00C0_FFEE);
+    run(Target::Commands, 4_000, 0x00C0_FFEE);
 }
 
 #[test]
 fn tickets() {
-    run(Target::Tickets, 2_000, 0xDEAD_BEEF);
+    run(Target::Tickets, 4_000, 0xDEAD_BEEF);
 }
 
 #[test]
 fn cookies() {
-    run(Target::Cookies, 2_000, 0x0BAD_CAFE);
+    run(Target::Cookies, 4_000, 0x0BAD_CAFE);
 }
 
 #[test]
@@ -55,12 +55,12 @@ fn credentials() {
 
 #[test]
 fn statements() {
-    run(Target::Statements, 2_000, 0x5EED_5EED);
+    run(Target::Statements, 5_000, 0x5EED_5EED);
 }
 
 #[test]
 fn configurations() {
-    run(Target::Configurations, 2_000, 0x1234_5678);
+    run(Target::Configurations, 4_000, 0x1234_5678);
 }
 
 /// For cargo-fuzz, which begins with them.

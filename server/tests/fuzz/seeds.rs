@@ -49,7 +49,7 @@ pub(crate) const TABLES: [&str; 10] = [
 const STATEMENTS: [&str; 12] = [
     "SELECT id, name FROM numbers WHERE id IN (1, 2) AND name LIKE 'n%' ORDER BY id DESC LIMIT 2",
     "SELECT count(*), sum(id) FILTER (WHERE id > 1) FROM numbers GROUP BY GROUPING SETS ((name), ())",
-    "WITH RECURSIVE t(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT * FROM t",
+    "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT * FROM t",
     "SELECT row_number() OVER w, lag(name, 1) OVER w FROM numbers WINDOW w AS (PARTITION BY id % 2 ORDER BY id)",
     "SELECT CAST('2024-01-31' AS DATE) + INTERVAL '1 month', TIMESTAMP '2024-02-29 12:00:00', X'00ff', 1.5e3",
     "SELECT a.id FROM numbers a LEFT JOIN other b USING (id) WHERE NOT EXISTS (SELECT 1 FROM other c WHERE c.id = a.id)",
