@@ -90,6 +90,16 @@ impl Levels {
     }
 }
 
+/// Whether a query names no columns, which DataFusion takes for granted where it stands for values.
+fn is_without_columns(body: &ast::SetExpr) -> bool {
+    match body {
+        ast::SetExpr::Select(select) => select.projection.is_empty(),
+        ast::SetExpr::Query(query) => is_without_columns(&query.body),
+        ast::SetExpr::SetOperation { left, .. } => is_without_columns(left),
+        _ => false,
+    }
+}
+
 /// How many groupings a `GROUP BY` asks for.
 fn groupings(select: &ast::Select) -> u64 {
     let power = |size: usize| 1_u64.checked_shl(u32::try_from(size).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
@@ -155,6 +165,11 @@ impl VisitorMut for Levels {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::Subquery(query) | Expr::InSubquery { subquery: query, .. } = expr
+            && is_without_columns(&query.body)
+        {
+            return ControlFlow::Break(Error::invalid("a sub-query that stands for a value gives no column"));
+        }
         let (depth, what) = match expr {
             Expr::Case { .. } => (&mut self.cases, "CASE expressions"),
             Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
@@ -248,6 +263,18 @@ mod tests {
         }
         let beside = vec!["CASE WHEN a THEN (SELECT 1) END"; 50].join(", ");
         assert!(outcome(&format!("SELECT {beside}")).starts_with("SELECT"));
+    }
+
+    #[test]
+    fn a_sub_query_for_a_value_has_a_column() {
+        for query in
+            ["SELECT 1 IN (SELECT FROM a)", "SELECT (SELECT FROM a)", "SELECT 1 IN ((SELECT FROM a UNION SELECT FROM a))"]
+        {
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(outcome(query), @"a sub-query that stands for a value gives no column");
+            }
+        }
+        assert!(outcome("SELECT EXISTS (SELECT FROM a)").starts_with("SELECT"));
     }
 
     #[test]
