@@ -11,6 +11,7 @@ use nexus_server::flight::actions;
 use nexus_server::flight::options::{GetSessionOptionsResult, SessionOptionValue};
 use nexus_server::workers::Workers;
 use prost::Message;
+use tokio::runtime::Builder;
 use tonic::Code;
 
 use crate::dice::Dice;
@@ -105,8 +106,14 @@ impl Target {
                 let path = door.folder.path().join("policy.toml");
                 std::fs::write(&path, &*text).unwrap();
                 let functions = door.gateway.planner.functions().clone();
-                // Of no threads, so that the file is not looked at again.
-                let policy = policies(&path, functions, false, &Workers::new(Vec::new()));
+                // On threads that never run, so that the file is not looked at again.
+                let idle = Builder::new_current_thread().build().unwrap();
+                let threads = {
+                    let _entered = idle.enter();
+                    Workers::here()
+                };
+                let policy = policies(&path, functions, false, &threads);
+                idle.shutdown_background();
                 let config = Config::parse(&text, &door.folder.path().join("nexus.toml"), &|_| None);
                 let both: [Result<()>; 2] = [policy.map(drop), config.map(drop)];
                 for error in both.into_iter().filter_map(Result::err) {
