@@ -171,7 +171,11 @@ SHARED = {
 
 @pytest.mark.parametrize("kind", SHARED)
 def test_rows_that_share_their_values(kind: str, gateway: Gateway) -> None:
-    error = refused(gateway, framed(messages(pa.table({"a": SHARED[kind]}), None)))
+    # Into a table of plain values, as which they would be gigabytes.
+    put = packed("CommandStatementIngest", field(1, b"\x08\x02\x10\x02") + field(2, f"plain_{kind}".encode()))
+    with Client(gateway.flight) as client:
+        client.rows(f"create table plain_{kind} (a {'bigint[]' if kind == 'views' else 'varchar'})")
+    error = refused(gateway, framed(messages(pa.table({"a": SHARED[kind]}), None), put))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.details()
 
 

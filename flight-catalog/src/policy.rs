@@ -7,9 +7,13 @@ mod guard;
 mod veil;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use datafusion::common::DFSchema;
 use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::Expr;
+use datafusion::sql::sqlparser::ast::ExprWithAlias;
 use regex::Regex;
 use serde::Deserialize;
 
@@ -20,8 +24,8 @@ use crate::source::Principal;
 pub use governed::{Governed, is_part, sees_a_part};
 pub use guard::{Guarded, Mark};
 
-/// The longest expression of a rule, in bytes: what nests in it is parsed by recursion.
-const LONGEST: usize = 64 << 10;
+/// How much of a text a message quotes.
+const QUOTED: usize = 200;
 
 /// A policy as it is written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -323,20 +327,47 @@ impl Pattern {
     }
 }
 
+/// Reads the text of an expression, as far as it nests. Errors: what is wrong with it.
+type Parse = Box<dyn Fn(&str) -> Result<ExprWithAlias> + Send + Sync>;
+
+/// Makes expressions of texts.
+pub struct Expressions {
+    state: SessionState,
+    parse: Parse,
+}
+
+impl Expressions {
+    /// With the functions of a state, and a bounded way to read texts.
+    pub fn new(state: SessionState, parse: impl Fn(&str) -> Result<ExprWithAlias> + Send + Sync + 'static) -> Self {
+        Self { state, parse: Box::new(parse) }
+    }
+
+    /// The expression over columns that a text means.
+    fn logical(&self, text: &str, names: &DFSchema) -> Result<Expr> {
+        Ok(self.state.create_logical_expr_from_sql_expr((self.parse)(text)?, names)?)
+    }
+}
+
+impl fmt::Debug for Expressions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expressions").finish_non_exhaustive()
+    }
+}
+
 /// The policy in force, which may be replaced at any time, and the functions that its expressions can call.
 #[derive(Debug)]
 pub struct Policies {
     current: RwLock<Arc<Policy>>,
-    state: SessionState,
+    expressions: Expressions,
     /// Whether no values are to be in the log.
     redacts: bool,
 }
 
 impl Policies {
-    /// A policy whose expressions are made of the functions of a state; errors that it hides are logged, and with `redacts` only of what
-    /// kind they are. Errors: `Invalid` for an expression that does not parse.
-    pub fn new(policy: Policy, state: SessionState, redacts: bool) -> Result<Self> {
-        let policies = Self { current: RwLock::new(Arc::new(policy)), state, redacts };
+    /// A policy with what makes its expressions; errors that it hides are logged, and with `redacts` only of what kind they are. Errors:
+    /// `Invalid` for an expression that does not parse.
+    pub fn new(policy: Policy, expressions: Expressions, redacts: bool) -> Result<Self> {
+        let policies = Self { current: RwLock::new(Arc::new(policy)), expressions, redacts };
         policies.check(&policies.current())?;
         Ok(policies)
     }
@@ -357,17 +388,18 @@ impl Policies {
         for (rule, number) in policy.rules.iter().zip(1..) {
             let expressions = rule.text.filter.iter().chain(rule.text.masks.values());
             for text in expressions {
-                if text.len() > LONGEST {
-                    let message = format!("rule {number} has an expression of {} bytes, the limit is {LONGEST}", text.len());
-                    return Err(Error::invalid(message).with_hint("make several rules of it, or a table that it looks into"));
-                }
-                let dialect = self.state.config_options().sql_parser.dialect;
-                self.state.sql_to_expr(text, &dialect).map_err(|error| {
-                    let error = Error::from(error);
-                    Error::invalid(format!("rule {number}: \"{text}\" is no expression: {}", error.message()))
+                (self.expressions.parse)(text).map_err(|error| {
+                    Error::invalid(format!("rule {number}: \"{}\" is no expression: {}", shortened(text), error.message()))
                 })?;
             }
         }
         Ok(())
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }

@@ -82,7 +82,7 @@ impl Gateway {
         let planner = Arc::new(planner);
         if let Some(policy) = &config.policy {
             let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
-            catalogs.govern(policies(&config.base.join(&policy.file), planner.functions().clone(), redacts, &workers)?);
+            catalogs.govern(policies(&config.base.join(&policy.file), planner.expressions(), redacts, &workers)?);
         }
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));

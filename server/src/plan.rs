@@ -19,6 +19,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast;
+use nexus_flight_catalog::policy::Expressions;
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Catalogs, Error, Result, TableName, Tables, Wanted, information_schema};
 use tokio::sync::OwnedSemaphorePermit;
@@ -129,6 +130,12 @@ impl Planner {
     /// A state for looking up the functions that statements can call.
     pub fn functions(&self) -> &SessionState {
         self.states.base()
+    }
+
+    /// What makes expressions of texts that stand in no statement, within the same caps.
+    pub fn expressions(&self) -> Expressions {
+        let caps = self.caps;
+        Expressions::new(self.functions().clone(), move |text| statement::expression(text, &caps))
     }
 
     /// The memory of each user.

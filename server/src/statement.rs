@@ -48,23 +48,11 @@ pub struct Parsed {
 /// Parses one statement. Errors: `Exhausted` over a cap, `Invalid` with the position for a syntax error, `Unsupported` for
 /// more than one statement.
 pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
-    if text.len() > caps.bytes {
-        let message = format!("the statement has {} bytes, the limit is {}", text.len(), caps.bytes);
-        return Err(Error::exhausted(message).with_hint("shorten it, or raise limits.statement").with_retryable(false));
-    }
-    let dialect = GenericDialect {};
-    let tokens = Tokenizer::new(&dialect, text)
-        .tokenize_with_location()
-        .map_err(|error| datafusion::error::DataFusionError::from(ParserError::from(error)))?;
-    let mut tokens: Vec<TokenWithSpan> =
-        tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
-    check(&tokens, caps)?;
+    let mut tokens = tokens(text, caps)?;
     number_placeholders(&mut tokens)?;
     let end = tokens.last().map(|last| place(last.span.end));
     let is_show = matches!(tokens.first().map(|token| &token.token), Some(Token::Word(word)) if word.keyword == Keyword::SHOW);
-    // The caps hold already; the parser's own limit counts its own calls, several for each level.
-    let recursion_limit = caps.nesting.saturating_mul(4);
-    let mut parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(recursion_limit).build()?;
+    let mut parser = DFParserBuilder::new(tokens).with_recursion_limit(recursion_limit(caps)).build()?;
     let mut statements = parser.parse_statements().map_err(|error| at_end(Error::from(error), end))?;
     match (statements.pop_front(), statements.is_empty()) {
         (None, _) => Err(Error::invalid("there is no statement in the text")),
@@ -77,6 +65,32 @@ pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
             Ok(Parsed { statement, is_show })
         }
     }
+}
+
+/// Parses an expression that stands by itself. Errors: as [`parse`].
+pub fn expression(text: &str, caps: &Caps) -> Result<ast::ExprWithAlias> {
+    let tokens = tokens(text, caps)?;
+    let mut parser = DFParserBuilder::new(tokens).with_recursion_limit(recursion_limit(caps)).build()?;
+    Ok(parser.parse_into_expr()?)
+}
+
+/// The tokens of a text without white space, which are within the caps. Errors: as [`parse`].
+fn tokens(text: &str, caps: &Caps) -> Result<Vec<TokenWithSpan>> {
+    if text.len() > caps.bytes {
+        let message = format!("the statement has {} bytes, the limit is {}", text.len(), caps.bytes);
+        return Err(Error::exhausted(message).with_hint("shorten it, or raise limits.statement").with_retryable(false));
+    }
+    let tokens = Tokenizer::new(&GenericDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|error| datafusion::error::DataFusionError::from(ParserError::from(error)))?;
+    let tokens: Vec<TokenWithSpan> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    check(&tokens, caps)?;
+    Ok(tokens)
+}
+
+/// The caps hold already when the parser begins; its own limit counts its own calls, several for each level.
+fn recursion_limit(caps: &Caps) -> usize {
+    caps.nesting.saturating_mul(4)
 }
 
 /// The statement of SQL proper, without an EXPLAIN around it.

@@ -161,12 +161,13 @@ impl<S: Source + ?Sized> Source for Governed<S> {
             Sight::Everything => Ok(Resolved { keys: self.keys(cx, resolved.keys, |_| true), ..resolved }),
             Sight::Part { columns, filters } => {
                 let Resolved { provider, version, keys } = resolved;
-                let guarded = Guarded::new(provider, &columns, &filters, &cx.principal, &self.policies.state, self.veil(cx))
-                    .map_err(|cause| {
-                        Error::internal(format!("the policy of the table \"{name}\" cannot be applied to its columns"))
-                            .with_hint(ASK)
-                            .caused_by(cause)
-                    })?;
+                let guarded =
+                    Guarded::new(provider, &columns, &filters, &cx.principal, &self.policies.expressions, self.veil(cx))
+                        .map_err(|cause| {
+                            Error::internal(format!("the policy of the table \"{name}\" cannot be applied to its columns"))
+                                .with_hint(ASK)
+                                .caused_by(cause)
+                        })?;
                 let keys = self.keys(cx, keys, |column| guarded.shows(column));
                 Ok(Resolved { provider: Arc::new(guarded), version, keys })
             }

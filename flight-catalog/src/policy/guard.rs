@@ -13,7 +13,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::{InList, Placeholder};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
@@ -28,6 +27,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 
+use crate::policy::Expressions;
 use crate::policy::veil::Veil;
 use crate::source::Principal;
 
@@ -70,13 +70,13 @@ impl Guarded {
         seen: &[(usize, Option<String>)],
         filters: &[String],
         principal: &Principal,
-        state: &SessionState,
+        expressions: &Expressions,
         veil: Veil,
     ) -> Result<Self> {
         let whole = inner.schema();
         let names = DFSchema::try_from(Arc::clone(&whole))?;
         let expression = |text: &String| -> Result<Expr> {
-            let expr = state.create_logical_expr(text, &names)?;
+            let expr = expressions.logical(text, &names)?;
             let named = expr.transform(|expr| match expr {
                 Expr::Placeholder(Placeholder { id, .. }) if id == USER => {
                     Ok(Transformed::yes(Expr::Literal(ScalarValue::from(&*principal.0), None)))
@@ -109,7 +109,7 @@ impl Guarded {
         });
         let mut is_volatile = false;
         for expr in of_policy.chain(&filter) {
-            state.create_physical_expr(expr.clone(), &names)?;
+            expressions.state.create_physical_expr(expr.clone(), &names)?;
             is_volatile |= changes(expr)?;
         }
         let mark = match is_volatile {

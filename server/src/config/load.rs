@@ -17,6 +17,9 @@ use crate::reload::{self, Seen};
 /// The most that is read of the configuration, and of a file that it refers to: more is a mistake.
 const LARGEST_FILE: u64 = 1 << 20;
 
+/// A text with its references replaced, and the files among those.
+type Replaced = (String, Vec<PathBuf>);
+
 /// The file as it was read, where its keys stand in it, and which of them took their value from elsewhere.
 #[derive(Clone, Default)]
 pub(super) struct Places {
@@ -192,7 +195,7 @@ impl Reader<'_> {
 
     /// The text with its references replaced, once: what they give is taken as it is; and the files among them. `None` where
     /// there are none. The error is a message and a hint, which show nothing of the text, since it may be a secret itself.
-    fn replace(&self, text: &str) -> Result<Option<(String, Vec<PathBuf>)>, (String, String)> {
+    fn replace(&self, text: &str) -> Result<Option<Replaced>, (String, String)> {
         let mut rest = text;
         let (mut replaced, mut files) = (String::new(), Vec::new());
         while let Some((before, after)) = rest.split_once("${") {

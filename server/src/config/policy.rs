@@ -3,19 +3,18 @@
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use datafusion::execution::context::SessionState;
-use nexus_flight_catalog::policy::{Policies, Policy, PolicyText};
+use nexus_flight_catalog::policy::{Expressions, Policies, Policy, PolicyText};
 use nexus_flight_catalog::{Error, Place, Result};
 
 use super::load;
 use crate::reload::{self, Seen};
 use crate::workers::Workers;
 
-/// Reads a policy, whose expressions are made of the functions of a state, and goes on looking at its file on these threads for as
+/// Reads a policy, with what makes its expressions, and goes on looking at its file on these threads for as
 /// long as it is in use; errors that it hides are logged, and with `redacts` only of what kind they are. Errors: `Invalid` with the file, and the line where there is one.
-pub fn policies(path: &Path, state: SessionState, redacts: bool, threads: &Workers) -> Result<Arc<Policies>> {
+pub fn policies(path: &Path, expressions: Expressions, redacts: bool, threads: &Workers) -> Result<Arc<Policies>> {
     let (seen, policy) = read(path)?;
-    let policies = Arc::new(Policies::new(policy, state, redacts).map_err(|error| within(path, error))?);
+    let policies = Arc::new(Policies::new(policy, expressions, redacts).map_err(|error| within(path, error))?);
     let held: Weak<Policies> = Arc::downgrade(&policies);
     let (of_reading, of_taking) = (path.to_owned(), path.to_owned());
     let take = move |policy| match held.upgrade() {

@@ -105,14 +105,14 @@ impl Target {
                 let text = String::from_utf8_lossy(bytes);
                 let path = door.folder.path().join("policy.toml");
                 std::fs::write(&path, &*text).unwrap();
-                let functions = door.gateway.planner.functions().clone();
+                let expressions = door.gateway.planner.expressions();
                 // On threads that never run, so that the file is not looked at again.
                 let idle = Builder::new_current_thread().build().unwrap();
                 let threads = {
                     let _entered = idle.enter();
                     Workers::here()
                 };
-                let policy = policies(&path, functions, false, &threads);
+                let policy = policies(&path, expressions, false, &threads);
                 idle.shutdown_background();
                 let config = Config::parse(&text, &door.folder.path().join("nexus.toml"), &|_| None);
                 let both: [Result<()>; 2] = [policy.map(drop), config.map(drop)];

@@ -64,7 +64,7 @@ impl Governed {
     async fn with(settings: &str) -> Self {
         let fixture = Fixture::new(settings);
         let policy = Policy::new(PolicyText { rules: vec![of_root()], ..PolicyText::default() }).unwrap();
-        let policies = Arc::new(Policies::new(policy, fixture.gateway.planner.functions().clone(), false).unwrap());
+        let policies = Arc::new(Policies::new(policy, fixture.gateway.planner.expressions(), false).unwrap());
         fixture.gateway.catalogs.govern(Arc::clone(&policies));
         for catalog in ["a", "b"] {
             fixture.gateway.catalogs.register(catalog, Arc::new(MemorySource::of_size(Size(16 << 20))));
