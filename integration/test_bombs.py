@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,11 +163,17 @@ def test_lists_of_nothing(gateway: Gateway) -> None:
 
 
 WIDE = pa.array(["x" * (1 << 20)])
+VIEWS = [None, pa.py_buffer(struct.pack("<i4sii", 1 << 20, b"xxxx", 0, 0) * 2_000), pa.py_buffer(b"x" * (1 << 20))]
 SHARED = {
+    "texts": pa.Array.from_buffers(pa.string_view(), 2_000, VIEWS),
+    "bytes": pa.Array.from_buffers(pa.binary_view(), 2_000, VIEWS),
     "views": pa.ListViewArray.from_arrays([0] * 8_000, [20_000] * 8_000, pa.array(range(20_000))),
     "dictionary": pa.DictionaryArray.from_arrays(pa.array([0] * 2_000), WIDE),
     "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2_000], pa.int32()), WIDE),
 }
+
+
+PLAIN = {"views": "bigint[]", "bytes": "bytea"}
 
 
 @pytest.mark.parametrize("kind", SHARED)
@@ -174,7 +181,7 @@ def test_rows_that_share_their_values(kind: str, gateway: Gateway) -> None:
     # Into a table of plain values, as which they would be gigabytes.
     put = packed("CommandStatementIngest", field(1, b"\x08\x02\x10\x02") + field(2, f"plain_{kind}".encode()))
     with Client(gateway.flight) as client:
-        client.rows(f"create table plain_{kind} (a {'bigint[]' if kind == 'views' else 'varchar'})")
+        client.rows(f"create table plain_{kind} (a {PLAIN.get(kind, 'varchar')})")
     error = refused(gateway, framed(messages(pa.table({"a": SHARED[kind]}), None), put))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.details()
 

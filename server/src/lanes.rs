@@ -21,6 +21,8 @@ const MOST: usize = 4;
 pub struct Lanes {
     places: Mutex<Vec<Arc<Lane>>>,
     taken: Mutex<HashMap<Principal, Taken>>,
+    /// Those that were replaced, for as long as anything goes on there: connections that others use too, or a commit to its end.
+    replaced: Mutex<Vec<Arc<Lane>>>,
     /// Makes the threads of another lane; none where there are no others.
     threads: Option<fn() -> Result<Runtime>>,
     /// The lanes that are there, replaced ones too.
@@ -79,7 +81,7 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.alive.fetch_sub(1, Ordering::Relaxed);
         if let Some(runtime) = self.runtime.take() {
-            // This may be one of its own threads, and a call that does not pause must hold nothing up.
+            // A call that does not pause must hold nothing up.
             runtime.shutdown_background();
         }
     }
@@ -91,7 +93,7 @@ impl Lanes {
         let alive = Arc::default();
         let places = (0..count).map(|_| threads().map(|runtime| Lane::new(runtime.handle().clone(), Some(runtime), &alive)));
         let places = Mutex::new(places.collect::<Result<_>>()?);
-        let lanes = Arc::new(Self { places, taken: Mutex::default(), threads: Some(threads), alive });
+        let lanes = Arc::new(Self { places, taken: Mutex::default(), replaced: Mutex::default(), threads: Some(threads), alive });
         tokio::spawn(watch(Arc::downgrade(&lanes)));
         Ok(lanes)
     }
@@ -100,7 +102,7 @@ impl Lanes {
     pub fn here() -> Arc<Self> {
         let alive = Arc::default();
         let places = Mutex::new(vec![Lane::new(Handle::current(), None, &alive)]);
-        Arc::new(Self { places, taken: Mutex::default(), threads: None, alive })
+        Arc::new(Self { places, taken: Mutex::default(), replaced: Mutex::default(), threads: None, alive })
     }
 
     /// A place for a statement of a user: that which the user has, or else the one that the fewest have.
@@ -125,6 +127,7 @@ impl Lanes {
 
     /// Replaces the lanes that have given no sign for so long.
     fn look(&self, silence: Duration) {
+        lock(&self.replaced).retain(|lane| Arc::strong_count(lane) > 1 || lane.threads.metrics().num_alive_tasks() > 0);
         let mut places = lock(&self.places);
         let most = places.len() * MOST;
         for (place, lane) in places.iter_mut().enumerate() {
@@ -135,7 +138,9 @@ impl Lanes {
             match threads() {
                 Ok(runtime) => {
                     let next = Lane::new(runtime.handle().clone(), Some(runtime), &self.alive);
-                    std::mem::replace(lane, next).replaced.cancel();
+                    let old = std::mem::replace(lane, next);
+                    old.replaced.cancel();
+                    lock(&self.replaced).push(old);
                     tracing::warn!(
                         lane = place,
                         "statements have kept all threads of a lane for {owes:?} without a pause; others go on beside them"
@@ -241,6 +246,9 @@ mod tests {
         release.send(()).unwrap();
         call.await.unwrap();
         drop(stuck);
-        assert_eq!(lanes.alive.load(Ordering::Relaxed), 1);
+        while lanes.alive.load(Ordering::Relaxed) > 1 {
+            tokio::task::yield_now().await;
+            lanes.look(Duration::from_secs(60));
+        }
     }
 }

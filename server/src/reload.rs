@@ -40,21 +40,23 @@ pub fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
 }
 
 /// Reads files again and again, and each time that they hold something else, takes it over; until that says that nobody wants it
-/// any more. What cannot be read or taken is told once, and what was there before stays.
+/// any more. What cannot be read or taken is told once for each reason, and what was there before stays.
 pub async fn follow<T>(
     what: &'static str,
     mut held: Seen,
     read: impl Fn() -> Result<(Seen, T)>,
     mut take: impl FnMut(T) -> Result<bool>,
 ) {
+    let mut told = None;
     loop {
         tokio::time::sleep(LOOKED_AT).await;
         let (now, taken) = match read() {
             Ok((now, _)) if now == held => continue,
             Ok((now, files)) => (now, take(files)),
-            Err(_) if held == [0; 32] => continue,
+            Err(error) if told.as_ref() == Some(&error.to_string()) => continue,
             Err(error) => ([0; 32], Err(error)),
         };
+        told = taken.as_ref().err().filter(|_| now == [0; 32]).map(ToString::to_string);
         held = now;
         match taken {
             Ok(true) => tracing::info!(what, "a file has changed and was read again"),

@@ -180,7 +180,7 @@ struct Depth {
     relations: usize,
     /// Operators of the expressions that enclose the current one.
     enclosing: usize,
-    /// Whether the next word is none of a clause, whatever it is: the name of a relation, or GROUP after WITHIN.
+    /// Whether the next word begins no clause: it is the name of a relation, or GROUP after WITHIN. Operators count all the same.
     names: bool,
     /// Periods of the current name, which the parser goes through again with each of them.
     parts: usize,
@@ -245,15 +245,15 @@ impl Depth {
                 self.relations += usize::from(self.names);
                 self.level().operators = 0;
             }
-            Token::Word(word) if !names => self.add_keyword(word.keyword),
+            Token::Word(word) => self.add_keyword(word.keyword, names),
             Token::Number(..) | Token::SingleQuotedString(_) | Token::Period | Token::SemiColon | Token::Placeholder(_) => {}
-            Token::DoubleQuotedString(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) | Token::Word(_) => {}
+            Token::DoubleQuotedString(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) => {}
             _ => self.level().operators += 1,
         }
         self.relations + self.enclosing + self.level().operators + self.parts
     }
 
-    fn add_keyword(&mut self, keyword: Keyword) {
+    fn add_keyword(&mut self, keyword: Keyword, names: bool) {
         use Keyword::*;
         match keyword {
             SELECT | JOIN | APPLY | UNION | EXCEPT | INTERSECT | MINUS => {
@@ -265,6 +265,7 @@ impl Depth {
             WITHIN => self.names = true,
             AND | OR | NOT | IS | LIKE | ILIKE | BETWEEN | IN | CASE | INTERVAL | COLLATE | XOR | DIV | AT | CAST | EXISTS
             | SIMILAR | REGEXP | RLIKE | OVERLAPS | MEMBER | PRIOR => self.level().operators += 1,
+            _ if names => {}
             _ => {
                 if let Some(clause) = CLAUSES.iter().position(|clause| *clause == keyword) {
                     self.begin(clause);
@@ -325,6 +326,9 @@ mod tests {
             format!("SELECT 1 FROM window{}", ", window".repeat(1_200)),
             format!("{}SELECT 1", "EXPLAIN ".repeat(1_200)),
             format!("SELECT a{}", ".a".repeat(1_200)),
+            format!("SELECT within{}", " AND within".repeat(1_200)),
+            format!("SELECT (from{})", " OR from".repeat(1_200)),
+            format!("SELECT a.from{} FROM a", " AND a.from".repeat(1_200)),
         ];
         for chain in chains {
             let error = parse(&chain, &CAPS).unwrap_err();

@@ -173,9 +173,11 @@ impl Task {
                 told = &mut told => return Ok(told),
                 () = self.replaced.cancelled() => {}
             }
-            if self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            // Taken away from there, so that it cannot begin twice.
+            let Some(work) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() else {
                 return Ok(told.await);
-            }
+            };
+            self.waiting = Arc::new(Mutex::new(Some(work)));
             (self.handle, self.replaced) = begin(&self.lanes, &self.principal, &self.waiting)?;
         }
     }

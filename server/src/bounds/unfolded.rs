@@ -1,5 +1,7 @@
-//! What rows take once each has values of its own: those of dictionaries and of list views are shared by as many as like, and are
+//! What rows take once each has values of its own: those of dictionaries, runs and views are shared by as many rows as like, and are
 //! copied for each where they are cast.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, make_array};
 use arrow::compute::cast;
@@ -10,73 +12,153 @@ use super::measure::{bytes, lengths};
 
 /// The bytes of a column without anything shared, at the least those that it has.
 pub fn unfolded(array: &ArrayRef) -> Result<usize> {
-    let all = match array.data_type() {
-        DataType::Dictionary(..) => dictionary(array)?,
+    let has = bytes(array);
+    if !shares(array.data_type()) {
+        return Ok(has);
+    }
+    Ok(sizes(array)?.into_iter().fold(0, usize::saturating_add).max(has))
+}
+
+/// Whether rows of such a type can share their values.
+fn shares(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(..) | DataType::RunEndEncoded(..) | DataType::ListView(_) | DataType::LargeListView(_) => true,
+        DataType::Utf8View | DataType::BinaryView => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
+            shares(item.data_type())
+        }
+        DataType::Struct(fields) => fields.iter().any(|field| shares(field.data_type())),
+        _ => false,
+    }
+}
+
+/// The bytes of each row's own values.
+fn sizes(array: &ArrayRef) -> Result<Vec<usize>> {
+    let rows = array.len();
+    Ok(match array.data_type() {
+        DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView => {
+            lengths(array)?.into_iter().map(|length| usize::try_from(length).unwrap_or(usize::MAX)).collect()
+        }
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_any_dictionary();
+            let each = sizes(dictionary.values())?;
+            let keys = cast(dictionary.keys(), &DataType::Int64)?;
+            let size = |key: Option<i64>| each.get(usize::try_from(key?).ok()?).copied();
+            keys.as_primitive::<Int64Type>().iter().map(|key| size(key).unwrap_or_default()).collect()
+        }
+        DataType::RunEndEncoded(..) => runs(array)?,
+        DataType::List(_) => lists(array.as_list::<i32>().values(), array.as_list::<i32>().value_offsets())?,
+        DataType::LargeList(_) => lists(array.as_list::<i64>().values(), array.as_list::<i64>().value_offsets())?,
+        DataType::Map(..) => {
+            let entries: ArrayRef = Arc::new(array.as_map().entries().clone());
+            lists(&entries, array.as_map().value_offsets())?
+        }
         DataType::ListView(_) => views::<i32>(array)?,
         DataType::LargeListView(_) => views::<i64>(array)?,
-        DataType::RunEndEncoded(..) => match array.to_data().child_data().get(1) {
-            Some(values) => mean(&make_array(values.clone()))?.saturating_mul(array.len()),
-            None => 0,
-        },
-        _ => {
-            let data = array.to_data();
-            let children = data.child_data().iter().map(|child| unfolded(&make_array(child.clone())));
-            children.sum::<Result<usize>>()?
+        DataType::FixedSizeList(..) => {
+            let list = array.as_fixed_size_list();
+            let length = usize::try_from(list.value_length()).unwrap_or_default();
+            spans(list.values(), (0..rows).map(|row| (row * length, (row + 1) * length)))?
         }
-    };
-    Ok(all.max(bytes(array)))
+        DataType::Struct(_) => {
+            let mut sums = vec![0_usize; rows];
+            for column in array.as_struct().columns() {
+                sums.iter_mut().zip(sizes(column)?).for_each(|(sum, size)| *sum = sum.saturating_add(size));
+            }
+            sums
+        }
+        _ => vec![bytes(array).div_ceil(rows.max(1)); rows],
+    })
 }
 
-/// The bytes of one of these values.
-fn mean(values: &ArrayRef) -> Result<usize> {
-    Ok(unfolded(values)?.div_ceil(values.len().max(1)))
+fn runs(array: &ArrayRef) -> Result<Vec<usize>> {
+    let data = array.to_data();
+    let [ends, values] = data.child_data() else { return Ok(Vec::new()) };
+    let ends = cast(&make_array(ends.clone()), &DataType::Int64)?;
+    let (first, last) = (data.offset(), data.offset() + data.len());
+    let (mut sizes_of_rows, mut start) = (Vec::with_capacity(data.len()), 0);
+    for (end, size) in ends.as_primitive::<Int64Type>().values().iter().zip(sizes(&make_array(values.clone()))?) {
+        let end = usize::try_from(*end).unwrap_or_default();
+        let rows = end.min(last).saturating_sub(start.max(first));
+        sizes_of_rows.extend(std::iter::repeat_n(size, rows));
+        start = end;
+    }
+    Ok(sizes_of_rows)
 }
 
-fn dictionary(array: &ArrayRef) -> Result<usize> {
-    let dictionary = array.as_any_dictionary();
-    let values = dictionary.values();
-    let mean = mean(values)?;
-    let is_text = matches!(values.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary);
-    let each = if is_text { lengths(values)? } else { Vec::new() };
-    let keys = cast(dictionary.keys(), &DataType::Int64)?;
-    let sizes = keys.as_primitive::<Int64Type>().iter().flatten().map(|key| {
-        let size = usize::try_from(key).ok().and_then(|key| each.get(key)).copied();
-        size.map_or(mean, |size| usize::try_from(size).unwrap_or(usize::MAX))
-    });
-    Ok(sizes.fold(0, usize::saturating_add))
+fn lists<O: OffsetSizeTrait>(values: &ArrayRef, offsets: &[O]) -> Result<Vec<usize>> {
+    let ends = offsets.iter().skip(1);
+    spans(values, offsets.iter().zip(ends).map(|(start, end)| (start.as_usize(), end.as_usize())))
 }
 
-fn views<O: OffsetSizeTrait + ArrowNativeType>(array: &ArrayRef) -> Result<usize> {
+fn views<O: OffsetSizeTrait + ArrowNativeType>(array: &ArrayRef) -> Result<Vec<usize>> {
     let views = array.as_list_view::<O>();
-    let each = mean(views.values())?;
-    let items = views.sizes().iter().map(|size| size.as_usize()).fold(0, usize::saturating_add);
-    Ok(items.saturating_mul(each))
+    let both = views.offsets().iter().zip(views.sizes().iter());
+    spans(views.values(), both.map(|(start, size)| (start.as_usize(), start.as_usize().saturating_add(size.as_usize()))))
+}
+
+/// The bytes of the items from one place to another, for each row.
+fn spans(values: &ArrayRef, rows: impl Iterator<Item = (usize, usize)>) -> Result<Vec<usize>> {
+    let mut sums = vec![0_usize];
+    let mut sum = 0_usize;
+    for size in sizes(values)? {
+        sum = sum.saturating_add(size);
+        sums.push(sum);
+    }
+    let until = |place: usize| sums.get(place).copied().unwrap_or(sum);
+    Ok(rows.map(|(start, end)| until(end).saturating_sub(until(start))).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{DictionaryArray, Int64Array, ListViewArray, StringArray, StructArray};
-    use arrow::buffer::ScalarBuffer;
+    use arrow::array::{
+        DictionaryArray, Int32Array, Int64Array, ListArray, ListViewArray, RunArray, StringArray, StringViewArray, StructArray,
+    };
+    use arrow::buffer::{OffsetBuffer, ScalarBuffer};
     use arrow::datatypes::{Field, Int32Type};
 
     use super::*;
+
+    /// One long text and many that are empty: what they are on average says nothing.
+    fn texts() -> ArrayRef {
+        let texts = std::iter::once("x".repeat(10_000)).chain(std::iter::repeat_n(String::new(), 999));
+        Arc::new(StringArray::from_iter_values(texts))
+    }
+
+    fn item() -> Arc<Field> {
+        Arc::new(Field::new_list_field(DataType::Utf8, true))
+    }
 
     #[test]
     fn what_is_shared_counts_for_each_that_has_it() {
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7; 1_000]));
         assert_eq!(unfolded(&numbers).unwrap(), 8_000);
-        let item = Arc::new(Field::new_list_field(DataType::Int64, true));
-        let (starts, sizes) = (ScalarBuffer::from(vec![0; 500]), ScalarBuffer::from(vec![1_000; 500]));
-        let views: ArrayRef = Arc::new(ListViewArray::new(item, starts, sizes, numbers, None));
-        assert_eq!(unfolded(&views).unwrap(), 500 * 8_000);
-        let field = Arc::new(Field::new("v", views.data_type().clone(), true));
-        let within: ArrayRef = Arc::new(StructArray::from(vec![(field, views)]));
-        assert_eq!(unfolded(&within).unwrap(), 500 * 8_000);
-        let texts: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(10_000), String::new()]));
-        let named = |keys: Vec<i32>| -> ArrayRef { Arc::new(DictionaryArray::<Int32Type>::new(keys.into(), Arc::clone(&texts))) };
-        assert_eq!(unfolded(&named(vec![0; 100])).unwrap(), 1_000_000);
-        assert!(unfolded(&named(vec![1; 100])).unwrap() < 20_000);
+        let dictionary = |values: ArrayRef, key: i32| -> ArrayRef {
+            Arc::new(DictionaryArray::<Int32Type>::new(vec![key; 100].into(), values))
+        };
+        let starts = OffsetBuffer::from_lengths([1, 0]);
+        let lists: ArrayRef = Arc::new(ListArray::new(item(), starts, texts().slice(0, 1), None));
+        let views = ListViewArray::new(item(), ScalarBuffer::from(vec![0; 100]), ScalarBuffer::from(vec![1; 100]), texts(), None);
+        let runs = RunArray::<Int32Type>::try_new(&Int32Array::from(vec![100, 1_099]), &texts().slice(0, 2)).unwrap();
+        let text = "x".repeat(10_000);
+        let viewed: ArrayRef = Arc::new(StringViewArray::from_iter_values([text.as_str()]));
+        let shared: [ArrayRef; 5] =
+            [dictionary(texts(), 0), dictionary(lists, 0), dictionary(viewed, 0), Arc::new(views), Arc::new(runs)];
+        for array in shared {
+            assert_eq!(unfolded(&array).unwrap(), 1_000_000, "{}", array.data_type());
+            let field = Arc::new(Field::new("v", array.data_type().clone(), true));
+            let half: ArrayRef = Arc::new(StructArray::from(vec![(field, array)]).slice(0, 50));
+            assert!((500_000..1_000_000).contains(&unfolded(&half).unwrap()), "{}", half.data_type());
+        }
+        assert!(unfolded(&dictionary(texts(), 1)).unwrap() < 20_000);
+        let same = StringViewArray::from_iter_values([text]);
+        let (view, buffers) = (same.views().first().copied().unwrap(), same.data_buffers().to_vec());
+        let views: ArrayRef = Arc::new(StringViewArray::new(ScalarBuffer::from(vec![view; 1_000]), buffers, None));
+        assert_eq!(unfolded(&views).unwrap(), 10_000_000);
     }
 }

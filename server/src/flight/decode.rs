@@ -109,7 +109,7 @@ pub async fn parameters(
                 return Err(too_much(&format!("the parameters have more than {ROWS} rows")));
             }
             // In the end they are there twice for a moment.
-            held.try_grow(2 * bytes_of(&batch))?;
+            held.try_grow(2 * unfolded_of(&batch)?)?;
             rows.push(batch);
         }
     }
@@ -167,10 +167,12 @@ impl Held {
 
 /// A batch, with what it takes of the memory: where it is cast, each of its rows gets values of its own.
 fn counted(batch: RecordBatch, memory: MemoryReservation) -> Result<(RecordBatch, MemoryReservation)> {
-    for column in batch.columns() {
-        memory.try_grow(unfolded(column)?)?;
-    }
+    memory.try_grow(unfolded_of(&batch)?)?;
     Ok((batch, memory))
+}
+
+fn unfolded_of(batch: &RecordBatch) -> Result<usize> {
+    batch.columns().iter().try_fold(0_usize, |sum, column| Ok(sum.saturating_add(unfolded(column)?)))
 }
 
 fn bytes_of(batch: &RecordBatch) -> usize {

@@ -29,6 +29,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// As much of a hello as is read.
 const LONGEST_HELLO: usize = 16 << 10;
+/// How much is read, and for how long, of what a client says that was turned away.
+const LONGEST_REST: u64 = 1 << 20;
+const LINGER: Duration = Duration::from_secs(1);
 /// An empty SETTINGS frame, with which an HTTP/2 server begins (RFC 9113, section 3.4): clients take it for what it is, no TLS.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// What a client reads that began without TLS; those of gRPC tell that this is no HTTP/2.
@@ -136,10 +139,13 @@ async fn begun(mut accepted: Accepted, tls: Option<&Tls>) -> Option<Connection> 
 
 /// Says something in the client's own language and closes.
 async fn turn_away(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8]) {
-    // What is not read when a connection is closed resets it, and the client would not see what it got.
-    let _ = stream.read(&mut [0; LONGEST_HELLO]).await;
+    let mut hello = [0; LONGEST_HELLO];
+    let _ = stream.read(&mut hello).await;
     let _ = stream.write_all(answer).await;
     let _ = stream.shutdown().await;
+    // What is not read when a connection is closed resets it, and the client would not see what it got.
+    let rest = stream.take(LONGEST_REST);
+    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut { rest }, &mut tokio::io::sink())).await;
 }
 
 /// What a client reads that speaks HTTP/1 where gRPC is spoken.

@@ -81,8 +81,12 @@ async fn a_deadline_ends_the_stream() {
     let fixture = Fixture::new("");
     let mut query = fixture.query(BUSY);
     query.cx.deadline = Some(Instant::now() + Duration::from_millis(50));
-    let answer = fixture.gateway.execute.execute(query).await.unwrap();
-    assert_eq!(tokio::time::timeout(NEVER, first_error(answer)).await.unwrap(), Kind::Timeout);
+    // On a busy machine it may be over before there is an answer.
+    let outcome = match fixture.gateway.execute.execute(query).await {
+        Ok(answer) => tokio::time::timeout(NEVER, first_error(answer)).await.unwrap(),
+        Err(error) => error.kind(),
+    };
+    assert_eq!(outcome, Kind::Timeout);
     until_idle(&fixture).await;
 }
 
