@@ -96,6 +96,9 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_counter!("nexus_cache_hits_total", "Statements that were answered from the cache.");
     metrics::describe_counter!("nexus_plans_reused_total", "Statements whose plan was there from an earlier time.");
     metrics::describe_counter!("nexus_reload_failures_total", "Changed files that could not be taken over, by what they are.");
+    metrics::describe_counter!("nexus_statements_refused_total", "Statements for which there was no room.");
+    metrics::describe_counter!("nexus_audit_failures_total", "Records of the audit trail that could not be written.");
+    metrics::describe_gauge!("nexus_lanes_replaced", "Threads of statements in whose place there are others, as lanes.");
     metrics::describe_counter!("nexus_refused_credentials_total", "Requests without good credentials.");
     Ok(handle)
 }

@@ -8,7 +8,7 @@ use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -27,6 +27,7 @@ use crate::flight::status::status;
 use crate::reload::{self, Seen};
 use crate::seal::{Purpose, Seal};
 use crate::wire::connection::{Peer, Shown};
+use crate::wire::is_grpc;
 use crate::wire::jwt::{self, Jwt};
 use crate::wire::problem::problem;
 use crate::wire::tokens::{self, ApiTokens, Hash};
@@ -272,8 +273,7 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
         }
         Err(error) => {
             note_refusal(&error, peer.as_ref());
-            let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
-            if request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
+            if is_grpc(request.headers()) {
                 return status(&error).into_http();
             }
             let mut response = problem(&error);

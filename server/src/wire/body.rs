@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Buf, Bytes};
@@ -20,6 +19,7 @@ use tokio::time::Sleep;
 
 use crate::flight::status::status;
 use crate::shares::Shares;
+use crate::wire::is_grpc;
 
 /// How long a client may send nothing in the middle of a body.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -36,7 +36,7 @@ const PREFIX: usize = 5;
 pub async fn watch(State(shares): State<Arc<Shares>>, request: Request, next: Next) -> Response {
     let Some(principal) = request.extensions().get::<Principal>() else { return next.run(request).await };
     let share = shares.of(principal);
-    let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = is_grpc(request.headers());
     next.run(request.map(|body| Body::new(Watched::new(body, share, is_grpc)))).await
 }
 

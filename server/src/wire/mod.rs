@@ -8,3 +8,11 @@ pub mod jwt;
 pub mod problem;
 pub mod tls;
 pub mod tokens;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// Whether a request is one of gRPC, and its answer has to be.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
