@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,15 +58,15 @@ class Database:
 
     def stopped(self, seconds: float) -> None:
         """Freezes the whole server for so long: nothing answers, and no socket closes."""
-        done = threading.Event()
-        threading.Timer(seconds, done.set).start()
-        self.stopped_until(done)
+        with self.frozen():
+            time.sleep(seconds)
 
-    def stopped_until(self, done: threading.Event) -> None:
-        """The same, for as long as that has not happened."""
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The same until the block ends."""
         _signal(self.pid, signal.SIGSTOP)
         try:
-            done.wait()
+            yield
         finally:
             _signal(self.pid, signal.SIGCONT)
 

@@ -17,7 +17,7 @@ import pyarrow.flight as flight
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import frozen  # noqa: E402
+from frozen import ratio, two_calls  # noqa: E402
 
 from data import tpch_files  # noqa: E402
 from gateway import Gateway, configured, demo  # noqa: E402
@@ -66,7 +66,7 @@ def main() -> int:
                 }
             )
         audited = audit(Path(folder), files)
-        held, calm = frozen.ratio(Path(folder), files, two_calls, ROUNDS)
+        held, calm = ratio(Path(folder), files, ROUNDS)
     rates = report_scans(scans)
     halves = report_calls(calls)
     print(f"\nstart to first answer {first:.3f} s, idle {idle / MB:.0f} MB, peak of the scans {peak / MB:.0f} MB resident")
@@ -125,14 +125,6 @@ def scan(client: flight.FlightClient, command: bytes, server: psutil.Process) ->
     rows = sum(chunk.data.num_rows for chunk in client.do_get(info.endpoints[0].ticket))
     seconds, after = time.perf_counter() - started, server.cpu_times()
     return rows, seconds, after.user + after.system - before.user - before.system
-
-
-def two_calls(client: flight.FlightClient, command: bytes) -> float:
-    """Seconds of GetFlightInfo and DoGet of one row."""
-    started = time.perf_counter()
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-    client.do_get(info.endpoints[0].ticket).read_all()
-    return time.perf_counter() - started
 
 
 def one_call(client: flight.FlightClient, ticket: bytes) -> float:

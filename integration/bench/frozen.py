@@ -1,14 +1,18 @@
 """How long statements of other catalogs take while a database is frozen, beside what they take when it is not."""
 
 import threading
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median, quantiles
 
 import pyarrow.flight as flight
 
 import postgres
-from gateway import configured
+from gateway import Gateway, configured, eventually
+from postgres import Database
 from wire import statement
 
 # As many statements hang at the database while it is frozen.
@@ -26,44 +30,69 @@ location = "{folder}"
 kind = "postgres"
 url = "{url}"
 password = "{password}"
+connect_timeout = 120
 """
 
 
-def ratio(folder: Path, files: Path, once: Callable[[flight.FlightClient, bytes], float], rounds: int) -> tuple[float, float]:
+def ratio(folder: Path, files: Path, rounds: int) -> tuple[float, float]:
     """Median over rounds of the p95, in seconds: with the database frozen, and not. The two take turns."""
     command = statement("select count(*) from nation where n_nationkey > 3")
     frozen, calm = [], []
     with postgres.server() as database:
         database.sql("create table public.t as select 1 as id")
         text = CONFIG.format(folder=files, url=database.url, password=postgres.PASSWORD)
-        with configured(folder, text) as gateway, flight.connect(gateway.uri) as client:
+        with configured(folder, text, replicas=1) as gateway, flight.connect(gateway.uri) as client:
             for number in range(rounds + 1):
-                quiet = _p95(client, command, once)
-                done = threading.Event()
-                stopped = threading.Thread(target=database.stopped_until, args=(done,))
-                stopped.start()
-                hanging = [threading.Thread(target=_hang, args=(gateway.uri,)) for _ in range(HANGING)]
-                for thread in hanging:
-                    thread.start()
-                held = _p95(client, command, once)
-                done.set()
-                for thread in (stopped, *hanging):
-                    thread.join()
+                quiet = _p95(client, command)
+                with _hanging(gateway, database):
+                    held = _p95(client, command)
                 if number:
                     calm.append(quiet)
                     frozen.append(held)
     return median(frozen), median(calm)
 
 
-def _p95(client: flight.FlightClient, command: bytes, once: Callable[[flight.FlightClient, bytes], float]) -> float:
-    return quantiles((once(client, command) for _ in range(CALLS)), n=20)[18]
+def two_calls(client: flight.FlightClient, command: bytes) -> float:
+    """Seconds of GetFlightInfo and DoGet of one row."""
+    started = time.perf_counter()
+    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
+    client.do_get(info.endpoints[0].ticket).read_all()
+    return time.perf_counter() - started
 
 
-def _hang(uri: str) -> None:
+def _p95(client: flight.FlightClient, command: bytes) -> float:
+    return quantiles((two_calls(client, command) for _ in range(CALLS)), n=20)[18]
+
+
+@contextmanager
+def _hanging(gateway: Gateway, database: Database) -> Iterator[None]:
+    """Freezes the database with as many statements at it. All of them hang from the beginning of the block to its end."""
+    # They are described while it answers: what is described does not count as running.
+    described = flight.FlightDescriptor.for_command(statement("select id from frozen.public.t"))
+    with flight.connect(gateway.uri) as client:
+        tickets = [client.get_flight_info(described).endpoints[0].ticket for _ in range(HANGING)]
+    threads = [threading.Thread(target=_hang, args=(gateway.uri, ticket)) for ticket in tickets]
+    try:
+        with database.frozen():
+            for thread in threads:
+                thread.start()
+            assert eventually(lambda: _running(gateway) == HANGING, 10), f"{_running(gateway)} statements hang"
+            yield
+            # The last of those that were measured may have ended a moment ago.
+            assert eventually(lambda: _running(gateway) == HANGING, 2), f"{_running(gateway)} statements still hang"
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def _hang(uri: str, ticket: flight.Ticket) -> None:
     """A statement that waits for the database, and fails or answers when that goes on."""
-    with flight.connect(uri) as client:
-        try:
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement("select id from frozen.public.t")))
-            client.do_get(info.endpoints[0].ticket).read_all()
-        except flight.FlightError:
-            pass
+    with flight.connect(uri) as client, suppress(flight.FlightError):
+        client.do_get(ticket).read_all()
+
+
+def _running(gateway: Gateway) -> int:
+    """How many statements run or wait at the gateway."""
+    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next((int(float(line.split()[1])) for line in lines if line.startswith("nexus_statements_running ")), 0)
