@@ -1,18 +1,19 @@
-"""Replicas: what a client carries is good at each that has the key, and at no other; keys are rotated; what is open at one
-is not at another; JDBC writes through a balancer. `make test PARTS=replicas` sends what clients do through one."""
+"""Replicas: what a client carries is good at each that has the key, also at one that was started anew, and at no other, until
+it expires; keys are rotated; what is open at one is not at another; JDBC writes through a balancer. `make test PARTS=replicas`
+sends what clients do through one."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import pyarrow as pa
 import pytest
 
 import jdbc
 import postgres
-from gateway import Gateway, configured, nexus
-from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
+from gateway import Gateway, configured, users
+from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, prepared, statement
 
 OLD, NEW, OTHER = (base64.b64encode(word * 8).decode() for word in (b"olds", b"news", b"else"))
 
@@ -20,14 +21,13 @@ OLD, NEW, OTHER = (base64.b64encode(word * 8).decode() for word in (b"olds", b"n
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gateway]]:
     """Two gateways of one key, one that seals with a newer key and still opens the old one's, and one of another key."""
-    hashed = nexus("hash-password", stdin="ann").stdout.strip()
-    user = f'[auth]\nmode = "basic"\n[auth.users.ann]\npassword_hash = "{hashed}"\n'
+    user = users("ann")
     started: dict[str, Gateway] = {}
     try:
         for name, keys in {"one": [OLD], "two": [OLD], "rotated": [NEW, OLD], "stranger": [OTHER]}.items():
             folder: Path = tmp_path_factory.mktemp(name)
             listed = ", ".join(f'"{key}"' for key in keys)
-            started[name] = configured(folder, f"{user}[tickets]\nkeys = [{listed}]\n")
+            started[name] = configured(folder, f"{user}\n[tickets]\nkeys = [{listed}]\n")
         yield started
     finally:
         assert [gateway.stop() for gateway in started.values()] == [0] * len(started)
@@ -38,55 +38,18 @@ def ann(gateway: Gateway, **headers: str) -> Client:
     return Client(gateway.flight, "ann", "ann", **headers)
 
 
-def action(client: Client, name: str, body: bytes) -> tuple[list[bytes], dict[str, str]]:
-    """The results of an action, and the headers that came with them."""
-    call = client.channel.unary_stream(SERVICE + "DoAction")(
-        field(1, name.encode()) + field(2, body), metadata=client.headers, timeout=30
-    )
-    results = [first(parse(message), 1) for message in call]
-    return results, dict(call.initial_metadata())
-
-
-def prepare(client: Client, sql: str) -> bytes:
-    """The handle of a prepared statement."""
-    request = packed("ActionCreatePreparedStatementRequest", field(1, sql.encode()))
-    [result], _ = action(client, "CreatePreparedStatement", request)
-    return first(parse(first(parse(result), 2)), 1)
-
-
-def bind(client: Client, handle: bytes, **values: object) -> bytes:
-    """The handle of the same statement with a row of parameters."""
-    batch = pa.RecordBatch.from_pylist([values])
-    command = descriptor(packed("CommandPreparedStatementQuery", field(1, handle)))
-    messages = [
-        field(1, command) + field(2, metadata(batch.schema.serialize())[0]),
-        b"".join(field(number, value) for number, value in zip((2, 1000), metadata(batch.serialize()), strict=True)),
-    ]
-    call = client.channel.stream_stream(SERVICE + "DoPut")(iter(messages), metadata=client.headers, timeout=30)
-    [answer] = list(call)
-    return first(parse(first(parse(answer), 1)), 1)
-
-
-def metadata(message: pa.Buffer) -> tuple[bytes, bytes]:
-    """The header and the body of an encapsulated IPC message."""
-    data = message.to_pybytes()
-    length = int.from_bytes(data[4:8], "little")
-    return data[8 : 8 + length], data[8 + length :]
-
-
 @pytest.mark.parametrize("name", ["one", "two", "rotated"])
 def test_a_ticket_of_one_is_run_by_another(name: str, replicas: dict[str, Gateway]) -> None:
     with ann(replicas["one"]) as one, ann(replicas[name]) as other:
         [ticket] = one.info(statement("select 42 as v")).tickets
-        assert list(other.get(ticket))
+        assert decode(other.get(ticket)) == [{"v": 42}]
 
 
 @pytest.mark.parametrize("name", ["one", "two", "rotated"])
 def test_a_prepared_statement_of_one_is_run_by_another(name: str, replicas: dict[str, Gateway]) -> None:
     with ann(replicas["one"]) as one, ann(replicas[name]) as other:
-        handle = bind(one, prepare(one, "select cast($1 as bigint) + 1 as v"), a=41)
-        [ticket] = other.info(packed("CommandPreparedStatementQuery", field(1, handle))).tickets
-        assert b"".join(other.get(ticket)).count((42).to_bytes(8, "little")) == 1
+        handle = one.bind(one.prepare("select cast($1 as bigint) + 1 as v"), a=41)
+        assert other.run(prepared(handle)) == [{"v": 42}]
 
 
 @pytest.mark.parametrize("name", ["one", "two", "rotated"])
@@ -103,13 +66,8 @@ def token(gateway: Gateway) -> str:
 
 def session(gateway: Gateway, **options: str) -> str:
     """The cookie of a session with these options."""
-    with ann(gateway, user_agent="grpc-java-netty/1.0") as client:
-        _, headers = action(client, "GetSessionOptions", b"")
-    with ann(gateway, cookie=headers["set-cookie"].split(";")[0]) as client:
-        body = b"".join(field(1, field(1, name.encode()) + field(2, field(1, value.encode()))) for name, value in options.items())
-        [result], headers = action(client, "SetSessionOptions", body)
-        assert result == b""
-    return headers["set-cookie"].split(";")[0]
+    with ann(gateway) as client:
+        return client.session(**options)
 
 
 @pytest.mark.parametrize("name", ["one", "two", "rotated"])
@@ -117,6 +75,53 @@ def test_a_session_of_one_holds_at_another(name: str, replicas: dict[str, Gatewa
     cookie = session(replicas["one"], catalog="system", schema="main")
     with ann(replicas[name], cookie=cookie) as other:
         assert other.rows("select count(*) > 0 as v from settings") == [{"v": True}]
+
+
+def test_what_clients_carry_outlives_a_restart(tmp_path: Path) -> None:
+    text = f'{users("ann")}\n[tickets]\nkeys = ["{OLD}"]\n'
+    with configured(tmp_path, text) as before, ann(before) as client:
+        [ticket] = client.info(statement("select 42 as v")).tickets
+        handle = client.bind(client.prepare("select cast($1 as bigint) + 1 as v"), a=41)
+        bearer, cookie = token(before), session(before, catalog="system", schema="main")
+    # The same configuration at another address, as a process that is started anew.
+    with configured(tmp_path, text) as after, Client(after.flight, authorization=bearer) as client:
+        assert after.pid != before.pid
+        assert decode(client.get(ticket)) == [{"v": 42}]
+        assert client.run(prepared(handle)) == [{"v": 42}]
+        with ann(after, cookie=cookie) as same:
+            assert same.rows("select count(*) > 0 as v from settings") == [{"v": True}]
+
+
+def test_what_clients_carry_expires(tmp_path: Path) -> None:
+    text = f'{users("ann")}\n[tickets]\nsession_ttl = "2s"\nkeys = ["{OLD}"]\n'
+    with configured(tmp_path, text) as gateway, ann(gateway) as client:
+        # Each is good when it is new.
+        handle = client.bind(client.prepare("select cast($1 as bigint) + 1 as v"), a=41)
+        assert client.run(prepared(handle)) == [{"v": 42}]
+        cookie = session(gateway, catalog="system", schema="main")
+        in_session = ann(gateway, cookie=cookie)
+        assert in_session.rows("select count(*) > 0 as v from settings") == [{"v": True}]
+        with_token = Client(gateway.flight, authorization=token(gateway))
+        assert with_token.rows("select 42 as v") == [{"v": 42}]
+        # The time in each is in whole seconds.
+        expired = time.monotonic() + 3.2
+        while (left := expired - time.monotonic()) > 0:
+            time.sleep(left)
+        again = packed("CommandPreparedStatementUpdate", field(1, handle))
+        for call, code, said in (
+            (lambda: client.run(prepared(handle)), grpc.StatusCode.FAILED_PRECONDITION, "the prepared statement has expired"),
+            (lambda: client.bind(handle, a=1), grpc.StatusCode.FAILED_PRECONDITION, "the prepared statement has expired"),
+            (lambda: client.put([field(1, descriptor(again))]), grpc.StatusCode.FAILED_PRECONDITION, "statement has expired"),
+            (lambda: in_session.rows("select 1"), grpc.StatusCode.FAILED_PRECONDITION, "the session has expired"),
+            (lambda: with_token.rows("select 1"), grpc.StatusCode.UNAUTHENTICATED, "the token has expired; connect again"),
+        ):
+            with pytest.raises(grpc.RpcError) as error:
+                call()
+            assert (error.value.code(), error.value.details().partition(said)[1]) == (code, said)
+        for connection in (in_session, with_token):
+            connection.channel.close()
+        # Who asks for new ones has them.
+        assert client.run(prepared(client.prepare("select 42 as v"))) == [{"v": 42}]
 
 
 def test_what_the_new_key_seals_the_old_does_not_open(replicas: dict[str, Gateway]) -> None:
@@ -131,10 +136,10 @@ def test_what_the_new_key_seals_the_old_does_not_open(replicas: dict[str, Gatewa
 def test_a_stranger_opens_nothing(replicas: dict[str, Gateway]) -> None:
     with ann(replicas["one"]) as one, ann(replicas["stranger"]) as stranger:
         [ticket] = one.info(statement("select 1")).tickets
-        handle = prepare(one, "select 1")
+        handle = one.prepare("select 1")
         for call in (
             lambda: list(stranger.get(ticket)),
-            lambda: stranger.info(packed("CommandPreparedStatementQuery", field(1, handle))),
+            lambda: stranger.info(prepared(handle)),
         ):
             with pytest.raises(grpc.RpcError) as error:
                 call()
@@ -150,17 +155,15 @@ def test_a_stranger_opens_nothing(replicas: dict[str, Gateway]) -> None:
 
 def test_a_transaction_of_one_is_not_open_at_another(replicas: dict[str, Gateway]) -> None:
     with ann(replicas["one"]) as one, ann(replicas["two"]) as two:
-        [result], _ = action(one, "BeginTransaction", packed("ActionBeginTransactionRequest"))
-        handle = first(parse(first(parse(result), 2)), 1)
-        execute = packed("CommandStatementQuery", field(1, b"select 42 as v") + field(2, handle))
-        commit = packed("ActionEndTransactionRequest", field(1, handle) + b"\x10\x01")
-        for call in (lambda: two.info(execute), lambda: action(two, "EndTransaction", commit)):
+        handle = one.begin()
+        execute = statement("select 42 as v", handle)
+        for call in (lambda: two.info(execute), lambda: two.end(handle)):
             with pytest.raises(grpc.RpcError) as error:
                 call()
             assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
             assert "open on another server" in error.value.details()
-        assert list(one.get(one.info(execute).tickets[0]))
-        action(one, "EndTransaction", commit)
+        assert one.run(execute) == [{"v": 42}]
+        one.end(handle)
 
 
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
@@ -175,9 +178,9 @@ def test_a_statement_that_runs_at_one_is_not_cancelled_at_another(replicas: dict
         next(stream)
         try:
             with pytest.raises(grpc.RpcError) as error:
-                action(two, "CancelFlightInfo", field(1, info))
+                two.action("CancelFlightInfo", field(1, info))
             assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-            assert action(one, "CancelFlightInfo", field(1, info))[0] == [CANCELLED]
+            assert one.action("CancelFlightInfo", field(1, info)) == [CANCELLED]
         finally:
             stream.cancel()
 

@@ -63,13 +63,57 @@ class Client:
         """DoGet: each FlightData message as it came."""
         return self.stream(SERVICE + "DoGet", field(1, ticket), timeout)
 
+    def called(self, name: str, body: bytes, timeout: float = 30) -> tuple[list[bytes], dict[str, str]]:
+        """DoAction: the body of each result, and the headers that came with them."""
+        call = self.stream(SERVICE + "DoAction", action(name, body), timeout)
+        results = [first(parse(message), 1) for message in call]
+        return results, dict(call.initial_metadata())
+
     def action(self, name: str, body: bytes, timeout: float = 30) -> list[bytes]:
-        """DoAction: the body of each result."""
-        return [first(parse(message), 1) for message in self.stream(SERVICE + "DoAction", action(name, body), timeout)]
+        """The same without the headers."""
+        return self.called(name, body, timeout)[0]
 
     def put(self, messages: Iterable[bytes], timeout: float = 30) -> list[bytes]:
         """DoPut of FlightData messages: each result as it came."""
         return list(self.channel.stream_stream(SERVICE + "DoPut")(iter(messages), metadata=self.headers, timeout=timeout))
+
+    def prepare(self, sql: str, transaction: bytes = b"") -> bytes:
+        """The handle of a prepared statement."""
+        [result] = self.action("CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", text(sql, transaction)))
+        return unpacked(result)
+
+    def bind(self, handle: bytes, **values: object) -> bytes:
+        """The handle of the same statement with a row of parameters."""
+        [result] = self.put(bound("CommandPreparedStatementQuery", handle, **values))
+        return first(parse(first(parse(result), 1)), 1)
+
+    def begin(self) -> bytes:
+        """The handle of a transaction."""
+        [result] = self.action("BeginTransaction", packed("ActionBeginTransactionRequest"))
+        return unpacked(result)
+
+    def update(self, sql: str, transaction: bytes = b"") -> int:
+        """A statement that writes and that nobody prepared: the rows that it affected."""
+        [result] = self.put([field(1, descriptor(packed("CommandStatementUpdate", text(sql, transaction))))])
+        return numbers(first(parse(result), 1)).get(1, 0)
+
+    def end(self, transaction: bytes, commits: bool = True) -> None:
+        """Commits a transaction, or rolls it back."""
+        said = b"\x10\x01" if commits else b"\x10\x02"
+        self.action("EndTransaction", packed("ActionEndTransactionRequest", field(1, transaction) + said))
+
+    def session(self, **options: str) -> str:
+        """Begins a session with these options; gives its cookie, which later calls take."""
+        self._keep(self.called("GetSessionOptions", b"")[1])
+        body = b"".join(field(1, field(1, name.encode()) + field(2, field(1, value.encode()))) for name, value in options.items())
+        results, headers = self.called("SetSessionOptions", body)
+        assert results == [b""], f"an option is not taken: {results}"
+        return self._keep(headers)
+
+    def _keep(self, headers: dict[str, str]) -> str:
+        cookie = headers["set-cookie"].split(";")[0]
+        self.headers = [header for header in self.headers if header[0] != "cookie"] + [("cookie", cookie)]
+        return cookie
 
     def handshake(self) -> str:
         """Handshake: the header that it gives for the credentials of this connection."""
@@ -77,9 +121,13 @@ class Client:
         list(call)
         return dict(call.initial_metadata())["authorization"]
 
-    def rows(self, sql: str, timeout: float = 30) -> list[dict]:
+    def rows(self, sql: str, timeout: float = 30, transaction: bytes = b"") -> list[dict]:
         """A statement through GetFlightInfo and DoGet."""
-        info = self.info(statement(sql), timeout)
+        return self.run(statement(sql, transaction), timeout)
+
+    def run(self, command: bytes, timeout: float = 30) -> list[dict]:
+        """The same of a packed command."""
+        info = self.info(command, timeout)
         return decode(message for ticket in info.tickets for message in self.get(ticket, timeout))
 
 
@@ -105,14 +153,43 @@ def decode(messages: Iterator[bytes]) -> list[dict]:
     return pa.ipc.open_stream(bytes(stream)).read_all().to_pylist() if stream else []
 
 
-def statement(sql: str) -> bytes:
+def statement(sql: str, transaction: bytes = b"") -> bytes:
     """CommandStatementQuery, packed."""
-    return packed("CommandStatementQuery", field(1, sql.encode()))
+    return packed("CommandStatementQuery", text(sql, transaction))
+
+
+def prepared(handle: bytes) -> bytes:
+    """CommandPreparedStatementQuery, packed."""
+    return packed("CommandPreparedStatementQuery", field(1, handle))
+
+
+def text(sql: str, transaction: bytes = b"") -> bytes:
+    """The fields of a statement, in a transaction where there is one."""
+    return field(1, sql.encode()) + (field(2, transaction) if transaction else b"")
+
+
+def bound(command: str, handle: bytes, **values: object) -> list[bytes]:
+    """The messages that put a row of parameters for a prepared statement."""
+    batch = pa.RecordBatch.from_pylist([values])
+    (columns, _), (header, rows) = encapsulated(batch.schema.serialize()), encapsulated(batch.serialize())
+    return [field(1, descriptor(packed(command, field(1, handle)))) + field(2, columns), field(2, header) + field(1000, rows)]
+
+
+def encapsulated(message: pa.Buffer) -> tuple[bytes, bytes]:
+    """The header and the body of an encapsulated IPC message."""
+    data = message.to_pybytes()
+    length = int.from_bytes(data[4:8], "little")
+    return data[8 : 8 + length], data[8 + length :]
 
 
 def packed(name: str, value: bytes = b"") -> bytes:
     """A command of Flight SQL in its Any."""
     return field(1, (SQL + name).encode()) + field(2, value)
+
+
+def unpacked(result: bytes) -> bytes:
+    """The first field of a message in its Any."""
+    return first(parse(first(parse(result), 2)), 1)
 
 
 def descriptor(command: bytes) -> bytes:
