@@ -102,6 +102,17 @@ class Client:
         said = b"\x10\x01" if commits else b"\x10\x02"
         self.action("EndTransaction", packed("ActionEndTransactionRequest", field(1, transaction) + said))
 
+    def savepoint(self, transaction: bytes, name: str = "") -> bytes:
+        """The handle of a moment in a transaction."""
+        body = packed("ActionBeginSavepointRequest", field(1, transaction) + field(2, name.encode()))
+        [result] = self.action("BeginSavepoint", body)
+        return unpacked(result)
+
+    def end_savepoint(self, savepoint: bytes, releases: bool) -> None:
+        """Forgets a savepoint, or goes back to it."""
+        said = b"\x10\x01" if releases else b"\x10\x02"
+        self.action("EndSavepoint", packed("ActionEndSavepointRequest", field(1, savepoint) + said))
+
     def session(self, **options: str) -> str:
         """Begins a session with these options; gives its cookie, which later calls take."""
         self._keep(self.called("GetSessionOptions", b"")[1])
