@@ -14,6 +14,8 @@ BOUND = {
     "test_adbc.py::test_nothing_warns_at_connect[False]": TRANSACTION,
     "test_cli.py": PROCESS,
     "test_docs.py": PROCESS,
+    "test_files_written.py::test_there_are_no_transactions[bucket]": TRANSACTION,
+    "test_files_written.py::test_there_are_no_transactions[folder]": TRANSACTION,
     "test_http.py::test_a_statement_in_json": "it reads a table that only --demo makes",
     "test_http.py::test_a_statement_that_is_too_long": UNREAD,
     "test_http.py::test_an_error_after_the_first_rows_breaks_the_body_off[application/vnd.apache.arrow.stream]": RECORD,

@@ -36,14 +36,14 @@ def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     catalog = '[catalogs.lake]\nkind = "files"\nwritable = true\n'
     if request.param == "folder":
         (folder / "data").mkdir()
-        with configured(folder, f'{catalog}location = "{folder / "data"}"\n', replicas=1) as gateway:
+        with configured(folder, f'{catalog}location = "{folder / "data"}"\n') as gateway:
             yield gateway, folder / "data"
         return
     with s3.server(folder / "root") as bucket:
         (bucket.root / "sales").mkdir()
         keys = f'access_key_id = "{s3.KEY}"\nsecret_access_key = "{s3.SECRET}"\n'
         place = f'location = "s3://sales/2024"\nendpoint = "{bucket.endpoint}"\nallow_http = true\nregion = "us-east-1"\n{keys}'
-        with configured(folder, catalog + place, replicas=1) as gateway:
+        with configured(folder, catalog + place) as gateway:
             yield gateway, bucket.root / "sales" / "2024"
 
 
@@ -153,5 +153,6 @@ def test_many_writers_lose_nothing(lake: tuple[Gateway, Path], connection: fligh
 
 def test_there_are_no_transactions(connection: flightsql.Connection, lake: tuple[Gateway, Path]) -> None:
     execute(connection, "create table t (id bigint)")
-    with flightsql.connect(lake[0].uri) as other, pytest.raises(adbc_driver_manager.Error, match="has no transactions"):
+    said = pytest.raises(adbc_driver_manager.Error, match='the catalog "lake" of kind "files" has no transactions')
+    with flightsql.connect(lake[0].uri) as other, said:
         execute(other, "insert into t values (1)")
