@@ -1,15 +1,18 @@
-"""Transactions by SQL: of a session, for clients that have no calls for them."""
+"""Transactions by SQL: of a session, for clients that have no calls for them. By hand, what drivers leave alone of those calls:
+savepoints, and statements that write and that nobody prepared."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import grpc
 import pytest
 
 import jdbc
 import postgres
 from gateway import Gateway, configured, nexus
+from wire import Client
 
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
@@ -146,3 +149,60 @@ def test_what_the_driver_began_is_the_drivers_to_end(tmp_path: Path) -> None:
         with flightsql.connect(gateway.uri, autocommit=True) as other, other.cursor() as seen:
             seen.execute("select a from t")
             assert seen.fetchall() == [(1,)]
+
+
+def seen(client: Client, transaction: bytes = b"") -> list[int]:
+    return [row["id"] for row in client.rows("select id from demo.main.t order by id", transaction=transaction)]
+
+
+def test_savepoints_by_call(gateway: Gateway, table: None) -> None:
+    with Client(gateway.flight) as client, Client(gateway.flight) as other:
+        transaction = client.begin()
+        client.update("insert into demo.main.t values (1)", transaction)
+        first = client.savepoint(transaction, "s")
+        client.update("insert into demo.main.t values (2)", transaction)
+        # Each has a handle of its own, whatever it is called.
+        second = client.savepoint(transaction, "s")
+        client.update("insert into demo.main.t values (3)", transaction)
+        assert (seen(client, transaction), seen(other)) == ([1, 2, 3], [])
+        client.end_savepoint(second, releases=False)
+        assert seen(client, transaction) == [1, 2]
+        client.end_savepoint(second, releases=True)
+        with pytest.raises(grpc.RpcError) as error:
+            client.end_savepoint(second, releases=False)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "the savepoint is not one of this transaction" in error.value.details()
+        assert seen(client, transaction) == [1, 2]
+        # One that was gone back to is still there.
+        for row in (4, 5):
+            client.end_savepoint(first, releases=False)
+            assert seen(client, transaction) == [1]
+            client.update(f"insert into demo.main.t values ({row})", transaction)
+        client.end_savepoint(first, releases=True)
+        assert (seen(client, transaction), seen(other)) == ([1, 5], [])
+        client.end(transaction)
+        assert seen(other) == [1, 5]
+        with pytest.raises(grpc.RpcError) as error:
+            client.end_savepoint(first, releases=True)
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_updates_that_nobody_prepared(gateway: Gateway) -> None:
+    with Client(gateway.flight) as client:
+        assert client.update("create table demo.main.t (id bigint)") == 0
+        try:
+            assert client.update("insert into demo.main.t values (1), (2), (3), (4)") == 4
+            assert client.update("update demo.main.t set id = id + 10 where id > 1") == 3
+            assert client.update("delete from demo.main.t where id in (1, 12)") == 2
+            assert client.update("delete from demo.main.t where id = 99") == 0
+            assert seen(client) == [13, 14]
+            transaction = client.begin()
+            assert client.update("insert into demo.main.t select id from demo.main.t", transaction) == 2
+            client.end(transaction, commits=False)
+            assert seen(client) == [13, 14]
+            with pytest.raises(grpc.RpcError) as error:
+                client.update("select id from demo.main.t")
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "the statement writes nothing; send it as a query" in error.value.details()
+        finally:
+            client.update("drop table demo.main.t")
