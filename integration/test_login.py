@@ -93,6 +93,22 @@ def value(connection: flightsql.Connection, statement: str) -> object:
         return cursor.fetch_arrow_table().column(0)[0].as_py()
 
 
+@pytest.mark.parametrize("by", ["the option of sessions", "the option of ADBC"])
+def test_a_session_has_a_schema(by: str, connection: flightsql.Connection) -> None:
+    views = "select count(*) > 0 from schemata"
+    with pytest.raises(adbc_driver_manager.Error, match='table "tpch.main.schemata" does not exist'):
+        value(connection, views)
+    if by == "the option of ADBC":
+        connection.adbc_current_db_schema = "information_schema"
+    else:
+        connection.adbc_connection.set_options(**{f"{OPTION}schema": "information_schema"})
+    assert value(connection, views) is True
+    assert connection.adbc_connection.get_option(f"{OPTION}schema") == "information_schema"
+    assert connection.adbc_current_db_schema == "information_schema"
+    with pytest.raises(adbc_driver_manager.Error, match='table "nation" does not exist; there are "columns"'):
+        value(connection, "select count(*) from nation")
+
+
 def test_a_session_has_a_time_zone(connection: flightsql.Connection) -> None:
     zone = "select arrow_typeof(now())"
     written = "select to_unixtime('2024-06-01T12:00:00'::timestamptz)"

@@ -130,6 +130,8 @@ def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> 
     assert fetch(connection, keys) == [("FOREIGN KEY", "customer"), ("PRIMARY KEY", "customer"), ("PRIMARY KEY", "number")]
     nullable = "select column_name, is_nullable from information_schema.columns where table_name = 'customer'"
     assert fetch(connection, nullable) == [("id", "NO"), ("name", "NO"), ("born", "YES")]
+    tables = "select table_name, table_comment from information_schema.tables where table_name in ('customer', 'orders')"
+    assert sorted(fetch(connection, tables)) == [("customer", "who buys"), ("orders", None)]
     names = "select table_name from information_schema.tables where table_schema = 'public' and table_name like 'r%'"
     assert fetch(connection, names) == [("rich",)]
 
@@ -138,6 +140,12 @@ def test_explain_analyze_tells_the_rows_and_the_time_of_a_scan(connection: fligh
     told = dict(fetch(connection, "explain analyze select name from customer where id > 1"))
     [scan] = [line for line in told["physical_plan"].splitlines() if "PostgresScan" in line]
     assert re.search(r"metrics=\[output_rows=2, time_elapsed_reading=\d*\.?\d+.?s\]", scan), scan
+
+
+def test_explain_tells_what_the_server_is_asked(connection: flightsql.Connection) -> None:
+    told = dict(fetch(connection, "explain select id from numbers where small = 3 limit 2"))
+    [scan] = [line.strip() for line in told["physical_plan"].splitlines() if "PostgresScan" in line]
+    assert scan == 'PostgresScan: SELECT "id" FROM "public"."numbers" WHERE ("small" = (3)::int4) LIMIT 2'
 
 
 def test_a_type_that_is_not_read_is_named(connection: flightsql.Connection) -> None:
@@ -247,6 +255,19 @@ def test_ingest_in_every_mode(database: Database, made: str, connection: flights
     assert (ingest(ROWS, "create_append"), count()) == (3, 9)
     assert (ingest(ROWS.slice(0, 1), "replace"), count()) == (1, 1)
     assert database.sql(f"select id, name, at from {made}") == [["1", "one", "1970-01-01 00:00:00"]]
+
+
+@pytest.mark.parametrize("mode", ["create", "append", "replace"])
+def test_rows_arrive_by_copy(mode: str, database: Database, made: str, connection: flightsql.Connection) -> None:
+    if mode != "create":
+        database.sql("create table made (id bigint, name text, at timestamp)")
+    before = len(database.log.read_text())
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest(made, ROWS, mode=mode) == 3
+    asked = database.log.read_text()[before:]
+    assert len(re.findall(r"execute s\d+: COPY .* FROM STDIN BINARY", asked)) == 1, asked
+    assert "INSERT" not in asked
+    assert database.sql("select count(*), max(name) from made") == [["3", "三"]]
 
 
 def test_what_is_read_is_written_the_same(database: Database, made: str, connection: flightsql.Connection) -> None:
