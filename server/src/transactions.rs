@@ -299,3 +299,119 @@ fn not_open() -> Error {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use nexus_flight_catalog::Kind;
+
+    use super::*;
+
+    /// Transactions that nobody ends while a test runs.
+    fn transactions() -> Transactions {
+        let long = Duration::from_secs(3_600);
+        Transactions::new(long, long, Arc::default())
+    }
+
+    fn user(name: &str) -> Principal {
+        Principal(name.into())
+    }
+
+    fn begun(all: &Transactions, principal: &Principal, count: usize) -> Vec<Uuid> {
+        (0..count).map(|_| all.begin(principal).unwrap()).collect()
+    }
+
+    /// Lets transactions have written, so that none of them is forgotten.
+    async fn write(all: &Transactions, principal: &Principal, ids: &[Uuid]) {
+        for id in ids {
+            all.get(principal, *id).unwrap().writes("demo").await.unwrap();
+        }
+    }
+
+    fn is_open(all: &Transactions, principal: &Principal, id: Uuid) -> bool {
+        lock(&all.open).get(&id).is_some_and(|open| open.principal == *principal)
+    }
+
+    #[tokio::test]
+    async fn one_user_forgets_the_oldest_that_has_written_nothing() {
+        let (all, ann, bob) = (transactions(), user("ann"), user("bob"));
+        let ids = begun(&all, &ann, OF_ONE);
+        let other = begun(&all, &bob, 1);
+        write(&all, &ann, &ids[..1]).await;
+        // The second was used a moment ago, so the third was left alone the longest.
+        all.get(&ann, ids[1]).unwrap();
+        let one_more = begun(&all, &ann, 1);
+        assert_eq!(all.len(), OF_ONE + 1);
+        assert_eq!(all.get(&ann, ids[2]).unwrap_err().kind(), Kind::Precondition);
+        for id in [ids[0], ids[1], ids[3], one_more[0]] {
+            assert!(is_open(&all, &ann, id));
+        }
+        assert!(is_open(&all, &bob, other[0]));
+    }
+
+    #[tokio::test]
+    async fn one_user_who_has_written_in_all_of_them_has_no_more() {
+        let (all, ann, bob) = (transactions(), user("ann"), user("bob"));
+        let ids = begun(&all, &ann, OF_ONE);
+        write(&all, &ann, &ids).await;
+        let error = all.begin(&ann).unwrap_err();
+        assert_eq!((error.kind(), all.len()), (Kind::Exhausted, OF_ONE));
+        insta::assert_snapshot!(error, @"you have 750 open transactions; end some");
+        begun(&all, &bob, 1);
+        all.end(&Context::new(ann.clone()), ids[0], false).await.unwrap();
+        // In the place of one that has ended are those that have not written yet, one at a time.
+        let clean = begun(&all, &ann, 2);
+        assert_eq!((is_open(&all, &ann, clean[0]), is_open(&all, &ann, clean[1])), (false, true));
+        assert_eq!(all.len(), OF_ONE + 1);
+    }
+
+    #[tokio::test]
+    async fn where_all_are_taken_who_has_the_most_forgets_one() {
+        let (all, ann, bob, eve) = (transactions(), user("ann"), user("bob"), user("eve"));
+        let least = begun(&all, &bob, OPEN - OF_ONE);
+        let most = begun(&all, &ann, OF_ONE);
+        assert_eq!(all.len(), OPEN);
+        let own = begun(&all, &eve, 1);
+        assert_eq!(all.len(), OPEN);
+        assert!(is_open(&all, &eve, own[0]));
+        assert!(!is_open(&all, &ann, most[0]));
+        assert!(most[1..].iter().all(|id| is_open(&all, &ann, *id)));
+        assert!(least.iter().all(|id| is_open(&all, &bob, *id)));
+        // What others have is not taken, also where they have written nothing.
+        write(&all, &ann, &most[1..]).await;
+        let error = all.begin(&eve).unwrap_err();
+        assert_eq!((error.kind(), all.len()), (Kind::Exhausted, OPEN));
+        insta::assert_snapshot!(error, @"1000 transactions are open; end some, or try again later");
+        assert!(least.iter().all(|id| is_open(&all, &bob, *id)));
+        all.end(&Context::new(bob.clone()), least[0], false).await.unwrap();
+        begun(&all, &eve, 1);
+        assert_eq!(all.len(), OPEN);
+    }
+
+    #[tokio::test]
+    async fn one_transaction_has_only_so_many_savepoints() {
+        let (all, ann) = (transactions(), user("ann"));
+        let cx = Context::new(ann.clone());
+        let open = all.get(&ann, all.begin(&ann).unwrap()).unwrap();
+        let mut set = Vec::new();
+        for _ in 0..SAVEPOINTS {
+            set.push(open.savepoint(&cx).await.unwrap());
+        }
+        let error = open.savepoint(&cx).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Exhausted);
+        insta::assert_snapshot!(error, @"the transaction has 100 savepoints; release some");
+        open.name_savepoint(&cx, "s".to_owned()).await.unwrap_err();
+        // Going back to the last forgets none; to the one before it, that last one.
+        open.end_savepoint(&cx, set[SAVEPOINTS - 1], false).await.unwrap();
+        open.savepoint(&cx).await.unwrap_err();
+        open.end_savepoint(&cx, set[SAVEPOINTS - 2], false).await.unwrap();
+        open.name_savepoint(&cx, "s".to_owned()).await.unwrap();
+        open.savepoint(&cx).await.unwrap_err();
+        // With the first all that were set after it are released.
+        open.end_savepoint(&cx, set[0], true).await.unwrap();
+        assert_eq!(open.end_named(&cx, "s", false).await.unwrap_err().kind(), Kind::NotFound);
+        for _ in 0..SAVEPOINTS {
+            open.savepoint(&cx).await.unwrap();
+        }
+        open.savepoint(&cx).await.unwrap_err();
+    }
+}
