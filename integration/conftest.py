@@ -1,7 +1,7 @@
 """Fixtures for every test: the demo, the TPC-H files with DuckDB over them, and a gateway over the same files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -14,12 +14,27 @@ from data import TABLES, demo_configuration, tpch_files
 from gateway import REPLICAS, Gateway, configured, demo
 
 SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
+FIGURES = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With replicas, leaves out what is bound to one."""
     if REPLICAS > 1:
         bound.leave_out(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the figures, whether or not what the tests print is shown."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def figure(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Takes a line that is to be read at the end of the run, even where all went well."""
+    return pytestconfig.stash.setdefault(FIGURES, []).append
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -65,23 +67,33 @@ def run_probe(
     zone: str = "UTC",
     query: str = "",
     encryption: bool = False,
+    wait: float = 240,
     **login: str,
 ) -> subprocess.CompletedProcess[str]:
     """The same, where it may fail: the finished process. `query` is added to the URL; `login` has user and password."""
+    url = URL.format(address=address, encryption=str(encryption).lower()) + query
+    environment = {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}
+    words = _words(command, url, *arguments, jdk=jdk, zone=zone)
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=wait)
+
+
+@contextmanager
+def talking(command: str, address: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The same while it runs, for a command that waits for lines; it is ended with the block."""
+    words = _words(command, URL.format(address=address, encryption="false"), *arguments)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _words(command: str, url: str, *arguments: object, jdk: str = "17", zone: str = "UTC") -> list[str]:
+    """The command line of the probe."""
     options = ["--add-opens=java.base/java.nio=ALL-UNNAMED", f"-Duser.timezone={zone}", "-Xmx512m", "-XX:TieredStopAtLevel=1"]
     path = os.pathsep.join(map(str, [jdbc_jar(), classes()]))
-    words = [
-        homes()[jdk] / "bin" / "java",
-        *options,
-        "-cp",
-        path,
-        "Probe",
-        command,
-        URL.format(address=address, encryption=str(encryption).lower()) + query,
-        *arguments,
-    ]
-    environment = {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, timeout=240)
+    words = [homes()[jdk] / "bin" / "java", *options, "-cp", path, "Probe", command, url, *arguments]
+    return list(map(str, words))
 
 
 def values(lines: list[dict]) -> dict[str, object]:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 USER = "postgres"
@@ -19,14 +19,25 @@ PROGRAMS = ("initdb", "postgres", "psql", "openssl")
 FIX = "install PostgreSQL and OpenSSL, for example: apt-get install postgresql openssl"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Database:
-    """A running server."""
+    """A server over a folder, at a port."""
 
     port: int
-    pid: int
-    log: Path
+    folder: Path
+    command: list[str]
     certificate: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def pid(self) -> int:
+        """The process that starts all others."""
+        return self.process.pid
+
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self.folder / "log"
 
     @property
     def url(self) -> str:
@@ -55,6 +66,31 @@ class Database:
             return self.sql("select 1") == [["1"]]
         except RuntimeError:
             return False
+
+    def start(self) -> None:
+        """Serves, and waits until it answers."""
+        with self.log.open("a") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output, cwd=self.folder)
+        deadline = time.monotonic() + 30
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not answer on port {self.port}\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Ends the whole server as a machine does that fails: nobody is told, and nothing is written any more."""
+        # It starts no others from here on.
+        os.kill(self.pid, signal.SIGSTOP)
+        children = _children(self.pid)
+        for each in (*children, self.pid):
+            os.kill(each, signal.SIGKILL)
+        self.process.wait(30)
+        # As long as one is there, no other server takes the folder.
+        deadline = time.monotonic() + 30
+        while any(map(_lives, children)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("PostgreSQL does not end by SIGKILL")
+            time.sleep(0.01)
 
     def stopped(self, seconds: float) -> None:
         """Freezes the whole server for so long: nothing answers, and no socket closes."""
@@ -116,26 +152,30 @@ def server(*settings: str) -> Iterator[Database]:
         encrypted = ["ssl=on", f"ssl_cert_file={certificate}", f"ssl_key_file={key}"]
         fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
         options = [word for setting in (*fast, *encrypted, *settings) for word in ("-c", setting)]
-        log = folder / "log"
         serve = [*as_user, program("postgres"), "-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder, *options]
-        with log.open("w") as output:
-            process = subprocess.Popen([str(word) for word in serve], stdout=output, stderr=output, cwd=folder)
+        database = Database(port, folder, [str(word) for word in serve], certificate)
         try:
-            database = Database(port, process.pid, log, certificate)
-            deadline = time.monotonic() + 30
-            while not database.answers():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"PostgreSQL does not answer on port {port}\n{log.read_text()}")
-                time.sleep(0.05)
+            database.start()
             yield database
         finally:
             # SIGINT: fast shutdown, which waits for no client.
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            database.process.send_signal(signal.SIGINT)
+            database.process.wait(30)
 
 
 def _signal(pid: int, number: int) -> None:
     """To a server and the processes that it started, which have sessions of their own."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for each in (pid, *map(int, children)):
+    for each in (pid, *_children(pid)):
         os.kill(each, number)
+
+
+def _children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there, and more than a name that nobody has taken off the list yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

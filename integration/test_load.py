@@ -1,6 +1,7 @@
 """Many clients at once, clients that are killed, statements that are cancelled, and a database that dies: every answer is
 right or an error, in time, and nothing stays behind. `make soak` runs the full sizes."""
 
+import json
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -19,7 +20,6 @@ import adbc_driver_manager
 import duckdb
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 import jdbc
@@ -72,6 +72,10 @@ def sizes(short: tuple, full: tuple) -> pytest.MarkDecorator:
 
 
 SIZES = {1: "times", 2: "clients, seconds"}
+# The seconds within which what nobody waits for has ended everywhere.
+SOON = 2
+COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+OPTION = "adbc.flight.sql.session.option."
 
 
 @pytest.fixture(scope="module")
@@ -91,24 +95,32 @@ def gateway(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
+def brief(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Another, whose sessions end when they were not heard of for ten seconds."""
+    text = TEXT.format(url=database.url, tpch=tpch) + '[tickets]\nsession_ttl = "10s"\n'
+    with configured(tmp_path_factory.mktemp("brief"), text, environment={"PASSWORD": postgres.PASSWORD}) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
 def questions(judge: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
-    """Statements with the checksums of their answers, by DuckDB."""
+    """Statements with the checksums of their answers, by DuckDB. `{fresh}` in them is for another condition."""
     judge.execute("create or replace table people as select n as id, 'name ' || n as name from range(1, 100001) r(n)")
     kinds = [
-        "select l_orderkey, l_comment from tpch.main.lineitem where l_suppkey % 97 = {part}",
-        "select id, name from shop.public.people where id % 97 = {part}",
-        "select p.id, o_comment from shop.public.people p join tpch.main.orders on o_orderkey = p.id where p.id % 97 = {part}",
-        "select o_custkey, max(o_comment) from tpch.main.orders where o_custkey % 97 = {part} group by o_custkey",
+        "select l_orderkey, l_comment from tpch.main.lineitem where l_suppkey % 97 = PART{fresh}",
+        "select id, name from shop.public.people where id % 97 = PART{fresh}",
+        "select id, o_comment from shop.public.people join tpch.main.orders on o_orderkey = id where id % 97 = PART{fresh}",
+        "select o_custkey, max(o_comment) from tpch.main.orders where o_custkey % 97 = PART{fresh} group by o_custkey",
     ]
-    asked = [kind.format(part=part) for kind in kinds for part in range(0, 97, 12)]
-    here = [sql.replace("tpch.main.", "").replace("shop.public.", "") for sql in asked]
+    asked = [kind.replace("PART", str(part)) for kind in kinds for part in range(0, 97, 12)]
+    here = [sql.replace("tpch.main.", "").replace("shop.public.", "").format(fresh="") for sql in asked]
     return [(checksum(judge.sql(sql).to_arrow_table()), asked) for sql, asked in zip(here, asked, strict=True)]
 
 
 def checksum(rows: pa.Table) -> int:
-    """Of rows of a number and a text: the sum of the numbers and of the CRC-32 of the texts."""
-    texts = rows.column(1).to_pylist()
-    return pc.sum(rows.column(0).cast(pa.int64())).as_py() + sum(zlib.crc32(text.encode()) for text in texts)
+    """Of rows of a number and a text: the sum of the CRC-32 of each `number:text`."""
+    pairs = zip(*(column.to_pylist() for column in rows.columns), strict=True)
+    return sum(zlib.crc32(f"{number}:{text}".encode()) for number, text in pairs)
 
 
 def metric(gateway: Gateway, name: str) -> int:
@@ -128,23 +140,62 @@ def reserved(gateway: Gateway) -> int:
     return metric(gateway, "nexus_memory_reserved_bytes")
 
 
+def value(gateway: Gateway, sql: str) -> object:
+    """The first value of a statement, by a client without a session."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()[0][0]
+
+
+def established(gateway: Gateway, port: int) -> int:
+    """How many connections the gateway has to a port, or at one of its own."""
+    connections = psutil.Process(gateway.pid).net_connections("tcp")
+    ends = [(end.laddr, end.raddr) for end in connections if end.status == psutil.CONN_ESTABLISHED]
+    return sum(port in (here.port, there.port) for here, there in ends)
+
+
+def opened(gateway: Gateway, database: Database) -> int:
+    """The file descriptors of the gateway, without connections of clients and good ones to the database, which it keeps."""
+    known = established(gateway, port(gateway)) + established(gateway, database.port)
+    return psutil.Process(gateway.pid).num_fds() - known
+
+
+def port(gateway: Gateway) -> int:
+    """Where its clients of Flight connect."""
+    return int(gateway.flight.rpartition(":")[2])
+
+
 @sizes((8, 5), (64, 180))
 def test_every_answer_is_whole(
-    clients: int, seconds: int, gateway: Gateway, questions: list[tuple[int, str]], tmp_path: Path
+    clients: int,
+    seconds: int,
+    gateway: Gateway,
+    questions: list[tuple[int, str]],
+    tmp_path: Path,
+    figure: Callable[[str], None],
 ) -> None:
-    """Half of the clients are of ADBC, and half of JDBC."""
-    listed = tmp_path / "questions"
-    listed.write_text("".join(f"{wanted}\t{sql}\n" for wanted, sql in questions))
+    """Half of the clients are of ADBC, and half of JDBC; half of each get no answer that was kept."""
+    listed = [tmp_path / "kept", tmp_path / "fresh"]
+    # For what is random no answer is kept.
+    for path, condition in zip(listed, ["", " and random() < 2"], strict=True):
+        path.write_text("".join(f"{wanted}\t{sql.format(fresh=condition)}\n" for wanted, sql in questions))
+    value(gateway, questions[0][1].format(fresh=""))
     end = time.monotonic() + seconds
     right, wrong = [0] * (clients // 2), []
 
     def ask(number: int) -> None:
         chosen = random.Random(number)
         try:
-            with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-                while time.monotonic() < end:
-                    wanted, sql = chosen.choice(questions)
-                    cursor.execute(sql)
+            with (
+                flightsql.connect(gateway.uri, db_kwargs=COOKIES, autocommit=True) as connection,
+                connection.cursor() as cursor,
+            ):
+                cursor.execute("select 1")
+                connection.adbc_connection.set_options(**{f"{OPTION}cache": ["use", "bypass"][number % 2]})
+                while time.monotonic() < end or right[number] == 0:
+                    # The first is one that is kept.
+                    wanted, sql = chosen.choice(questions) if right[number] else questions[0]
+                    cursor.execute(sql.format(fresh=""))
                     got = checksum(cursor.fetch_arrow_table())
                     assert got == wanted, f"{got} in place of {wanted}: {sql}"
                     right[number] += 1
@@ -155,49 +206,86 @@ def test_every_answer_is_whole(
     for thread in threads:
         thread.start()
     url = jdbc.URL.format(address=gateway.flight, encryption="false")
-    [java] = jdbc.probe("load", gateway.flight, url, clients // 2, seconds, listed)
+    [java] = jdbc.probe("load", gateway.flight, url, clients // 2, seconds, *listed, wait=seconds + 120)
     for thread in threads:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert (wrong, java["value"]["wrong"]) == ([], [])
     assert min(right) > 0
     assert java["value"]["right"] >= clients // 2
-    print(f"{sum(right)} answers by ADBC and {java['value']['right']} by JDBC")
+    assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, SOON)
+    assert used(gateway, "statement like 'select l_orderkey%' and statement not like '%random%'") >= {"hit", "bypass"}
+    assert used(gateway, "statement like 'select %random() < 2%' and statement not like '%queries%'") == {"bypass"}
+    figure(f"answers that are whole: {sum(right)} by ADBC and {java['value']['right']} by JDBC")
+
+
+def used(gateway: Gateway, condition: str) -> set[str]:
+    """What the cache had to do with statements."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(f"select distinct cache from system.main.queries where {condition}")
+        return {row[0] for row in cursor.fetchall()}
 
 
 CLIENT = """
 import sys
 import adbc_driver_flightsql.dbapi as flightsql
-with flightsql.connect(sys.argv[1], autocommit=sys.argv[2] != "writes") as connection, connection.cursor() as cursor:
-    if sys.argv[2] == "writes":
-        cursor.execute("insert into shop.public.written select id from shop.public.people")
+uri, kind, sql = sys.argv[1:]
+cookies = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+with flightsql.connect(uri, db_kwargs=cookies, autocommit=True) as connection, connection.cursor() as cursor:
+    cursor.execute("create temporary table mine as select 7 as n")
+    connection.adbc_connection.set_options(**{"adbc.flight.sql.session.option.time_zone": "Asia/Shanghai"})
+    cursor.execute("select count(*) from temp.main.mine where n > ?", (0,))
+    assert cursor.fetchall() == [(1,)]
+    if kind == "writes":
+        connection.adbc_connection.set_autocommit(False)
+        cursor.execute("insert into shop.public.written select id from shop.public.people where id > ?", (0,))
     print("ready", flush=True)
     while True:
-        cursor.execute(sys.argv[3])
+        cursor.execute(sql, (0,))
         for batch in cursor.fetch_record_batch():
             pass
 """
+KINDS = [
+    ("reads", "select * from shop.public.endless where id > ?"),
+    ("reads", "select l.* from tpch.main.lineitem l, generate_series(1, 1000) where l.l_orderkey > ?"),
+    ("writes", "select count(*) from shop.public.written, generate_series(1, 3) where id > ?"),
+]
+# The most sessions that may have temporary tables at once.
+TEMPORARY = 32
+
+
+def has_room(gateway: Gateway) -> bool:
+    """Whether no session has a temporary table, by making as many as there may be."""
+    try:
+        with ExitStack() as stack:
+            for _ in range(TEMPORARY):
+                connection = stack.enter_context(flightsql.connect(gateway.uri, db_kwargs=COOKIES, autocommit=True))
+                with connection.cursor() as cursor:
+                    cursor.execute("create temporary table mine as select 7 as n")
+                    cursor.fetchall()
+        return True
+    except adbc_driver_manager.Error as error:
+        if f"{TEMPORARY} sessions have temporary tables" not in str(error):
+            raise
+        return False
 
 
 @sizes((3,), (50,))
-def test_clients_that_are_killed_leave_nothing(times: int, gateway: Gateway, database: Database) -> None:
+def test_clients_that_are_killed_leave_nothing(
+    times: int, brief: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
+    """Neither of what runs, nor of their sessions, with options and temporary tables, once these have had their time."""
     database.sql("create table if not exists written (id bigint)")
-    process = psutil.Process(gateway.pid)
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute("select count(*) from shop.public.people")
-        cursor.fetchall()
-    assert eventually(lambda: running(gateway) == 0, 10)
-    files = process.num_fds()
+    sessions = "select count(*) from system.main.sessions"
+    assert value(brief, "select count(*) from shop.public.people") == 100_000
+    assert value(brief, sessions) == 0
+    assert eventually(lambda: running(brief) == 0 and established(brief, port(brief)) == 0, 10)
+    files = opened(brief, database)
     chosen = random.Random(7)
     for _ in range(times):
-        kinds = [
-            ("reads", "select * from shop.public.endless"),
-            ("reads", "select l.* from tpch.main.lineitem l, generate_series(1, 1000)"),
-            ("writes", "select count(*) from shop.public.written, generate_series(1, 3)"),
-        ]
         started = [
-            subprocess.Popen([sys.executable, "-c", CLIENT, gateway.uri, *kind], stdout=subprocess.PIPE, text=True)
-            for kind in kinds
+            subprocess.Popen([sys.executable, "-c", CLIENT, brief.uri, *kind], stdout=subprocess.PIPE, text=True)
+            for kind in KINDS
         ]
         for client in started:
             assert client.stdout.readline() == "ready\n"
@@ -205,14 +293,25 @@ def test_clients_that_are_killed_leave_nothing(times: int, gateway: Gateway, dat
         for client in started:
             client.kill()
             client.wait()
-    assert eventually(lambda: running(gateway) == 0, 10)
-    assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
+    killed = time.monotonic()
+    assert eventually(lambda: running(brief) == 0 and reserved(brief) == 0 and not database.running(), SOON)
+    ended = time.monotonic() - killed
+    # Those of the last round are still there to be seen.
+    assert value(brief, sessions) >= len(KINDS)
+    assert not has_room(brief)
     # Transactions that nobody ends are rolled back when they were left alone for long enough.
     idle = "application_name = 'nexus-gateway' and state like 'idle in transaction%'"
     assert eventually(lambda: database.sql(f"select count(*) from pg_stat_activity where {idle}") == [["0"]], 10)
     assert database.sql("select count(*) from written") == [["0"]]
-    # Connections to the database are kept for the next statement, as many as the pool has.
-    assert eventually(lambda: process.num_fds() <= files + 20, 10), (files, process.num_fds())
+    assert eventually(lambda: value(brief, sessions) == 0, 20)
+    assert eventually(lambda: has_room(brief), SOON)
+    assert (running(brief), reserved(brief)) == (0, 0)
+    assert eventually(lambda: established(brief, port(brief)) == 0 and opened(brief, database) <= files + 5, 10), files
+    # Each of them had two at once at the most.
+    assert established(brief, database.port) <= 2 * len(KINDS)
+    figure(
+        f"{times * len(KINDS)} clients killed: what ran had ended after {ended:.2f} s; {opened(brief, database) - files:+} files"
+    )
 
 
 @contextmanager
@@ -232,10 +331,13 @@ def locked(database: Database, table: str) -> Iterator[None]:
             psql.stdin.close()
 
 
-def cancelled(gateway: Gateway, sql: str, is_there: Callable[[], bool], streams: bool = False) -> None:
+def cancelled(
+    gateway: Gateway, sql: str, is_there: Callable[[], bool], has_ended: Callable[[], bool], streams: bool = False
+) -> float:
     """Runs a statement and, once it is where it should be, cancels it as ADBC does.
 
-    Where it streams that is once there are rows: between two calls the driver has none that it could cancel.
+    Returns how long it took until its client was told and it had ended, which is soon. Where it streams, it is cancelled once
+    there are rows: between two calls the driver has none that it could cancel.
     """
     failed: list[Exception] = []
     has_rows = threading.Event()
@@ -253,59 +355,132 @@ def cancelled(gateway: Gateway, sql: str, is_there: Callable[[], bool], streams:
         thread.start()
         assert eventually(is_there, 10), failed
         assert not streams or has_rows.wait(10)
+        assert not has_ended()
+        asked = time.monotonic()
         cursor.adbc_cancel()
-        thread.join(2)
+        thread.join(SOON)
         assert not thread.is_alive()
         assert failed, "a statement that was cancelled ended well"
-
-
-@sizes((5,), (34,))
-def test_what_is_cancelled_ends_at_the_database(times: int, gateway: Gateway, database: Database) -> None:
-    for _ in range(times):
-        cancelled(gateway, "select * from shop.public.endless", lambda: len(database.running()) == 1, streams=True)
-        assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
-    with locked(database, "pg_catalog.pg_description"):
-        for _ in range(times):
-            cancelled(gateway, "select * from shop.public.slow", lambda: len(database.running()) == 1)
-            assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
-    with Client(gateway.flight) as client:
-        endless = client.info(statement("select l.l_orderkey from tpch.main.lineitem l, generate_series(1, 100000)"))
-        streams = [client.get(endless.tickets[0], 600) for _ in range(8)]
-        for stream in streams:
-            next(stream)
-        for _ in range(times):
-            # All that may run do, so that one more waits.
-            cancelled(gateway, "select * from shop.public.endless", lambda: running(gateway) == 9)
-            assert not database.running()
-        for stream in streams:
-            stream.cancel()
-    assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, 10)
+        assert "cancel" in str(failed[0]).casefold()
+        assert eventually(has_ended, asked + SOON - time.monotonic())
+        return time.monotonic() - asked
 
 
 @sizes((5,), (100,))
-def test_what_jdbc_cancels_ends_at_the_database(times: int, gateway: Gateway, database: Database) -> None:
+def test_what_is_cancelled_ends_at_the_database(
+    times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
+    """While its rows stream, while it is planned, and while it waits for others."""
+    endless, listing = "select * from shop.public.endless", "col_description("
+
+    def has_ended() -> bool:
+        return not database.running() and running(gateway) == 0 and reserved(gateway) == 0
+
+    def is_planned() -> bool:
+        return len(database.running(listing)) == 1 == len(database.running())
+
+    def streams() -> bool:
+        return len(database.running("endless")) == 1
+
+    took = {"streaming": [cancelled(gateway, endless, streams, has_ended, streams=True) for _ in range(times)]}
+    with locked(database, "pg_catalog.pg_description"):
+        took["planned"] = [cancelled(gateway, "select * from shop.public.slow", is_planned, has_ended) for _ in range(times)]
+    with Client(gateway.flight) as client:
+        lines = client.info(statement("select l.l_orderkey from tpch.main.lineitem l, generate_series(1, 100000)"))
+        # All that may run do, so that one more waits.
+        fill = [client.get(lines.tickets[0], 600) for _ in range(8)]
+        for stream in fill:
+            next(stream)
+
+        def waits() -> bool:
+            return running(gateway) == 9 and not database.running()
+
+        took["waiting"] = [cancelled(gateway, endless, waits, lambda: running(gateway) == 8) for _ in range(times)]
+        assert not database.running()
+        for stream in fill:
+            stream.cancel()
+    assert eventually(has_ended, 10)
+    longest = ", ".join(f"{max(seconds):.2f} s {phase}" for phase, seconds in took.items())
+    figure(f"{times} cancelled by ADBC in each phase had ended at the latest after {longest}")
+
+
+@sizes((5,), (100,))
+def test_what_jdbc_cancels_ends_at_the_database(
+    times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
     """Once there is a row: until a statement is planned this driver tells the server of no cancel."""
-    [answer] = jdbc.probe("cancel", gateway.flight, "select * from shop.public.endless", times)
-    assert answer["value"] == {"said": ["cancelled"] * times, "after": [["1"]]}
-    assert eventually(lambda: not database.running() and reserved(gateway) == 0, 2)
+    took = []
+    with jdbc.talking("cancel", gateway.flight, "select * from shop.public.endless", times, "watched") as probe:
 
+        def go_on() -> None:
+            probe.stdin.write("\n")
+            probe.stdin.flush()
 
-@sizes((3,), (50,))
-def test_a_database_that_is_killed_is_an_error(times: int, gateway: Gateway, database: Database) -> None:
-    """Where one of its processes is killed, PostgreSQL ends all the others, and starts anew."""
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
         for _ in range(times):
-            cursor.execute("select id, name from kept.public.long")
+            assert probe.stdout.readline() == "there\n"
+            assert len(database.running("endless")) == 1 == running(gateway)
+            go_on()
+            assert probe.stdout.readline() == "cancelled\n"
+            # Its client has not read on, and the statement is still open there.
+            asked = time.monotonic()
+            assert eventually(lambda: not database.running() and running(gateway) == 0 and reserved(gateway) == 0, SOON)
+            took.append(time.monotonic() - asked)
+            go_on()
+        answer = json.loads(probe.stdout.readline())
+        assert probe.wait(30) == 0
+    assert answer["value"] == {"said": ["cancelled"] * times, "after": [["1"]]}
+    figure(f"{times} cancelled by JDBC had ended at the latest after {max(took):.2f} s")
+
+
+@sizes((4,), (50,))
+def test_a_database_that_is_killed_is_an_error(
+    times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
+    """One of its processes, whereupon PostgreSQL ends all the others and starts anew, or all of them, in turn."""
+    long, small = "select id, name from kept.public.long", "select id, name from kept.public.long where id <= 100"
+
+    def use(sql: str) -> str:
+        """What the cache had to do with a statement at the last time."""
+        asked = f"select cache from system.main.queries where statement = '{sql}' order by started desc limit 1"
+        return value(gateway, asked)
+
+    took = []
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        # The catalog is one whose answers are kept.
+        for _ in range(2):
+            cursor.execute(small)
+            assert cursor.fetch_arrow_table().num_rows == 2_000
+        assert use(small) == "hit"
+        files = opened(gateway, database)
+        database.sql("checkpoint")
+        for number in range(times):
+            cursor.execute(long)
             reader = cursor.fetch_record_batch()
             assert reader.read_next_batch().num_rows > 0
             assert eventually(lambda: len(database.running("long")) == 1, 5)
-            os.kill(database.running("long")[0], signal.SIGKILL)
+            [process] = database.running("long")
+            whole = number % 2 == 1
             killed = time.monotonic()
+            if whole:
+                database.kill()
+            else:
+                os.kill(process, signal.SIGKILL)
             with pytest.raises((adbc_driver_manager.Error, OSError)):
                 for _ in reader:
                     pass
-            assert time.monotonic() - killed < 5
+            took.append(time.monotonic() - killed)
+            assert took[-1] < 5
+            if whole:
+                with pytest.raises(adbc_driver_manager.Error):
+                    value(gateway, "select count(*) from kept.public.people")
+                database.start()
             assert eventually(database.answers, 30)
         # What was cut is not kept.
-        cursor.execute("select id, name from kept.public.long")
+        cursor.execute(long)
         assert cursor.fetch_arrow_table().num_rows == 2_000_000
+        assert (use(long), use(small)) == ("miss", "hit")
+    assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0 and not database.running(), SOON)
+    assert eventually(lambda: opened(gateway, database) <= files + 5, 10), files
+    figure(
+        f"{times} databases killed: an error at the latest after {max(took):.2f} s; {opened(gateway, database) - files:+} files"
+    )

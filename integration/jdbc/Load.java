@@ -17,17 +17,18 @@ final class Load {
     private Load() {
     }
 
-    /** `rest`: a URL, how many connections, for how many seconds, and a file with a checksum, a tab and a statement a line. */
+    /** `rest`: a URL, how many connections, for how many seconds, and files with a checksum, a tab and a statement a line, in turn. */
     static Map<String, Object> run(List<String> rest) throws Exception {
         String url = rest.get(0);
         int connections = Integer.parseInt(rest.get(1));
         long end = System.nanoTime() + Long.parseLong(rest.get(2)) * 1_000_000_000L;
-        List<String> questions = Files.readAllLines(Path.of(rest.get(3)));
+        List<String> files = rest.subList(3, rest.size());
         AtomicLong right = new AtomicLong();
         List<String> wrong = new ArrayList<>();
         List<Thread> threads = new ArrayList<>();
         for (int number = 0; number < connections; number++) {
             Random random = new Random(number);
+            List<String> questions = Files.readAllLines(Path.of(files.get(number % files.size())));
             Thread thread = new Thread(() -> {
                 try (Connection connection = DriverManager.getConnection(url)) {
                     while (System.nanoTime() < end) {
@@ -53,14 +54,14 @@ final class Load {
         return Map.of("right", right.get(), "wrong", wrong);
     }
 
-    /** Of rows of a number and a text: the sum of the numbers and of the CRC-32 of the texts. */
+    /** Of rows of a number and a text: the sum of the CRC-32 of each `number:text`. */
     private static long sum(Connection connection, String sql) throws Exception {
         long sum = 0;
         try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
             while (rows.next()) {
                 CRC32 crc = new CRC32();
-                crc.update(rows.getString(2).getBytes(StandardCharsets.UTF_8));
-                sum += rows.getLong(1) + crc.getValue();
+                crc.update((rows.getLong(1) + ":" + rows.getString(2)).getBytes(StandardCharsets.UTF_8));
+                sum += crc.getValue();
             }
         }
         return sum;

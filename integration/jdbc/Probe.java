@@ -1,3 +1,6 @@
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
 import java.math.BigDecimal;
@@ -73,7 +76,7 @@ public final class Probe {
             case "writes" -> writes(connection);
             case "transactions" -> transactions(connection, other);
             case "metadata" -> metadata(connection.getMetaData());
-            case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1))));
+            case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1)), rest.contains("watched")));
             case "load" -> print("load", Load.run(rest));
             default -> throw new IllegalArgumentException(command);
         }
@@ -325,19 +328,24 @@ public final class Probe {
         print("getPseudoColumns", attempt(() -> table(about.getPseudoColumns("tpch", "main", "orders", "%"))));
     }
 
-    /** Cancels a statement from another thread once its first row is there, and runs another on the same connection. */
-    private static Object cancel(Connection connection, String sql, int times) throws SQLException {
+    /**
+     * Cancels a statement once its first row is there, so many times, and runs another on the same connection. Where it is
+     * watched it says `there` before it cancels and `cancelled` after it, and goes on from each when it is sent a line.
+     */
+    private static Object cancel(Connection connection, String sql, int times, boolean watched) throws SQLException, IOException {
         List<Object> said = new ArrayList<>();
         for (int i = 0; i < times; i++) {
-            said.add(cancel(connection, sql));
+            said.add(cancel(connection, sql, watched));
         }
         return map("said", said, "after", query(connection, "select 1").get("rows"));
     }
 
-    private static String cancel(Connection connection, String sql) throws SQLException {
+    private static String cancel(Connection connection, String sql, boolean watched) throws SQLException, IOException {
         try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
             rows.next();
+            pause(watched, "there");
             statement.cancel();
+            pause(watched, "cancelled");
             long seen = 1;
             while (rows.next()) {
                 seen++;
@@ -345,6 +353,16 @@ public final class Probe {
             return "read to the end: " + seen;
         } catch (SQLException error) {
             return "cancelled";
+        }
+    }
+
+    private static final BufferedReader LINES = new BufferedReader(new InputStreamReader(System.in));
+
+    private static void pause(boolean watched, String line) throws IOException {
+        if (watched) {
+            System.out.println(line);
+            System.out.flush();
+            LINES.readLine();
         }
     }
 
