@@ -1,4 +1,4 @@
-"""Credentials that are not good, at every call of Flight and every page of HTTP: none is let in."""
+"""Credentials that are not good, at every call of Flight and every page of HTTP: none is let in, but where none are asked for."""
 
 import base64
 import json
@@ -27,11 +27,28 @@ CALLS = {
     "DoAction": action("GetSessionOptions", b""),
     "ListActions": b"",
 }
+# Who asks for these is not asked who they are.
+OPEN = {"/livez", "/readyz", "/metrics"}
+HEALTH = "/grpc.health.v1.Health/"
+# A page of statements, those that look like it, and those that other servers have.
+PAGES = [*sorted(OPEN), "/v1/sql", "/v1/sql/", "/v1/sql/x", "//v1/sql", "/V1/SQL", "/v1%2Fsql", "/v1", "/", "/nowhere", "/livez/"]
+PAGES += [
+    "/healthz",
+    "/metrics/x",
+    "/debug/pprof/",
+    "/config",
+    "/.well-known/x",
+    "/v1/sql?authorization=none",
+    "/v1/sql;x=/livez",
+]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 TEXT = """
 [auth]
 mode = "basic"
 tokens = "tokens.toml"
 [auth.users.ann]
+password_hash = "{hash}"
+[auth.users.bob]
 password_hash = "{hash}"
 [auth.jwt]
 issuer = "{issuer}"
@@ -130,10 +147,48 @@ def bad(gateway: Gateway, folder: Path) -> dict[str, dict[str, bytes]]:
     }
     found = {name: {} if value is None else {"authorization": value} for name, value in headers.items()}
     stale = base64.b64encode(whole.replace(".", ",").encode())
+    ann, bob, closed = session(gateway, "ann"), session(gateway, "bob"), session(gateway, "ann")
+    close(gateway, closed)
+    wrong, expired = headers["a wrong password"], headers["expired"]
     return found | {
         "a handshake's token that is none": {"auth-token-bin": stale},
-        "a session": {"cookie": b"nexus-session=" + sealed.encode()},
+        "a token as a session": {"cookie": b"nexus-session=" + sealed.encode()},
+        "a session": {"cookie": ann},
+        "a session as a token": {"authorization": b"Bearer " + ann.partition(b"=")[2]},
+        "a session, and a wrong password": {"cookie": ann, "authorization": wrong},
+        "a session of another user, and a wrong password": {"cookie": bob, "authorization": wrong},
+        "a session of another user, and an expired token": {"cookie": bob, "authorization": expired},
+        "a closed session": {"cookie": closed},
+        "a closed session, and a wrong password": {"cookie": closed, "authorization": wrong},
     }
+
+
+def session(gateway: Gateway, user: str) -> bytes:
+    """The cookie of a session, which is good beside the password of its user and of nobody else."""
+    call = action("GetSessionOptions", b"")
+    with Client(gateway.flight, user, "correct") as client:
+        answer = client.channel.unary_stream(SERVICE + "DoAction")(call, metadata=client.headers, timeout=30)
+        list(answer)
+        cookie = dict(answer.initial_metadata())["set-cookie"].split(";")[0]
+    with Client(gateway.flight, user, "correct", cookie=cookie) as client:
+        assert client.rows("select 1 as a") == [{"a": 1}]
+    other = "bob" if user == "ann" else "ann"
+    assert told(gateway, other, cookie) is grpc.StatusCode.PERMISSION_DENIED
+    return cookie.encode()
+
+
+def close(gateway: Gateway, cookie: bytes) -> None:
+    """Closes a session of ann, so that it is good beside nothing."""
+    with Client(gateway.flight, "ann", "correct", cookie=cookie.decode()) as client:
+        client.action("CloseSession", b"")
+    assert told(gateway, "ann", cookie.decode()) is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def told(gateway: Gateway, user: str, cookie: str) -> grpc.StatusCode:
+    """What somebody with a good password is told for a session."""
+    with Client(gateway.flight, user, "correct", cookie=cookie) as client, pytest.raises(grpc.RpcError) as error:
+        client.rows("select 1 as a")
+    return error.value.code()
 
 
 def handshaken(gateway: Gateway) -> str:
@@ -168,10 +223,55 @@ def test_no_call_takes_them(call: str, refused: tuple[Gateway, dict[str, dict[st
 
 def test_no_page_takes_them(refused: tuple[Gateway, dict[str, dict[str, bytes]]]) -> None:
     gateway, headers = refused
+    # The last two are no pages, or none for this; who may come in is told so as well.
+    asked = {("POST", "/v1/sql"): {401}, ("GET", "/v1/sql"): {401, 405}, ("PUT", "/v1/sql"): {401, 405}}
+    asked |= {("POST", "/v1/sql/"): {401, 404}, ("POST", "/nowhere"): {401, 404}}
     for name, given in headers.items():
-        answer = requests.post(f"{gateway.url}/v1/sql", data=b"select 1", headers=given, timeout=30)
-        assert answer.status_code == 401, f"{name}: {answer.text}"
-        assert "www-authenticate" in answer.headers
+        for (method, page), codes in asked.items():
+            answer = requests.request(method, gateway.url + page, data=b"select 6 * 7 as a", headers=given, timeout=30)
+            assert answer.status_code in codes, f"{name}: {method} {page}: {answer.status_code} {answer.text}"
+            assert answer.status_code != 401 or "www-authenticate" in answer.headers
+            assert "42" not in answer.text, f"{name}: {method} {page}: {answer.text}"
+        # Who says that it is gRPC is answered as gRPC has it.
+        given = given | {"content-type": b"application/grpc"}
+        answer = requests.post(f"{gateway.url}/v1/sql", data=b"select 6 * 7 as a", headers=given, timeout=30)
+        assert (answer.headers["grpc-status"], answer.content) == ("16", b""), name
     log = gateway.logged()
     for secret in ("correct", "Bearer ", RSA.jwk()["n"]):
         assert secret not in log
+
+
+def test_health_and_metrics_are_all_that_is_open(refused: tuple[Gateway, dict[str, dict[str, bytes]]]) -> None:
+    gateway, headers = refused
+    for given in ({}, headers["a wrong password"], headers["a session"]):
+        answered = set()
+        for method in METHODS:
+            for page in PAGES:
+                body = None if method in ("GET", "HEAD") else b"select 6 * 7 as a"
+                url = gateway.url + page
+                answer = requests.request(method, url, data=body, headers=given, timeout=30, allow_redirects=False)
+                assert answer.status_code in (200, 401, 404, 405), f"{method} {page}: {answer.status_code} {answer.text}"
+                if answer.status_code == 200:
+                    answered.add((method, page))
+        assert answered == {(method, page) for method in ("GET", "HEAD") for page in OPEN}
+        # It tells numbers, and no name of somebody or something.
+        metrics = requests.get(f"{gateway.url}/metrics", headers=given, timeout=30).text
+        assert not [line for line in metrics.splitlines() if "ann" in line or "bob" in line or "select" in line]
+
+
+def test_health_is_all_that_is_open_at_flight(refused: tuple[Gateway, dict[str, dict[str, bytes]]]) -> None:
+    gateway, _ = refused
+    others = ["a.B/C", "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "grpc.channelz.v1.Channelz/GetServers"]
+    others += ["arrow.flight.protocol.FlightService/Nothing", "arrow.flight.protocol.FlightService/", "grpc.health.v1/Check"]
+    with grpc.insecure_channel(gateway.flight) as channel:
+        assert channel.unary_unary(HEALTH + "Check")(b"", timeout=30) == b"\x08\x01"
+        watch = channel.unary_stream(HEALTH + "Watch")(b"", timeout=30)
+        assert next(watch) == b"\x08\x01"
+        watch.cancel()
+        codes = {}
+        for method in (*others, HEALTH[1:] + "Nothing"):
+            with pytest.raises(grpc.RpcError) as error:
+                list(channel.unary_stream("/" + method)(b"", timeout=30))
+            codes[method] = error.value.code()
+    assert codes.pop(HEALTH[1:] + "Nothing") is grpc.StatusCode.UNIMPLEMENTED
+    assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}, codes
