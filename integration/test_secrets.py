@@ -3,13 +3,16 @@
 import base64
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 import pytest
 import requests
 
+import postgres
 from gateway import Gateway, configured, nexus
 from issuer import AUDIENCE, ISSUER, good, rsa_key, serving, token
 from wire import SERVICE, Client, action, basic, descriptor, packed, statement
@@ -45,6 +48,10 @@ password = "${{env:CRM_PASSWORD}}"
 kind = "postgres"
 url = "postgres://erp@127.0.0.1:1/erp"
 password = "{erp_password}"
+[catalogs.books]
+kind = "postgres"
+url = "postgres://app@127.0.0.1:{port}/postgres"
+password = "${{env:BOOKS_PASSWORD}}"
 [catalogs.lake]
 kind = "files"
 location = "s3://bucket/prefix"
@@ -85,7 +92,17 @@ FAILURES = [
     "select 1; select 2",
     "select regexp_like(name, '(') from shop.main.goods",
     "update shop.main.goods set nothing = 1",
+    "select * from books.public.nowhere",
+    "select nothing from books.public.t",
+    "select 1 / (id - 7) from books.public.t",
+    "select * from books.public.hidden",
+    "insert into books.public.t values (1)",
+    "explain select * from books.public.nowhere",
+    "select (select id from books.public.t union all select 1)",
+    "create view shop.main.v as select 1",
 ]
+# What tells of a source and does not fail.
+PLANS = [f"{explain} select id from books.public.t where id > 1" for explain in ("explain", "explain verbose", "explain analyze")]
 
 
 @dataclass
@@ -98,17 +115,52 @@ class Open:
     environment: dict[str, str]
     said: list[str] = field(default_factory=list)
 
-    def asks(self, sql: str, authorization: str) -> str:
-        """A statement over HTTP."""
+    def asks(self, sql: str, authorization: str) -> tuple[int, str]:
+        """The code and the text of a statement over HTTP; no code where it fails after its first rows, which breaks off."""
         headers = {"authorization": authorization}
         try:
             answer = requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
-            said = f"{answer.status_code} {answer.text}"
+            code, said = answer.status_code, f"{answer.headers} {answer.text}"
         except requests.exceptions.ChunkedEncodingError as error:
-            # What fails after its first rows breaks off.
-            said = str(error)
-        self.said.append(f"{sql}: {said}")
-        return said
+            code, said = 0, str(error)
+        self.said.append(f"{sql}: {code} {said}")
+        return code, said
+
+    def fails(self, sql: str, authorization: str) -> grpc.StatusCode:
+        """The code of a statement at Flight, which fails."""
+        with Client(self.gateway.flight, authorization=authorization) as client, pytest.raises(grpc.RpcError) as error:
+            client.rows(sql, 60)
+        raised = error.value
+        headers = [*(raised.initial_metadata() or ()), *(raised.trailing_metadata() or ())]
+        # With the details in their binary header, as the texts that are in them.
+        told = [value if isinstance(value, str) else value.decode("latin-1") for _, value in headers]
+        self.said.append(f"{sql}: {raised} {raised.debug_error_string()} {told}")
+        return raised.code()
+
+
+def forms(secret: str) -> Iterator[tuple[str, str]]:
+    """What a secret looks like as it is and encoded, by what it is then; also within a longer text that is encoded as a whole."""
+    raw = secret.encode()
+    yield "as it is", secret
+    yield "percent-encoded", quote(secret, safe="")
+    yield "quoted", repr(secret)[1:-1]
+    yield "hex", raw.hex()
+    yield "HEX", raw.hex().upper()
+    yield "bytes", ", ".join(map(str, raw))
+    for before in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # Of six bits each, without those that have some of what stands around.
+            whole = slice(-(-before * 8 // 6), (before + len(raw)) * 8 // 6)
+            yield f"base64 behind {before}", encode(bytes(before) + raw).decode()[whole]
+
+
+def test_forms_are_found_within_longer_texts() -> None:
+    secret = "canary/+?&\xfe-1"
+    longer = [f"{'x' * before}{secret}yz" for before in range(3)]
+    encoded = [base64.b64encode(text.encode()).decode() for text in longer]
+    encoded += [quote(secret, safe=""), str(list(secret.encode())), f"x{secret}".encode().hex()]
+    for text in encoded:
+        assert [name for name, form in forms(secret) if form in text], text
 
 
 @pytest.fixture(scope="module")
@@ -116,41 +168,64 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     folder, key = tmp_path_factory.mktemp("secrets"), rsa_key("rsa")
     random = {name: base64.b64encode(os.urandom(32)).decode() for name in ("audit_key", "ticket_key", "old_ticket_key")} | {
         name: f"canary-{name.replace('_', '-')}-{os.urandom(6).hex()}"
-        for name in ("erp_password", "secret_key", "session_token", "password", "bob_password", "crm_password", "jwks_query")
+        for name in (
+            "erp_password",
+            "secret_key",
+            "session_token",
+            "password",
+            "bob_password",
+            "crm_password",
+            "jwks_query",
+            "books_password",
+        )
     }
     hashed, of_bob = (nexus("hash-password", stdin=random[name]).stdout.strip() for name in ("password", "bob_password"))
     (folder / "bob.hash").write_text(of_bob)
     made, _, lines = nexus("token", "--user", "ann").stdout.partition("\n")
     (folder / "tokens.toml").write_text(lines)
     by_key = token(key, "RS256", good())
-    with serving(key) as issuer:
-        text = TEXT.format(**random, hash=hashed, issuer=ISSUER, audience=AUDIENCE)
-        environment = {"CRM_PASSWORD": random["crm_password"], "JWKS": f"{issuer.address}?key={random['jwks_query']}"}
-        with configured(folder, text, replicas=1, environment=environment) as gateway:
-            secrets = random | {
-                "hash": hashed.rsplit("$", 1)[1],
-                "bob_hash": of_bob.rsplit("$", 1)[1],
-                "api_token": made,
-                "api_token_hash": lines.split('sha256 = "')[1][:64],
-                "jwt": by_key,
-                "jwt_signature": by_key.rsplit(".", 1)[1],
-                "basic": basic("ann", random["password"]).split()[1],
-            }
-            yield Open(gateway, folder, secrets, environment)
+    with ExitStack() as ends:
+        issuer, database = ends.enter_context(serving(key)), ends.enter_context(postgres.server())
+        database.sql(
+            "create table t as select n as id from generate_series(1, 9) n; create table hidden as select 1 as id;"
+            f"create role app login password '{random['books_password']}'; grant select on t to app"
+        )
+        text = TEXT.format(**random, hash=hashed, issuer=ISSUER, audience=AUDIENCE, port=database.port)
+        environment = {name.upper(): random[name] for name in ("crm_password", "books_password")}
+        environment["JWKS"] = f"{issuer.address}?key={random['jwks_query']}"
+        gateway = ends.enter_context(configured(folder, text, replicas=1, environment=environment))
+        secrets = random | {
+            "hash": hashed.rsplit("$", 1)[1],
+            "bob_hash": of_bob.rsplit("$", 1)[1],
+            "api_token": made,
+            "api_token_hash": lines.split('sha256 = "')[1][:64],
+            "jwt": by_key,
+            "jwt_signature": by_key.rsplit(".", 1)[1],
+            "basic": basic("ann", random["password"]).split()[1],
+        }
+        yield Open(gateway, folder, secrets, environment)
 
 
 def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
     secrets, gateway = loud.secrets, loud.gateway
     ways = [f"Bearer {secrets['api_token']}", f"Bearer {secrets['jwt']}", basic("ann", secrets["password"])]
-    loud.asks("create table shop.main.goods as select 'tea' as name, 1 as id", ways[0])
+    assert loud.asks("create table shop.main.goods as select 'tea' as name, 1 as id", ways[0])[0] == 200
     for way in ways:
-        assert '"a":1' in loud.asks("select 1 as a", way)
-    for number, sql in enumerate(FAILURES):
-        assert len(loud.asks(sql, ways[number % 2])) > 0
-    for wrong in (secrets["api_token"][:-1], secrets["jwt"][:-2], secrets["jwt"] + ".x"):
-        loud.asks("select 1", f"Bearer {wrong}")
-    loud.asks("select 1", basic("ann", secrets["password"] + "x"))
-    loud.asks("select 1", basic("bob", secrets["password"]))
+        assert '"a":1' in loud.asks("select 1 as a", way)[1]
+    failed = [sql for number, sql in enumerate(FAILURES) if loud.asks(sql, ways[number % 2])[0] != 200]
+    assert failed == FAILURES
+    assert len(set(failed)) >= 30
+    codes = {sql: loud.fails(sql, ways[number % 2]) for number, sql in enumerate(FAILURES)}
+    assert len(set(codes.values())) >= 5, codes
+    assert grpc.StatusCode.INTERNAL not in codes.values(), codes
+    for sql in PLANS:
+        code, said = loud.asks(sql, ways[0])
+        # It is the source that reads it, with what it was given.
+        assert (code, "books" in said) == (200, True), said
+    refused = [f"Bearer {wrong}" for wrong in (secrets["api_token"][:-1], secrets["jwt"][:-2], secrets["jwt"] + ".x")]
+    for wrong in (*refused, basic("ann", secrets["password"] + "x"), basic("bob", secrets["password"])):
+        assert loud.asks("select 1", wrong)[0] == 401
+        assert loud.fails("select 1", wrong) is grpc.StatusCode.UNAUTHENTICATED
     # What the gateway itself gives, at Flight.
     with Client(gateway.flight, "ann", secrets["password"]) as client:
         secrets["granted"] = client.handshake().removeprefix("Bearer ")
@@ -167,9 +242,9 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
             with pytest.raises(grpc.RpcError) as error:
                 list(client.stream(SERVICE + "DoAction", action(name, body)))
             loud.said.append(str(error.value))
-    assert len(secrets) >= 20
+    assert len(set(secrets.values())) >= 20
     for table in ("queries", "sessions", "settings", "sources", "cache"):
-        loud.asks(f"select * from system.{table}", ways[0])
+        assert loud.asks(f"select * from system.{table}", ways[0])[0] == 200
     loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10).text)
     for command in (
         ["config", "check", loud.folder / "nexus.toml", "--connect"],
@@ -182,5 +257,8 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
     assert " TRACE " in places["the log"]
     assert trail.count('"event":"start"') > len(FAILURES)
     for name, secret in secrets.items():
-        for place, text in places.items():
-            assert secret not in text, f"{name} is in {place}: …{text[max(text.find(secret) - 200, 0) : text.find(secret)]}"
+        for form, shown in forms(secret):
+            assert len(shown) >= 16
+            for place, text in places.items():
+                at = text.find(shown)
+                assert at < 0, f"{name} is in {place}, {form}: …{text[max(at - 200, 0) : at]}"
