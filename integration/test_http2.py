@@ -1,12 +1,15 @@
 """HTTP/2 and TLS as no client speaks them: what is abused costs others little, and the port goes on."""
 
 import contextlib
+import json
 import socket
 import ssl
+import statistics
 import struct
-import threading
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -15,77 +18,14 @@ import pytest
 import requests
 import trustme
 
+import abuse
+from abuse import DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RESET, SETTINGS, WINDOW, Raw, call, frame
 from gateway import Gateway, configured, eventually, users
-from wire import SERVICE, Client, descriptor, field, packed, statement, varint
+from wire import SERVICE, Client, descriptor, field, packed, statement
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 7, 8, 9
-END_STREAM, END_HEADERS = 1, 4
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame (RFC 9113, section 4.1)."""
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name: str, value: str) -> bytes:
-    """A header without indexing (RFC 7541, section 6.2.2)."""
-    return b"\x00" + sized(name.encode()) + sized(value.encode())
-
-
-def sized(text: bytes) -> bytes:
-    """A string as it is, behind its length (sections 5.1 and 5.2)."""
-    return (bytes([len(text)]) if len(text) < 127 else b"\x7f" + varint(len(text) - 127)) + text
-
-
-def call(name: str, **more: str) -> bytes:
-    """The headers of a call."""
-    path = f"/arrow.flight.protocol.FlightService/{name}"
-    headers = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": path,
-        ":authority": "a",
-        "te": "trailers",
-        "content-type": "application/grpc",
-        **more,
-    }
-    return b"".join(literal(*header) for header in headers.items())
-
-
-class Raw:
-    """A connection by hand."""
-
-    def __init__(self, address: str, settings: bytes = b"") -> None:
-        host, port = address.split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=20)
-        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
-
-    def __enter__(self) -> "Raw":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> bool:
-        """Whether the other side still takes it."""
-        try:
-            self.socket.sendall(data)
-        except OSError:
-            return False
-        return True
-
-    def is_closed(self, within: float = 20) -> bool:
-        """Whether the other side ends the connection; reads what it says until then."""
-        self.socket.settimeout(within)
-        try:
-            while self.socket.recv(1 << 16):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            return True
-        return True
+# What the scheduler alone may add on two processors: a call goes through some ten threads, each of which waits for its turn while
+# others use up theirs, of up to 5 ms. Where nobody else computes there are few others.
+FLOOR, IDLE_FLOOR = 0.05, 0.02
 
 
 @pytest.fixture(scope="module")
@@ -107,68 +47,54 @@ def p99(gateway: Gateway, seconds: float, credentials: dict[str, bytes] | None =
     return sorted(times)[int(len(times) * 0.99) - 1]
 
 
-def rapid_reset(address: str) -> bool:
-    with Raw(address) as raw:
-        for stream in range(1, 40_000, 2):
-            reset = frame(RESET, 0, stream, struct.pack(">I", 8))
-            if not raw.send(frame(HEADERS, END_HEADERS, stream, call("GetFlightInfo")) + reset):
-                return True
-        return raw.is_closed()
+def usual(gateway: Gateway, credentials: dict[str, bytes] | None = None) -> float:
+    """The median of three: one that something else on the machine fell into is left out."""
+    return statistics.median(p99(gateway, 1, credentials) for _ in range(3))
 
 
-def endless_headers(address: str) -> bool:
-    with Raw(address) as raw:
-        raw.send(frame(HEADERS, 0, 1, call("GetFlightInfo")))
-        more = frame(CONTINUATION, 0, 1, b"".join(literal(f"x-{number}", "v" * 100) for number in range(100)))
-        for _ in range(20_000):
-            if not raw.send(more):
-                return True
-        return raw.is_closed()
+@contextlib.contextmanager
+def beside(name: str, address: str = "") -> Iterator[dict[str, int]]:
+    """Several of an abuse at once, on a gateway, or on nobody; what came of them is there when the block has ended."""
+    came: dict[str, int] = {}
+    command = [sys.executable, abuse.__file__, name, *([address] if address else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            yield came
+            told, _ = process.communicate(timeout=90)
+            came |= json.loads(told)
+        finally:
+            process.kill()
 
 
-def empty_data(address: str) -> bool:
-    """Nothing limits them but that each costs what it costs: the call is an error in the end, or the connection is closed."""
-    with Raw(address) as raw:
-        raw.send(frame(HEADERS, END_HEADERS, 1, call("DoPut")))
-        nothing = frame(DATA, 0, 1) * 1_000
-        for _ in range(200):
-            if not raw.send(nothing):
-                return True
-        raw.send(frame(DATA, END_STREAM, 1))
-        raw.socket.settimeout(20)
-        return len(raw.socket.recv(1 << 16)) > 0
-
-
-ABUSES = [rapid_reset, endless_headers, empty_data]
-
-
-@pytest.mark.parametrize("abuse", ABUSES, ids=lambda abuse: abuse.__name__)
-def test_an_abuse_costs_others_little(abuse: Callable[[str], bool], plain: Gateway) -> None:
+@pytest.mark.parametrize("name", abuse.ABUSES)
+def test_abuses_cost_others_little(name: str, plain: Gateway) -> None:
     p99(plain, 0.2)
-    before = p99(plain, 2)
-    over, ended = threading.Event(), []
-
-    def again() -> None:
-        while not over.is_set():
-            with contextlib.suppress(ConnectionError):
-                ended.append(abuse(plain.flight))
-
-    worker = threading.Thread(target=again)
-    worker.start()
-    after = p99(plain, 4)
-    over.set()
-    worker.join(60)
-    print(f"\n{abuse.__name__}: p99 {before * 1000:.1f} ms before, {after * 1000:.1f} ms beside it")
-    assert ended
-    assert all(ended)
-    assert after <= max(3 * before, 0.06)
+    # The same senders take as much of this machine from a gateway that they do not send to.
+    with beside(name):
+        before = usual(plain)
+    with beside(name, plain.flight) as came:
+        after = usual(plain)
+        began = time.monotonic()
+        with Raw(plain.flight) as fresh:
+            assert fresh.socket.recv(9)[3] == SETTINGS
+        accepted = time.monotonic() - began
+    print(f"\n{name}: {came['ended']} times, p99 {before * 1000:.1f} ms beside as much, {after * 1000:.1f} ms as it is sent here")
+    print(f"a new connection after {accepted * 1000:.1f} ms")
+    assert came["all"]
+    assert came["ended"] >= abuse.AT_ONCE
+    assert after <= max(3 * before, FLOOR)
+    assert accepted < 1
+    with Raw(plain.flight) as fresh:
+        assert fresh.socket.recv(9)[3] == SETTINGS
     with Client(plain.flight) as client:
         assert client.rows("select 1 as a") == [{"a": 1}]
 
 
 def test_readers_without_a_window_hold_little(plain: Gateway) -> None:
     endless = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
-    before = memory(plain)
+    p99(plain, 0.2)
+    usually, before = usual(plain), memory(plain)
     with Client(plain.flight) as client, contextlib.ExitStack() as stack:
         for _ in range(12):
             # SETTINGS_INITIAL_WINDOW_SIZE = 0.
@@ -176,8 +102,10 @@ def test_readers_without_a_window_hold_little(plain: Gateway) -> None:
             ticket = field(1, client.info(statement(endless)).tickets[0])
             message = b"\x00" + struct.pack(">I", len(ticket)) + ticket
             raw.send(frame(HEADERS, END_HEADERS, 1, call("DoGet")) + frame(DATA, END_STREAM, 1, message))
-        p99(plain, 2)
-        assert memory(plain) - before < 256 << 20
+        beside_them, grown = usual(plain), memory(plain) - before
+        print(f"\np99 {usually * 1000:.1f} ms before, {beside_them * 1000:.1f} ms beside them, {grown >> 20} MiB")
+        assert beside_them <= max(3 * usually, IDLE_FLOOR)
+        assert grown < 256 << 20
 
 
 def memory(gateway: Gateway) -> int:
@@ -188,15 +116,16 @@ def memory(gateway: Gateway) -> int:
 def test_handshakes_that_do_not_go_on_keep_nobody_out(tmp_path: Path) -> None:
     roots = issued(tmp_path)
     with configured(tmp_path, f"{TLS}[limits]\nconnections = 100\n", replicas=1) as gateway, contextlib.ExitStack() as stack:
-        before = p99(gateway, 2, {"tls_root_certs": roots})
+        p99(gateway, 0.2, {"tls_root_certs": roots})
+        before = usual(gateway, {"tls_root_certs": roots})
         host, port = gateway.flight.split(":")
         for _ in range(1_500):
             half = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
             # The head of a hello whose body does not come.
             half.sendall(b"\x16\x03\x01\x02\x00\x01")
-        after = p99(gateway, 2, {"tls_root_certs": roots})
+        after = usual(gateway, {"tls_root_certs": roots})
         print(f"\np99 {before * 1000:.1f} ms before, {after * 1000:.1f} ms beside half-open handshakes")
-        assert after <= max(3 * before, 0.06)
+        assert after <= max(3 * before, IDLE_FLOOR)
         context = ssl.create_default_context(cadata=roots.decode())
         with socket.create_connection((host, int(port)), timeout=20) as fresh:
             assert context.wrap_socket(fresh, server_hostname="localhost").version() == "TLSv1.3"
