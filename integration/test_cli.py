@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from gateway import BINARY, Gateway, configured, demo, eventually, nexus
 
@@ -196,9 +197,7 @@ def test_the_written_schema_and_help() -> None:
 
 def test_ctrl_c_ends_a_gateway_that_is_busy(tmp_path: Path) -> None:
     gateway = demo(tmp_path / "gateway.log")
-    busy = subprocess.Popen(
-        [BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    busy = subprocess.Popen([BINARY, "sql", "--url", gateway.uri, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         running = "select count(*) as n from system.main.queries where state = 'running'"
         assert eventually(lambda: embedded_count(gateway, running) >= 1, 20)
@@ -216,8 +215,18 @@ def test_sigterm_ends_it_too(tmp_path: Path) -> None:
     assert gateway.process.wait(15) == 0, gateway.tail()
 
 
-def test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix(embedded: Gateway) -> None:
-    host, port = embedded.flight.rsplit(":", 1)
-    with socket.create_connection((host, int(port))) as plain:
+@pytest.mark.parametrize("port", ["flight", "http"])
+def test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix(port: str, embedded: Gateway) -> None:
+    host, number = getattr(embedded, port).rsplit(":", 1)
+    with socket.create_connection((host, int(number))) as plain:
         plain.sendall(bytes.fromhex("16030100c8010000c40303") + bytes(32))
-        assert eventually(lambda: "TLS" in embedded.logged(), 20)
+        peer = "{}:{}".format(*plain.getsockname())
+        advice = (
+            "a client began with TLS on this plain port; turn it off in the client: useEncryption=false for JDBC, "
+            "grpc:// instead of grpc+tls:// for the others; or give the gateway a certificate in [tls]"
+        )
+
+        def is_logged() -> bool:
+            return any(advice in line and peer in line for line in embedded.logged().splitlines())
+
+        assert eventually(is_logged, 20)

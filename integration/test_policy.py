@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from gateway import Gateway, configured, eventually, users
+from wire import reload_failures
 
 POLICY = """
 [groups]
@@ -178,9 +179,10 @@ def test_a_changed_file_takes_and_a_broken_one_does_not(gateway: Gateway, folder
     file.write_text(POLICY.replace("country = 'NO'", "country = 'SE'"))
     assert eventually(lambda: rows(gateway, "bob", sql) == [{"c": 3}], 10)
     for broken in ("nonsense", POLICY.replace("name = $user", "name ="), POLICY.replace('"staff"]', '"nobody"]')):
-        said = gateway.logged().count("cannot be used, and what was there before stays")
+        said, failures = gateway.logged().count("and what was there before stays"), reload_failures(gateway.url, "policy")
         file.write_text(broken)
         assert eventually(lambda said=said: gateway.logged().count("and what was there before stays") > said, 10)
+        assert reload_failures(gateway.url, "policy") > failures
         assert rows(gateway, "bob", sql) == [{"c": 3}]
     file.write_text(POLICY)
     assert eventually(lambda: rows(gateway, "bob", sql) == [{"c": 1}], 10)

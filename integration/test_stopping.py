@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pyarrow.flight as flight
+import pytest
 
 from gateway import configured
 from wire import statement
 
 STREAMS, ROWS = 32, 1_500_000
+ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 WATCH = "/grpc.health.v1.Health/Watch"
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
@@ -63,12 +66,35 @@ def test_streams_come_to_their_end_and_nothing_new_begins(tmp_path: Path) -> Non
         gateway.process.wait()
 
 
+def test_what_runs_beyond_the_grace_is_cut_off(tmp_path: Path) -> None:
+    gateway = configured(tmp_path, "[limits]\ngrace = '2s'\n", replicas=1)
+    try:
+        with flight.connect(gateway.uri) as client:
+            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(ENDLESS)))
+            reader = client.do_get(info.endpoints[0].ticket)
+            reader.read_chunk()
+            told = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            # It is read all the time, and ends with an error: no client takes it for the whole.
+            with pytest.raises((pa.ArrowException, flight.FlightError)):
+                drain(reader)
+            cut = time.monotonic() - told
+            assert gateway.process.wait(20) == 0, gateway.tail()
+            ended = time.monotonic() - told
+        print(f"\ncut off after {cut:.2f} s, ended after {ended:.2f} s")
+        assert 1.9 < cut < 4
+        assert ended < 4
+        assert "streams were still running after the grace time and were cut off" in gateway.logged()
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     gateway = configured(tmp_path, "", replicas=1)
     try:
         with flight.connect(gateway.uri) as client:
-            endless = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(endless)))
+            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(ENDLESS)))
             reader = client.do_get(info.endpoints[0].ticket)
             reader.read_chunk()
             gateway.process.send_signal(signal.SIGTERM)
@@ -82,6 +108,12 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     finally:
         gateway.process.kill()
         gateway.process.wait()
+
+
+def drain(reader: flight.FlightStreamReader) -> None:
+    """Reads for as long as there is something, and keeps nothing."""
+    for _ in reader:
+        pass
 
 
 def accepts(host: str, port: int) -> bool:

@@ -15,7 +15,7 @@ import requests
 
 import jdbc
 from gateway import Gateway, configured, eventually, nexus
-from wire import says, statement
+from wire import reload_failures, says, statement
 
 TEXT = """
 [auth]
@@ -103,9 +103,10 @@ def test_a_file_that_breaks_leaves_the_tokens_as_they_were(guarded: Guarded) -> 
     token = guarded.grant("etl")
     assert eventually(lambda: guarded.says(token)[0] == 200, 10)
     path = guarded.folder / "tokens.toml"
-    whole = path.read_text()
+    whole, failures = path.read_text(), reload_failures(guarded.gateway.url, "tokens")
     path.write_text(f"{whole}\n[[tokens]]\nuser = 'eve'\nsha256 = '{token}'\n")
     assert eventually(lambda: "the sha256 of token" in guarded.gateway.logged(), 10)
+    assert reload_failures(guarded.gateway.url, "tokens") > failures
     assert guarded.says(token)[0] == 200
     path.write_text(whole)
 

@@ -148,6 +148,13 @@ def says(url: str, token: str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+def reload_failures(url: str, what: str) -> int:
+    """How often a changed file, or another thing of this name, could not be taken over."""
+    lines = requests.get(f"{url}/metrics", timeout=10).text.splitlines()
+    sample = f'nexus_reload_failures_total{{what="{what}"}} '
+    return next((int(line.removeprefix(sample)) for line in lines if line.startswith(sample)), 0)
+
+
 def basic(user: str, password: str) -> str:
     """The header of a user name and a password."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
