@@ -27,6 +27,11 @@ TOLD = {
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.NOT_FOUND,
 }
+# What they are told of one that is longer than `limits.statement`; and of a message that is longer than any, by tonic in words of
+# its own, which in a stream says that it broke off.
+LONGEST, LARGEST = 1 << 20, 16 << 20
+TOO_LONG = {grpc.StatusCode.RESOURCE_EXHAUSTED}
+TOO_LARGE = TOO_LONG | {grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT}
 TEXT = '[catalogs.m]\nkind = "memory"\nwritable = true\n'
 
 
@@ -168,10 +173,11 @@ def prepare(client: Client, sql: str) -> None:
     client.action("CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", field(1, sql.encode())), WITHIN)
 
 
-def post(gateway: Gateway, sql: str) -> None:
+def post(gateway: Gateway, sql: str) -> int:
     headers = {"content-type": "text/plain", "accept": "application/x-ndjson"}
     answer = requests.post(f"{gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=WITHIN)
     assert answer.status_code in (200, 400, 403, 429, 501) or answer.json()["error"]["kind"] == "exhausted", answer.text
+    return answer.status_code
 
 
 WAYS: dict[str, Callable[[Gateway, Client, str], object]] = {
@@ -187,7 +193,7 @@ WAYS: dict[str, Callable[[Gateway, Client, str], object]] = {
 }
 
 
-def outcome(gateway: Gateway, what: str, work: Callable[[], object]) -> object:
+def outcome(gateway: Gateway, what: str, work: Callable[[], object], told: set[grpc.StatusCode] = TOLD) -> object:
     """What comes of some work, in time; nothing where there is an error that a client may be told."""
     began, answer, error = time.monotonic(), None, None
     try:
@@ -196,9 +202,16 @@ def outcome(gateway: Gateway, what: str, work: Callable[[], object]) -> object:
         error = raised
     took = time.monotonic() - began
     assert gateway.process.poll() is None, f"{what}: {gateway.tail()}"
-    assert error is None or error.code() in TOLD, f"{what}: {error.code()}: {error.details()}"
+    assert error is None or error.code() in told, f"{what}: {error.code()}: {error.details()}"
     assert took < WITHIN, f"{what} took {took:.1f} s"
     return answer
+
+
+def refused(gateway: Gateway, client: Client, way: str, sql: str) -> None:
+    """Sends what is longer than a statement may be, some of it longer than any message, which is refused for that."""
+    told = TOO_LONG if len(sql) < LARGEST - 1_000 else TOO_LARGE
+    came = outcome(gateway, f"{way} of {len(sql)} bytes", partial(WAYS[way], gateway, client, sql), told)
+    assert came == (429 if way == "HTTP" else None), came
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -207,15 +220,43 @@ def test_a_statement_at_every_way_in(name: str, deep: tuple[Gateway, Client]) ->
     ways = list(WAYS)
     for place, count in enumerate(SIZES):
         sql = STATEMENTS[name](count)
-        if len(sql) > 15 << 20:
-            # No message is as large.
-            continue
         # The longest ones at one of them, so that all statements together are at all of them.
         turn = (list(STATEMENTS).index(name) + place) % len(ways)
         for way in ways if count <= 1_000 else [ways[turn]]:
+            if len(sql) > LONGEST:
+                refused(gateway, client, way, sql)
+                continue
             rows = outcome(gateway, f"{way} of {count}", partial(WAYS[way], gateway, client, sql))
             if way == ways[0] and rows is not None and name in RIGHT:
                 assert [list(row.values()) for row in decode(iter(rows))] == [[RIGHT[name](count)]], count
+    assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Client]]:
+    """A gateway whose limits of the length are at their highest: no message is as long."""
+    text = f'{TEXT}[limits]\nstatement = "16MiB"\ntokens = {2**32 - 1}\nnesting = 1000\n'
+    with configured(tmp_path_factory.mktemp("wide"), text, replicas=1) as gateway, Client(gateway.flight) as client:
+        yield gateway, client
+
+
+# A list of a million is planned for longer than anybody waits.
+LONG = [(name, count) for name in ("plus", "parentheses", "and", "union") for count in SIZES[-2:]] + [("list", SIZES[-2])]
+
+
+@pytest.mark.parametrize(("name", "count"), LONG)
+def test_what_no_limit_of_the_length_stops(name: str, count: int, wide: tuple[Gateway, Client]) -> None:
+    gateway, client = wide
+    sql = STATEMENTS[name](count)
+    if len(sql) > LARGEST:
+        refused(gateway, client, "GetFlightInfo", sql)
+        return
+    for way in ("GetFlightInfo", "HTTP"):
+        began = time.monotonic()
+        rows = outcome(gateway, f"{way} of {count}", partial(WAYS[way], gateway, client, sql))
+        print(f"\n{name} of {count}, {len(sql)} bytes, at {way}: {rows is not None}, {time.monotonic() - began:.1f} s")
+        if way == "GetFlightInfo" and rows is not None:
+            assert [list(row.values()) for row in decode(iter(rows))] == [[RIGHT[name](count)]], count
     assert client.rows("select 1 as v") == [{"v": 1}]
 
 
