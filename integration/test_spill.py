@@ -1,5 +1,6 @@
 """Sorts and aggregates five times as large as the memory: equal answers by way of the disk, or an error that says why."""
 
+import contextlib
 import os
 import re
 import threading
@@ -90,7 +91,11 @@ def right() -> tuple[int, ...]:
 
 def left(disk: Path) -> list[Path]:
     """The files that were not taken away again."""
-    return [path for path in disk.rglob("*") if path.is_file()]
+    try:
+        return [path for path in disk.rglob("*") if path.is_file()]
+    except FileNotFoundError:
+        # Of a folder that is taken away right now.
+        return left(disk)
 
 
 def outcome(gateway: Gateway, kind: str) -> str:
@@ -117,8 +122,10 @@ def test_one(kind: str, spilling: tuple[Gateway, Path]) -> None:
 
     def look() -> None:
         while not over.is_set() and not seen.is_set():
-            if any(path.stat().st_size for path in left(disk)):
-                seen.set()
+            # One may be gone by the time that it is asked for.
+            with contextlib.suppress(FileNotFoundError):
+                if any(path.stat().st_size for path in left(disk)):
+                    seen.set()
             over.wait(0.005)
 
     looking = threading.Thread(target=look)
