@@ -115,6 +115,25 @@ def outcome(gateway: Gateway, kind: str) -> str:
     return "error"
 
 
+@pytest.mark.timeout(1800 if SOAK else 120)
+def test_many_at_once(spilling: tuple[Gateway, Path]) -> None:
+    gateway, disk = spilling
+    outcomes: list[str] = []
+
+    def work(number: int) -> None:
+        outcomes.append(outcome(gateway, ("sort", "aggregate")[number % 2]))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(900)
+    # Whose assertion failed has no outcome.
+    assert len(outcomes) == 32
+    print("\n", Counter(outcomes))
+    assert eventually(lambda: not left(disk), 20), left(disk)
+
+
 @pytest.mark.parametrize("kind", ["sort", "aggregate"])
 def test_one(kind: str, spilling: tuple[Gateway, Path]) -> None:
     gateway, disk = spilling
@@ -138,23 +157,6 @@ def test_one(kind: str, spilling: tuple[Gateway, Path]) -> None:
     print("\n", kind, "->", came, "by way of the disk" if seen.is_set() else "without the disk")
     # An answer of five times the memory was somewhere else meanwhile.
     assert came == "error" or seen.is_set()
-    assert eventually(lambda: not left(disk), 20), left(disk)
-
-
-@pytest.mark.timeout(1800 if SOAK else 120)
-def test_many_at_once(spilling: tuple[Gateway, Path]) -> None:
-    gateway, disk = spilling
-    outcomes: list[str] = []
-
-    def work(number: int) -> None:
-        outcomes.append(outcome(gateway, ("sort", "aggregate")[number % 2]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(900)
-    # Whose assertion failed has no outcome.
-    assert len(outcomes) == 32
-    print("\n", Counter(outcomes))
+    # It has all the memory, whatever there was before. A sort may want more at once than it says beforehand.
+    assert came == kind or kind == "sort"
     assert eventually(lambda: not left(disk), 20), left(disk)
