@@ -1,6 +1,7 @@
 """Turns: many clients on few slots, and one that asks for little beside one that asks for much."""
 
 import asyncio
+import contextlib
 import os
 import statistics
 import threading
@@ -14,18 +15,19 @@ import pytest
 import requests
 
 from gateway import Gateway, configured, eventually, users
-from wire import Client, field, parse, statement
+from wire import SERVICE, Client, descriptor, field, parse, statement
 
 HEAVY = "select count(*) from generate_series(1, {}) a, generate_series(1, 20000) b where a.value * b.value % 7 = 3"
 LONG = "generate_series(1, 1000000) a, generate_series(1, 1000000) b where a.value * b.value % 7 = 3"
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
+MEMORY = '[catalogs.m]\nkind = "memory"\nwritable = true'
 
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway of eight slots and two users."""
     text = "\n".join(
-        [users("heavy", "light"), "[limits]\nconcurrency = 8\nqueue = 64\nconnections = 2000", '[cache]\nsize = "0"']
+        [users("heavy", "light"), "[limits]\nconcurrency = 8\nqueue = 64\nconnections = 2000", '[cache]\nsize = "0"', MEMORY]
     )
     with configured(tmp_path_factory.mktemp("crowded"), text, replicas=1) as gateway:
         yield gateway
@@ -174,20 +176,76 @@ def test_a_light_user_beside_a_heavy_one(crowded: Gateway) -> None:
     assert after <= 5 * before
 
 
+LATE = {grpc.StatusCode.DEADLINE_EXCEEDED}
+# An answer without a head may be ended by tonic first, as cancelled.
+EARLY = LATE | {grpc.StatusCode.CANCELLED}
+
+
+def late(client: Client, method: str, message: bytes, codes: set[grpc.StatusCode] = LATE) -> float:
+    """How long a call takes until it is out of time: the client has no clock of its own that ends it."""
+    began = time.monotonic()
+    with pytest.raises(grpc.RpcError) as error:
+        for _ in client.channel.unary_stream(SERVICE + method)(message, metadata=client.headers):
+            pass
+    took = time.monotonic() - began
+    assert error.value.code() in codes, error.value
+    return took
+
+
 def test_a_timeout_of_the_client_is_kept(crowded: Gateway) -> None:
-    """`grpc-timeout` by itself: this client has no clock of its own that ends the call."""
     with Client(crowded.flight, "light", "light") as client:
         ticket = client.info(statement(ENDLESS)).tickets[0]
         client.headers.append(("grpc-timeout", "700m"))
+        assert 0.6 < late(client, "DoGet", field(1, ticket)) < 0.9
+        # What writes does so where it is asked about.
+        writes = descriptor(statement(f"create table m.main.t as select count(*) as c from {LONG}"))
+        assert 0.6 < late(client, "GetFlightInfo", writes, EARLY) < 0.9
+    with Client(crowded.flight, "light", "light") as client:
+        left = "select count(*) as c from system.queries where state = 'running' and statement like 'create %'"
+        assert eventually(lambda: client.rows(left) == [{"c": 0}], 10)
+        with pytest.raises(grpc.RpcError, match="does not exist"):
+            client.rows("select * from m.main.t")
+
+
+def test_a_timeout_of_the_client_is_kept_while_it_waits_for_its_turn(crowded: Gateway) -> None:
+    given = token(crowded, "heavy")
+    here = "select count(*) as c from system.queries where principal = 'heavy' and state = 'running'"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(crowded.flight, authorization=given)) for _ in range(6)]
+        light = stack.enter_context(Client(crowded.flight, authorization=token(crowded, "light")))
+        streams = [client.get(client.info(statement(ENDLESS)).tickets[0], timeout=120) for client in clients]
+        for stream in streams:
+            next(stream)
+        last = stack.enter_context(Client(crowded.flight, authorization=given))
+        ticket = last.info(statement("select 1 as a")).tickets[0]
+        last.headers.append(("grpc-timeout", "700m"))
+        assert 0.6 < late(last, "DoGet", field(1, ticket), EARLY) < 0.9
+        # It has left the queue, and those before it go on.
+        assert eventually(lambda: light.rows(here) == [{"c": len(streams)}], 10)
+        for stream in streams:
+            stream.cancel()
+        assert eventually(lambda: light.rows(here) == [{"c": 0}], 30)
+
+
+def test_a_statement_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    text = f'[limits]\ntime = "1s"\n{MEMORY}\n'
+    count = f"select count(*) as c from {LONG}"
+    with configured(tmp_path, text, replicas=1) as gateway, Client(gateway.flight) as client:
+        assert client.rows("select 1 as a") == [{"a": 1}]
+        times = {}
+        # Of the call: what it asks about came in before.
+        ticket = client.info(statement(ENDLESS)).tickets[0]
+        times["a stream"] = late(client, "DoGet", field(1, ticket))
+        ticket = client.info(statement(count)).tickets[0]
+        times["without rows"] = late(client, "DoGet", field(1, ticket))
+        times["a write"] = late(client, "GetFlightInfo", descriptor(statement(f"create table m.main.t as {count}")))
         began = time.monotonic()
-        with pytest.raises(grpc.RpcError) as error:
-            for _ in client.channel.unary_stream("/arrow.flight.protocol.FlightService/DoGet")(
-                field(1, ticket), metadata=client.headers
-            ):
-                pass
-        took = time.monotonic() - began
-        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert took < 0.9, took
+        answer = requests.post(f"{gateway.url}/v1/sql", data=count.encode(), timeout=30)
+        times["HTTP"] = time.monotonic() - began
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (504, "timeout")
+        print("\n" + ", ".join(f"{what} after {took:.3f} s" for what, took in times.items()))
+        assert all(1 <= took < 1.2 for took in times.values()), times
+        assert client.rows("select 1 as a") == [{"a": 1}]
 
 
 def test_calls_that_do_not_pause_keep_nobody_waiting(tmp_path: Path) -> None:
