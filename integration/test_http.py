@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from gateway import Gateway, configured, nexus
+from wire import metric
 
 QUERY = "select n_nationkey, n_name from nation where n_nationkey < 3 order by 1"
 ROWS = [
@@ -150,18 +151,12 @@ def test_other_pages_and_methods(embedded: Gateway) -> None:
 def test_health_and_metrics(embedded: Gateway) -> None:
     assert requests.get(f"{embedded.url}/livez", timeout=10).status_code == 200
     assert requests.get(f"{embedded.url}/readyz", timeout=10).status_code == 200
-    before = counted(embedded, 'nexus_statements_total{protocol="http",outcome="finished"}')
+    before = metric(embedded.url, 'nexus_statements_total{protocol="http",outcome="finished"}')
     post(embedded, "select 1")
-    assert counted(embedded, 'nexus_statements_total{protocol="http",outcome="finished"}') > before
+    assert metric(embedded.url, 'nexus_statements_total{protocol="http",outcome="finished"}') > before
     text = requests.get(f"{embedded.url}/metrics", timeout=10).text
     named = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE nexus_")}
     assert named == {line.split()[2] for line in text.splitlines() if line.startswith("# HELP nexus_")}
-
-
-def counted(gateway: Gateway, sample: str) -> float:
-    """A sample of the metrics; 0 where there is none yet."""
-    text = requests.get(f"{gateway.url}/metrics", timeout=10).text
-    return next((float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(sample)), 0)
 
 
 @pytest.fixture(scope="module")

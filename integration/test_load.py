@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,7 @@ import jdbc
 import postgres
 from gateway import Gateway, configured, eventually
 from postgres import Database
-from wire import Client, statement
+from wire import Client, metric, statement
 
 SEED = """
 create table people as select n as id, 'name ' || n as name from generate_series(1, 100000) n;
@@ -123,21 +122,14 @@ def checksum(rows: pa.Table) -> int:
     return sum(zlib.crc32(f"{number}:{text}".encode()) for number, text in pairs)
 
 
-def metric(gateway: Gateway, name: str) -> int:
-    """What the gateway says of itself."""
-    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return next((int(float(line.split()[1])) for line in lines if line.startswith(f"{name} ")), 0)
-
-
-def running(gateway: Gateway) -> int:
+def running(gateway: Gateway) -> float:
     """How many statements run or wait at the gateway now."""
-    return metric(gateway, "nexus_statements_running")
+    return metric(gateway.url, "nexus_statements_running")
 
 
-def reserved(gateway: Gateway) -> int:
+def reserved(gateway: Gateway) -> float:
     """The bytes that its statements hold of the memory limit."""
-    return metric(gateway, "nexus_memory_reserved_bytes")
+    return metric(gateway.url, "nexus_memory_reserved_bytes")
 
 
 def value(gateway: Gateway, sql: str) -> object:

@@ -17,7 +17,7 @@ import postgres
 import s3
 from gateway import Gateway, configured, eventually, nexus
 from postgres import Database
-from wire import Client, basic, says, statement
+from wire import Client, basic, reload_failures, says, statement
 
 TEXT = """
 [log]
@@ -50,7 +50,6 @@ allow_http = true
 access_key_id = "${{file:lake.id}}"
 secret_access_key = "${{file:lake.secret}}"
 """
-FAILURES = 'nexus_reload_failures_total{what="secrets"}'
 
 
 @dataclass
@@ -71,8 +70,7 @@ class Open:
 
     def failures(self) -> float:
         """How often something broken was met."""
-        lines = requests.get(f"{self.gateway.url}/metrics", headers=self.headers, timeout=10).text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(FAILURES))
+        return reload_failures(self.gateway.url, "secrets")
 
     @property
     def headers(self) -> dict[str, str]:

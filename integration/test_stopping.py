@@ -66,13 +66,19 @@ def test_streams_come_to_their_end_and_nothing_new_begins(tmp_path: Path) -> Non
         gateway.process.wait()
 
 
+def streaming(client: flight.FlightClient) -> flight.FlightStreamReader:
+    """Rows that go on without an end, of which some were read."""
+    info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(ENDLESS)))
+    reader = client.do_get(info.endpoints[0].ticket)
+    reader.read_chunk()
+    return reader
+
+
 def test_what_runs_beyond_the_grace_is_cut_off(tmp_path: Path) -> None:
     gateway = configured(tmp_path, "[limits]\ngrace = '2s'\n", replicas=1)
     try:
         with flight.connect(gateway.uri) as client:
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(ENDLESS)))
-            reader = client.do_get(info.endpoints[0].ticket)
-            reader.read_chunk()
+            reader = streaming(client)
             told = time.monotonic()
             gateway.process.send_signal(signal.SIGTERM)
             # It is read all the time, and ends with an error: no client takes it for the whole.
@@ -94,9 +100,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     gateway = configured(tmp_path, "", replicas=1)
     try:
         with flight.connect(gateway.uri) as client:
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(ENDLESS)))
-            reader = client.do_get(info.endpoints[0].ticket)
-            reader.read_chunk()
+            reader = streaming(client)
             gateway.process.send_signal(signal.SIGTERM)
             while "stopping" not in gateway.logged():
                 assert gateway.process.poll() is None

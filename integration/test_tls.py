@@ -19,7 +19,7 @@ from cryptography import x509
 
 import jdbc
 from gateway import Gateway, configured, eventually, nexus
-from wire import statement
+from wire import metric, statement
 
 ROOTS = "adbc.flight.sql.client_option.tls_root_certs"
 TEXT = """
@@ -53,8 +53,7 @@ class Secure:
 
     def failures(self) -> float:
         """How often changed files could not be taken over."""
-        lines = requests.get(f"{self.gateway.url}/metrics", verify=str(self.roots), timeout=10).text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("nexus_reload_failures_total{"))
+        return metric(self.gateway.url, "nexus_reload_failures_total", verify=str(self.roots))
 
 
 def issue(authority: trustme.CA, folder: Path) -> int:

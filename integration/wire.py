@@ -148,11 +148,15 @@ def says(url: str, token: str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
-def reload_failures(url: str, what: str) -> int:
+def metric(url: str, name: str, **how: object) -> float:
+    """What a gateway says of itself by a name: the sum of its samples that begin so, labels included, 0 where there is none."""
+    lines = requests.get(f"{url}/metrics", timeout=10, **how).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def reload_failures(url: str, what: str) -> float:
     """How often a changed file, or another thing of this name, could not be taken over."""
-    lines = requests.get(f"{url}/metrics", timeout=10).text.splitlines()
-    sample = f'nexus_reload_failures_total{{what="{what}"}} '
-    return next((int(line.removeprefix(sample)) for line in lines if line.startswith(sample)), 0)
+    return metric(url, f'nexus_reload_failures_total{{what="{what}"}}')
 
 
 def basic(user: str, password: str) -> str:

@@ -283,6 +283,15 @@ pub fn suggestion(name: &str, known: &[&str], otherwise: impl FnOnce() -> String
     nearest(name, known.iter().copied()).map_or_else(otherwise, |near| format!("did you mean \"{near}\"?"))
 }
 
+/// A text for a message, cut to a length in bytes.
+pub fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
+}
+
 /// Names for a message: quoted, and cut after the first ten.
 pub fn list(names: &[&str]) -> String {
     let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{name}\"")).collect();

@@ -17,14 +17,14 @@ use datafusion::sql::sqlparser::ast::ExprWithAlias;
 use regex::Regex;
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shortened};
 use crate::name::TableName;
 use crate::source::Principal;
 
 pub use governed::{Governed, is_part, sees_a_part};
 pub use guard::{Guarded, Mark};
 
-/// How much of a text a message quotes.
+/// How much of a text a message quotes, in bytes.
 const QUOTED: usize = 200;
 
 /// A policy as it is written.
@@ -389,17 +389,14 @@ impl Policies {
             let expressions = rule.text.filter.iter().chain(rule.text.masks.values());
             for text in expressions {
                 (self.expressions.parse)(text).map_err(|error| {
-                    Error::invalid(format!("rule {number}: \"{}\" is no expression: {}", shortened(text), error.message()))
+                    Error::invalid(format!(
+                        "rule {number}: \"{}\" is no expression: {}",
+                        shortened(text.clone(), QUOTED),
+                        error.message()
+                    ))
                 })?;
             }
         }
         Ok(())
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(QUOTED) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }

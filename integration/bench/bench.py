@@ -60,8 +60,8 @@ def main() -> int:
             peak = peak_memory(gateway)
             calls = turns(
                 {
-                    "gateway, two calls": lambda: [two_calls(through, statement("select 1")) for _ in range(CALLS)],
-                    "bare flight, two calls": lambda: [two_calls(beside, b"one") for _ in range(CALLS)],
+                    "gateway, two calls": partial(several, through, statement("select 1"), CALLS),
+                    "bare flight, two calls": partial(several, beside, b"one", CALLS),
                     "bare flight, one DoGet": lambda: [one_call(beside, b"one") for _ in range(CALLS)],
                 }
             )

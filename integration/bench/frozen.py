@@ -2,7 +2,6 @@
 
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow.flight as flight
 import postgres
 from gateway import Gateway, configured, eventually
 from postgres import Database
-from wire import statement
+from wire import metric, statement
 
 # As many statements hang at the database while it is frozen.
 HANGING = 8
@@ -91,8 +90,6 @@ def _hang(uri: str, ticket: flight.Ticket) -> None:
         client.do_get(ticket).read_all()
 
 
-def _running(gateway: Gateway) -> int:
+def _running(gateway: Gateway) -> float:
     """How many statements run or wait at the gateway."""
-    with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return next((int(float(line.split()[1])) for line in lines if line.startswith("nexus_statements_running ")), 0)
+    return metric(gateway.url, "nexus_statements_running")

@@ -14,6 +14,7 @@ use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Cast, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Values, WriteOp};
 use nexus_flight_catalog::{Error, Result};
 
+use crate::bounds::all_within;
 use crate::write::is_write;
 
 /// Gives a type to the placeholders whose place implies one that DataFusion does not see: under a cast, and in LIMIT and OFFSET.
@@ -80,17 +81,7 @@ fn check(wanted: &[(String, DataType)], values: &RecordBatch) -> Result<()> {
 /// Whether there are list views in a type. DataFusion has no value of such a type, and as lists they may be far larger than what was
 /// sent: many views may show the same values.
 fn has_views(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::ListView(_) | DataType::LargeListView(_) => true,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
-            has_views(item.data_type())
-        }
-        DataType::Struct(fields) => fields.iter().any(|field| has_views(field.data_type())),
-        DataType::Dictionary(_, values) => has_views(values),
-        DataType::RunEndEncoded(_, values) => has_views(values.data_type()),
-        DataType::Union(fields, _) => fields.iter().any(|(_, field)| has_views(field.data_type())),
-        _ => false,
-    }
+    all_within(data_type).iter().any(|data_type| matches!(data_type, DataType::ListView(_) | DataType::LargeListView(_)))
 }
 
 /// Binds the first row.

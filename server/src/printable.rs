@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use nexus_flight_catalog::error;
+
 /// The text with its control characters written out, so that it keeps to its line and moves no cursor.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
@@ -18,10 +20,6 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 const LONGEST: usize = 2_000;
 
 /// A message, cut to a length.
-pub fn shortened(mut message: String) -> String {
-    if message.len() > LONGEST {
-        message.truncate(message.floor_char_boundary(LONGEST));
-        message.push('…');
-    }
-    message
+pub fn shortened(message: String) -> String {
+    error::shortened(message, LONGEST)
 }

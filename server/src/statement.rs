@@ -1,6 +1,6 @@
 //! Text → one parsed statement, within caps that keep every later recursion on the stack.
 
-use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -52,8 +52,7 @@ pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
     number_placeholders(&mut tokens)?;
     let end = tokens.last().map(|last| place(last.span.end));
     let is_show = matches!(tokens.first().map(|token| &token.token), Some(Token::Word(word)) if word.keyword == Keyword::SHOW);
-    let mut parser = DFParserBuilder::new(tokens).with_recursion_limit(recursion_limit(caps)).build()?;
-    let mut statements = parser.parse_statements().map_err(|error| at_end(Error::from(error), end))?;
+    let mut statements = parser(tokens, caps)?.parse_statements().map_err(|error| at_end(Error::from(error), end))?;
     match (statements.pop_front(), statements.is_empty()) {
         (None, _) => Err(Error::invalid("there is no statement in the text")),
         (Some(_), false) => Err(Error::unsupported("more than one statement in one text").with_hint("send them one by one")),
@@ -69,9 +68,7 @@ pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
 
 /// Parses an expression that stands by itself. Errors: as [`parse`].
 pub fn expression(text: &str, caps: &Caps) -> Result<ast::ExprWithAlias> {
-    let tokens = tokens(text, caps)?;
-    let mut parser = DFParserBuilder::new(tokens).with_recursion_limit(recursion_limit(caps)).build()?;
-    Ok(parser.parse_into_expr()?)
+    Ok(parser(tokens(text, caps)?, caps)?.parse_into_expr()?)
 }
 
 /// The tokens of a text without white space, which are within the caps. Errors: as [`parse`].
@@ -88,9 +85,9 @@ fn tokens(text: &str, caps: &Caps) -> Result<Vec<TokenWithSpan>> {
     Ok(tokens)
 }
 
-/// The caps hold already when the parser begins; its own limit counts its own calls, several for each level.
-fn recursion_limit(caps: &Caps) -> usize {
-    caps.nesting.saturating_mul(4)
+/// A parser of tokens that are within the caps; its own limit counts its own calls, several for each level.
+fn parser(tokens: Vec<TokenWithSpan>, caps: &Caps) -> Result<DFParser<'static>> {
+    Ok(DFParserBuilder::new(tokens).with_recursion_limit(caps.nesting.saturating_mul(4)).build()?)
 }
 
 /// The statement of SQL proper, without an EXPLAIN around it.

@@ -13,7 +13,7 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Like, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature,
     Volatility,
 };
 
@@ -79,23 +79,10 @@ pub fn replaced(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> 
                 let call = ScalarFunction::new_udf(Arc::clone(&joined), operands(*left, *right));
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_text(&left, &right, schema) => {
-                let data_type = left.get_type(schema)?;
-                Ok(match patterns::call(&like, &left, op, &right, &data_type) {
-                    Some(call) => Transformed::yes(call),
-                    None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
-                })
-            }
-            Expr::SimilarTo(Like { negated, expr, pattern, escape_char: None, case_insensitive: false })
-                if is_text(&expr, &pattern, schema) =>
-            {
-                let op = if negated { Operator::RegexNotMatch } else { Operator::RegexMatch };
-                let data_type = expr.get_type(schema)?;
-                Ok(match patterns::call(&like, &expr, op, &pattern, &data_type) {
-                    Some(call) => Transformed::yes(call),
-                    None => Transformed::no(Expr::SimilarTo(Like::new(negated, expr, pattern, None, false))),
-                })
-            }
+            Expr::BinaryExpr(_) | Expr::SimilarTo(_) => Ok(match patterns::call(&like, &expr, schema) {
+                Some(call) => Transformed::yes(call),
+                None => Transformed::no(expr),
+            }),
             Expr::ScalarFunction(call) => match state.scalar_functions().get(call.name()) {
                 Some(func) if !Arc::ptr_eq(func, &call.func) => {
                     let call = ScalarFunction::new_udf(Arc::clone(func), call.args);
@@ -121,7 +108,7 @@ fn operands(left: Expr, right: Expr) -> Vec<Expr> {
     operands
 }
 
-fn is_text(left: &Expr, right: &Expr, schema: &DFSchema) -> bool {
+pub(super) fn is_text(left: &Expr, right: &Expr, schema: &DFSchema) -> bool {
     let types = (left.get_type(schema), right.get_type(schema));
     matches!(types, (Ok(DataType::Utf8), Ok(DataType::Utf8)) | (Ok(DataType::LargeUtf8), Ok(DataType::LargeUtf8)))
 }

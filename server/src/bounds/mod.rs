@@ -17,7 +17,7 @@ pub use counted::{counted, with_constants_within};
 pub use functions::bounded;
 pub use measure::bytes;
 pub use rows::{rows_as_wide, rows_within};
-pub use types::refuse_sizes;
+pub use types::{all_within, refuse_sizes};
 pub use unfolded::unfolded;
 pub use unnest::NarrowUnnest;
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{ColumnarValue, Expr, Operator, ScalarUDF, not};
+use datafusion::logical_expr::{BinaryExpr, ColumnarValue, Expr, ExprSchemable, Like, Operator, ScalarUDF, not};
+
+use super::concatenation::is_text;
 
 /// What one takes, with what it needs while it searches: at the most, but for the few that repeat large classes many times.
 const COMPILED: usize = 2 << 20;
@@ -43,26 +45,35 @@ pub(super) fn groups(patterns: &ColumnarValue) -> Result<i128> {
     Ok(1 + texts.as_string::<i64>().iter().flatten().map(opened).max().unwrap_or_default() as i128)
 }
 
-/// `text ~ pattern` and its like as a call of `regexp_like`, since an operator cannot be bounded as functions are; none for
-/// other operators, and where the pattern is known.
-pub(super) fn call(like: &Arc<ScalarUDF>, text: &Expr, op: Operator, pattern: &Expr, data_type: &DataType) -> Option<Expr> {
-    let (is_not, ignores_case) = match op {
-        Operator::RegexMatch => (false, false),
-        Operator::RegexIMatch => (false, true),
-        Operator::RegexNotMatch => (true, false),
-        Operator::RegexNotIMatch => (true, true),
+/// `text ~ pattern`, `text SIMILAR TO pattern` and their like as a call of `regexp_like`, since an operator cannot be bounded as
+/// functions are; none for other expressions, and where the pattern is known.
+pub(super) fn call(like: &Arc<ScalarUDF>, expr: &Expr, schema: &DFSchema) -> Option<Expr> {
+    let (text, pattern, is_not, ignores_case) = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (is_not, ignores_case) = match op {
+                Operator::RegexMatch => (false, false),
+                Operator::RegexIMatch => (false, true),
+                Operator::RegexNotMatch => (true, false),
+                Operator::RegexNotIMatch => (true, true),
+                _ => return None,
+            };
+            (left, right, is_not, ignores_case)
+        }
+        Expr::SimilarTo(Like { negated, expr, pattern, escape_char: None, case_insensitive: false }) => {
+            (expr, pattern, *negated, false)
+        }
         _ => return None,
     };
-    if matches!(pattern, Expr::Literal(..)) {
+    if matches!(**pattern, Expr::Literal(..)) || !is_text(text, pattern, schema) {
         return None;
     }
-    let flags = match data_type {
-        DataType::LargeUtf8 => ScalarValue::LargeUtf8(Some("i".to_owned())),
+    let flags = match text.get_type(schema) {
+        Ok(DataType::LargeUtf8) => ScalarValue::LargeUtf8(Some("i".to_owned())),
         _ => ScalarValue::Utf8(Some("i".to_owned())),
     };
-    let args = [Some(text.clone()), Some(pattern.clone()), ignores_case.then(|| Expr::Literal(flags, None))];
-    let call = ScalarFunction::new_udf(Arc::clone(like), args.into_iter().flatten().collect());
-    let call = Expr::ScalarFunction(call);
+    let flags = ignores_case.then(|| Expr::Literal(flags, None));
+    let args = [(**text).clone(), (**pattern).clone()].into_iter().chain(flags);
+    let call = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(like), args.collect()));
     Some(if is_not { not(call) } else { call })
 }
 

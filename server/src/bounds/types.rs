@@ -43,20 +43,33 @@ fn refuse(expr: &Expr) -> Result<()> {
 }
 
 fn sized(data_type: &DataType) -> Result<()> {
-    match data_type {
-        DataType::FixedSizeBinary(size) => bounded((*size).into()),
-        DataType::FixedSizeList(item, size) => {
-            bounded((*size).into())?;
-            sized(item.data_type())
-        }
-        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
-            sized(item.data_type())
-        }
-        DataType::Map(item, _) => sized(item.data_type()),
-        DataType::Struct(fields) => fields.iter().try_for_each(|field| sized(field.data_type())),
-        DataType::Dictionary(_, values) => sized(values),
+    all_within(data_type).into_iter().try_for_each(|data_type| match data_type {
+        DataType::FixedSizeBinary(size) | DataType::FixedSizeList(_, size) => bounded((*size).into()),
         _ => Ok(()),
+    })
+}
+
+/// All types that a type is made of, itself first.
+pub fn all_within(data_type: &DataType) -> Vec<&DataType> {
+    use DataType::{Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
+    let (mut open, mut all) = (vec![data_type], Vec::new());
+    while let Some(next) = open.pop() {
+        all.push(next);
+        match next {
+            List(item)
+            | LargeList(item)
+            | ListView(item)
+            | LargeListView(item)
+            | FixedSizeList(item, _)
+            | Map(item, _)
+            | RunEndEncoded(_, item) => open.push(item.data_type()),
+            Dictionary(_, values) => open.push(values),
+            Struct(fields) => open.extend(fields.iter().rev().map(|field| field.data_type())),
+            Union(fields, _) => open.extend(fields.iter().map(|(_, field)| field.data_type())),
+            _ => {}
+        }
     }
+    all
 }
 
 fn bounded(size: i64) -> Result<()> {

@@ -9,6 +9,7 @@ use arrow::datatypes::{ArrowNativeType, DataType, Int64Type};
 use datafusion::error::Result;
 
 use super::measure::{bytes, lengths};
+use super::types::all_within;
 
 /// The bytes of a column without anything shared, at the least those that it has.
 pub fn unfolded(array: &ArrayRef) -> Result<usize> {
@@ -21,15 +22,11 @@ pub fn unfolded(array: &ArrayRef) -> Result<usize> {
 
 /// Whether rows of such a type can share their values.
 fn shares(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Dictionary(..) | DataType::RunEndEncoded(..) | DataType::ListView(_) | DataType::LargeListView(_) => true,
-        DataType::Utf8View | DataType::BinaryView => true,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
-            shares(item.data_type())
-        }
-        DataType::Struct(fields) => fields.iter().any(|field| shares(field.data_type())),
-        _ => false,
-    }
+    use DataType::{BinaryView, Dictionary, LargeListView, ListView, RunEndEncoded, Utf8View};
+    let is_shared = |data_type: &&DataType| {
+        matches!(data_type, Dictionary(..) | RunEndEncoded(..) | ListView(_) | LargeListView(_) | Utf8View | BinaryView)
+    };
+    all_within(data_type).iter().any(is_shared)
 }
 
 /// The bytes of each row's own values.

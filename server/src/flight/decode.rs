@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::bounds::unfolded;
+use crate::bounds::{all_within, unfolded};
 use crate::flight::status::broken;
 use crate::query::size;
 
@@ -115,7 +115,8 @@ pub async fn parameters(
     }
     let Some(schema) = schema.filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
     // DataFusion takes a row of it for no row.
-    if schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::FixedSizeList(_, 0))) {
+    let mut types = schema.fields().iter().flat_map(|field| all_within(field.data_type()));
+    if types.any(|data_type| matches!(data_type, DataType::FixedSizeList(_, 0))) {
         return Err(Error::unsupported("lists of the fixed size 0 are not offered as parameters").with_hint("bind NULL"));
     }
     concat_batches(&schema, &rows).map(Some).map_err(|error| unreadable(&error.to_string()))

@@ -103,17 +103,15 @@ impl Gate {
     fn ask(self: &Arc<Self>, principal: &Principal) -> Result<Asked> {
         let mut state = self.lock();
         state.turns += 1;
-        let (turn, is_room) = (state.turns, state.running < self.slots);
-        let line = state.lines.entry(principal.clone()).or_default();
-        if is_room && line.running < self.share && line.waiting.is_empty() {
+        let (turn, own) = (state.turns, state.waiting_of(principal));
+        if self.has_slot(&state, principal) {
+            let line = state.lines.entry(principal.clone()).or_default();
             line.running += 1;
             line.last = turn;
             state.running += 1;
             return Ok(Asked::Granted(Slot::new(self, principal)));
         }
-        let own = line.waiting.len();
         if state.waiting >= self.queue && !state.displace(own) {
-            state.forget(principal);
             drop(state);
             return Err(self.is_full());
         }
@@ -125,11 +123,16 @@ impl Gate {
 
     fn admits(&self, principal: &Principal) -> Result<()> {
         let state = self.lock();
-        let (running, own) = state.lines.get(principal).map_or((0, 0), |line| (line.running, line.waiting.len()));
-        let is_room = state.running < self.slots && running < self.share && own == 0;
-        let is_queued = state.waiting < self.queue || state.longest() > own + 1;
+        let is_queued = state.waiting < self.queue || state.gives_way(state.waiting_of(principal)).is_some();
+        let is_admitted = self.has_slot(&state, principal) || is_queued;
         drop(state);
-        if is_room || is_queued { Ok(()) } else { Err(self.is_full()) }
+        if is_admitted { Ok(()) } else { Err(self.is_full()) }
+    }
+
+    /// Whether there is a slot for a statement of a principal at once.
+    fn has_slot(&self, state: &State, principal: &Principal) -> bool {
+        let is_free = |line: &Line| line.running < self.share && line.waiting.is_empty();
+        state.running < self.slots && state.lines.get(principal).is_none_or(is_free)
     }
 
     fn is_full(&self) -> Error {
@@ -183,18 +186,21 @@ impl State {
         }
     }
 
-    /// How many statements of one user wait at the most.
-    fn longest(&self) -> usize {
-        self.lines.values().map(|line| line.waiting.len()).max().unwrap_or_default()
+    /// How many statements of a principal wait.
+    fn waiting_of(&self, principal: &Principal) -> usize {
+        self.lines.get(principal).map_or(0, |line| line.waiting.len())
+    }
+
+    /// Who has the most statements in the queue, and more than somebody with so many would have with one more.
+    fn gives_way(&self, own: usize) -> Option<&Principal> {
+        let (principal, longest) = self.lines.iter().max_by_key(|(_, line)| line.waiting.len())?;
+        (longest.waiting.len() > own + 1).then_some(principal)
     }
 
     /// Makes room in the queue for somebody who has so many statements there; whether there is one with more.
     fn displace(&mut self, own: usize) -> bool {
-        let Some(longest) = self.lines.values_mut().max_by_key(|line| line.waiting.len()) else { return false };
-        if longest.waiting.len() <= own + 1 {
-            return false;
-        }
-        let Some(last) = longest.waiting.pop_back() else { return false };
+        let Some(longest) = self.gives_way(own).cloned() else { return false };
+        let Some(last) = self.lines.get_mut(&longest).and_then(|line| line.waiting.pop_back()) else { return false };
         self.waiting -= 1;
         let _ = last.tell.send(Turn::Displaced);
         true
