@@ -74,6 +74,7 @@ def test_five_hundred_clients_on_eight_slots(crowded: Gateway) -> None:
     assert times[-1] < 2
 
 
+@pytest.mark.soak
 def test_five_hundred_clients_that_do_not_come_at_once(crowded: Gateway) -> None:
     """Some hold the slots and the queue; each of the others asks in its turn, a few at a time."""
     here = "select count(*) as c from system.queries where principal = 'heavy' and state = 'running'"
