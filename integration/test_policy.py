@@ -176,7 +176,12 @@ def test_http_goes_by_it_too(gateway: Gateway) -> None:
 
 def test_a_changed_file_takes_and_a_broken_one_does_not(gateway: Gateway, folder: Path) -> None:
     file, sql = folder / "policy.toml", "select count(*) as c from people"
+    kept = "select entries from system.cache"
+    assert rows(gateway, "bob", sql) == [{"c": 1}]
+    [before] = rows(gateway, "root", kept)
     file.write_text(POLICY.replace("country = 'NO'", "country = 'SE'"))
+    # What was kept for those who see a part is given up.
+    assert eventually(lambda: rows(gateway, "root", kept)[0]["entries"] < before["entries"], 10)
     assert eventually(lambda: rows(gateway, "bob", sql) == [{"c": 3}], 10)
     for broken in ("nonsense", POLICY.replace("name = $user", "name ="), POLICY.replace('"staff"]', '"nobody"]')):
         said, failures = gateway.logged().count("and what was there before stays"), reload_failures(gateway.url, "policy")

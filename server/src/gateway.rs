@@ -80,10 +80,6 @@ impl Gateway {
             most,
         )?;
         let planner = Arc::new(planner);
-        if let Some(policy) = &config.policy {
-            let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
-            catalogs.govern(policies(&config.base.join(&policy.file), planner.expressions(), redacts, &workers)?);
-        }
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
             catalogs.register(name, source.map_err(|error| config.locate(error))?);
@@ -95,6 +91,12 @@ impl Gateway {
         let writes = Arc::new(Writes::default());
         let threads = workers.clone();
         let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
+        if let Some(policy) = &config.policy {
+            let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
+            let kept = Arc::clone(&stack.kept);
+            let (file, changed) = (config.base.join(&policy.file), move || kept.forget_governed());
+            catalogs.govern(policies(&file, planner.expressions(), redacts, &threads, changed)?);
+        }
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
         let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, config, temporaries));

@@ -56,9 +56,6 @@ pub struct Planner {
     caps: Caps,
 }
 
-/// Tells whether a statement would be run, now or soon. Errors: the refusal.
-pub type Admits<'a> = &'a (dyn Fn() -> Result<()> + Send + Sync);
-
 /// A statement ready to run.
 #[derive(Debug)]
 pub struct Planned {
@@ -143,10 +140,14 @@ impl Planner {
         self.states.shares()
     }
 
+    /// Whether a plan of the statement is kept, whose answer may be kept too.
+    pub fn has(&self, query: &Query) -> bool {
+        query.ingest.is_none() && query.substrait.is_none() && self.key(query).is_some_and(|key| self.plans.has(&key))
+    }
+
     /// The shape of the answer and of the parameters. Nothing runs.
     pub async fn describe(&self, query: &Query) -> Result<Description> {
-        let Unbound { plan, parameters, is_analysed, state, explain, turn: _turn, .. } =
-            self.plan_unbound(query, &|| Ok(())).await?;
+        let Unbound { plan, parameters, is_analysed, state, explain, turn: _turn, .. } = self.plan_unbound(query).await?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values)?,
             None => bind_nulls(plan, &parameters)?,
@@ -165,12 +166,11 @@ impl Planner {
 
     /// The plan of a statement with its parameters bound, all rows of them; none where it has to run for each row by itself.
     /// Errors: `Invalid` where parameters are missing or too many.
-    /// What has to be planned anew is given up where `admits` tells that it would not be run.
-    pub async fn plan(&self, query: Query, admits: Admits<'_>) -> Result<Option<Planned>> {
+    pub async fn plan(&self, query: Query) -> Result<Option<Planned>> {
         if let Some(ingest) = query.ingest.clone() {
             return self.plan_ingest(query, &ingest).await.map(Some);
         }
-        let unbound = self.plan_unbound(&query, admits).await?;
+        let unbound = self.plan_unbound(&query).await?;
         let Unbound { plan, parameters, is_analysed, tables, state, catalogs, mut explain, is_temporary, turn } = unbound;
         let bound = match &query.parameters {
             Some(values) if values.num_rows() > 1 => match spread(&plan, &parameters, values)? {
@@ -230,17 +230,14 @@ impl Planner {
         }
     }
 
-    async fn plan_unbound(&self, query: &Query, admits: Admits<'_>) -> Result<Unbound> {
+    async fn plan_unbound(&self, query: &Query) -> Result<Unbound> {
         match &query.substrait {
-            Some(plan) => {
-                admits()?;
-                self.plan_substrait(query, plan).await
-            }
+            Some(plan) => self.plan_substrait(query, plan).await,
             None => {
                 let key = self.key(query);
                 match self.planned_before(query, key.as_ref()).await? {
                     Some(unbound) => Ok(unbound),
-                    None => self.plan_statement(query, key, admits).await,
+                    None => self.plan_statement(query, key).await,
                 }
             }
         }
@@ -294,8 +291,7 @@ impl Planner {
         Ok((catalogs, tables))
     }
 
-    async fn plan_statement(&self, query: &Query, key: Option<Key>, admits: Admits<'_>) -> Result<Unbound> {
-        admits()?;
+    async fn plan_statement(&self, query: &Query, key: Option<Key>) -> Result<Unbound> {
         let mut clock = Clock::start();
         let statement::Parsed { mut statement, is_show } = statement::parse(&query.statement, &self.caps)?;
         refuse_unknown(&statement)?;
@@ -317,8 +313,6 @@ impl Planner {
         clock.end("tables");
         state.show(&tables);
         let turn = state.turn().await;
-        // Others may have come in meanwhile.
-        admits()?;
         let plan = state.session.statement_to_plan(statement).await?;
         match is_write(&plan) && explain.is_none() {
             true => plan.inputs().into_iter().try_for_each(refuse_writes)?,

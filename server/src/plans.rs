@@ -85,6 +85,11 @@ impl Plans {
         self.kept.get(key).await
     }
 
+    /// Whether there is one.
+    pub fn has(&self, key: &Key) -> bool {
+        self.kept.contains_key(key)
+    }
+
     /// Keeps a plan, in place of an earlier one.
     pub async fn keep(&self, key: Key, kept: Kept) {
         self.kept.insert(key, Arc::new(kept)).await;

@@ -13,7 +13,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::source::TRACE;
-use nexus_flight_catalog::{Context, Error, Principal, Result};
+use nexus_flight_catalog::{Context, Error, Result};
 use tracing::Instrument;
 
 use crate::bounds;
@@ -80,10 +80,6 @@ impl Run for Route {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let batch = count_batch(count)?;
         Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: CacheUse::Bypass })
-    }
-
-    fn admits(&self, _principal: &Principal) -> Result<()> {
-        Ok(())
     }
 }
 

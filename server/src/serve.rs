@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use axum::Router;
@@ -27,13 +26,11 @@ use crate::gateway::Gateway;
 use crate::http;
 use crate::statement::{self, Caps};
 use crate::transactions::Transactions;
-use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Port, STREAMS};
+use crate::wire::connection::{CONNECTION_AGE, GIVEN_UP, HEADERS, KEEP_ALIVE, Port, STREAMS};
 use crate::wire::hello::{Incoming, Speaks};
 use crate::wire::tls::Tls;
 use crate::wire::{auth, body};
 
-/// How long a connection is used for new calls: then its client makes another one, through whatever balances them.
-const CONNECTION_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// The largest message of who asks for health.
 const LARGEST_QUESTION: usize = 4 << 10;
 /// Upper bounds of the duration histogram, in seconds.

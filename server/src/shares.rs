@@ -17,6 +17,9 @@ const SPILLABLE: (usize, usize) = (3, 4);
 const LEFT: usize = 16;
 const LARGE: usize = 64;
 
+/// What DataFusion calls the merges of what is on disk, in front of their number. Their wants are large ones together.
+const MERGES: &str = "ExternalSorterMerge";
+
 /// How many statements of one user are planned at once.
 const PLANNED: usize = 4;
 
@@ -120,7 +123,7 @@ impl MemoryPool for Share {
             let within = |used: usize| used.checked_add(additional).filter(|used| *used <= most);
             of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).map(drop).map_err(|used| refused(used, most))
         };
-        let is_large = additional > self.most / LARGE;
+        let is_large = additional > self.most / LARGE || reservation.consumer().name().starts_with(MERGES);
         take(&self.used, if is_large { self.most - self.most / LEFT } else { self.most })?;
         let give_back = |of: &AtomicUsize| _ = of.fetch_sub(additional, Ordering::Relaxed);
         let spills = reservation.consumer().can_spill();
@@ -182,5 +185,15 @@ mod tests {
             other.try_grow(10).unwrap();
         }
         other.try_grow(10).unwrap_err();
+    }
+
+    #[test]
+    fn a_merge_reads_ahead_in_what_others_leave() {
+        let shares = Shares::new(Arc::new(GreedyMemoryPool::new(640)), 640);
+        let share: Arc<dyn MemoryPool> = shares.of(&Principal("one".into()));
+        let merge = MemoryConsumer::new(format!("{MERGES}[0]")).register(&share);
+        while merge.try_grow(10).is_ok() {}
+        assert_eq!(merge.size(), 600);
+        reserve(&shares, "one", false).try_grow(10).unwrap();
     }
 }

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Result};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::audit::Trail;
 use crate::config::Config;
 use crate::layers::Run;
-use crate::layers::admission::Admission;
+use crate::layers::admission::{Admission, Coming, Gate};
 use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
 use crate::parts::Part;
@@ -39,11 +39,12 @@ pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: A
     let run = Route::new(&config.limits);
     let most = run.most();
     // Beneath the cache: an answer that is kept needs no slot.
-    let run = Admission::new(run, &config.limits, config.share());
+    let gate = Gate::new(&config.limits, config.share());
+    let run = Admission::new(run, Arc::clone(&gate));
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.
-    let execute = Plan { planner, run: Arc::new(run), workers, most };
+    let execute = Plan { planner, gate, run: Arc::new(run), workers, most };
     // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read.
     let execute = Arc::new(Audit::new(execute, Arc::clone(&history), trail));
     Stack { execute, history, kept }
@@ -51,6 +52,7 @@ pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: A
 
 struct Plan<R> {
     planner: Arc<Planner>,
+    gate: Arc<Gate>,
     run: Arc<R>,
     workers: Workers,
     /// The bytes that the literals of a statement may take in a batch.
@@ -59,17 +61,26 @@ struct Plan<R> {
 
 impl<R> Clone for Plan<R> {
     fn clone(&self) -> Self {
-        Self { planner: Arc::clone(&self.planner), run: Arc::clone(&self.run), workers: self.workers.clone(), most: self.most }
+        let (planner, gate, run) = (Arc::clone(&self.planner), Arc::clone(&self.gate), Arc::clone(&self.run));
+        Self { planner, gate, run, workers: self.workers.clone(), most: self.most }
     }
 }
 
 impl<R: Run + 'static> Plan<R> {
+    /// What has to be planned anew is held against the room that there is: here, where nobody keeps a refusal waiting.
+    fn announce(&self, query: &Query) -> Result<Option<Coming>> {
+        let is_new = !self.planner.has(query);
+        is_new.then(|| self.gate.announce(&query.cx.principal)).transpose()
+    }
+
     async fn of_one_row(&self, query: Query) -> Result<Answer> {
+        let coming = self.announce(&query)?;
         let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
         let work = async move {
-            let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "plan");
-            let principal = query.cx.principal.clone();
-            let planned = planner.plan(query, &|| run.admits(&principal)).instrument(span).await?;
+            let span = planning(&query);
+            let planned = planner.plan(query).instrument(span).await?;
+            // From here on it has a slot or a place.
+            drop(coming);
             run.run(planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?).await
         };
         let mut answer = cx.run(self.workers.answer(&cx.principal, work)).await?;
@@ -79,12 +90,14 @@ impl<R: Run + 'static> Plan<R> {
 
     /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
     async fn of_all_rows(&self, query: &Query) -> Result<Option<Answer>> {
+        let coming = self.announce(query)?;
         let (planner, run, asked, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone(), query.cx.clone());
-        let (before, principal) = (Arc::clone(&run), cx.principal.clone());
-        let planned = async move { planner.plan(asked, &|| before.admits(&principal)).await };
+        let span = planning(&asked);
+        let planned = async move { planner.plan(asked).await }.instrument(span);
         let Some(planned) = cx.run(self.workers.run(&cx.principal, planned)).await? else {
             return Ok(None);
         };
+        drop(coming);
         let mut answer = cx.run(self.workers.answer(&cx.principal, async move { run.run(planned).await })).await?;
         answer.batches = until_unwanted(answer.batches, cx);
         Ok(Some(answer))
@@ -97,12 +110,14 @@ impl<R: Run + 'static> Plan<R> {
         let whole = Part { index: 0, of: 1, wanted, digest: [0; 32] };
         let (planner, asked, cx) = (Arc::clone(&self.planner), Query { part: Some(whole), ..query.clone() }, query.cx.clone());
         let most = self.most;
+        let span = planning(&asked);
         let parts = async move {
-            match planner.plan(asked, &|| Ok(())).await? {
+            match planner.plan(asked).await? {
                 Some(planned) => route::parts(planned, most).await,
                 None => Ok(Vec::new()),
             }
         };
+        let parts = parts.instrument(span);
         cx.run(self.workers.run(&cx.principal, parts)).await
     }
 }
@@ -110,9 +125,10 @@ impl<R: Run + 'static> Plan<R> {
 #[async_trait]
 impl<R: Run + 'static> Execute for Plan<R> {
     async fn describe(&self, query: &Query) -> Result<Description> {
-        let (planner, described) = (Arc::clone(&self.planner), query.clone());
-        let description =
-            query.cx.run(self.workers.run(&query.cx.principal, async move { planner.describe(&described).await })).await?;
+        let _coming = self.announce(query)?;
+        let (planner, described, span) = (Arc::clone(&self.planner), query.clone(), planning(query));
+        let described = async move { planner.describe(&described).await }.instrument(span);
+        let description = query.cx.run(self.workers.run(&query.cx.principal, described)).await?;
         // A later row may be NULL where the first is not.
         let schema = if query.rows() > 1 { nullable(&description.schema) } else { description.schema };
         let parts = match query.session.options.endpoints.filter(|_| !description.is_update && query.may_be_parted()) {
@@ -149,6 +165,11 @@ impl<R: Run + 'static> Execute for Plan<R> {
         let batches = first.batches.chain(later.try_flatten()).map(move |batch| Ok(batch?.with_schema(Arc::clone(&shape))?));
         Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass })
     }
+}
+
+/// The span of a statement that is planned.
+fn planning(query: &Query) -> Span {
+    tracing::info_span!(target: TRACE, parent: &query.cx.span, "plan")
 }
 
 /// Ends a stream with an error as soon as nobody wants it any more.

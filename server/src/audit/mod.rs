@@ -200,16 +200,30 @@ impl Trail {
         trail.start(query)?;
         let began = Instant::now();
         let done = work.await;
-        let (outcome, error) = match &done {
-            Ok(_) => ("finished", None),
-            Err(error) => (error.kind().name(), Some(shortened(error.to_string())).filter(|_| !trail.redacts)),
-        };
-        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (touched, error) = (Touched::default(), error.as_deref());
-        let ended = Ended { outcome, error, rows: 0, bytes: 0, milliseconds, cache: None, touched: &touched };
-        // That it could not be written is in the log, and ends the next statement.
-        let _ = trail.end(query.cx.query, &query.cx.principal.0, &ended);
+        trail.ended(query, began, done.as_ref().map(drop));
         done
+    }
+
+    /// Records a statement that was refused before it came to the query path. Errors: `Unavailable` where that cannot be written.
+    pub fn refused(&self, query: &Query, error: &Error) -> Result<()> {
+        self.start(query)?;
+        self.ended(query, Instant::now(), Err(error));
+        Ok(())
+    }
+
+    fn ended(&self, query: &Query, began: Instant, outcome: Result<(), &Error>) {
+        let error = outcome.err().filter(|_| !self.redacts).map(|error| shortened(error.to_string()));
+        let ended = Ended {
+            outcome: outcome.map_or_else(|error| error.kind().name(), |()| "finished"),
+            error: error.as_deref(),
+            rows: 0,
+            bytes: 0,
+            milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            cache: None,
+            touched: &Touched::default(),
+        };
+        // That it could not be written is in the log, and ends the next statement.
+        let _ = self.end(query.cx.query, &query.cx.principal.0, &ended);
     }
 
     fn record(&self, event: &'static str, what: &impl Serialize) -> Result<()> {

@@ -11,15 +11,26 @@ use crate::reload::{self, Seen};
 use crate::workers::Workers;
 
 /// Reads a policy, with what makes its expressions, and goes on looking at its file on these threads for as
-/// long as it is in use; errors that it hides are logged, and with `redacts` only of what kind they are. Errors: `Invalid` with the file, and the line where there is one.
-pub fn policies(path: &Path, expressions: Expressions, redacts: bool, threads: &Workers) -> Result<Arc<Policies>> {
+/// long as it is in use; errors that it hides are logged, and with `redacts` only of what kind they are. Each time that another one is in
+/// force that is told to `changed`. Errors: `Invalid` with the file, and the line where there is one.
+pub fn policies(
+    path: &Path,
+    expressions: Expressions,
+    redacts: bool,
+    threads: &Workers,
+    changed: impl Fn() + Send + Sync + 'static,
+) -> Result<Arc<Policies>> {
     let (seen, policy) = read(path)?;
     let policies = Arc::new(Policies::new(policy, expressions, redacts).map_err(|error| within(path, error))?);
     let held: Weak<Policies> = Arc::downgrade(&policies);
     let (of_reading, of_taking) = (path.to_owned(), path.to_owned());
     let take = move |policy| match held.upgrade() {
         None => Ok(false),
-        Some(policies) => policies.replace(policy).map(|()| true).map_err(|error| within(&of_taking, error)),
+        Some(policies) => {
+            policies.replace(policy).map_err(|error| within(&of_taking, error))?;
+            changed();
+            Ok(true)
+        }
     };
     threads.spawn(reload::follow("policy", seen, move || read(&of_reading), take));
     Ok(policies)

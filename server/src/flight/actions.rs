@@ -73,13 +73,13 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
     match action.r#type.as_str() {
         CREATE_PREPARED => {
             let request: ActionCreatePreparedStatementRequest = unpack(&action.body)?;
-            let transaction = service.transactions.opened(&caller, request.transaction_id.as_deref())?;
-            prepared(service, &caller, Statement::new(&request.query, transaction)).await
+            let statement = service.stated(&caller, &request.query, request.transaction_id.as_deref())?;
+            prepared(service, &caller, statement).await
         }
         CREATE_PREPARED_PLAN => {
             let request: ActionCreatePreparedSubstraitPlanRequest = unpack(&action.body)?;
-            let transaction = service.transactions.opened(&caller, request.transaction_id.as_deref())?;
-            prepared(service, &caller, service.substrait(request.plan.as_ref(), transaction)?).await
+            let statement = service.substrait(&caller, request.plan.as_ref(), request.transaction_id.as_deref())?;
+            prepared(service, &caller, statement).await
         }
         CLOSE_PREPARED => {
             let _: ActionClosePreparedStatementRequest = unpack(&action.body)?;
@@ -194,7 +194,7 @@ async fn prepared(service: &Service, caller: &Caller, statement: Statement) -> R
 }
 
 async fn prepare(service: &Service, caller: &Caller, statement: Statement) -> Result<PreparedResult> {
-    let Description { schema, parameters, is_update, .. } = match service.control_of(&statement)? {
+    let Description { schema, parameters, is_update, .. } = match service.control_of(caller, &statement)? {
         Some(_) => Description { schema: count_schema(), parameters: Arc::new(Schema::empty()), is_update: true, parts: vec![] },
         None => service.execute.describe(&service.query(caller, &statement)?).await?,
     };

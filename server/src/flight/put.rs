@@ -19,8 +19,8 @@ use crate::flight::caller::Caller;
 use crate::flight::decode;
 use crate::flight::service::{Service, command, unknown_command};
 use crate::flight::status::broken;
-use crate::flight::ticket::{self, Prepared, Statement, check_owner};
-use crate::query::{Execute, Ingest, Query};
+use crate::flight::ticket::{self, Prepared};
+use crate::query::{Ingest, Query};
 use crate::seal::Purpose;
 use crate::temporary;
 
@@ -36,30 +36,27 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
     let first = cx.run(async { messages.try_next().await.map_err(broken)?.ok_or_else(empty) }).await?;
     match command(first.flight_descriptor.as_ref().ok_or_else(none)?)? {
         Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle: handle }) => {
-            let prepared = prepared(service, caller, &handle)?;
-            let rows = cx
-                .run(decode::parameters(first, messages, &memory, ticket::PARAMETERS))
-                .await?
-                .filter(|rows| rows.num_rows() > 0);
-            let statement = prepared.statement.bound(rows.as_ref())?;
+            let prepared = service.prepared(caller, &handle)?;
+            let rows = cx.run(decode::parameters(first, messages, &memory, ticket::PARAMETERS)).await;
+            let bound = rows.and_then(|rows| prepared.statement.bound(rows.filter(|rows| rows.num_rows() > 0).as_ref()));
+            let statement = service.noted(caller, &prepared.statement.text, bound)?;
             let handle = service.seal.seal(Purpose::Prepared, &Prepared { statement, ..prepared }, service.session_ttl)?;
             let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) };
             Ok(PutResult { app_metadata: result.encode_to_vec().into() })
         }
         Command::CommandStatementUpdate(CommandStatementUpdate { query, transaction_id }) => {
-            let statement = Statement::new(&query, service.transactions.opened(caller, transaction_id.as_deref())?);
+            let statement = service.stated(caller, &query, transaction_id.as_deref())?;
             if service.control(caller, &statement).await? {
                 return updated(0);
             }
-            updated(update(service.execute.as_ref(), service.query(caller, &statement)?).await?)
+            updated(update(service, caller, service.query(caller, &statement)?).await?)
         }
         Command::CommandStatementSubstraitPlan(CommandStatementSubstraitPlan { plan, transaction_id }) => {
-            let transaction = service.transactions.opened(caller, transaction_id.as_deref())?;
-            let statement = service.substrait(plan.as_ref(), transaction)?;
-            updated(update(service.execute.as_ref(), service.query(caller, &statement)?).await?)
+            let statement = service.substrait(caller, plan.as_ref(), transaction_id.as_deref())?;
+            updated(update(service, caller, service.query(caller, &statement)?).await?)
         }
         Command::CommandPreparedStatementUpdate(CommandPreparedStatementUpdate { prepared_statement_handle: handle }) => {
-            let statement = prepared(service, caller, &handle)?.statement;
+            let statement = service.prepared(caller, &handle)?.statement;
             if service.control(caller, &statement).await? {
                 return updated(0);
             }
@@ -67,15 +64,16 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
             let statement = statement.within(transaction);
             let mut query = service.query(caller, &statement)?;
             // Rows that come along are bound; else those that were bound before count.
-            if let Some(rows) = cx.run(decode::parameters(first, messages, &memory, PARAMETERS)).await? {
+            let rows = cx.run(decode::parameters(first, messages, &memory, PARAMETERS)).await;
+            if let Some(rows) = service.noted(caller, &query.statement, rows)? {
                 if rows.num_rows() == 0 {
                     // For no row it runs never.
-                    check_writes(service.execute.as_ref(), &query).await?;
+                    check_writes(service, caller, &query).await?;
                     return updated(0);
                 }
                 query.parameters = Some(rows);
             }
-            updated(update(service.execute.as_ref(), query).await?)
+            updated(update(service, caller, query).await?)
         }
         Command::CommandStatementIngest(command) => ingest(service, caller, command, first, messages).await,
         Command::Unknown(any) => Err(unknown_command(&any.type_url)),
@@ -87,27 +85,22 @@ pub async fn put(service: &Service, caller: &mut Caller, mut messages: Streaming
 /// The most bytes of parameters of an update: they are used at once and travel no further.
 const PARAMETERS: usize = 64 << 20;
 
-fn prepared(service: &Service, caller: &Caller, handle: &[u8]) -> Result<Prepared> {
-    let prepared: Prepared = service.seal.open(Purpose::Prepared, handle)?;
-    check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
-    Ok(prepared)
-}
-
 fn updated(count: i64) -> Result<PutResult> {
     Ok(PutResult { app_metadata: DoPutUpdateResult { record_count: count }.encode_to_vec().into() })
 }
 
 /// Runs a statement that writes and gives the rows that it affected. Errors: `Invalid` for a statement that reads.
-pub async fn update(execute: &dyn Execute, query: Query) -> Result<i64> {
-    check_writes(execute, &query).await?;
-    execute.execute(query).await?.affected().await
+async fn update(service: &Service, caller: &Caller, query: Query) -> Result<i64> {
+    check_writes(service, caller, &query).await?;
+    service.execute.execute(query).await?.affected().await
 }
 
-async fn check_writes(execute: &dyn Execute, query: &Query) -> Result<()> {
-    match query.ingest.is_some() || execute.describe(query).await?.is_update {
-        true => Ok(()),
-        false => Err(Error::invalid("the statement writes nothing").with_hint("send it as a query")),
+async fn check_writes(service: &Service, caller: &Caller, query: &Query) -> Result<()> {
+    if query.ingest.is_some() || service.execute.describe(query).await?.is_update {
+        return Ok(());
     }
+    let refused = Error::invalid("the statement writes nothing").with_hint("send it as a query");
+    service.noted(caller, &query.statement, Err(refused))
 }
 
 async fn ingest(
@@ -117,7 +110,30 @@ async fn ingest(
     first: FlightData,
     rest: Streaming<FlightData>,
 ) -> Result<PutResult> {
-    let CommandStatementIngest { table_definition_options, table, schema, catalog, temporary, transaction_id, options } = command;
+    let transaction = command.transaction_id.as_deref();
+    let mut query =
+        service.query(caller, &service.stated(caller, &format!("INGEST INTO \"{}\"", command.table), transaction)?)?;
+    query.session.catalog = command.catalog.clone().unwrap_or(query.session.catalog);
+    query.session.schema = command.schema.clone().unwrap_or(query.session.schema);
+    let name = match command.temporary {
+        true => temporary::name(&command.table),
+        false => TableName::new(&*query.session.catalog, &*query.session.schema, &*command.table),
+    };
+    query.statement = format!("INGEST INTO \"{}\".\"{}\".\"{}\"", name.catalog, name.schema, name.table).into();
+    let rows = query.cx.run(sent(service, caller, command, first, rest)).await;
+    query.ingest = Some(Arc::new(service.noted(caller, &query.statement, rows)?));
+    updated(update(service, caller, query).await?)
+}
+
+/// The rows of an ingest, of which the first message has come.
+async fn sent(
+    service: &Service,
+    caller: &Caller,
+    command: CommandStatementIngest,
+    first: FlightData,
+    rest: Streaming<FlightData>,
+) -> Result<Ingest> {
+    let CommandStatementIngest { table_definition_options, table, schema, catalog, temporary, options, .. } = command;
     if temporary && (catalog.is_some() || schema.is_some()) {
         return Err(Error::invalid("a temporary table is in no catalog and schema of its client's choice")
             .with_hint("leave the catalog and the schema out"));
@@ -125,26 +141,14 @@ async fn ingest(
     if let Some(option) = options.keys().min() {
         return Err(Error::unsupported(format!("unknown option \"{option}\" for ingest")).with_hint("leave it out"));
     }
-    let statement = Statement::new("", service.transactions.opened(caller, transaction_id.as_deref())?);
-    let mut query = service.query(caller, &statement)?;
-    query.session.catalog = catalog.unwrap_or(query.session.catalog);
-    query.session.schema = schema.unwrap_or(query.session.schema);
     let (if_missing, if_exists) = modes(table_definition_options)?;
-    let sent = query.cx.run(decode::sent(first, rest, &service.memory(caller))).await?;
+    let sent = decode::sent(first, rest, &service.memory(caller)).await?;
     let Some(schema) = sent.schema else {
         return Err(Error::invalid("the stream has no schema").with_hint("send the columns, and rows of them"));
     };
-    let rows = sent.batches.chain(settled()).boxed();
-    let name = if temporary {
-        temporary::name(&table)
-    } else {
-        TableName::new(&*query.session.catalog, &*query.session.schema, &*table)
-    };
-    query.statement = format!("INGEST INTO \"{}\".\"{}\".\"{}\"", name.catalog, name.schema, name.table).into();
-    let mut ingest = Ingest::new(table, if_missing, if_exists, schema, rows);
+    let mut ingest = Ingest::new(table, if_missing, if_exists, schema, sent.batches.chain(settled()).boxed());
     ingest.temporary = temporary;
-    query.ingest = Some(Arc::new(ingest));
-    updated(update(service.execute.as_ref(), query).await?)
+    Ok(ingest)
 }
 
 /// How long the end of a stream of rows has to stand.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use datafusion::execution::memory_pool::MemoryPool;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use nexus_flight_catalog::{Catalogs, Error, Principal, Result};
+use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -36,7 +36,7 @@ use crate::flight::put;
 use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::flight::transactions::Handles;
-use crate::query::{Description, Execute, Query};
+use crate::query::{Client, Description, Execute, Protocol, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::shares::Shares;
@@ -82,7 +82,15 @@ type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Service {
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller> {
-        let caller = Caller::new(request.metadata(), request.extensions(), &self.sessions).await?;
+        let extensions = request.extensions();
+        let caller = Caller::new(request.metadata(), extensions, &self.sessions).await;
+        if let (Err(error), Some(principal)) = (&caller, extensions.get::<Principal>()) {
+            let cx = Context::new(principal.clone());
+            let client = Client::new(extensions.get::<Peer>().map(|peer| peer.address), None);
+            let query = Query { client, ..Query::new(cx, "(a session)", self.sessions.start(), Protocol::Flight) };
+            self.record_refusal(&query, error)?;
+        }
+        let caller = caller?;
         if request.metadata().contains_key(caller::CATALOG) {
             self.catalogs.source(&caller.principal, &caller.session.catalog)?;
         }
@@ -103,21 +111,30 @@ impl Service {
         self.authenticator.check_password(&username, &password).await
     }
 
+    fn record_refusal(&self, query: &Query, error: &Error) -> Result<()> {
+        self.trail.as_ref().map_or(Ok(()), |trail| trail.refused(query, error))
+    }
+
+    /// What came of a step towards the query path, where all else is recorded: here only what was refused is.
+    pub fn noted<T>(&self, caller: &Caller, statement: &str, done: Result<T>) -> Result<T> {
+        done.or_else(|error| {
+            self.record_refusal(&caller.query(statement.into(), None, None), &error)?;
+            Err(error)
+        })
+    }
+
     /// The statement behind a command, or none where the command is about metadata. What was prepared comes in the types that
     /// were promised then: some clients send their headers with that call alone.
     fn statement(&self, caller: &mut Caller, command: &Command) -> Result<Option<Statement>> {
         match command {
             Command::CommandStatementQuery(CommandStatementQuery { query, transaction_id }) => {
-                let transaction = self.transactions.opened(caller, transaction_id.as_deref())?;
-                Ok(Some(Statement::new(query, transaction)))
+                Ok(Some(self.stated(caller, query, transaction_id.as_deref())?))
             }
             Command::CommandStatementSubstraitPlan(CommandStatementSubstraitPlan { plan, transaction_id }) => {
-                let transaction = self.transactions.opened(caller, transaction_id.as_deref())?;
-                Ok(Some(self.substrait(plan.as_ref(), transaction)?))
+                Ok(Some(self.substrait(caller, plan.as_ref(), transaction_id.as_deref())?))
             }
             Command::CommandPreparedStatementQuery(CommandPreparedStatementQuery { prepared_statement_handle }) => {
-                let prepared: Prepared = self.seal.open(Purpose::Prepared, prepared_statement_handle)?;
-                check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
+                let prepared = self.prepared(caller, prepared_statement_handle)?;
                 caller.profile = prepared.profile;
                 let transaction = prepared.statement.transaction.or(caller.session.transaction);
                 Ok(Some(prepared.statement.within(transaction)))
@@ -126,16 +143,34 @@ impl Service {
         }
     }
 
-    /// A Substrait plan as a statement. Errors: `Invalid` where there is none.
-    pub fn substrait(&self, plan: Option<&SubstraitPlan>, transaction: Option<Uuid>) -> Result<Statement> {
+    /// A text as a statement in the transaction that its client names, or in that of the session.
+    pub fn stated(&self, caller: &Caller, text: &str, transaction: Option<&[u8]>) -> Result<Statement> {
+        let transaction = self.noted(caller, text, self.transactions.opened(caller, transaction))?;
+        Ok(Statement::new(text, transaction))
+    }
+
+    /// A Substrait plan as such a statement. Errors: `Invalid` where there is none.
+    pub fn substrait(&self, caller: &Caller, plan: Option<&SubstraitPlan>, transaction: Option<&[u8]>) -> Result<Statement> {
         let none = || Error::invalid("the command has no Substrait plan").with_hint("put a serialised substrait.Plan into it");
-        let plan = &plan.ok_or_else(none)?.plan;
-        Ok(Statement::of_plan(plan, &substrait::title(plan, &self.caps), transaction))
+        let plan = &self.noted(caller, "(a Substrait plan)", plan.ok_or_else(none))?.plan;
+        let title = substrait::title(plan, &self.caps);
+        let transaction = self.noted(caller, &title, self.transactions.opened(caller, transaction))?;
+        Ok(Statement::of_plan(plan, &title, transaction))
+    }
+
+    /// What a caller prepared.
+    pub fn prepared(&self, caller: &Caller, handle: &[u8]) -> Result<Prepared> {
+        let opened = self.seal.open(Purpose::Prepared, handle).and_then(|prepared: Prepared| {
+            check_owner(&prepared.principal, &caller.principal, "prepared statement")?;
+            Ok(prepared)
+        });
+        self.noted(caller, "(a prepared statement)", opened)
     }
 
     /// A statement as a query of its caller.
     pub fn query(&self, caller: &Caller, statement: &Statement) -> Result<Query> {
-        let transaction = statement.transaction.map(|id| self.transactions.open(caller, id)).transpose()?;
+        let transaction = statement.transaction.map(|id| self.transactions.open(caller, id)).transpose();
+        let transaction = self.noted(caller, &statement.text, transaction)?;
         let query = caller.query(Arc::clone(&statement.text), statement.parameters()?, transaction);
         Ok(Query { substrait: statement.substrait.clone(), ..query })
     }
@@ -147,7 +182,7 @@ impl Service {
 
     /// Runs a statement that is about the transaction of its session. Gives whether it is one.
     pub async fn control(&self, caller: &mut Caller, statement: &Statement) -> Result<bool> {
-        match self.control_of(statement)? {
+        match self.control_of(caller, statement)? {
             Some(control) => {
                 let query = caller.query(Arc::clone(&statement.text), None, None);
                 let done = control.run(caller, statement.transaction, self.transactions.all());
@@ -163,19 +198,23 @@ impl Service {
     }
 
     /// What a statement does to the transaction of its session.
-    pub fn control_of(&self, statement: &Statement) -> Result<Option<Control>> {
-        if statement.substrait.is_some() { Ok(None) } else { Control::of(&statement.text, &self.caps) }
+    pub fn control_of(&self, caller: &Caller, statement: &Statement) -> Result<Option<Control>> {
+        if statement.substrait.is_some() {
+            return Ok(None);
+        }
+        self.noted(caller, &statement.text, Control::of(&statement.text, &self.caps))
     }
 
     /// What a command gives. One that writes does so here, unless it is `polled`. Errors: `Unsupported` for such a one.
     async fn flight_info(&self, caller: &mut Caller, descriptor: FlightDescriptor, polled: bool) -> Result<FlightInfo> {
         let command = command(&descriptor)?;
-        let writes = || {
-            // A client polls again where an answer was lost on its way: nothing may come of that.
-            Err(Error::unsupported("a statement that writes is not polled for").with_hint("execute it by GetFlightInfo or DoPut"))
+        // A client polls again where an answer was lost on its way: nothing may come of that.
+        let writes = |caller: &Caller, statement: &Statement| {
+            let refused = Error::unsupported("a statement that writes is not polled for");
+            self.noted(caller, &statement.text, Err(refused.with_hint("execute it by GetFlightInfo or DoPut")))
         };
         let (schema, endpoints) = match self.statement(caller, &command)? {
-            Some(statement) if polled && self.control_of(&statement)?.is_some() => return writes(),
+            Some(statement) if polled && self.control_of(caller, &statement)?.is_some() => return writes(caller, &statement),
             Some(statement) if self.control(caller, &statement).await? => {
                 let schema = count_schema();
                 let ticket = self.ticket(caller, statement, &schema, Some(0))?;
@@ -185,7 +224,7 @@ impl Service {
                 let query = self.query(caller, &statement)?;
                 let Description { schema, is_update, parts, .. } = self.execute.describe(&query).await?;
                 if polled && is_update {
-                    return writes();
+                    return writes(caller, &statement);
                 }
                 // Here and not when the rows are fetched: many a client never fetches them, or more than once.
                 let affected = if is_update { Some(self.execute.execute(query).await?.affected().await?) } else { None };
@@ -229,7 +268,7 @@ impl Service {
     async fn schema(&self, caller: &mut Caller, descriptor: &FlightDescriptor) -> Result<Arc<Schema>> {
         let command = command(descriptor)?;
         match self.statement(caller, &command)? {
-            Some(statement) if self.control_of(&statement)?.is_some() => Ok(count_schema()),
+            Some(statement) if self.control_of(caller, &statement)?.is_some() => Ok(count_schema()),
             Some(statement) => {
                 let query = self.query(caller, &statement)?;
                 Ok(caller.profile.schema(&self.execute.describe(&query).await?.schema))
@@ -251,7 +290,10 @@ impl Service {
 
     async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<encode::Message>> {
         let messages = match endpoints::command(ticket)? {
-            Command::TicketStatementQuery(sealed) => self.run(caller, self.endpoints.open(caller, &sealed)?).await?,
+            Command::TicketStatementQuery(sealed) => {
+                let ticket = self.noted(caller, "(a ticket)", self.endpoints.open(caller, &sealed))?;
+                self.run(caller, ticket).await?
+            }
             command => {
                 let cx = caller.context();
                 let catalogs = self.sessions.temporaries().over(&self.catalogs, &caller.session);
@@ -270,7 +312,7 @@ impl Service {
             let batch = count_batch(affected)?;
             return Ok(encode(&batch.schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed());
         }
-        let run = self.endpoints.begin(&ticket)?;
+        let run = self.noted(caller, &ticket.statement.text, self.endpoints.begin(&ticket))?;
         let mut query = self.query(caller, &ticket.statement)?;
         query.session = ticket.session;
         query.part = ticket.part;

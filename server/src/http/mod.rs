@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
-use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, STREAMS};
+use crate::wire::connection::{CONNECTION_AGE, GIVEN_UP, HEADERS, KEEP_ALIVE, STREAMS};
 use crate::wire::hello::{Incoming, SILENCE};
 use crate::wire::problem::problem;
 use crate::wire::{auth, body};
@@ -49,8 +49,14 @@ pub async fn serve(mut incoming: Incoming, router: Router, stop: CancellationTok
         connections.spawn(async move {
             let mut served = pin!(server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
             let ended = tokio::select! {
-                ended = served.as_mut() => ended,
-                () = stop.cancelled() => {
+                ended = served.as_mut() => Some(ended),
+                () = stop.cancelled() => None,
+                () = tokio::time::sleep(CONNECTION_AGE) => None,
+            };
+            let ended = match ended {
+                Some(ended) => ended,
+                // What runs on it comes to its end.
+                None => {
                     served.as_mut().graceful_shutdown();
                     served.await
                 }

@@ -23,15 +23,16 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How much the latest statement counts in what one typically takes.
 const LATEST: f64 = 0.1;
 
-/// Lets so many statements run and so many wait, and refuses the rest at once.
+/// Lets run what the gate lets through.
 #[derive(Debug)]
 pub struct Admission<R> {
     inner: R,
     gate: Arc<Gate>,
 }
 
+/// Lets so many statements run and so many wait, and refuses the rest at once.
 #[derive(Debug)]
-struct Gate {
+pub struct Gate {
     slots: usize,
     /// The slots that one principal can have.
     share: usize,
@@ -44,6 +45,8 @@ struct Gate {
 struct State {
     running: usize,
     waiting: usize,
+    /// Those that are planned, and will want a slot or a place then.
+    coming: usize,
     /// Who has statements that run or wait.
     lines: HashMap<Principal, Line>,
     /// Counts the statements that were let in or have waited.
@@ -57,6 +60,7 @@ struct State {
 struct Line {
     running: usize,
     waiting: VecDeque<Waiting>,
+    coming: usize,
     /// When one of them was last let in.
     last: u64,
 }
@@ -76,14 +80,35 @@ enum Turn {
 }
 
 impl<R> Admission<R> {
-    /// As configured; one principal has at most `share` slots.
-    pub fn new(inner: R, limits: &Limits, share: usize) -> Self {
-        let (slots, queue, patience) = (limits.concurrency as usize, limits.queue as usize, limits.queue_wait.0);
-        Self { inner, gate: Arc::new(Gate { slots, share, queue, patience, state: Mutex::default() }) }
+    /// Over what runs statements.
+    pub fn new(inner: R, gate: Arc<Gate>) -> Self {
+        Self { inner, gate }
     }
 }
 
 impl Gate {
+    /// As configured; one principal has at most `share` slots.
+    pub fn new(limits: &Limits, share: usize) -> Arc<Self> {
+        let (slots, queue, patience) = (limits.concurrency as usize, limits.queue as usize, limits.queue_wait.0);
+        Arc::new(Self { slots, share, queue, patience, state: Mutex::default() })
+    }
+
+    /// Counts a statement that is to be planned among those that there is room for, for as long as this is held: where many come at
+    /// once, those that would be refused afterwards are refused before. Errors: the refusal.
+    pub fn announce(self: &Arc<Self>, principal: &Principal) -> Result<Coming> {
+        let mut state = self.lock();
+        let (running, own) = state.lines.get(principal).map_or((0, 0), |line| (line.running, line.queued()));
+        let free = self.slots.saturating_sub(state.running).min(self.share.saturating_sub(running));
+        let room = free + self.queue.saturating_sub(state.waiting);
+        if state.coming >= room && !state.lines.values().any(|line| line.queued() > own + 1) {
+            drop(state);
+            return Err(self.is_full());
+        }
+        state.coming += 1;
+        state.lines.entry(principal.clone()).or_default().coming += 1;
+        Ok(Coming { gate: Arc::clone(self), principal: principal.clone() })
+    }
+
     async fn enter(self: &Arc<Self>, principal: &Principal) -> Result<Slot> {
         let mut place = match self.ask(principal)? {
             Asked::Granted(slot) => return Ok(slot),
@@ -103,8 +128,13 @@ impl Gate {
     fn ask(self: &Arc<Self>, principal: &Principal) -> Result<Asked> {
         let mut state = self.lock();
         state.turns += 1;
-        let (turn, own) = (state.turns, state.waiting_of(principal));
-        if self.has_slot(&state, principal) {
+        let turn = state.turns;
+        let line = state.lines.get(principal);
+        let (own, is_free) = line.map_or((0, true), |line| {
+            let own = line.waiting.len();
+            (own, own == 0 && line.running < self.share)
+        });
+        if is_free && state.running < self.slots {
             let line = state.lines.entry(principal.clone()).or_default();
             line.running += 1;
             line.last = turn;
@@ -119,20 +149,6 @@ impl Gate {
         state.waiting += 1;
         state.lines.entry(principal.clone()).or_default().waiting.push_back(Waiting { turn, tell });
         Ok(Asked::Waits(Place { gate: Arc::clone(self), principal: principal.clone(), turn, told, is_settled: false }))
-    }
-
-    fn admits(&self, principal: &Principal) -> Result<()> {
-        let state = self.lock();
-        let is_queued = state.waiting < self.queue || state.gives_way(state.waiting_of(principal)).is_some();
-        let is_admitted = self.has_slot(&state, principal) || is_queued;
-        drop(state);
-        if is_admitted { Ok(()) } else { Err(self.is_full()) }
-    }
-
-    /// Whether there is a slot for a statement of a principal at once.
-    fn has_slot(&self, state: &State, principal: &Principal) -> bool {
-        let is_free = |line: &Line| line.running < self.share && line.waiting.is_empty();
-        state.running < self.slots && state.lines.get(principal).is_none_or(is_free)
     }
 
     fn is_full(&self) -> Error {
@@ -186,30 +202,48 @@ impl State {
         }
     }
 
-    /// How many statements of a principal wait.
-    fn waiting_of(&self, principal: &Principal) -> usize {
-        self.lines.get(principal).map_or(0, |line| line.waiting.len())
-    }
-
-    /// Who has the most statements in the queue, and more than somebody with so many would have with one more.
-    fn gives_way(&self, own: usize) -> Option<&Principal> {
-        let (principal, longest) = self.lines.iter().max_by_key(|(_, line)| line.waiting.len())?;
-        (longest.waiting.len() > own + 1).then_some(principal)
-    }
-
-    /// Makes room in the queue for somebody who has so many statements there; whether there is one with more.
+    /// Makes room in the queue for somebody who has so many statements there: the last of who has most goes, where that is more than
+    /// the other one would have. Whether there is one.
     fn displace(&mut self, own: usize) -> bool {
-        let Some(longest) = self.gives_way(own).cloned() else { return false };
-        let Some(last) = self.lines.get_mut(&longest).and_then(|line| line.waiting.pop_back()) else { return false };
+        let Some(longest) = self.lines.values_mut().max_by_key(|line| line.waiting.len()) else { return false };
+        if longest.waiting.len() <= own + 1 {
+            return false;
+        }
+        let Some(last) = longest.waiting.pop_back() else { return false };
         self.waiting -= 1;
         let _ = last.tell.send(Turn::Displaced);
         true
     }
 
     fn forget(&mut self, principal: &Principal) {
-        if self.lines.get(principal).is_some_and(|line| line.running == 0 && line.waiting.is_empty()) {
+        if self.lines.get(principal).is_some_and(|line| line.running == 0 && line.queued() == 0) {
             self.lines.remove(principal);
         }
+    }
+}
+
+impl Line {
+    /// Those that wait, or will.
+    fn queued(&self) -> usize {
+        self.waiting.len() + self.coming
+    }
+}
+
+/// A statement that is planned: there is room for it, until this is dropped.
+#[derive(Debug)]
+pub struct Coming {
+    gate: Arc<Gate>,
+    principal: Principal,
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        let mut state = self.gate.lock();
+        state.coming = state.coming.saturating_sub(1);
+        if let Some(line) = state.lines.get_mut(&self.principal) {
+            line.coming = line.coming.saturating_sub(1);
+        }
+        state.forget(&self.principal);
     }
 }
 
@@ -283,11 +317,6 @@ impl<R: Run> Run for Admission<R> {
         hold(self.gate.enter(&planned.query.cx.principal).instrument(span).await?);
         self.inner.run(planned).await
     }
-
-    fn admits(&self, principal: &Principal) -> Result<()> {
-        self.gate.admits(principal)?;
-        self.inner.admits(principal)
-    }
 }
 
 #[cfg(test)]
@@ -351,9 +380,24 @@ mod tests {
         assert_eq!(told, [false, false, true]);
         let refused = gate.ask(&who("light")).err().expect("the queue is shared out");
         assert_eq!((refused.kind(), refused.retry_after()), (Kind::Exhausted, Some(RETRY.0)));
-        let admitted = ["heavy", "light", "new"].map(|name| gate.admits(&who(name)).is_ok());
+        let admitted = ["heavy", "light", "new"].map(|name| gate.announce(&who(name)).is_ok());
         assert_eq!(admitted, [false, false, true]);
         assert!(gate.ask(&who("heavy")).is_err());
+    }
+
+    #[test]
+    fn no_more_are_planned_than_there_is_room_for() {
+        let gate = gate(4, 2, 3);
+        let coming: Vec<_> = std::iter::from_fn(|| gate.announce(&who("heavy")).ok()).collect();
+        assert_eq!(coming.len(), 2 + 3);
+        let light = gate.announce(&who("light")).unwrap();
+        drop(coming);
+        let _running = [granted(&gate, "heavy"), granted(&gate, "heavy")];
+        let _waiting = [waits(&gate, "heavy"), waits(&gate, "heavy"), waits(&gate, "heavy")];
+        assert!(gate.announce(&who("heavy")).is_err());
+        drop(light);
+        // Of the slots that are left to others.
+        granted(&gate, "light");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use nexus_flight_catalog::source::TRACE;
-use nexus_flight_catalog::{Error, Kind, Result};
+use nexus_flight_catalog::{Context, Error, Kind, Result};
 use tracing::Span;
 use tracing::field::Empty;
 use uuid::Uuid;
@@ -140,7 +140,18 @@ impl<E> Audit<E> {
 #[async_trait]
 impl<E: Execute> Execute for Audit<E> {
     async fn describe(&self, query: &Query) -> Result<Description> {
-        let described = self.inner.describe(query).await;
+        let span = tracing::info_span!(
+            target: TRACE,
+            parent: None,
+            "describe",
+            otel.kind = "server",
+            nexus.session = %query.session.id,
+            nexus.protocol = query.protocol.name(),
+            enduser.id = %query.cx.principal,
+        );
+        traces::join(&span, query.cx.parent.as_deref());
+        let cx = Context { span, ..query.cx.clone() };
+        let described = self.inner.describe(&Query { cx, ..query.clone() }).await;
         // A statement that is described runs next and is recorded then; one that is refused here never comes back.
         if let Err(error) = &described {
             self.open(query)?.close(Err(error));

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use moka::Expiry;
 use moka::future::Cache as Store;
-use nexus_flight_catalog::{Principal, Result, TableName, Version, information_schema};
+use nexus_flight_catalog::policy::Guarded;
+use nexus_flight_catalog::{Result, TableName, Version, information_schema};
 
 use crate::config::Config;
 use crate::digest::{Digest, NoDigest, digest};
@@ -39,6 +40,8 @@ struct Entry {
     bytes: u64,
     lives: Option<Duration>,
     touched: Touched,
+    /// Whether a table of it is one of which its user sees a part.
+    is_governed: bool,
 }
 
 /// The cache in numbers.
@@ -68,10 +71,17 @@ impl Kept {
             .max_capacity(capacity)
             .weigher(|_, entry: &Arc<Entry>| u32::try_from(entry.bytes).unwrap_or(u32::MAX))
             .expire_after(Lives)
+            .support_invalidation_closures()
             .build();
         let patience = config.catalogs.iter().map(|(name, catalog)| (name.clone(), catalog.ttl.0));
         let patience = patience.filter(|(_, ttl)| !ttl.is_zero()).collect();
         Self { answers, capacity, largest: config.cache.entry.0.min(capacity), patience, writes }
+    }
+
+    /// Gives up what hangs on the policy, which is another one from now on: nobody would be given it any more.
+    pub fn forget_governed(&self) {
+        // It can only fail where the store was made without closures.
+        let _ = self.answers.invalidate_entries_if(|_, entry| entry.is_governed);
     }
 
     /// How full it is.
@@ -183,14 +193,12 @@ impl<R: Run> Run for Cache<R> {
             return Ok(Answer { schema, batches: stream::iter(batches).map(Ok).boxed(), cache: CacheUse::Hit });
         }
         let telling = planned.query.touched.clone();
+        let is_governed = planned.tables.iter().any(|(_, table)| table.provider.as_any().is::<Guarded>());
         let Answer { schema, batches, .. } = self.inner.run(planned).await?;
-        let filling = Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0, telling };
+        let filling =
+            Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0, telling, is_governed };
         let batches = filled(batches, filling, Arc::clone(&self.kept));
         Ok(Answer { schema, batches, cache: CacheUse::Miss })
-    }
-
-    fn admits(&self, principal: &Principal) -> Result<()> {
-        self.inner.admits(principal)
     }
 }
 
@@ -202,6 +210,7 @@ struct Filling {
     batches: Option<Vec<RecordBatch>>,
     bytes: u64,
     telling: Telling,
+    is_governed: bool,
 }
 
 impl Filling {
@@ -226,12 +235,13 @@ fn filled(batches: Batches, filling: Filling, kept: Arc<Kept>) -> Batches {
                 (Some(Ok(batch)), Some(filling)) => filling.add(batch, kept.largest),
                 (Some(Err(_)), _) => filling = None,
                 (None, _) => {
-                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes, telling }) = filling.take() {
+                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes, telling, is_governed }) =
+                        filling.take()
+                    {
                         // The key and the entry's own parts weigh too.
                         let bytes = bytes + 1_024;
-                        kept.answers
-                            .insert(key, Arc::new(Entry { schema, batches, bytes, lives, touched: told(&telling) }))
-                            .await;
+                        let entry = Entry { schema, batches, bytes, lives, touched: told(&telling), is_governed };
+                        kept.answers.insert(key, Arc::new(entry)).await;
                     }
                 }
                 _ => {}

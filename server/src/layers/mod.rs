@@ -5,7 +5,7 @@ pub mod audit;
 pub mod cache;
 
 use async_trait::async_trait;
-use nexus_flight_catalog::{Principal, Result};
+use nexus_flight_catalog::Result;
 
 use crate::plan::Planned;
 use crate::query::Answer;
@@ -15,8 +15,4 @@ use crate::query::Answer;
 pub trait Run: Send + Sync {
     /// The answer of a statement that was planned.
     async fn run(&self, planned: Planned) -> Result<Answer>;
-
-    /// Whether a statement of a user would be run, now or when others end: asked before it is planned, since where many are refused
-    /// they must not all be planned first. Errors: the refusal.
-    fn admits(&self, principal: &Principal) -> Result<()>;
 }

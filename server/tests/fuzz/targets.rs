@@ -112,7 +112,7 @@ impl Target {
                     let _entered = idle.enter();
                     Workers::here()
                 };
-                let policy = policies(&path, expressions, false, &threads);
+                let policy = policies(&path, expressions, false, &threads, || ());
                 idle.shutdown_background();
                 let config = Config::parse(&text, &door.folder.path().join("nexus.toml"), &|_| None);
                 let both: [Result<()>; 2] = [policy.map(drop), config.map(drop)];

@@ -23,6 +23,8 @@ use outcome::Outcome;
 use regex::Regex;
 use skipped::Skipped;
 
+/// How many records are run, as many as at first. It only grows.
+const RUN: usize = 0;
 /// How many records pass. It only grows, but by those that want refused, or answered wrongly, what is right by now; they are
 /// listed as differing.
 const PASSED: usize = 9_367;
@@ -56,6 +58,9 @@ async fn statements_are_answered_as_by_datafusion() {
     let mut wrong = outcome.wrong();
     if only.is_none() {
         wrong.extend(skipped.unmet().iter().map(|what| format!("{what} stands for no record: take it from skipped.txt")));
+        if outcome.run() != RUN {
+            wrong.push(format!("{} records are run, and {RUN} were: where they are more, write it down", outcome.run()));
+        }
         if outcome.passed != PASSED {
             wrong.push(format!("{} records pass, and {PASSED} did: where they are more, write it down", outcome.passed));
         }

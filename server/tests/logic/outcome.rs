@@ -53,6 +53,11 @@ impl Outcome {
         }
     }
 
+    /// How many records were run.
+    pub(crate) fn run(&self) -> usize {
+        self.passed + self.failed.len() + self.known.total()
+    }
+
     /// How many records there are that the gateway should answer as DataFusion does.
     pub(crate) fn applicable(&self) -> usize {
         self.passed + self.failed.len() + self.known.defects() + self.skipped.defects()
@@ -74,6 +79,7 @@ impl fmt::Display for Outcome {
             }
         }
         let (failed, of) = (self.failed.len(), self.applicable());
+        writeln!(f, "{:>6} run", self.run())?;
         write!(f, "{:>6} passed of {of} that should; {failed} failed that are not known to", self.passed)
     }
 }

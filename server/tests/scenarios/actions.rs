@@ -12,12 +12,10 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::Principal;
 use nexus_server::flight::options::{
-    GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue, SetSessionOptionsRequest, SetSessionOptionsResult,
+    GetSessionOptionsResult, OptionValue, SessionOptionValue, SetSessionOptionsRequest, SetSessionOptionsResult, StringListValue,
 };
-use nexus_server::flight::service::Service;
 use prost::Message;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use crate::backend::{PLAN, PREPARED_WRITING_PLAN};
 use crate::route::{Route, again};
@@ -92,47 +90,69 @@ impl Route {
         Ok(unpack::<ActionBeginTransactionResult>(&result).transaction_id)
     }
 
-    /// The session is the service's, and so is its cookie; of its options it knows none of the names.
+    /// Sets the options that those of the client stand for; what stands for none is told to the service as it is.
     async fn set_options(&self, request: &Request<Action>) -> Result<Response<Bodies>, Status> {
         let asked = SetSessionOptionsRequest::decode(&*request.get_ref().body).unwrap();
-        let none = SetSessionOptionsRequest::default().encode_to_vec().into();
-        let action = Action { body: none, ..request.get_ref().clone() };
-        let answer = self.service.do_action(again(request, action)).await?;
-        let session = session(&self.service, request).await;
-        let mut names = self.names.lock().unwrap();
-        let options = names.options.entry(session).or_default();
-        let mut result = SetSessionOptionsResult::default();
-        for (name, value) in asked.session_options {
-            let invalid = OptionValue::Text("lol_invalid".to_owned());
-            if name == "lol_invalid" {
-                result.errors.insert(name, OptionError { value: OptionErrorValue::InvalidName.into() });
-            } else if value.option_value == Some(invalid) {
-                result.errors.insert(name, OptionError { value: OptionErrorValue::InvalidValue.into() });
-            } else if value.option_value.is_none() {
-                options.remove(&name);
-            } else {
-                options.insert(name, value);
-            }
-        }
-        Ok(answer.map(|_| stream::iter([Ok(Body { body: result.encode_to_vec().into() })]).boxed()))
+        let options = options();
+        let real = asked.session_options.into_iter().map(|(name, value)| {
+            let Some(option) = options.iter().find(|option| option.name == name) else { return (name, value) };
+            let option_value = value.option_value.map(|value| {
+                assert_eq!(value, option.value);
+                OptionValue::Text(option.real.1.to_owned())
+            });
+            (option.real.0.to_owned(), SessionOptionValue { option_value })
+        });
+        let body = SetSessionOptionsRequest { session_options: real.collect() }.encode_to_vec().into();
+        let answer = self.service.do_action(again(request, Action { body, ..request.get_ref().clone() })).await?;
+        let answer = answered(answer).await?;
+        let result = SetSessionOptionsResult::decode(&*answer.get_ref().body).unwrap();
+        let errors = result.errors.into_iter().map(|(name, error)| {
+            let option = options.iter().find(|option| option.real.0 == name);
+            (option.map_or(name, |option| option.name.to_owned()), error)
+        });
+        let body = SetSessionOptionsResult { errors: errors.collect() }.encode_to_vec().into();
+        Ok(answer.map(|_| stream::iter([Ok(Body { body })]).boxed()))
     }
 
+    /// The options of the service that those of the client stand for. The others are set always, and it wants none at first.
     async fn get_options(&self, request: &Request<Action>) -> Result<Response<Bodies>, Status> {
         let answer = self.service.do_action(again(request, request.get_ref().clone())).await?;
-        let mut result = GetSessionOptionsResult::default();
-        if request.metadata().contains_key("cookie") {
-            let session = session(&self.service, request).await;
-            result.session_options = self.names.lock().unwrap().options.get(&session).cloned().unwrap_or_default();
-        }
-        Ok(answer.map(|_| stream::iter([Ok(Body { body: result.encode_to_vec().into() })]).boxed()))
+        let answer = answered(answer).await?;
+        let result = GetSessionOptionsResult::decode(&*answer.get_ref().body).unwrap();
+        let set = options().into_iter().filter(|option| {
+            result.session_options.get(option.real.0).is_some_and(|value| *value == SessionOptionValue::from(option.real.1))
+        });
+        let session_options =
+            set.map(|option| (option.name.to_owned(), SessionOptionValue { option_value: Some(option.value) })).collect();
+        let body = GetSessionOptionsResult { session_options }.encode_to_vec().into();
+        Ok(answer.map(|_| stream::iter([Ok(Body { body })]).boxed()))
     }
 }
 
-/// The session that the client carries.
-async fn session(service: &Service, request: &Request<Action>) -> Uuid {
-    let cookie = request.metadata().get("cookie").unwrap().to_str().unwrap();
-    let sealed = cookie.strip_prefix("nexus-session=").unwrap().trim_matches('"');
-    service.sessions.open(request.extensions().get().unwrap(), sealed).await.unwrap().id
+/// An option of the scenario with its fixed value, and the name and the text that they stand for.
+struct FixedOption {
+    name: &'static str,
+    value: OptionValue,
+    real: (&'static str, &'static str),
+}
+
+fn options() -> [FixedOption; 4] {
+    let texts = ["a", "b", "sea", "dee", " ", "  ", "geee", "(づ｡◕‿‿◕｡)づ"].map(str::to_owned);
+    let texts = OptionValue::Texts(StringListValue { values: texts.into() });
+    let invalid = OptionValue::Text("lol_invalid".to_owned());
+    [
+        FixedOption { name: "foolong", value: OptionValue::Int64(123), real: ("timeout", "30s") },
+        FixedOption { name: "bardouble", value: OptionValue::Double(456.0), real: ("endpoints", "4") },
+        FixedOption { name: "big_ol_string_list", value: texts, real: ("cache", "refresh") },
+        // Both refuse this value.
+        FixedOption { name: "key_with_invalid_value", value: invalid, real: ("time_zone", "lol_invalid") },
+    ]
+}
+
+/// The one body of an answer, with the head it came with.
+async fn answered(answer: Response<Bodies>) -> Result<Response<Body>, Status> {
+    let (head, mut bodies, extensions) = answer.into_parts();
+    Ok(Response::from_parts(head, bodies.try_next().await?.unwrap(), extensions))
 }
 
 fn one(body: Bytes) -> Response<Bodies> {
@@ -150,7 +170,7 @@ fn with(request: &Request<Action>, body: &impl ProstMessageExt) -> Request<Actio
 }
 
 async fn first(answer: Response<Bodies>) -> Result<Bytes, Status> {
-    Ok(answer.into_inner().try_next().await?.unwrap().body)
+    Ok(answered(answer).await?.into_inner().body)
 }
 
 fn unpack<M: ProstMessageExt + Default>(body: &Bytes) -> M {

@@ -26,13 +26,11 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use nexus_server::flight::caller::PROFILE;
-use nexus_server::flight::options::SessionOptionValue;
 use nexus_server::flight::service::Service;
 use prost::Message;
 use tonic::codec::Codec;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
-use uuid::Uuid;
 
 use crate::backend::{PLAN, WRITING_PLAN};
 
@@ -54,8 +52,6 @@ pub(crate) struct Names {
     pub(crate) transaction: Bytes,
     pub(crate) savepoint: Bytes,
     pub(crate) prepared_plans: usize,
-    /// The options of each session, whose names are not among this server's.
-    pub(crate) options: HashMap<Uuid, HashMap<String, SessionOptionValue>>,
 }
 
 type Messages<T> = BoxStream<'static, Result<T, Status>>;
