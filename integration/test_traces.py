@@ -88,6 +88,9 @@ def test_a_statement_is_part_of_the_trace_of_its_client(tmp_path: Path, collecto
     assert attributes(flight)["nexus.protocol"] == "flight"
     assert (failed.status.code, attributes(failed)["nexus.outcome"]) == (Status.STATUS_CODE_ERROR, "invalid")
     assert all(span.start_time_unix_nano <= span.end_time_unix_nano for span in collector.spans)
+    # What was only described before it ran is in the trace too.
+    assert {span.trace_id.hex() for span in collector.spans} == {TRACE}
+    assert [collector.tree(span) for span in collector.spans if span.name == "describe"] == [{"plan": {"tables": {}}}]
     # A collector is another house.
     assert not any("secrets" in str(span) or postgres.PASSWORD in str(span) for span in collector.spans)
 

@@ -1,7 +1,7 @@
 //! Which statements are offered, and what is said of the others.
 
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::{Error, Result};
@@ -69,6 +69,8 @@ pub fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
         refused = match node {
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)) => Some(within("CREATE TABLE")),
+            LogicalPlan::Ddl(DdlStatement::DropTable(_)) => Some(within("DROP TABLE")),
             LogicalPlan::Ddl(ddl) => Some(within(ddl.name())),
             LogicalPlan::Dml(dml) => Some(within(dml.op.name())),
             LogicalPlan::Copy(_) => Some(not_offered("COPY")),

@@ -359,10 +359,14 @@ fn unqualified(expr: Expr) -> Result<Expr> {
     Ok(bare.data()?)
 }
 
+fn not_taken(what: &str, instead: &str) -> Error {
+    Error::unsupported(format!("{what} in CREATE TABLE is not offered")).with_hint(instead)
+}
+
 fn created(create: CreateMemoryTable, name: &TableName) -> Result<(LogicalPlan, Action)> {
     let CreateMemoryTable { constraints, input, if_not_exists, or_replace, column_defaults, .. } = create;
     if !column_defaults.is_empty() {
-        return Err(not_offered("DEFAULT in CREATE TABLE"));
+        return Err(not_taken("DEFAULT", "leave it out, and give the value in each INSERT"));
     }
     let rows = Arc::unwrap_or_clone(input);
     let fields = rows.schema().fields();
@@ -375,7 +379,7 @@ fn created(create: CreateMemoryTable, name: &TableName) -> Result<(LogicalPlan, 
     for constraint in constraints.iter() {
         match constraint {
             Constraint::PrimaryKey(columns) => primary_key.extend(columns.iter().map(|at| fields[*at].name().clone())),
-            Constraint::Unique(_) => return Err(not_offered("UNIQUE in CREATE TABLE")),
+            Constraint::Unique(_) => return Err(not_taken("UNIQUE", "leave it out: nothing would hold it")),
         }
     }
     // What is declared holds; what a query happens to give may be NULL.

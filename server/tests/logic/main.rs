@@ -23,8 +23,8 @@ use outcome::Outcome;
 use regex::Regex;
 use skipped::Skipped;
 
-/// How many records are run, as many as at first. It only grows.
-const RUN: usize = 0;
+/// How many records are run. It only grows.
+const RUN: usize = 9_570;
 /// How many records pass. It only grows, but by those that want refused, or answered wrongly, what is right by now; they are
 /// listed as differing.
 const PASSED: usize = 9_367;
