@@ -46,10 +46,9 @@ class Database:
 
     def sql(self, statement: str, database: str = "postgres") -> list[list[str]]:
         """Runs statements by psql, which is none of what is tested here; returns the rows of the last as text."""
-        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database]
         options = ["-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1"]
         values = {**os.environ, "PGPASSWORD": PASSWORD, "PGCLIENTENCODING": "UTF8"}
-        command = [program("psql"), *address, *options]
+        command = [program("psql"), *self._address(database), *options]
         done = subprocess.run(command, input=statement, capture_output=True, text=True, env=values, timeout=120)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
@@ -59,6 +58,26 @@ class Database:
         """The processes that run a statement of the gateway now which holds a text."""
         where = f"application_name = 'nexus-gateway' and state = 'active' and query like '%{part}%'"
         return [int(row[0]) for row in self.sql(f"select pid from pg_stat_activity where {where}")]
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Holds a table so that nobody reads it."""
+        environment = {**os.environ, "PGPASSWORD": PASSWORD}
+        command = [str(program("psql")), *self._address("postgres"), "-X", "-q", "-A", "-t"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as psql:
+            psql.stdin.write(f"begin; lock table {table} in access exclusive mode; select 'held';\n")
+            psql.stdin.flush()
+            if psql.stdout.readline() != "held\n":
+                raise RuntimeError(f"{table} cannot be locked")
+            try:
+                yield
+            finally:
+                psql.stdin.write("rollback;\n")
+                psql.stdin.close()
+
+    def _address(self, database: str) -> list[str]:
+        """Where psql finds a database."""
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-d", database]
 
     def answers(self) -> bool:
         """Whether it takes statements."""

@@ -25,7 +25,7 @@ import jdbc
 import postgres
 from gateway import Gateway, configured, eventually
 from postgres import Database
-from wire import Client, metric, statement
+from wire import Client, reserved, running, statement
 
 SEED = """
 create table people as select n as id, 'name ' || n as name from generate_series(1, 100000) n;
@@ -36,7 +36,7 @@ create view slow as select pg_sleep(60)::text as slept;
 
 TEXT = """
 [limits]
-concurrency = 8
+concurrency = {slots}
 queue = 200
 queue_wait = "120s"
 transaction_idle = "3s"
@@ -70,6 +70,8 @@ def sizes(short: tuple, full: tuple) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(SIZES[len(short)], [pytest.param(*short, id="short"), soak])
 
 
+# How many statements run at once.
+SLOTS = 8
 SIZES = {1: "times", 2: "clients, seconds"}
 # The seconds within which what nobody waits for has ended everywhere.
 SOON = 2
@@ -88,7 +90,7 @@ def database() -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def gateway(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with the database and the files of TPC-H."""
-    text = TEXT.format(url=database.url, tpch=tpch)
+    text = TEXT.format(url=database.url, tpch=tpch, slots=SLOTS)
     with configured(tmp_path_factory.mktemp("load"), text, environment={"PASSWORD": postgres.PASSWORD}) as gateway:
         yield gateway
 
@@ -96,7 +98,7 @@ def gateway(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def brief(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Another, whose sessions end when they were not heard of for ten seconds."""
-    text = TEXT.format(url=database.url, tpch=tpch) + '[tickets]\nsession_ttl = "10s"\n'
+    text = TEXT.format(url=database.url, tpch=tpch, slots=SLOTS) + '[tickets]\nsession_ttl = "10s"\n'
     with configured(tmp_path_factory.mktemp("brief"), text, environment={"PASSWORD": postgres.PASSWORD}) as gateway:
         yield gateway
 
@@ -120,16 +122,6 @@ def checksum(rows: pa.Table) -> int:
     """Of rows of a number and a text: the sum of the CRC-32 of each `number:text`."""
     pairs = zip(*(column.to_pylist() for column in rows.columns), strict=True)
     return sum(zlib.crc32(f"{number}:{text}".encode()) for number, text in pairs)
-
-
-def running(gateway: Gateway) -> float:
-    """How many statements run or wait at the gateway now."""
-    return metric(gateway.url, "nexus_statements_running")
-
-
-def reserved(gateway: Gateway) -> float:
-    """The bytes that its statements hold of the memory limit."""
-    return metric(gateway.url, "nexus_memory_reserved_bytes")
 
 
 def value(gateway: Gateway, sql: str) -> object:
@@ -309,20 +301,18 @@ def test_clients_that_are_killed_leave_nothing(
 
 
 @contextmanager
-def locked(database: Database, table: str) -> Iterator[None]:
-    """Holds a table so that nobody reads it."""
-    environment = {**os.environ, "PGPASSWORD": postgres.PASSWORD}
-    address = ["-h", "127.0.0.1", "-p", str(database.port), "-U", postgres.USER, "-d", "postgres"]
-    command = [str(postgres.program("psql")), *address, "-X", "-q", "-A", "-t"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as psql:
-        psql.stdin.write(f"begin; lock table {table} in access exclusive mode; select 'held';\n")
-        psql.stdin.flush()
-        assert psql.stdout.readline() == "held\n"
+def full(gateway: Gateway) -> Iterator[None]:
+    """Has all statements that may run do so, so that one more waits."""
+    with Client(gateway.flight) as client:
+        lines = client.info(statement("select l.l_orderkey from tpch.main.lineitem l, generate_series(1, 100000)"))
+        fill = [client.get(lines.tickets[0], 600) for _ in range(SLOTS)]
+        for stream in fill:
+            next(stream)
         try:
             yield
         finally:
-            psql.stdin.write("rollback;\n")
-            psql.stdin.close()
+            for stream in fill:
+                stream.cancel()
 
 
 def cancelled(
@@ -377,25 +367,24 @@ def test_what_is_cancelled_ends_at_the_database(
         return len(database.running("endless")) == 1
 
     took = {"streaming": [cancelled(gateway, endless, streams, has_ended, streams=True) for _ in range(times)]}
-    with locked(database, "pg_catalog.pg_description"):
+    with database.locked("pg_catalog.pg_description"):
         took["planned"] = [cancelled(gateway, "select * from shop.public.slow", is_planned, has_ended) for _ in range(times)]
-    with Client(gateway.flight) as client:
-        lines = client.info(statement("select l.l_orderkey from tpch.main.lineitem l, generate_series(1, 100000)"))
-        # All that may run do, so that one more waits.
-        fill = [client.get(lines.tickets[0], 600) for _ in range(8)]
-        for stream in fill:
-            next(stream)
+    with full(gateway):
 
         def waits() -> bool:
-            return running(gateway) == 9 and not database.running()
+            return running(gateway) == SLOTS + 1 and not database.running()
 
-        took["waiting"] = [cancelled(gateway, endless, waits, lambda: running(gateway) == 8) for _ in range(times)]
+        took["waiting"] = [cancelled(gateway, endless, waits, lambda: running(gateway) == SLOTS) for _ in range(times)]
         assert not database.running()
-        for stream in fill:
-            stream.cancel()
     assert eventually(has_ended, 10)
     longest = ", ".join(f"{max(seconds):.2f} s {phase}" for phase, seconds in took.items())
     figure(f"{times} cancelled by ADBC in each phase had ended at the latest after {longest}")
+
+
+def go_on(probe: subprocess.Popen[str]) -> None:
+    """Sends a line to a client that waits for it."""
+    probe.stdin.write("\n")
+    probe.stdin.flush()
 
 
 @sizes((5,), (100,))
@@ -405,25 +394,66 @@ def test_what_jdbc_cancels_ends_at_the_database(
     """Once there is a row: until a statement is planned this driver tells the server of no cancel."""
     took = []
     with jdbc.talking("cancel", gateway.flight, "select * from shop.public.endless", times, "watched") as probe:
-
-        def go_on() -> None:
-            probe.stdin.write("\n")
-            probe.stdin.flush()
-
         for _ in range(times):
             assert probe.stdout.readline() == "there\n"
             assert len(database.running("endless")) == 1 == running(gateway)
-            go_on()
+            go_on(probe)
             assert probe.stdout.readline() == "cancelled\n"
             # Its client has not read on, and the statement is still open there.
             asked = time.monotonic()
             assert eventually(lambda: not database.running() and running(gateway) == 0 and reserved(gateway) == 0, SOON)
             took.append(time.monotonic() - asked)
-            go_on()
+            go_on(probe)
         answer = json.loads(probe.stdout.readline())
         assert probe.wait(30) == 0
     assert answer["value"] == {"said": ["cancelled"] * times, "after": [["1"]]}
     figure(f"{times} cancelled by JDBC had ended at the latest after {max(took):.2f} s")
+
+
+@sizes((5,), (100,))
+def test_what_jdbc_cancels_waits_no_longer(
+    times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
+    """By another thread than the one that waits for the first row."""
+    took = []
+    with jdbc.talking("ask", gateway.flight, "select * from shop.public.endless", times) as probe:
+        with full(gateway):
+            for _ in range(times):
+                assert probe.stdout.readline() == "asked\n"
+                assert eventually(lambda: running(gateway) == SLOTS + 1, 10)
+                assert not database.running()
+                asked = time.monotonic()
+                go_on(probe)
+                assert probe.stdout.readline() == "cancelled\n"
+                assert eventually(lambda: running(gateway) == SLOTS, asked + SOON - time.monotonic())
+                took.append(time.monotonic() - asked)
+                assert not database.running()
+                go_on(probe)
+        answer = json.loads(probe.stdout.readline())
+        assert probe.wait(30) == 0
+    assert answer["value"]["after"] == [["1"]]
+    said = answer["value"]["said"]
+    assert len(said) == times
+    assert all("cancel" in each["error"].casefold() for each in said), said
+    figure(f"{times} cancelled by JDBC while they waited had gone at the latest after {max(took):.2f} s")
+
+
+@sizes((1,), (20,))
+def test_a_jdbc_client_that_is_killed_is_planned_no_longer(
+    times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
+    """Its driver has no other way to end a statement that is being planned."""
+    took = []
+    for _ in range(times):
+        asking = jdbc.talking("ask", gateway.flight, "select * from shop.public.slow", 1)
+        with asking as probe, database.locked("pg_catalog.pg_description"):
+            assert probe.stdout.readline() == "asked\n"
+            assert eventually(lambda: len(database.running("col_description(")) == 1, 10)
+            killed = time.monotonic()
+            probe.kill()
+            assert eventually(lambda: not database.running(), SOON)
+            took.append(time.monotonic() - killed)
+    figure(f"what {times} killed JDBC clients had planned ended at the latest after {max(took):.2f} s")
 
 
 @sizes((4,), (50,))

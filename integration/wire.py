@@ -11,6 +11,8 @@ import grpc
 import pyarrow as pa
 import requests
 
+from gateway import Gateway
+
 SERVICE = "/arrow.flight.protocol.FlightService/"
 SQL = "type.googleapis.com/arrow.flight.protocol.sql."
 UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -152,6 +154,16 @@ def metric(url: str, name: str, **how: object) -> float:
     """What a gateway says of itself by a name: the sum of its samples that begin so, labels included, 0 where there is none."""
     lines = requests.get(f"{url}/metrics", timeout=10, **how).text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def running(gateway: Gateway) -> float:
+    """How many statements run or wait at a gateway now."""
+    return metric(gateway.url, "nexus_statements_running")
+
+
+def reserved(gateway: Gateway) -> float:
+    """The bytes that its statements hold of the memory limit."""
+    return metric(gateway.url, "nexus_memory_reserved_bytes")
 
 
 def reload_failures(url: str, what: str) -> float:

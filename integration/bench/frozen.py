@@ -12,7 +12,7 @@ import pyarrow.flight as flight
 import postgres
 from gateway import Gateway, configured, eventually
 from postgres import Database
-from wire import metric, statement
+from wire import running, statement
 
 # As many statements hang at the database while it is frozen.
 HANGING = 8
@@ -75,10 +75,10 @@ def _hanging(gateway: Gateway, database: Database) -> Iterator[None]:
         with database.frozen():
             for thread in threads:
                 thread.start()
-            assert eventually(lambda: _running(gateway) == HANGING, 10), f"{_running(gateway)} statements hang"
+            assert eventually(lambda: running(gateway) == HANGING, 10), f"{running(gateway)} statements hang"
             yield
             # The last of those that were measured may have ended a moment ago.
-            assert eventually(lambda: _running(gateway) == HANGING, 2), f"{_running(gateway)} statements still hang"
+            assert eventually(lambda: running(gateway) == HANGING, 2), f"{running(gateway)} statements still hang"
     finally:
         for thread in threads:
             thread.join()
@@ -88,8 +88,3 @@ def _hang(uri: str, ticket: flight.Ticket) -> None:
     """A statement that waits for the database, and fails or answers when that goes on."""
     with flight.connect(uri) as client, suppress(flight.FlightError):
         client.do_get(ticket).read_all()
-
-
-def _running(gateway: Gateway) -> float:
-    """How many statements run or wait at the gateway."""
-    return metric(gateway.url, "nexus_statements_running")

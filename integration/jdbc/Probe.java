@@ -28,6 +28,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.TimeZone;
+import java.util.concurrent.FutureTask;
 
 /** What a JDBC client sees of the gateway, one JSON value a line, for the tests to judge: Probe COMMAND URL ARGUMENT... */
 public final class Probe {
@@ -77,6 +78,7 @@ public final class Probe {
             case "transactions" -> transactions(connection, other);
             case "metadata" -> metadata(connection.getMetaData());
             case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1)), rest.contains("watched")));
+            case "ask" -> print("ask", ask(connection, rest.get(0), Integer.parseInt(rest.get(1))));
             case "load" -> print("load", Load.run(rest));
             default -> throw new IllegalArgumentException(command);
         }
@@ -354,6 +356,25 @@ public final class Probe {
         } catch (SQLException error) {
             return "cancelled";
         }
+    }
+
+    /**
+     * Cancels a statement from another thread while its first row is waited for, so many times. It says `asked`, cancels when it
+     * is sent a line, says `cancelled`, and goes on when it is sent another.
+     */
+    private static Object ask(Connection connection, String sql, int times) throws Exception {
+        List<Object> said = new ArrayList<>();
+        for (int i = 0; i < times; i++) {
+            try (Statement statement = connection.createStatement()) {
+                FutureTask<Object> rows = new FutureTask<>(() -> attempt(() -> read(statement.executeQuery(sql)).get("rows")));
+                new Thread(rows).start();
+                pause(true, "asked");
+                statement.cancel();
+                pause(true, "cancelled");
+                said.add(rows.get());
+            }
+        }
+        return map("said", said, "after", query(connection, "select 1").get("rows"));
     }
 
     private static final BufferedReader LINES = new BufferedReader(new InputStreamReader(System.in));
