@@ -1,13 +1,16 @@
 """What can be done to a statement that was described: polled, renewed, cancelled."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import adbc_driver_flightsql.dbapi as flightsql
 import grpc
 import pytest
 
-from gateway import Gateway, configured, users
+import postgres
+import wire as plain
+from gateway import Gateway, configured, eventually, users
+from postgres import Database
 from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
 
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
@@ -157,6 +160,108 @@ def test_a_statement_outlives_its_ticket_and_can_still_be_cancelled(brief: Gatew
         with pytest.raises(grpc.RpcError) as error:
             list(stream)
         assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
+SEED = """
+create table people as select n as id, 'name ' || n as name from generate_series(1, 100000) n;
+create view endless as select a.id, b.name from people a cross join people b;
+"""
+SLOTS = 2
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """A server with a view without an end."""
+    with postgres.server() as database:
+        database.sql(SEED)
+        yield database
+
+
+@pytest.fixture(scope="module")
+def shop(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with it, where two statements run at once."""
+    catalog = f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
+    with configured(tmp_path_factory.mktemp("shop"), f"[limits]\nconcurrency = {SLOTS}\n{catalog}", replicas=1) as gateway:
+        yield gateway
+
+
+# How a client ends a statement, by its FlightInfo or by the stream of its rows.
+ENDS: dict[str, Callable[[Client, bytes, grpc.Call], object]] = {
+    "CancelFlightInfo": lambda client, info, _: cancel(client, info),
+    "CancelQuery": lambda client, info, _: client.action("CancelQuery", packed("ActionCancelQueryRequest", field(1, info))),
+    "dropped": lambda _, __, stream: stream.cancel(),
+}
+# Each holds memory: of the join one side, and of the order all rows.
+STREAMS = "select e.id from shop.public.people p join shop.public.endless e on p.id = e.id"
+GATHERS = "select id from shop.public.endless order by name"
+
+
+def ends_everywhere(shop: Gateway, database: Database, others: int = 0) -> bool:
+    """Whether within a second nothing runs at the database, and at the gateway only others, and nobody else holds memory."""
+
+    def has_ended() -> bool:
+        holds_none = others > 0 or plain.reserved(shop) == 0
+        return not database.running() and plain.running(shop) == others and holds_none
+
+    return eventually(has_ended, 1)
+
+
+@pytest.mark.parametrize("way", ENDS)
+@pytest.mark.parametrize(("sql", "streams"), [(STREAMS, True), (GATHERS, False)], ids=["streams", "gathers"])
+def test_what_ends_while_it_runs_ends_at_the_database(
+    sql: str, streams: bool, way: str, shop: Gateway, database: Database
+) -> None:
+    with Client(shop.flight) as client:
+        info = described(client, sql)
+        stream = client.get(ticket(endpoint(info)))
+        if streams:
+            assert next(stream)
+            assert next(stream)
+        assert eventually(lambda: bool(database.running("endless")) and plain.reserved(shop) > 0, 10)
+        ENDS[way](client, info, stream)
+        assert ends_everywhere(shop, database)
+        with pytest.raises(grpc.RpcError) as error:
+            list(stream)
+        assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_what_ends_while_it_waits_never_comes_to_the_database(way: str, shop: Gateway, database: Database) -> None:
+    with Client(shop.flight) as client:
+        before = [client.get(ticket(endpoint(described(client, ENDLESS)))) for _ in range(SLOTS)]
+        for each in before:
+            next(each)
+        info = described(client, STREAMS)
+        stream = client.get(ticket(endpoint(info)))
+        assert eventually(lambda: plain.running(shop) == SLOTS + 1, 10)
+        ENDS[way](client, info, stream)
+        assert ends_everywhere(shop, database, SLOTS)
+        with pytest.raises(grpc.RpcError) as error:
+            list(stream)
+        assert error.value.code() is grpc.StatusCode.CANCELLED
+        for each in before:
+            each.cancel()
+    assert ends_everywhere(shop, database)
+
+
+@pytest.mark.parametrize("way", [*ENDS, "described"])
+def test_what_ends_while_it_is_planned_ends_at_the_database(way: str, shop: Gateway, database: Database) -> None:
+    """As it is for its rows again, and, where it is dropped, in GetFlightInfo too."""
+    with Client(shop.flight) as client:
+        info = described(client, STREAMS)
+        with database.locked("pg_catalog.pg_description"):
+            if way == "described":
+                asked = client.channel.unary_unary(SERVICE + "GetFlightInfo").future(descriptor(statement(STREAMS)))
+            else:
+                asked = client.get(ticket(endpoint(info)))
+            assert eventually(lambda: bool(database.running("col_description(")), 10)
+            if way == "described":
+                asked.cancel()
+            else:
+                ENDS[way](client, info, asked)
+            assert ends_everywhere(shop, database)
+        with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
+            list(asked.result() if way == "described" else asked)
 
 
 @pytest.mark.parametrize("name", ["CancelFlightInfo", "RenewFlightEndpoint", "CancelQuery"])

@@ -367,7 +367,7 @@ def test_rows_that_nobody_reads_end_there(database: Database, gateway: Gateway) 
         reader = client.do_get(info.endpoints[0].ticket)
         assert reader.read_chunk().data.num_rows > 0
         reader.cancel()
-    assert eventually(lambda: len(database.running("endless")) == 0, 2)
+    assert eventually(lambda: len(database.running("endless")) == 0, 1)
 
 
 def query(sql: str) -> bytes:
