@@ -40,7 +40,7 @@ def test_the_native_profile_changes_nothing(column: Column, typed: Gateway) -> N
 
 
 # DataFusion has no value of these types.
-NO_PARAMETERS = ("list_view", "large_list_view")
+NO_PARAMETERS = ("list_view", "large_list_view", "list_view_of_views", "large_list_view_of_views")
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
@@ -53,6 +53,26 @@ def test_a_parameter_of_every_type_with_null(column: Column, typed: Gateway) -> 
             return
         cursor.execute("select ? as v", rows)
         assert cursor.fetch_arrow_table().to_pylist() == column.table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "written", "shown"),
+    [
+        ("YearMonth", "month_interval", "14 months", "1 years 2 mons", "P14M"),
+        ("DayTime", "day_time_interval", "3 days 1.5 seconds", "3 days 1.500 secs", "PT72H1.5S"),
+    ],
+)
+def test_an_interval_that_pyarrow_has_no_array_of(
+    kind: str, name: str, value: str, written: str, shown: str, typed: Gateway
+) -> None:
+    sql = f"select arrow_cast('{value}', 'Interval({kind})') as v"
+    with flightsql.connect(typed.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(f"select cast(v as varchar), arrow_typeof(v) from ({sql})")
+        assert cursor.fetchall() == [(written, f"Interval({kind})")]
+        cursor.execute(sql)
+        assert str(cursor.fetch_record_batch().schema.field("v").type) == name
+    [answer] = jdbc.probe("types", typed.flight, sql)
+    assert [row["object"] for row in answer["value"]] == [shown]
 
 
 def shown(typed: Gateway, jdk: str, zone: str = "UTC", query: str = "") -> dict:

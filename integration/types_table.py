@@ -15,6 +15,9 @@ MOMENT = datetime(2026, 2, 28, 23, 59, 59)
 FRACTIONS = {"s": 0, "ms": 3, "us": 6, "ns": 6}
 
 
+UNION = [pa.field("number", pa.int64()), pa.field("text", pa.string())]
+
+
 @dataclass(frozen=True)
 class Column:
     """One type: values to write, and for each what `ResultSet.getObject` says of it as text (see the probe)."""
@@ -33,10 +36,29 @@ class Column:
 def array(values: list, data_type: pa.DataType) -> pa.Array:
     """An array of any type, those included that pyarrow does not build from Python values."""
     if pa.types.is_dictionary(data_type):
-        return pa.array(values, data_type.value_type).dictionary_encode()
+        kept: list = []
+        kept += (value for value in values if value is not None and value not in kept)
+        keys = pa.array([None if value is None else kept.index(value) for value in values], data_type.index_type)
+        return pa.DictionaryArray.from_arrays(keys, array(kept, data_type.value_type))
+    if pa.types.is_union(data_type):
+        return _union(values, data_type)
     if pa.types.is_run_end_encoded(data_type):
         return pa.compute.run_end_encode(pa.array(values, data_type.value_type))
     return pa.array(values, data_type)
+
+
+def _union(values: list, data_type: pa.UnionType) -> pa.Array:
+    """Of a number and a text; a NULL is one of the numbers, since a union has none of its own."""
+    is_text = [isinstance(value, str) for value in values]
+    names = [data_type.field(at).name for at in range(data_type.num_fields)]
+    numbers = [None if text else value for value, text in zip(values, is_text, strict=True)]
+    texts = [value if text else None for value, text in zip(values, is_text, strict=True)]
+    children = [pa.array(side, data_type.field(at).type) for at, side in enumerate((numbers, texts))]
+    kinds = pa.array(map(int, is_text), pa.int8())
+    if data_type.mode == "sparse":
+        return pa.UnionArray.from_sparse(kinds, children, names, data_type.type_codes)
+    places = pa.array(range(len(values)), pa.int32())
+    return pa.UnionArray.from_dense(kinds, places, children, names, data_type.type_codes)
 
 
 def _decimals(name: str, data_type: pa.DataType, digits: int, scale: int) -> Column:
@@ -125,7 +147,10 @@ COLUMNS = [
     # Through JDBC a moment is shown in UTC.
     _timestamps("timestamp_utc", "us", "UTC"),
     _timestamps("timestamp_zone", "ms", "Asia/Shanghai"),
-    Column("duration", pa.duration("s"), [timedelta(seconds=90), timedelta(0)], ["PT1M30S", "PT0S"]),
+    *(
+        Column(f"duration_{unit}", pa.duration(unit), [timedelta(seconds=90), timedelta(0)], ["PT1M30S", "PT0S"])
+        for unit in FRACTIONS
+    ),
     Column("interval", pa.month_day_nano_interval(), [pa.MonthDayNano([14, 3, 1_500_000_000])], ["P14M3D PT1.5S"]),
     _lists("list", pa.list_(pa.int64())),
     _lists("large_list", pa.large_list(pa.int64())),
@@ -133,6 +158,9 @@ COLUMNS = [
     _lists("list_view", pa.list_view(pa.int64())),
     _lists("large_list_view", pa.large_list_view(pa.int64())),
     Column("list_of_views", pa.list_(pa.string_view()), [[LONG, None]], [[LONG, None]]),
+    Column("large_list_of_views", pa.large_list(pa.string_view()), [[LONG, None]], [[LONG, None]]),
+    Column("list_view_of_views", pa.list_view(pa.string_view()), [[LONG, None], ["x"]], [[LONG, None], ["x"]]),
+    Column("large_list_view_of_views", pa.large_list_view(pa.string_view()), [[LONG, None]], [[LONG, None]]),
     Column(
         "struct",
         pa.struct({"a": pa.uint64(), "b": pa.string_view()}),
@@ -141,5 +169,20 @@ COLUMNS = [
     ),
     Column("map", pa.map_(pa.string(), pa.int64()), [[("a", 1), ("b", None)]], [{"a": "1", "b": None}]),
     Column("dictionary", pa.dictionary(pa.int32(), pa.string()), ["x", "y", "x"], ["x", "y", "x"]),
+    Column("dictionary_of_numbers", pa.dictionary(pa.uint8(), pa.uint64()), [2**64 - 1, 0, 0], [str(2**64 - 1), "0", "0"]),
+    Column("dictionary_of_decimals", pa.dictionary(pa.int64(), pa.decimal128(9, 2)), [Decimal("-0.05")], ["-0.05"]),
+    Column("dictionary_of_views", pa.dictionary(pa.int16(), pa.string_view()), [LONG, "", LONG], [LONG, "", LONG]),
+    Column("dictionary_of_bytes", pa.dictionary(pa.uint64(), pa.binary(2)), [b"\x00\xff"], ["00ff"]),
+    Column("dictionary_of_lists", pa.dictionary(pa.int8(), pa.list_(pa.int64())), [[1, None]], [["1", None]]),
+    Column(
+        "dictionary_of_dictionaries",
+        pa.dictionary(pa.int8(), pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+        [["x", None], ["y"], ["x", None]],
+        [["x", None], ["y"], ["x", None]],
+    ),
+    Column("list_of_dictionaries", pa.list_(pa.dictionary(pa.int8(), pa.string())), [["x", None, "x"]], [["x", None, "x"]]),
+    Column("struct_of_dictionaries", pa.struct({"d": pa.dictionary(pa.int8(), pa.string())}), [{"d": "x"}], [{"d": "x"}]),
+    Column("dense_union", pa.dense_union(UNION), [7, "x", ""], ["7", "x", ""]),
+    Column("sparse_union", pa.sparse_union(UNION), [7, "x", ""], ["7", "x", ""]),
     Column("run_end_encoded", pa.run_end_encoded(pa.int32(), pa.int64()), [7, 7, 8], ["7", "7", "8"]),
 ]
