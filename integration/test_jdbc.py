@@ -104,6 +104,8 @@ def prepared(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
         ("exact", [["12345678901234567.125"]]),
         ("object", [["ab"]]),
         ("zoned", [["true"]]),
+        ("list", [[["1", None, "3"]]]),
+        ("array", [[["a", None, ""]]]),
         ("text", [["?", "ALGERIA"]]),
         ("limit", [["0"], ["1"]]),
         ("in", [["6"], ["18"]]),
@@ -118,7 +120,13 @@ def test_prepared_statements_take_parameters(name: str, expected: object, prepar
 def test_null_of_every_type_is_a_parameter(prepared: dict) -> None:
     nulls = {name: rows for name, rows in prepared.items() if name.startswith("null ")}
     assert nulls == dict.fromkeys(nulls, [["true"]])
-    assert len(nulls) == 15
+    assert len(nulls) == 16
+
+
+@pytest.mark.parametrize("kind", ["duration", "interval", "map", "struct"])
+def test_of_some_types_the_driver_binds_only_null(kind: str, prepared: dict) -> None:
+    assert "is not yet supported" in prepared[f"unbound {kind}"]["error"]
+    assert prepared[f"unbound NULL {kind}"] == []
 
 
 @pytest.mark.parametrize("name", ["decimal", "date", "two"])

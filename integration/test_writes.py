@@ -3,6 +3,7 @@
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -311,3 +312,14 @@ def test_jdbc_writes_in_every_way(jdk: str, embedded: Gateway) -> None:
     ]
     with flightsql.connect(embedded.uri, autocommit=True) as other:
         assert fetch(other, "select count(*) from demo.by_jdbc") == [(6,)]
+
+
+@pytest.mark.parametrize("jdk", jdbc.VERSIONS)
+def test_a_batch_of_every_type_that_jdbc_binds_with_null(jdk: str, writable: Gateway, connection: flightsql.Connection) -> None:
+    assert jdbc.values(jdbc.probe("batch", writable.flight, jdk=jdk)) == {"counts": ["2"]}
+    values = (
+        True, -(2**7), -(2**15), -(2**31), -(2**63), 1.5, 5e-324, Decimal("-12345678901234567890123456789.000000001"),
+        "中文 é 😀", b"\x00\x01\xff", date(2024, 2, 29), time(12, 34, 56), datetime(2026, 2, 28, 23, 59, 59, 123000),
+        [1, None, 2**63 - 1], ["a", None, ""], datetime(2026, 2, 28, 23, 59, 59, 123000, UTC),
+    )  # fmt: skip
+    assert fetch(connection, "select * from batch order by a nulls last") == [values, (None,) * len(values)]

@@ -22,6 +22,7 @@ import java.sql.Types;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Calendar;
+import java.util.Collections;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -75,6 +76,7 @@ public final class Probe {
             }
             case "prepared" -> prepared(connection);
             case "writes" -> writes(connection);
+            case "batch" -> batch(connection);
             case "transactions" -> transactions(connection, other);
             case "metadata" -> metadata(connection.getMetaData());
             case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1)), rest.contains("watched")));
@@ -190,6 +192,46 @@ public final class Probe {
         print("rows", attempt(() -> query(connection, "select * from " + table + " order by id").get("rows")));
     }
 
+    /** A batch of a value and a NULL of every type that this driver binds. */
+    private static void batch(Connection connection) throws Exception {
+        update(connection, "create table batch (" + String.join(", ", EVERY.keySet()) + ")");
+        String places = String.join(", ", Collections.nCopies(EVERY.size(), "?"));
+        try (PreparedStatement statement = connection.prepareStatement("insert into batch values (" + places + ")")) {
+            int at = 0;
+            for (Setter setter : EVERY.values()) {
+                setter.set(statement, ++at);
+            }
+            statement.addBatch();
+            for (; at > 0; at--) {
+                statement.setNull(at, Types.NULL);
+            }
+            statement.addBatch();
+            print("counts", text(Arrays.stream(statement.executeBatch()).boxed().toList()));
+        }
+    }
+
+    private static final Map<String, Setter> EVERY = new LinkedHashMap<>();
+
+    static {
+        EVERY.put("a boolean", (s, at) -> s.setBoolean(at, true));
+        EVERY.put("b tinyint", (s, at) -> s.setByte(at, (byte) -128));
+        EVERY.put("c smallint", (s, at) -> s.setShort(at, (short) -32768));
+        EVERY.put("d int", (s, at) -> s.setInt(at, Integer.MIN_VALUE));
+        EVERY.put("e bigint", (s, at) -> s.setLong(at, Long.MIN_VALUE));
+        EVERY.put("f real", (s, at) -> s.setFloat(at, 1.5f));
+        EVERY.put("g double", (s, at) -> s.setDouble(at, 5e-324));
+        EVERY.put("h decimal(38, 9)", (s, at) -> s.setBigDecimal(at, new BigDecimal("-12345678901234567890123456789.000000001")));
+        EVERY.put("i varchar", (s, at) -> s.setString(at, "中文 é 😀"));
+        EVERY.put("j bytea", (s, at) -> s.setBytes(at, new byte[] {0, 1, -1}));
+        EVERY.put("k date", (s, at) -> s.setDate(at, Date.valueOf("2024-02-29")));
+        EVERY.put("l time", (s, at) -> s.setTime(at, java.sql.Time.valueOf("12:34:56")));
+        EVERY.put("m timestamp", (s, at) -> s.setTimestamp(at, Timestamp.valueOf("2026-02-28 23:59:59.123")));
+        EVERY.put("n bigint[]", (s, at) -> s.setObject(at, Arrays.asList(1L, null, Long.MAX_VALUE)));
+        EVERY.put("o varchar[]", (s, at) -> s.setArray(at, s.getConnection().createArrayOf("VARCHAR", new Object[] {"a", null, ""})));
+        EVERY.put("p timestamptz", (s, at) -> s.setTimestamp(at, Timestamp.valueOf("2026-02-28 23:59:59.123")));
+    }
+
+
     /** What a transaction by SQL shows itself and another connection. */
     private static void transactions(Connection connection, Opened opened) throws Exception {
         String table = "demo.main.by_jdbc";
@@ -236,7 +278,10 @@ public final class Probe {
     }
 
     private static final List<String> NULLS = List.of("boolean", "tinyint", "smallint", "int", "bigint", "real", "double", "decimal(38, 9)",
-        "varchar", "bytea", "date", "time", "timestamp", "timestamptz", "interval");
+        "varchar", "bytea", "date", "time", "timestamp", "timestamptz", "interval", "bigint[]");
+    /** Values of the types that this driver has no way to bind. */
+    private static final Map<String, String> UNBOUND = Map.of("interval", "interval '1 day'", "duration", "arrow_cast(90, 'Duration(s)')",
+        "struct", "named_struct('a', 1)", "map", "map(['a'], [1])");
 
     private static void prepared(Connection connection) throws Exception {
         bound(connection, "int", "select n_name from nation where n_nationkey = ?", s -> s.setInt(1, 7));
@@ -260,6 +305,13 @@ public final class Probe {
         bound(connection, "exact", "select cast(? as decimal(20, 3)) as v", s -> s.setBigDecimal(1, new BigDecimal("12345678901234567.125")));
         bound(connection, "object", "select cast(? as varchar) || cast(? as varchar) as v", s -> { s.setObject(1, "a"); s.setObject(2, "b"); });
         bound(connection, "zoned", "select cast(? as timestamptz) = timestamptz '2026-02-28 23:59:59Z' as v", s -> s.setTimestamp(1, Timestamp.valueOf("2026-02-28 23:59:59")));
+        bound(connection, "list", "select cast(? as bigint[]) as v", s -> s.setObject(1, Arrays.asList(1L, null, 3L)));
+        bound(connection, "array", "select cast(? as varchar[]) as v", s -> s.setArray(1, connection.createArrayOf("VARCHAR", new Object[] {"a", null, ""})));
+        for (Map.Entry<String, String> each : UNBOUND.entrySet()) {
+            String sql = "select v from (select " + each.getValue() + " as v) where v = ?";
+            bound(connection, "unbound " + each.getKey(), sql, s -> s.setObject(1, 1L));
+            bound(connection, "unbound NULL " + each.getKey(), sql, s -> s.setNull(1, Types.NULL));
+        }
         for (String type : NULLS) {
             bound(connection, "null " + type, "select cast(? as " + type + ") is null as v", s -> s.setNull(1, Types.NULL));
         }
@@ -455,6 +507,10 @@ public final class Probe {
 
     private interface Call {
         Object run() throws Exception;
+    }
+
+    private interface Setter {
+        void set(PreparedStatement statement, int at) throws SQLException;
     }
 
     private interface Binding {
