@@ -26,6 +26,7 @@ BOUND = {
     "test_lifecycle.py::test_a_statement_is_cancelled_while_it_streams": RUNNING,
     "test_lifecycle.py::test_a_statement_outlives_its_ticket_and_can_still_be_cancelled": RUNNING,
     "test_lifecycle.py::test_a_statement_that_was_cancelled_does_not_begin": CANCELLED,
+    "test_lifecycle.py::test_go_cancels_a_statement_while_it_streams": RUNNING,
     "test_lifecycle.py::test_the_older_action_cancels_too": RUNNING,
     "test_load.py": PROCESS,
     "test_login.py::test_a_session_controls_the_cache": RECORD,

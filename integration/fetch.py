@@ -53,6 +53,7 @@ def main() -> int:
         "adbc validation": adbc_validation,
         "logic suite": logic_suite,
         "scenarios": scenarios,
+        "calls": calls,
         "s3 server": s3_server,
         "protobuf compiler": protoc,
     }
@@ -88,6 +89,12 @@ def logic_files() -> Path:
 def scenarios_client() -> Path:
     """Where Arrow's client for Flight's integration tests is; another version of it means another file."""
     return CACHE / "tools" / f"scenarios-{sha256(HERE / 'scenarios' / 'go.sum')[:12]}"
+
+
+def calls_client() -> Path:
+    """Where the program in `scenarios` is, which makes calls that no driver makes; another text of it means another file."""
+    texts = "".join(sha256(HERE / "scenarios" / name) for name in ("go.sum", "main.go"))
+    return CACHE / "tools" / f"calls-{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
 
 
 def tool(crate: str) -> Path:
@@ -155,12 +162,19 @@ def logic_suite() -> str:
 
 
 def scenarios() -> str:
+    return go_build(SCENARIOS, scenarios_client())
+
+
+def calls() -> str:
+    return go_build(".", calls_client())
+
+
+def go_build(package: str, built: Path) -> str:
     """Go holds what it downloads against go.sum."""
-    built = scenarios_client()
     if not built.exists():
         kept = {"GOMODCACHE": CACHE / "go" / "mod", "GOCACHE": CACHE / "go" / "build", "GOFLAGS": "-mod=readonly -modcacherw"}
         part = built.with_suffix(".part")
-        retried("go", "-C", HERE / "scenarios", "build", "-o", part, SCENARIOS, **kept)
+        retried("go", "-C", HERE / "scenarios", "build", "-o", part, package, **kept)
         part.replace(built)
     return str(built)
 

@@ -11,7 +11,7 @@ import postgres
 import wire as plain
 from gateway import Gateway, configured, eventually, users
 from postgres import Database
-from wire import SERVICE, Client, descriptor, field, first, packed, parse, statement
+from wire import SERVICE, Client, called_by_go, descriptor, field, first, packed, parse, statement
 
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 CANCELLED = b"\x08\x01"
@@ -116,6 +116,17 @@ def test_the_older_action_cancels_too(wire: Client) -> None:
     with pytest.raises(grpc.RpcError) as error:
         list(stream)
     assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_go_cancels_a_statement_while_it_streams(embedded: Gateway, wire: Client) -> None:
+    said = called_by_go("cancel", embedded.flight)
+    assert (said["streams"], said["said"], said["ended"]) == (True, "CANCEL_STATUS_CANCELLED", "Canceled")
+    assert said["seconds"] < 1
+    assert running(wire) == []
+
+
+def test_go_renews_an_endpoint(embedded: Gateway) -> None:
+    assert called_by_go("renew", embedded.flight) == {"longer": True, "rows": [42]}
 
 
 def test_metadata_is_answered_at_once_and_cannot_be_cancelled(wire: Client) -> None:

@@ -10,6 +10,7 @@ from pyarrow import flight
 
 import jdbc
 from gateway import Gateway, configured, nexus
+from wire import called_by_go
 
 WITH_COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 OPTION = "adbc.flight.sql.session.option."
@@ -171,3 +172,15 @@ def test_adbc_without_cookies_is_told_how_to_turn_them_on(embedded: Gateway) -> 
     with flightsql.connect(embedded.uri, autocommit=True) as connection, pytest.raises(adbc_driver_manager.Error) as error:
         connection.adbc_connection.set_options(**{CATALOG: "system"})
     assert "adbc.flight.sql.rpc.with_cookie_middleware=true" in str(error.value)
+
+
+def test_options_of_every_kind_of_value(embedded: Gateway) -> None:
+    said = called_by_go("options", embedded.flight)
+    # A number may be written as one.
+    assert (said["endpoints int64"], said["timeout string"], said["kept"]) == ({}, {}, ["4", "30s"])
+    for kind in ("bool", "float64", "[]string"):
+        for name in ("endpoints", "catalog"):
+            assert said[f"{name} {kind}"] == {name: "INVALID_VALUE"}
+        assert said[f"no_such {kind}"] == {"no_such": "INVALID_NAME"}
+    assert said["catalog int64"] == {"catalog": "INVALID_VALUE"}, "no catalog is called so"
+    assert (said["timeout <nil>"], said["unset"]) == ({}, "")

@@ -12,7 +12,7 @@ import pytest
 import jdbc
 import postgres
 from gateway import Gateway, configured, nexus
-from wire import Client
+from wire import Client, called_by_go
 
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
@@ -185,6 +185,74 @@ def test_savepoints_by_call(gateway: Gateway, table: None) -> None:
         with pytest.raises(grpc.RpcError) as error:
             client.end_savepoint(first, releases=True)
         assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_savepoints_by_go(gateway: Gateway, table: None) -> None:
+    said = called_by_go("savepoints", gateway.flight)
+    assert (said["marked"], said["back"], said["gone"]) == ([1, 2], [1, 3], "NotFound")
+    assert (said["without"], said["committed"]) == ([], [1, 3])
+
+
+@pytest.mark.parametrize("prepares", [False, True], ids=["statement", "prepared"])
+def test_what_writes_runs_when_it_is_described_and_once(
+    prepares: bool, gateway: Gateway, connection: flightsql.Connection
+) -> None:
+    """The driver asks for the partitions of an answer by GetFlightInfo, and reads them by DoGet where it is told to."""
+
+    def described(sql: str) -> bytes:
+        with connection.cursor() as cursor:
+            cursor.adbc_statement.set_sql_query(sql)
+            if prepares:
+                cursor.adbc_statement.prepare()
+            [partition], _, _ = cursor.adbc_statement.execute_partitions()
+            return partition
+
+    def fetched(partition: bytes) -> list[tuple]:
+        with connection.cursor() as cursor:
+            cursor.adbc_read_partition(partition)
+            return cursor.fetchall()
+
+    made = described("create table demo.main.t (id bigint)")
+    try:
+        inserted = described("insert into demo.main.t values (1), (2)")
+        assert ids(connection) == [1, 2]
+        deleted = described("delete from demo.main.t where id = 2")
+        assert ids(connection) == [1]
+        for _ in range(2):
+            assert [fetched(each) for each in (made, inserted, deleted)] == [[(0,)], [(2,)], [(1,)]]
+        assert ids(connection) == [1]
+    finally:
+        dropped = described("drop table demo.main.t")
+    with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+        ids(connection)
+    described("create table demo.main.t (id bigint)")
+    assert fetched(dropped) == [(0,)]
+    assert ids(connection) == []
+    described("drop table demo.main.t")
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_updates_that_adbc_did_not_prepare(autocommit: bool, gateway: Gateway, connection: flightsql.Connection) -> None:
+    with flightsql.connect(gateway.uri, autocommit=autocommit) as other, other.cursor() as cursor:
+
+        def update(sql: str) -> int:
+            cursor.adbc_statement.set_sql_query(sql)
+            return cursor.adbc_statement.execute_update()
+
+        assert update("create table demo.main.t (id bigint)") == 0
+        assert update("insert into demo.main.t values (1), (2), (3)") == 3
+        assert update("update demo.main.t set id = id + 10 where id > 1") == 2
+        assert update("delete from demo.main.t where id = 99") == 0
+        with pytest.raises(adbc_driver_manager.Error, match="the statement writes nothing; send it as a query"):
+            update("select id from demo.main.t")
+        if not autocommit:
+            with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+                ids(connection)
+            other.commit()
+        assert ids(connection) == [1, 12, 13]
+        assert update("drop table demo.main.t") == 0
+        if not autocommit:
+            other.commit()
 
 
 def test_updates_that_nobody_prepared(gateway: Gateway) -> None:

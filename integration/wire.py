@@ -4,6 +4,8 @@ Only the few protobuf fields that the tests look at are read and written.
 """
 
 import base64
+import json
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +13,7 @@ import grpc
 import pyarrow as pa
 import requests
 
+from fetch import calls_client
 from gateway import Gateway
 
 SERVICE = "/arrow.flight.protocol.FlightService/"
@@ -142,6 +145,13 @@ class Client:
         """The same of a packed command."""
         info = self.info(command, timeout)
         return decode(message for ticket in info.tickets for message in self.get(ticket, timeout))
+
+
+def called_by_go(command: str, address: str) -> dict[str, object]:
+    """What Arrow's client for Go says of the calls of one command of `scenarios/main.go`."""
+    done = subprocess.run([calls_client(), command, address], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    return {line["name"]: line["value"] for line in map(json.loads, done.stdout.splitlines())}
 
 
 def says(url: str, token: str) -> tuple[int, str]:
