@@ -8,15 +8,20 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
+import datafusion
+import pyarrow as pa
 import pytest
 import requests
+from datafusion import substrait as producer
 
-from gateway import BINARY, Gateway, configured, nexus
-from wire import Client, statement
+from gateway import BINARY, Gateway, configured, eventually, nexus, users
+from wire import SERVICE, Client, bound, descriptor, field, ingest, packed, prepared, statement, substrait, text
 
 SOAK = os.environ.get("NEXUS_TPCH_SCALE") == "1"
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -111,6 +116,185 @@ def test_each_statement_has_a_start_and_an_end(audited: Gateway, tmp_path: Path)
     assert "ADBC" in by_adbc["agent"]
     assert by_adbc["address"].startswith("127.0.0.1:")
     assert verified(tmp_path).stdout.startswith("records 0 to ")
+
+
+@dataclass
+class Manned:
+    """A gateway with users and a trail, and a client of each of them."""
+
+    gateway: Gateway
+    folder: Path
+    ann: Client
+    bob: Client
+
+    def http(self, sql: str) -> requests.Response:
+        """A statement of ann over HTTP."""
+        headers = dict(self.ann.headers)
+        return requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=30)
+
+    def recorded(self, work: Callable[["Manned"], None]) -> tuple[list[dict], list[dict], float]:
+        """The records that something leaves: the starts, and their ends in the same order, one each; and how long it took."""
+        before, began = len(records(self.folder)), time.monotonic()
+        work(self)
+
+        def found() -> list[dict]:
+            return [record for record in records(self.folder)[before:] if record["event"] != "opened"]
+
+        def is_whole() -> bool:
+            events = Counter((record["query"], record["event"]) for record in found())
+            return {query for query, event in events if event == "start"} == {query for query, event in events if event == "end"}
+
+        assert eventually(is_whole, 10), found()
+        took = (time.monotonic() - began) * 1000
+        starts = [record for record in found() if record["event"] == "start"]
+        ends = {record["query"]: record for record in found() if record["event"] == "end"}
+        assert len(found()) == 2 * len(ends) == 2 * len(starts), found()
+        return starts, [ends[start["query"]] for start in starts], took
+
+
+@pytest.fixture(scope="module")
+def manned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manned]:
+    folder = tmp_path_factory.mktemp("manned")
+    with (
+        configured(folder, TEXT + users("ann", "bob"), replicas=1) as gateway,
+        Client(gateway.flight, "ann", "ann") as ann,
+        Client(gateway.flight, "bob", "bob") as bob,
+    ):
+        for client in (ann, bob):
+            client.headers = [("authorization", client.handshake())]
+        ann.update("create table goods as select 1::bigint as id, 'tea' as name")
+        yield Manned(gateway, folder, ann, bob)
+
+
+GOODS = "shop.main.goods"
+HERE = {"outcome": "finished", "route": "datafusion", "cache": "bypass", "reads": {}, "rows": 1}
+# What runs past the query path has no plan.
+PAST = {"outcome": "finished", "route": "", "cache": "none", "reads": {}, "rows": 0}
+
+
+def of_goods(sql: str) -> bytes:
+    """A Substrait plan of a statement over the table."""
+    context = datafusion.SessionContext()
+    context.sql("create table goods (id bigint, name varchar)").collect()
+    return producer.Serde.serialize_bytes(sql, context)
+
+
+def update_prepared(manned: Manned) -> None:
+    handle = manned.ann.prepare("insert into goods values ($1, $2)")
+    manned.ann.put(bound("CommandPreparedStatementUpdate", handle, **{"1": 7, "2": "mate"}))
+
+
+def by_call(manned: Manned) -> None:
+    transaction = manned.ann.begin()
+    savepoint = manned.ann.savepoint(transaction, "here")
+    manned.ann.update("insert into goods values (8, 'x')", transaction)
+    manned.ann.end_savepoint(savepoint, releases=False)
+    manned.ann.end_savepoint(manned.ann.savepoint(transaction), releases=True)
+    manned.ann.end(transaction)
+    manned.ann.end(manned.ann.begin(), commits=False)
+
+
+BY_SQL = ["begin", "savepoint s", "rollback to savepoint s", "release savepoint s", "commit"]
+
+
+def by_sql(manned: Manned) -> None:
+    with Client(manned.gateway.flight, authorization=dict(manned.ann.headers)["authorization"]) as client:
+        client.session()
+        for sql in BY_SQL:
+            [cookie] = [value for name, value in client.headers if name == "cookie"]
+            message = field(1, descriptor(packed("CommandStatementUpdate", text(sql))))
+            call = client.channel.stream_stream(SERVICE + "DoPut")(iter([message]), metadata=client.headers, timeout=30)
+            list(call)
+            kept = dict(call.initial_metadata()).get("set-cookie", cookie).split(";")[0]
+            client.headers = [header for header in client.headers if header[0] != "cookie"] + [("cookie", kept)]
+
+
+def slowly(manned: Manned) -> None:
+    stream = manned.ann.get(manned.ann.info(statement(LONG)).tickets[0])
+    next(stream)
+    time.sleep(0.3)
+    list(stream)
+
+
+LONG = "select value, repeat('x', 100) as filler from generate_series(1, 100000)"
+READ = "select id, name from goods where id = 1"
+# What is done, and of each statement in it what is on record.
+WAYS: dict[str, tuple[Callable[[Manned], object], list[dict]]] = {
+    "a query": (
+        lambda manned: manned.ann.rows(READ),
+        [HERE | {"statement": READ, "cache": "miss", "reads": {GOODS: ["id", "name"]}}],
+    ),
+    "a query again": (
+        lambda manned: manned.ann.rows(READ),
+        [HERE | {"statement": READ, "cache": "hit", "route": "cache", "reads": {GOODS: ["id", "name"]}}],
+    ),
+    "a query that writes": (
+        lambda manned: manned.ann.rows("insert into goods values (2, 'coffee')"),
+        [HERE | {"statement": "insert into goods values (2, 'coffee')", "writes": GOODS}],
+    ),
+    "a prepared query": (
+        lambda manned: manned.ann.run(
+            prepared(manned.ann.bind(manned.ann.prepare("select name from goods where id = $1"), **{"1": 1}))
+        ),
+        [HERE | {"statement": "select name from goods where id = $1", "cache": "miss", "reads": {GOODS: ["id", "name"]}}],
+    ),
+    "a prepared update": (update_prepared, [HERE | {"statement": "insert into goods values ($1, $2)", "writes": GOODS}]),
+    "an update": (
+        lambda manned: manned.ann.update("update goods set name = 'x' where id = 2"),
+        [HERE | {"statement": "update goods set name = 'x' where id = 2", "reads": {GOODS: ["id", "name"]}, "writes": GOODS}],
+    ),
+    "ingest": (
+        lambda manned: manned.ann.put(ingest("goods", pa.RecordBatch.from_pylist([{"id": 3, "name": "maté"}]))),
+        [HERE | {"statement": 'INGEST INTO "shop"."main"."goods"', "reads": None, "writes": GOODS}],
+    ),
+    "Substrait": (
+        lambda manned: manned.ann.run(substrait(of_goods("select name from goods where id = 1"))),
+        [HERE | {"statement": "SUBSTRAIT PLAN OF goods", "cache": "miss", "reads": {GOODS: ["id", "name"]}}],
+    ),
+    "EXPLAIN": (
+        lambda manned: manned.ann.rows(f"explain {READ}"),
+        [HERE | {"statement": f"explain {READ}", "reads": {GOODS: ["id", "name"]}, "rows": None}],
+    ),
+    "EXPLAIN ANALYZE": (
+        lambda manned: manned.ann.rows(f"explain analyze {READ}"),
+        [HERE | {"statement": f"explain analyze {READ}", "reads": {GOODS: ["id", "name"]}, "rows": None}],
+    ),
+    "a transaction by calls": (
+        by_call,
+        [PAST | {"statement": name} for name in ("BEGIN", "SAVEPOINT")]
+        + [HERE | {"statement": "insert into goods values (8, 'x')", "writes": GOODS}]
+        + [PAST | {"statement": name} for name in ("ROLLBACK TO SAVEPOINT", "SAVEPOINT", "RELEASE SAVEPOINT", "COMMIT")]
+        + [PAST | {"statement": name} for name in ("BEGIN", "ROLLBACK")],
+    ),
+    "a transaction by SQL": (by_sql, [PAST | {"statement": sql} for sql in BY_SQL]),
+    "HTTP": (
+        lambda manned: manned.http("select name from goods"),
+        [HERE | {"statement": "select name from goods", "cache": "miss", "reads": {GOODS: ["name"]}, "rows": None}],
+    ),
+    "a slow reader": (slowly, [HERE | {"statement": LONG, "reads": None, "rows": 100_000}]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_in_is_on_record(way: str, manned: Manned) -> None:
+    work, wanted = WAYS[way]
+    starts, ends, took = manned.recorded(work)
+    assert [start["statement"] for start in starts] == [each["statement"] for each in wanted]
+    over = "http" if way == "HTTP" else "flight"
+    for start, end, want in zip(starts, ends, wanted, strict=True):
+        assert (start["principal"], end["principal"], start["protocol"]) == ("ann", "ann", over)
+        assert start["address"].startswith("127.0.0.1:")
+        assert ("requests" if over == "http" else "grpc") in start["agent"]
+        assert start["session"]
+        wanted_of_end = {key: value for key, value in want.items() if key != "statement" and value is not None}
+        assert {key: end.get(key) for key in wanted_of_end} == wanted_of_end, end
+        assert (end.get("writes"), end.get("error")) == (want.get("writes"), None), end
+        assert end["rows"] > 0 or want["rows"] == 0, end
+        assert (end["bytes"] > 0) == (end["rows"] > 0), end
+        # By the clock of the records too, to which the writing of them is added.
+        apart = (datetime.fromisoformat(end["at"]) - datetime.fromisoformat(start["at"])).total_seconds() * 1000
+        assert 0 <= end["milliseconds"] <= min(took, apart) + 1, (end, took, apart)
+        assert way != "a slow reader" or end["milliseconds"] >= 300
 
 
 def fill(gateway: Gateway, statements: int) -> None:

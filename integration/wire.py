@@ -214,9 +214,23 @@ def text(sql: str, transaction: bytes = b"") -> bytes:
 
 def bound(command: str, handle: bytes, **values: object) -> list[bytes]:
     """The messages that put a row of parameters for a prepared statement."""
-    batch = pa.RecordBatch.from_pylist([values])
+    return carried(packed(command, field(1, handle)), pa.RecordBatch.from_pylist([values]))
+
+
+def ingest(table: str, rows: pa.RecordBatch) -> list[bytes]:
+    """The messages that put rows into a table that is there."""
+    return carried(packed("CommandStatementIngest", field(1, b"\x08\x02\x10\x02") + field(2, table.encode())), rows)
+
+
+def carried(command: bytes, batch: pa.RecordBatch) -> list[bytes]:
+    """The messages that put rows with a packed command."""
     (columns, _), (header, rows) = encapsulated(batch.schema.serialize()), encapsulated(batch.serialize())
-    return [field(1, descriptor(packed(command, field(1, handle)))) + field(2, columns), field(2, header) + field(1000, rows)]
+    return [field(1, descriptor(command)) + field(2, columns), field(2, header) + field(1000, rows)]
+
+
+def substrait(plan: bytes) -> bytes:
+    """CommandStatementSubstraitPlan of a serialised `substrait.Plan`, packed."""
+    return packed("CommandStatementSubstraitPlan", field(1, field(1, plan)))
 
 
 def encapsulated(message: pa.Buffer) -> tuple[bytes, bytes]:
