@@ -1,5 +1,6 @@
 """The audit trail: what each statement leaves in it, that nothing in it can be changed unseen, and what a kill leaves of it."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import datafusion
+import grpc
 import pyarrow as pa
 import pytest
 import requests
@@ -295,6 +297,82 @@ def test_every_way_in_is_on_record(way: str, manned: Manned) -> None:
         apart = (datetime.fromisoformat(end["at"]) - datetime.fromisoformat(start["at"])).total_seconds() * 1000
         assert 0 <= end["milliseconds"] <= min(took, apart) + 1, (end, took, apart)
         assert way != "a slow reader" or end["milliseconds"] >= 300
+
+
+# A value that is nowhere to be seen, in a number too, and statements that quote it, end in an error that does, or read it.
+VALUE, NUMBER = "canary-1f6a", "8271946355"
+QUOTING = [
+    f"select '{VALUE}' as v, {NUMBER} as n -- {VALUE}",
+    f"select /* {VALUE} */ id from goods where name = $${VALUE}$$ or name = E'{VALUE}\\n' or id = {NUMBER}",
+    f"insert into goods values ({NUMBER}, '{VALUE}')",
+    f"update goods set name = '{VALUE}' where id = {NUMBER}",
+    f"explain select * from goods where name = '{VALUE}'",
+    f"explain analyze select * from goods where name like '%{VALUE}%'",
+    f"select cast('{VALUE}' as int)",
+    "select cast(name as int) from goods",
+    f"select cast('{VALUE}' as date) from goods",
+    f"select to_timestamp('{VALUE}')",
+    f"select regexp_like(name, '({VALUE}') from goods",
+    f"select cast({NUMBER} as smallint)",
+    f"select interval '{VALUE}'",
+    f"select arrow_cast(1, '{VALUE}')",
+    f"select date_trunc('{VALUE}', now())",
+    f"select id from goods limit '{VALUE}'",
+    f"select nothing from goods where name = '{VALUE}'",
+    f"select '{VALUE}",
+    f"select '{VALUE}' '{VALUE}' )",
+    f"selekt '{VALUE}'",
+    f"select 1; select '{VALUE}'",
+    f"copy goods to '{VALUE}'",
+    f"set datafusion.execution.batch_size = '{VALUE}'",
+    f"select * from generate_series(1, 2, '{VALUE}')",
+    f"select * from '{VALUE}'",
+    f"begin -- {VALUE}",
+    "select count(amount) from lake.main.sums",
+]
+
+
+def test_no_value_is_on_record_where_it_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "sums.csv").write_text("amount\n" + "1\n" * 200_000 + VALUE + "\n")
+    more = '[catalogs.lake]\nkind = "files"\nlocation = "lake"\n' + users("ann")
+    text = TEXT.replace("[audit]", "[audit]\nredact = true")
+    with (
+        configured(tmp_path, text + more, replicas=1) as gateway,
+        Client(gateway.flight, "ann", "ann") as ann,
+    ):
+        failed = Counter()
+        ann.update("create table goods (id bigint, name varchar)")
+        ann.put(ingest("goods", pa.RecordBatch.from_pylist([{"id": int(NUMBER), "name": VALUE}])))
+        values = {"1": VALUE, "2": int(NUMBER)}
+        ann.run(prepared(ann.bind(ann.prepare("select id from goods where name = $1 and id = $2"), **values)))
+        for put in (
+            # Of a type that the column does not take, and a text that is none of its numbers.
+            bound("CommandPreparedStatementUpdate", ann.prepare("insert into goods values (cast($1 as bigint), $2)"), **values),
+            ingest("goods", pa.RecordBatch.from_pylist([{"id": VALUE, "name": NUMBER}])),
+        ):
+            with pytest.raises(grpc.RpcError):
+                ann.put(put)
+        for sql in QUOTING:
+            answer = requests.post(f"{gateway.url}/v1/sql", data=sql.encode(), auth=("ann", "ann"), timeout=30)
+            failed["HTTP"] += answer.status_code >= 400 and VALUE in answer.text
+            try:
+                ann.rows(sql)
+            except grpc.RpcError as error:
+                failed["Flight"] += VALUE in error.details()
+        with contextlib.suppress(grpc.RpcError):
+            ann.run(substrait(of_goods(f"select cast(name as int) from goods where name = '{VALUE}'")))
+        # Who asks is told.
+        assert min(failed["HTTP"], failed["Flight"]) >= 8, failed
+        kept = ann.rows("select * from system.queries")
+        assert len(kept) >= 2 * len(QUOTING)
+        log = gateway.logged()
+    trail = "".join(file.read_text() for file in files(tmp_path))
+    assert trail.count('"event":"end"') >= 2 * len(QUOTING)
+    for place, said in (("the trail", trail), ("system.queries", str(kept)), ("the log", log)):
+        for value in (VALUE, NUMBER):
+            at = said.find(value)
+            assert at < 0, f"{place}: {said[max(at - 400, 0) : at + 40]}"
 
 
 def fill(gateway: Gateway, statements: int) -> None:
