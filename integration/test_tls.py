@@ -1,16 +1,22 @@
 """TLS on both ports: every client over it, what each is told where the two disagree, and certificates that change under load."""
 
+import base64
+import contextlib
+import itertools
 import os
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import grpc
 import pyarrow.flight as flight
 import pytest
 import requests
@@ -19,7 +25,9 @@ from cryptography import x509
 
 import jdbc
 from gateway import Gateway, configured, eventually, nexus
-from wire import metric, statement
+from issuer import AUDIENCE, ISSUER, good, rsa_key, token
+from test_door import CALLS
+from wire import SERVICE, basic, decode, descriptor, field, first, metric, parse, statement
 
 ROOTS = "adbc.flight.sql.client_option.tls_root_certs"
 TEXT = """
@@ -197,6 +205,13 @@ def test_certificates_change_under_load(secure: Secure) -> None:
 CLIENTS = """
 [auth]
 mode = "basic"
+tokens = "tokens.toml"
+[auth.users.ann]
+password_hash = "{hash}"
+[auth.jwt]
+issuer = "{issuer}"
+audience = "{audience}"
+key = "issuer.pem"
 [auth.certificates]
 "{subject}" = "etl"
 [tls]
@@ -206,40 +221,96 @@ clients = "clients.pem"
 [catalogs.demo]
 kind = "memory"
 """
+OF_JWT = rsa_key(None)
+COUNT = itertools.count()
+# What comes of a handshake that fails.
+CUT_OFF = "no connection"
+
+
+@dataclass
+class Mutual(Secure):
+    """One that asks for certificates of clients, which an authority of their own issues, and takes all other means as well."""
+
+    clients: trustme.CA
+    api: str
+
+    def give(self, name: str, issuer: trustme.CA, subject: str = "etl", **validity: datetime) -> None:
+        """Puts a certificate of this subject and its key into the folder, by a name."""
+        issued = issuer.issue_cert(f"{name}@example.com", common_name=subject, organization_unit_name="tests", **validity)
+        issued.private_key_pem.write_to_path(str(self.folder / f"{name}.key"))
+        issued.cert_chain_pems[0].write_to_path(str(self.folder / f"{name}.pem"))
+
+    def shown(self, name: str) -> tuple[str, str]:
+        """Such a certificate, as requests takes it."""
+        return str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
+
+    def channel(self, name: str | None) -> grpc.Channel:
+        """A connection to the port of Flight that shows such a certificate."""
+        key, chain = ((self.folder / f"{name}.{end}").read_bytes() if name else None for end in ("key", "pem"))
+        trusted = grpc.ssl_channel_credentials(self.roots.read_bytes(), key, chain)
+        return grpc.secure_channel(self.gateway.flight, trusted)
+
+    def asks(self, name: str | None, headers: dict[str, str] | None = None, session: requests.Session | None = None) -> str:
+        """Who somebody is over HTTP with this certificate and these headers, or why nobody, behind a code."""
+        shown = None if name is None else self.shown(name)
+        url, verify = f"{self.gateway.url}/v1/sql", str(self.roots)
+        try:
+            ask = (session or requests).post
+            answer = ask(url, data=who().encode(), verify=verify, cert=shown, headers=headers, timeout=10)
+        except requests.exceptions.ConnectionError:
+            return CUT_OFF
+        return answer.json()["principal"] if answer.status_code == 200 else f"{answer.status_code} {answer.text}"
+
+    def calls(self, channel: grpc.Channel, headers: dict[str, str | bytes] | None = None) -> str:
+        """The same over Flight."""
+        metadata = list((headers or {}).items())
+        try:
+            asked = channel.unary_unary(SERVICE + "GetFlightInfo")(descriptor(statement(who())), metadata=metadata, timeout=10)
+            ticket = first(parse(first(parse(first(parse(asked), 3)), 1)), 1)
+            [row] = decode(channel.unary_stream(SERVICE + "DoGet")(field(1, ticket), metadata=metadata, timeout=10))
+        except grpc.RpcError as error:
+            return f"{error.code().name} {error.details()}"
+        return row["principal"]
+
+    def handshake(self, channel: grpc.Channel, headers: dict[str, str] | None = None) -> str:
+        """The header that a handshake gives."""
+        call = channel.stream_stream(SERVICE + "Handshake")(iter([b""]), metadata=list((headers or {}).items()), timeout=10)
+        list(call)
+        return dict(call.initial_metadata())["authorization"]
+
+
+def who() -> str:
+    """A statement that tells who sends it."""
+    mark = f"'number {next(COUNT)};'"
+    return f"select principal from system.queries where state = 'running' and statement like '%' || {mark} || '%'"
 
 
 @pytest.fixture(scope="module")
-def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    """A gateway that asks for certificates of clients, which an authority of their own issues."""
+def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mutual]:
     folder, authority = tmp_path_factory.mktemp("mutual"), trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     clients = trustme.CA()
     clients.cert_pem.write_to_path(str(folder / "clients.pem"))
     issue(authority, folder)
-    for name, issuer in [("etl", clients), ("eve", clients), ("forged", trustme.CA())]:
-        issued = issuer.issue_cert(f"{name}@example.com", common_name="etl" if name == "forged" else name)
-        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+    api, _, lines = nexus("token", "--user", "bob").stdout.partition("\n")
+    (folder / "tokens.toml").write_text(lines)
+    (folder / "issuer.pem").write_bytes(OF_JWT.pem())
+    hashed = nexus("hash-password", stdin="correct").stdout.strip()
+    made = Mutual(None, authority, folder, clients, api)
+    made.give("etl", clients)
+    made.give("stranger", clients, "eve")
+    made.give("forged", trustme.CA())
     # The authority of the test writes more than the name into it.
     subject = x509.load_pem_x509_certificate((folder / "etl.pem").read_bytes()).subject.rfc4514_string()
     assert subject.startswith("CN=etl,")
-    with configured(folder, CLIENTS.format(subject=subject), replicas=1) as gateway:
-        yield Secure(gateway, authority, folder)
+    text = CLIENTS.format(subject=subject, hash=hashed, issuer=ISSUER, audience=AUDIENCE)
+    with configured(folder, text, replicas=1) as gateway:
+        made.gateway = gateway
+        yield made
 
 
-def asks(mutual: Secure, name: str | None, headers: dict[str, str] | None = None) -> tuple[int, str]:
-    """The code and the text of an answer to who shows this certificate."""
-    shown = None if name is None else (str(mutual.folder / f"{name}.pem"), str(mutual.folder / f"{name}.key"))
-    url = f"{mutual.gateway.url}/v1/sql"
-    sql = b"select distinct principal from system.queries where state = 'running'"
-    answer = requests.post(url, data=sql, verify=str(mutual.roots), cert=shown, headers=headers, timeout=10)
-    return answer.status_code, answer.text
-
-
-def test_who_shows_a_certificate_is_its_user(mutual: Secure) -> None:
-    code, text = asks(mutual, "etl")
-    assert code == 200, text
-    assert '"etl"' in text
+def test_who_shows_a_certificate_is_its_user(mutual: Mutual) -> None:
+    assert mutual.asks("etl") == "etl"
     names = {"cert_chain": mutual.folder / "etl.pem", "private_key": mutual.folder / "etl.key"}
     shown = {name: path.read_bytes() for name, path in names.items()}
     with flight.connect(mutual.gateway.uri, tls_root_certs=mutual.roots.read_bytes(), **shown) as client:
@@ -252,18 +323,102 @@ def test_who_shows_a_certificate_is_its_user(mutual: Secure) -> None:
         assert cursor.fetchall() == [(2,)]
 
 
-def test_who_shows_none_or_another_is_not_let_in(mutual: Secure) -> None:
-    assert asks(mutual, None)[0] == 401
-    code, text = asks(mutual, "eve")
-    assert (code, "is nobody's here" in text) == (401, True)
-    # By an authority that the gateway does not know.
-    with pytest.raises(requests.exceptions.ConnectionError):
-        asks(mutual, "forged")
+def test_who_shows_none_or_another_is_not_let_in(mutual: Mutual) -> None:
+    now = datetime.now(UTC)
+    mutual.give("expired", mutual.clients, not_after=now - timedelta(minutes=1))
+    mutual.give("early", mutual.clients, not_before=now + timedelta(minutes=10))
+    assert mutual.asks(None).startswith("401 ")
+    said = mutual.asks("stranger")
+    assert said.startswith("401 ")
+    assert "is nobody's here" in said
+    # By an authority that the gateway does not know, and out of their time.
+    assert {mutual.asks(name) for name in ("forged", "expired", "early")} == {CUT_OFF}
+    assert eventually(lambda: "invalid peer certificate: certificate expired" in mutual.gateway.logged(), 10)
 
 
-def test_a_header_counts_before_the_certificate(mutual: Secure) -> None:
-    assert asks(mutual, "etl", {"authorization": "Bearer nexus_guess"})[0] == 401
-    assert asks(mutual, "etl", {"authorization": "Basic ZXRsOng="})[0] == 401
+@pytest.mark.parametrize("call", CALLS)
+def test_no_call_takes_a_certificate_that_is_nobodys(call: str, mutual: Mutual) -> None:
+    codes = {}
+    for name in ("stranger", "forged"):
+        with mutual.channel(name) as channel, pytest.raises(grpc.RpcError) as error:
+            list(channel.stream_stream(SERVICE + call)(iter([CALLS[call]]), timeout=30))
+        codes[name] = error.value.code()
+    assert codes == {"stranger": grpc.StatusCode.UNAUTHENTICATED, "forged": grpc.StatusCode.UNAVAILABLE}
+
+
+def test_a_certificate_counts_until_it_expires(mutual: Mutual) -> None:
+    mutual.give("short", mutual.clients, not_after=datetime.now(UTC) + timedelta(seconds=4))
+    with mutual.channel("short") as channel, requests.Session() as session, mutual.channel(None) as other:
+        given = {"authorization": mutual.handshake(channel)}
+        assert mutual.calls(channel) == mutual.asks("short", session=session) == mutual.calls(other, given) == "etl"
+        assert eventually(lambda: mutual.calls(channel) != "etl", 20)
+        # Over the connections that are open.
+        assert re.match('UNAUTHENTICATED the certificate of ".*" has expired', mutual.calls(channel))
+        assert re.match("401 .*has expired", mutual.asks("short", session=session))
+        assert mutual.calls(other, given).startswith("UNAUTHENTICATED ")
+    assert eventually(lambda: mutual.asks("short") == CUT_OFF, 10)
+
+
+def test_the_authorities_of_clients_are_read_again(mutual: Mutual) -> None:
+    path, old, new = mutual.folder / "clients.pem", mutual.clients.cert_pem.bytes(), trustme.CA()
+    mutual.give("new", new)
+    assert (mutual.asks("etl"), mutual.asks("new")) == ("etl", CUT_OFF)
+    path.write_bytes(new.cert_pem.bytes())
+    assert eventually(lambda: mutual.asks("new") == "etl", 10)
+    assert mutual.asks("etl") == CUT_OFF
+    for broken in (b"", b"nothing", new.cert_pem.bytes()[:200], new.cert_pem.bytes().replace(b"M", b"N")):
+        before = mutual.failures()
+        path.write_bytes(broken)
+        assert eventually(lambda before=before: mutual.failures() > before, 10), broken
+        assert (mutual.asks("etl"), mutual.asks("new")) == (CUT_OFF, "etl")
+    path.write_bytes(old + new.cert_pem.bytes())
+    assert eventually(lambda: mutual.asks("etl") == "etl", 10)
+    assert mutual.asks("new") == "etl"
+    path.write_bytes(old)
+    assert eventually(lambda: mutual.asks("new") == CUT_OFF, 10)
+    assert mutual.asks("etl") == "etl"
+
+
+def test_headers_count_before_the_certificate_and_one_counts_of_each(mutual: Mutual) -> None:
+    """All means are there at once: each alone, each beside a certificate, good or not, and each wrong one beside good ones."""
+    password = {"authorization": basic("ann", "correct")}
+    with mutual.channel(None) as channel:
+        granted = mutual.handshake(channel, password)
+    right = {
+        "bob": f"Bearer {mutual.api}",
+        "ann": granted,
+        "cid": f"Bearer {token(OF_JWT, 'RS256', good(sub='cid'))}",
+        " ann": password["authorization"],
+    }
+    wrong = [
+        "Bearer nexus_guess",
+        granted[:-4],
+        f"Bearer {token(rsa_key(None), 'RS256')}",
+        basic("ann", "wrong"),
+        "Digest etl",
+        "",
+    ]
+    again, never = base64.b64encode(granted.removeprefix("Bearer ").encode()).decode(), base64.b64encode(b"guess").decode()
+    certificates = [None, "stranger", "etl"]
+    # Where there is a header, it counts, whatever else there is.
+    cases = [({"authorization": header}, shown, user.strip()) for user, header in right.items() for shown in certificates]
+    cases += [({"authorization": header}, shown, None) for header in wrong for shown in certificates]
+    cases += [({"authorization": header, "auth-token-bin": never}, "etl", user.strip()) for user, header in right.items()]
+    cases += [({"authorization": header, "auth-token-bin": again}, "etl", None) for header in wrong]
+    cases += [({"auth-token-bin": again}, shown, "ann") for shown in certificates]
+    cases += [({"auth-token-bin": never}, shown, None) for shown in certificates]
+    cases += [({}, None, None), ({}, "stranger", None), ({}, "etl", "etl")]
+    with contextlib.ExitStack() as stack:
+        channels = {shown: stack.enter_context(mutual.channel(shown)) for shown in certificates}
+        for headers, shown, user in cases:
+            over_http = mutual.asks(shown, headers)
+            # gRPC itself writes the bytes of such a header in base64.
+            given = {name: base64.b64decode(value) if name.endswith("-bin") else value for name, value in headers.items()}
+            over_flight = mutual.calls(channels[shown], given)
+            if user:
+                assert (over_http, over_flight) == (user, user), (headers, shown)
+            else:
+                assert (over_http[:4], over_flight[:16]) == ("401 ", "UNAUTHENTICATED "), (headers, shown)
 
 
 @pytest.mark.parametrize(
