@@ -241,3 +241,6 @@ impl Transaction for Governed<dyn Transaction> {
         self.inner.rollback_to(cx, name).await
     }
 }
+
+#[cfg(test)]
+mod tests;
