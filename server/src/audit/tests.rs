@@ -1,11 +1,17 @@
 //! Trails that are written, cut, killed and verified.
 
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use nexus_flight_catalog::{Context, Kind, Principal};
 use uuid::Uuid;
 
 use super::*;
 use crate::config::Size;
-use crate::query::Protocol;
+use crate::layers::audit::{Audit, History};
+use crate::query::{Answer, CacheUse, Description, Execute, Protocol};
 use crate::session::Session;
 
 fn config(folder: &Path) -> config::Audit {
@@ -120,4 +126,54 @@ fn values_are_left_out_on_request() {
     assert!(!text.contains("hunter"), "{text}");
     assert_eq!(redacted("select 'it''s', $$x$$, X'00', N'a', 1e5, a.b, \"c\", $1"), "select ?, ?, ?, ?, ?, a.b, \"c\", $1");
     assert_eq!(redacted("select 'open"), "(not a statement)");
+}
+
+/// Fails in words that quote the statement: at once, or after its rows have begun.
+struct Failing;
+
+fn wrong() -> Error {
+    Error::invalid("'hunter2' is not a number").with_hint("write a number in place of 'hunter2'")
+}
+
+#[async_trait]
+impl Execute for Failing {
+    async fn describe(&self, _query: &Query) -> Result<Description> {
+        Err(wrong())
+    }
+
+    async fn execute(&self, query: Query) -> Result<Answer> {
+        if query.statement.contains("later") {
+            let (schema, cache) = (Arc::new(Schema::empty()), CacheUse::Bypass);
+            return Ok(Answer { schema, batches: stream::iter([Err(wrong())]).boxed(), cache });
+        }
+        Err(wrong())
+    }
+}
+
+#[tokio::test]
+async fn values_are_left_out_of_ends_and_their_errors_too() {
+    for redact in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config::Audit { redact, ..config(folder.path()) };
+        let trail = Arc::new(Trail::open(&config, folder.path()).unwrap());
+        let history = Arc::new(History::default());
+        let audit = Audit::new(Failing, Arc::clone(&history), Some(Arc::clone(&trail)));
+        // Who asked is told all of it.
+        let told = |error: Error| assert_eq!(error.to_string(), wrong().to_string());
+        told(audit.describe(&query("select cast('hunter2' as int)")).await.unwrap_err());
+        told(audit.execute(query("select cast('hunter2' as int)")).await.map(|_| ()).unwrap_err());
+        let mut answer = audit.execute(query("select cast('hunter2' as int) from later")).await.unwrap();
+        told(answer.batches.next().await.unwrap().unwrap_err());
+        let work = async { Err::<(), _>(wrong()) };
+        told(Trail::around(Some(trail.as_ref()), &query("savepoint 'hunter2'"), work).await.unwrap_err());
+        let files = files(&config.folder).unwrap();
+        let written: String = files.iter().map(|(_, path)| fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(written.matches("\"event\":\"end\"").count(), 4, "{written}");
+        assert_eq!(written.matches("\"outcome\":\"invalid\"").count(), 4, "{written}");
+        // A statement, and an error with its hint, for each of the four.
+        assert_eq!(written.matches("hunter2").count(), if redact { 0 } else { 12 }, "{written}");
+        let records = history.records();
+        let values = records.iter().map(|record| format!("{} {:?}", record.statement, record.error));
+        assert_eq!(values.filter(|values| values.contains("hunter2")).count(), if redact { 0 } else { 3 });
+    }
 }
