@@ -14,10 +14,12 @@ use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::expr::{InList, Placeholder};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, ExprSchemable, Operator, TableProviderFilterPushDown, TableType, Volatility,
 };
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
@@ -109,7 +111,7 @@ impl Guarded {
         });
         let mut is_volatile = false;
         for expr in of_policy.chain(&filter) {
-            expressions.state.create_physical_expr(expr.clone(), &names)?;
+            expressions.state.create_physical_expr(simplified(expr.clone(), &names, &expressions.state)?, &names)?;
             is_volatile |= changes(expr)?;
         }
         let mark = match is_volatile {
@@ -223,10 +225,13 @@ impl TableProvider for Guarded {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let passed: Vec<Expr> = filters.iter().filter(|filter| self.may_pass(filter)).map(unqualified).collect::<Result<_>>()?;
-        let conditions: Vec<Expr> = self.filter.iter().cloned().chain(passed).collect();
         let whole = self.inner.schema();
+        let names = DFSchema::try_from(Arc::clone(&whole))?;
+        let simple = |expr: Expr| simplified(expr, &names, state);
+        let conditions: Vec<Expr> = self.filter.iter().cloned().chain(passed).map(simple).collect::<Result<_>>()?;
+        let columns: Vec<Expr> = wanted.iter().map(|at| simple(self.column(*at))).collect::<Result<_>>()?;
         let mut needed = BTreeSet::new();
-        for expr in wanted.iter().map(|at| self.column(*at)).chain(conditions.iter().cloned()) {
+        for expr in columns.iter().chain(&conditions) {
             for column in expr.column_refs() {
                 needed.insert(whole.index_of(&column.name)?);
             }
@@ -240,8 +245,8 @@ impl TableProvider for Guarded {
             Some(condition) => Arc::new(FilterExec::try_new(state.create_physical_expr(condition, &names)?, scan)?) as _,
             None => scan,
         };
-        let made = wanted.iter().map(|at| {
-            let expr = state.create_physical_expr(self.column(*at), &names)?;
+        let made = wanted.iter().zip(columns).map(|(at, column)| {
+            let expr = state.create_physical_expr(column, &names)?;
             Ok((expr, self.schema.field(*at).name().clone()))
         });
         let rows: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(made.collect::<Result<Vec<_>>>()?, rows)?);
@@ -252,6 +257,16 @@ impl TableProvider for Guarded {
         let schema = Arc::new(self.schema.project(&wanted)?);
         Ok(Arc::new(Guard::new(rows, schema, self.veil)))
     }
+}
+
+/// The expression as the optimizer leaves those of statements: by then some functions are others, and never run themselves.
+fn simplified(expr: Expr, names: &DFSchema, state: &dyn Session) -> Result<Expr> {
+    let context = SimplifyContext::default()
+        .with_schema(Arc::new(names.clone()))
+        .with_config_options(Arc::clone(state.config().options()))
+        .with_query_execution_start_time(state.execution_props().query_execution_start_time);
+    let simplifier = ExprSimplifier::new(context);
+    simplifier.simplify(simplifier.coerce(expr, names)?)
 }
 
 /// A condition whose columns are named without their table.
