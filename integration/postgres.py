@@ -59,6 +59,11 @@ class Database:
         where = f"application_name = 'nexus-gateway' and state = 'active' and query like '%{part}%'"
         return [int(row[0]) for row in self.sql(f"select pid from pg_stat_activity where {where}")]
 
+    def copying(self) -> list[int]:
+        """The processes that hold rows which the gateway copied last, in a transaction that is open."""
+        where = "application_name = 'nexus-gateway' and query like 'COPY %' and backend_xid is not null"
+        return [int(row[0]) for row in self.sql(f"select pid from pg_stat_activity where {where}")]
+
     @contextmanager
     def locked(self, table: str) -> Iterator[None]:
         """Holds a table so that nobody reads it."""

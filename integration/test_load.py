@@ -5,8 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -21,6 +19,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+import clients
 import jdbc
 import postgres
 from gateway import Gateway, configured, eventually
@@ -210,29 +209,12 @@ def used(gateway: Gateway, condition: str) -> set[str]:
         return {row[0] for row in cursor.fetchall()}
 
 
-CLIENT = """
-import sys
-import adbc_driver_flightsql.dbapi as flightsql
-uri, kind, sql = sys.argv[1:]
-cookies = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
-with flightsql.connect(uri, db_kwargs=cookies, autocommit=True) as connection, connection.cursor() as cursor:
-    cursor.execute("create temporary table mine as select 7 as n")
-    connection.adbc_connection.set_options(**{"adbc.flight.sql.session.option.time_zone": "Asia/Shanghai"})
-    cursor.execute("select count(*) from temp.main.mine where n > ?", (0,))
-    assert cursor.fetchall() == [(1,)]
-    if kind == "writes":
-        connection.adbc_connection.set_autocommit(False)
-        cursor.execute("insert into shop.public.written select id from shop.public.people where id > ?", (0,))
-    print("ready", flush=True)
-    while True:
-        cursor.execute(sql, (0,))
-        for batch in cursor.fetch_record_batch():
-            pass
-"""
 KINDS = [
     ("reads", "select * from shop.public.endless where id > ?"),
     ("reads", "select l.* from tpch.main.lineitem l, generate_series(1, 1000) where l.l_orderkey > ?"),
     ("writes", "select count(*) from shop.public.written, generate_series(1, 3) where id > ?"),
+    ("ingests", "shop", "public", "written", "append"),
+    ("waits", "select * from shop.public.endless where id > ?"),
 ]
 # The most sessions that may have temporary tables at once.
 TEMPORARY = 32
@@ -254,52 +236,6 @@ def has_room(gateway: Gateway) -> bool:
         return False
 
 
-@sizes((3,), (50,))
-def test_clients_that_are_killed_leave_nothing(
-    times: int, brief: Gateway, database: Database, figure: Callable[[str], None]
-) -> None:
-    """Neither of what runs, nor of their sessions, with options and temporary tables, once these have had their time."""
-    database.sql("create table if not exists written (id bigint)")
-    sessions = "select count(*) from system.main.sessions"
-    assert value(brief, "select count(*) from shop.public.people") == 100_000
-    assert value(brief, sessions) == 0
-    assert eventually(lambda: running(brief) == 0 and established(brief, port(brief)) == 0, 10)
-    files = opened(brief, database)
-    chosen = random.Random(7)
-    for _ in range(times):
-        # Those of the rounds before may leave too little room for the tables of one more.
-        assert eventually(lambda: value(brief, sessions) <= TEMPORARY - 2 * len(KINDS), 20)
-        started = [
-            subprocess.Popen([sys.executable, "-c", CLIENT, brief.uri, *kind], stdout=subprocess.PIPE, text=True)
-            for kind in KINDS
-        ]
-        for client in started:
-            assert client.stdout.readline() == "ready\n"
-        time.sleep(chosen.random() / 2)
-        for client in started:
-            client.kill()
-            client.wait()
-    killed = time.monotonic()
-    assert eventually(lambda: running(brief) == 0 and reserved(brief) == 0 and not database.running(), SOON)
-    ended = time.monotonic() - killed
-    # Those of the last round are still there to be seen.
-    assert value(brief, sessions) >= len(KINDS)
-    assert not has_room(brief)
-    # Transactions that nobody ends are rolled back when they were left alone for long enough.
-    idle = "application_name = 'nexus-gateway' and state like 'idle in transaction%'"
-    assert eventually(lambda: database.sql(f"select count(*) from pg_stat_activity where {idle}") == [["0"]], 10)
-    assert database.sql("select count(*) from written") == [["0"]]
-    assert eventually(lambda: value(brief, sessions) == 0, 20)
-    assert eventually(lambda: has_room(brief), SOON)
-    assert (running(brief), reserved(brief)) == (0, 0)
-    assert eventually(lambda: established(brief, port(brief)) == 0 and opened(brief, database) <= files + 5, 10), files
-    # Each of them had two at once at the most.
-    assert established(brief, database.port) <= 2 * len(KINDS)
-    figure(
-        f"{times * len(KINDS)} clients killed: what ran had ended after {ended:.2f} s; {opened(brief, database) - files:+} files"
-    )
-
-
 @contextmanager
 def full(gateway: Gateway) -> Iterator[None]:
     """Has all statements that may run do so, so that one more waits."""
@@ -313,6 +249,67 @@ def full(gateway: Gateway) -> Iterator[None]:
         finally:
             for stream in fill:
                 stream.cancel()
+
+
+@sizes((2,), (50,))
+def test_clients_that_are_killed_leave_nothing(
+    times: int, brief: Gateway, database: Database, figure: Callable[[str], None]
+) -> None:
+    """Neither of what runs, nor of their sessions, with options and temporary tables, once these have had their time."""
+    database.sql("create table if not exists written (id bigint)")
+    sessions = "select count(*) from system.main.sessions"
+    assert value(brief, "select count(*) from shop.public.people") == 100_000
+    assert value(brief, sessions) == 0
+    assert eventually(lambda: running(brief) == 0 and established(brief, port(brief)) == 0, 10)
+    files = opened(brief, database)
+
+    def has_ended() -> bool:
+        return running(brief) == 0 and reserved(brief) == 0 and not database.running() and not database.copying()
+
+    chosen, took = random.Random(7), []
+    for _ in range(times):
+        # Those of the rounds before may leave too little room for the tables of one more.
+        assert eventually(lambda: value(brief, sessions) <= TEMPORARY - 2 * len(KINDS), 20)
+        with ExitStack() as stack:
+            started = [stack.enter_context(clients.started(brief.uri, *kind)) for kind in KINDS]
+            java = stack.enter_context(jdbc.talking("cancel", brief.flight, "select * from shop.public.endless", 1, "watched"))
+            for client in started:
+                assert client.stdout.readline() == "ready\n"
+            assert java.stdout.readline() == "there\n"
+            assert eventually(lambda: len(database.copying()) == 1, 10)
+            time.sleep(chosen.random() / 2)
+            *others, waiting = started
+            killed = time.monotonic()
+            for client in (*others, java):
+                client.kill()
+                client.wait()
+            assert eventually(has_ended, SOON)
+            took.append(time.monotonic() - killed)
+            # The one that is left is killed while it waits for others.
+            with full(brief):
+                clients.go_on(waiting)
+                assert eventually(lambda: running(brief) == SLOTS + 1, 10)
+                waiting.kill()
+                waiting.wait()
+                assert eventually(lambda: running(brief) == SLOTS, SOON)
+    assert eventually(has_ended, SOON)
+    # Those of the last round are still there to be seen.
+    assert value(brief, sessions) >= len(KINDS) - 1
+    assert not has_room(brief)
+    # Transactions that nobody ends are rolled back when they were left alone for long enough.
+    idle = "application_name = 'nexus-gateway' and state like 'idle in transaction%'"
+    assert eventually(lambda: database.sql(f"select count(*) from pg_stat_activity where {idle}") == [["0"]], 10)
+    assert database.sql("select count(*) from written") == [["0"]]
+    assert eventually(lambda: value(brief, sessions) == 0, 20)
+    assert eventually(lambda: has_room(brief), SOON)
+    assert (running(brief), reserved(brief)) == (0, 0)
+    assert eventually(lambda: established(brief, port(brief)) == 0 and opened(brief, database) <= files + 5, 10), files
+    # Each of them, and the one of JDBC, had two at once at the most.
+    assert established(brief, database.port) <= 2 * (len(KINDS) + 1)
+    figure(
+        f"{times * (len(KINDS) + 1)} clients killed: what ran had ended at the latest after {max(took):.2f} s; "
+        f"{opened(brief, database) - files:+} files"
+    )
 
 
 def cancelled(
@@ -381,12 +378,6 @@ def test_what_is_cancelled_ends_at_the_database(
     figure(f"{times} cancelled by ADBC in each phase had ended at the latest after {longest}")
 
 
-def go_on(probe: subprocess.Popen[str]) -> None:
-    """Sends a line to a client that waits for it."""
-    probe.stdin.write("\n")
-    probe.stdin.flush()
-
-
 @sizes((5,), (100,))
 def test_what_jdbc_cancels_ends_at_the_database(
     times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
@@ -397,13 +388,13 @@ def test_what_jdbc_cancels_ends_at_the_database(
         for _ in range(times):
             assert probe.stdout.readline() == "there\n"
             assert len(database.running("endless")) == 1 == running(gateway)
-            go_on(probe)
+            clients.go_on(probe)
             assert probe.stdout.readline() == "cancelled\n"
             # Its client has not read on, and the statement is still open there.
             asked = time.monotonic()
             assert eventually(lambda: not database.running() and running(gateway) == 0 and reserved(gateway) == 0, SOON)
             took.append(time.monotonic() - asked)
-            go_on(probe)
+            clients.go_on(probe)
         answer = json.loads(probe.stdout.readline())
         assert probe.wait(30) == 0
     assert answer["value"] == {"said": ["cancelled"] * times, "after": [["1"]]}
@@ -423,12 +414,12 @@ def test_what_jdbc_cancels_waits_no_longer(
                 assert eventually(lambda: running(gateway) == SLOTS + 1, 10)
                 assert not database.running()
                 asked = time.monotonic()
-                go_on(probe)
+                clients.go_on(probe)
                 assert probe.stdout.readline() == "cancelled\n"
                 assert eventually(lambda: running(gateway) == SLOTS, asked + SOON - time.monotonic())
                 took.append(time.monotonic() - asked)
                 assert not database.running()
-                go_on(probe)
+                clients.go_on(probe)
         answer = json.loads(probe.stdout.readline())
         assert probe.wait(30) == 0
     assert answer["value"]["after"] == [["1"]]

@@ -1,0 +1,65 @@
+"""Clients of ADBC as processes of their own, which can be killed; each says `ready` when it is where it is to be killed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Makes a session with an option and a temporary table, and then it `reads` a statement over and over, does so in a transaction
+# that `writes`, or puts rows in a mode into a table where it `ingests`. One that `waits` reads too, from when it is sent a line.
+# None reads as fast as it can: others have to get to where they are killed.
+CLIENT = """
+import sys, time
+import adbc_driver_flightsql.dbapi as flightsql
+import pyarrow as pa
+uri, kind, *rest = sys.argv[1:]
+many = pa.record_batch({"id": pa.array(range(1_000_000), pa.int64())})
+def rows():
+    # More than anybody holds back on the way.
+    for _ in range(4):
+        yield many
+    print("ready", flush=True)
+    while True:
+        yield many.slice(0, 1)
+        time.sleep(0.01)
+if kind == "waits":
+    print("ready", flush=True)
+    sys.stdin.readline()
+cookies = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+with flightsql.connect(uri, db_kwargs=cookies, autocommit=True) as connection, connection.cursor() as cursor:
+    if kind != "waits":
+        cursor.execute("create temporary table mine as select 7 as n")
+        connection.adbc_connection.set_options(**{"adbc.flight.sql.session.option.time_zone": "Asia/Shanghai"})
+        cursor.execute("select count(*) from temp.main.mine where n > ?", (0,))
+        assert cursor.fetchall() == [(1,)]
+    if kind == "ingests":
+        catalog, schema, table, mode = rest
+        endless = pa.RecordBatchReader.from_batches(many.schema, rows())
+        cursor.adbc_ingest(table, endless, mode=mode, catalog_name=catalog, db_schema_name=schema)
+    if kind == "writes":
+        connection.adbc_connection.set_autocommit(False)
+        cursor.execute("insert into shop.public.written select id from shop.public.people where id > ?", (0,))
+    if kind != "waits":
+        print("ready", flush=True)
+    while True:
+        cursor.execute(rest[0], (0,))
+        for batch in cursor.fetch_record_batch():
+            time.sleep(0.01)
+"""
+
+
+@contextmanager
+def started(uri: str, kind: str, *rest: str) -> Iterator[subprocess.Popen[str]]:
+    """One of them; it is ended with the block."""
+    words = [sys.executable, "-c", CLIENT, uri, kind, *rest]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def go_on(client: subprocess.Popen[str]) -> None:
+    """Sends a line to a client that waits for it."""
+    client.stdin.write("\n")
+    client.stdin.flush()
