@@ -116,14 +116,9 @@ class Database:
                 raise RuntimeError("PostgreSQL does not end by SIGKILL")
             time.sleep(0.01)
 
-    def stopped(self, seconds: float) -> None:
-        """Freezes the whole server for so long: nothing answers, and no socket closes."""
-        with self.frozen():
-            time.sleep(seconds)
-
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The same until the block ends."""
+        """Freezes the whole server until the block ends: nothing answers, and no socket closes."""
         _signal(self.pid, signal.SIGSTOP)
         try:
             yield

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -66,25 +67,31 @@ def _p95(client: flight.FlightClient, command: bytes) -> float:
 @contextmanager
 def _hanging(gateway: Gateway, database: Database) -> Iterator[None]:
     """Freezes the database with as many statements at it. All of them hang from the beginning of the block to its end."""
-    # They are described while it answers: what is described does not count as running.
+    # They are described while it answers, but for as many more: what is described does not count as running.
     described = flight.FlightDescriptor.for_command(statement("select id from frozen.public.t"))
-    with flight.connect(gateway.uri) as client:
-        tickets = [client.get_flight_info(described).endpoints[0].ticket for _ in range(HANGING)]
-    threads = [threading.Thread(target=_hang, args=(gateway.uri, ticket)) for ticket in tickets]
-    try:
+    with ExitStack() as ends:
+        connections = [ends.enter_context(flight.connect(gateway.uri)) for _ in range(2 * HANGING)]
+        tickets = [client.get_flight_info(described).endpoints[0].ticket for client in connections[:HANGING]]
+        asked = [partial(client.do_get, ticket) for client, ticket in zip(connections, tickets, strict=False)]
+        planned = [partial(client.get_flight_info, described) for client in connections[HANGING:]]
+        threads = [threading.Thread(target=_hang, args=(call,)) for call in (*asked, *planned)]
         with database.frozen():
             for thread in threads:
                 thread.start()
-            assert eventually(lambda: running(gateway) == HANGING, 10), f"{running(gateway)} statements hang"
+                ends.callback(thread.join)
+
+            def hang() -> bool:
+                return running(gateway) == HANGING and all(thread.is_alive() for thread in threads)
+
+            assert eventually(hang, 10), f"{running(gateway)} statements hang"
             yield
             # The last of those that were measured may have ended a moment ago.
-            assert eventually(lambda: running(gateway) == HANGING, 2), f"{running(gateway)} statements still hang"
-    finally:
-        for thread in threads:
-            thread.join()
+            assert eventually(hang, 2), f"{running(gateway)} statements still hang"
 
 
-def _hang(uri: str, ticket: flight.Ticket) -> None:
+def _hang(call: Callable[[], object]) -> None:
     """A statement that waits for the database, and fails or answers when that goes on."""
-    with flight.connect(uri) as client, suppress(flight.FlightError):
-        client.do_get(ticket).read_all()
+    with suppress(flight.FlightError):
+        answer = call()
+        if isinstance(answer, flight.FlightStreamReader):
+            answer.read_all()
