@@ -1,16 +1,19 @@
 """A policy as users meet it: what they see, what they are told, and a file that changes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import datafusion
+import grpc
 import pyarrow as pa
 import pytest
 import requests
+from datafusion import substrait as producer
 
 from gateway import Gateway, configured, eventually, users
-from wire import reload_failures
+from wire import Client, bound, decode, field, ingest, packed, prepared, reload_failures, statement, substrait
 
 POLICY = """
 [groups]
@@ -20,6 +23,15 @@ staff = ["ann", "bob"]
 users = ["root"]
 tables = ["*.*.*"]
 allow = ["read", "write", "native", "admin"]
+
+[[rules]]
+users = ["wil"]
+tables = ["shop.main.hid*"]
+
+[[rules]]
+users = ["wil"]
+tables = ["shop.main.*"]
+allow = ["read", "write"]
 
 [[rules]]
 users = ["bob"]
@@ -79,7 +91,7 @@ def gateway(folder: Path) -> Iterator[Gateway]:
     catalogs = "".join(f'[catalogs.{name}]\nkind = "memory"\nwritable = true\n' for name in ("shop", "secret"))
     text = "\n".join(
         [
-            users("root", "ann", "bob", "eve"),
+            users("root", "ann", "bob", "eve", "wil"),
             '[policy]\nfile = "policy.toml"',
             catalogs,
             '[catalogs.docs]\nkind = "files"\nlocation = "docs"',
@@ -172,6 +184,138 @@ def test_http_goes_by_it_too(gateway: Gateway) -> None:
     answer = requests.post(f"{gateway.url}/v1/sql", data=b"select count(*) as c from people", auth=("bob", "bob"), timeout=10)
     assert answer.json() == {"c": 1}
     assert requests.get(f"{gateway.url}/readyz", timeout=10).status_code == 200
+
+
+STATEMENTS = [
+    "select * from {t}",
+    "select count(*) as c from shop.main.{t}",
+    "select nothing from {t} as x where x.nothing = 1",
+    "select p.name from people p join {t} h on p.name = h.name",
+    "select name from people where name in (select name from {t})",
+    "with x as (select * from {t}) select * from x",
+    "insert into {t} values ('x', 'SE', 'x@example.com', 1)",
+    "insert into {t} (name) select name from people",
+    "insert into people select * from {t}",
+    "update {t} set salary = 0",
+    "update {t} set name = 'x' where nothing = 1",
+    "delete from {t}",
+    "delete from {t} where name = 'cid'",
+    "truncate table {t}",
+    "drop table {t}",
+    "drop table if exists {t}",
+    "create table {t} as select 1 as a",
+    "create table if not exists {t} as select 1 as a",
+    "create or replace table {t} as select 1 as a",
+    "create table {t} (a bigint)",
+    "alter table {t} add column a bigint",
+    "describe {t}",
+    "show columns from {t}",
+    "show create table {t}",
+    "explain select * from {t}",
+    "explain analyze select * from {t}",
+    "explain delete from {t}",
+    "select column_name, data_type from information_schema.columns where table_name = '{t}'",
+    "select * from information_schema.tables where table_name = '{t}'",
+]
+
+
+def plan(table: str, columns: list[str] | None = None) -> bytes:
+    """A Substrait plan of all of a table with these columns, or those of `people`."""
+    context = datafusion.SessionContext()
+    context.from_arrow(pa.table(ROWS).select(columns or list(ROWS)), table)
+    return producer.Serde.serialize_bytes(f"select * from {table}", context)
+
+
+def command_of(name: str) -> Callable[[Client, str], object]:
+    """A list of the catalog, of one table."""
+    of_table = b"" if name == "CommandGetTables" else field(1, b"shop")
+    more = b"\x28\x01" if name == "CommandGetTables" else b""
+    return lambda client, table: client.run(packed(name, of_table + field(2, b"main") + field(3, table.encode()) + more))
+
+
+CALLS: dict[str, Callable[[Client, str], object]] = {
+    "ingest": lambda client, table: client.put(ingest(table, pa.RecordBatch.from_pydict(ROWS))),
+    "ingest of other columns": lambda client, table: client.put(ingest(table, pa.RecordBatch.from_pydict({"a": [1]}))),
+    "Substrait": lambda client, table: client.run(substrait(plan(table))),
+    "Substrait that is put": lambda client, table: client.put([field(1, b"\x08\x02" + field(2, substrait(plan(table))))]),
+} | {name: command_of(f"CommandGet{name}") for name in ("PrimaryKeys", "ExportedKeys", "ImportedKeys", "Tables")}
+for sql in STATEMENTS:
+    CALLS[f"{sql}, run"] = lambda client, table, sql=sql: client.rows(sql.format(t=table))
+    CALLS[f"{sql}, described"] = lambda client, table, sql=sql: client.schema(statement(sql.format(t=table)))
+    CALLS[f"{sql}, prepared"] = lambda client, table, sql=sql: len(client.prepare(sql.format(t=table)))
+    CALLS[f"{sql}, put"] = lambda client, table, sql=sql: client.update(sql.format(t=table))
+
+
+def answered(call: Callable[[Client, str], object], client: Client, table: str) -> str:
+    """The answer of a call about a table, or all that its error says, without the name of the table."""
+    try:
+        said = repr(call(client, table))
+    except grpc.RpcError as error:
+        trailers = {name: value for name, value in error.trailing_metadata() or () if name == "grpc-status-details-bin"}
+        said = f"{error.code()} {error.details()} {trailers}"
+    return said.replace(table, "TABLE")
+
+
+# To whom something that is not there looks like what is: by no rule about either, and by one about both.
+PAIRS = [("ann", "hidden", "absent"), ("wil", "hidden", "hidder")]
+
+
+@pytest.mark.parametrize(("user", "denied", "missing"), PAIRS)
+def test_what_is_denied_looks_like_what_is_missing(user: str, denied: str, missing: str, gateway: Gateway) -> None:
+    differ, failed = [], 0
+    with Client(gateway.flight, user, user) as client:
+        client.headers = [("authorization", client.handshake())]
+        for name, call in CALLS.items():
+            one, other = answered(call, client, denied), answered(call, client, missing)
+            differ += [f"{name}:\n{one}\n{other}"] if one != other else []
+            failed += one.startswith("StatusCode.")
+        for sql in STATEMENTS:
+            answers = []
+            for table in (denied, missing):
+                text = sql.format(t=table).encode()
+                answer = requests.post(f"{gateway.url}/v1/sql", data=text, headers=dict(client.headers), timeout=10)
+                headers = {key: value for key, value in answer.headers.items() if key not in ("date", "x-nexus-query")}
+                answers.append(f"{answer.status_code} {headers} {answer.text}".replace(table, "TABLE"))
+            differ += [f"{sql} over HTTP:\n{answers[0]}\n{answers[1]}"] if answers[0] != answers[1] else []
+            failed += not answers[0].startswith("200")
+    assert not differ, "\n\n".join(differ)
+    assert failed > 100
+    assert rows(gateway, "root", "select count(*) as c from hidden") == [{"c": 3}]
+
+
+def test_what_was_given_before_a_change_is_worth_nothing_after_it(gateway: Gateway, folder: Path) -> None:
+    file, sql = folder / "policy.toml", "select count(*) as c from people"
+    revoked = POLICY[: POLICY.rindex("[[rules]]")]
+    with Client(gateway.flight, "bob", "bob") as bob:
+        bob.headers = [("authorization", bob.handshake())]
+        fetched, fresh = (bob.info(statement(sql)).tickets[0] for _ in range(2))
+        assert decode(bob.get(fetched)) == [{"c": 1}]
+        of_plan = bob.info(substrait(plan("people", ["name"]))).tickets[0]
+        handle, transaction = bob.prepare("select name from people where name = $1"), bob.begin()
+        own = bob.bind(handle, **{"1": "bob"})
+        uses: dict[str, Callable[[], object]] = {
+            "a ticket that was used": lambda: decode(bob.get(fetched)),
+            "a ticket that was not": lambda: decode(bob.get(fresh)),
+            "a ticket of a plan": lambda: decode(bob.get(of_plan)),
+            "a prepared statement": lambda: bob.run(prepared(own)),
+            "what a prepared statement is": lambda: bob.schema(prepared(handle)),
+            "a prepared statement that is put": lambda: bob.put(bound("CommandPreparedStatementUpdate", handle, **{"1": "x"})),
+            "a transaction": lambda: bob.rows(sql, transaction=transaction),
+        }
+        uses["a transaction"]()
+        file.write_text(revoked)
+        try:
+            assert eventually(lambda: "does not exist" in answered(lambda client, _: client.rows(sql), bob, "-"), 10)
+            for name, use in uses.items():
+                with pytest.raises(grpc.RpcError) as error:
+                    use()
+                assert error.value.code() is grpc.StatusCode.NOT_FOUND, f"{name}: {error.value.details()}"
+        finally:
+            file.write_text(POLICY)
+        # It was for the policy alone that they were of no use.
+        assert eventually(lambda: answered(lambda client, _: client.rows(sql), bob, "-") == "[{'c': 1}]", 10)
+        assert decode(bob.get(fresh)) == [{"c": 1}]
+        assert bob.run(prepared(own)) == [{"name": "bob"}]
 
 
 def test_a_changed_file_takes_and_a_broken_one_does_not(gateway: Gateway, folder: Path) -> None:
