@@ -4,20 +4,38 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
+import requests
 
-from gateway import configured
-from wire import statement
+from gateway import Gateway, configured
+from wire import field, metric, statement
 
 STREAMS, ROWS = 32, 1_500_000
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 WATCH = "/grpc.health.v1.Health/Watch"
+# The server as a whole, and the service by its name.
+HEALTH = [b"", field(1, b"arrow.flight.protocol.FlightService")]
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+
+@contextmanager
+def begun_stream(gateway: Gateway, sql: str, over_http: bool) -> Iterator[pa.RecordBatchReader | flight.FlightStreamReader]:
+    """The rows of a statement as they come, at Flight or over HTTP."""
+    if over_http:
+        accept = {"accept": "application/vnd.apache.arrow.stream"}
+        with requests.post(f"{gateway.url}/v1/sql", data=sql.encode(), headers=accept, stream=True, timeout=60) as answer:
+            yield pa.ipc.open_stream(answer.raw)
+    else:
+        with flight.connect(gateway.uri) as client:
+            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(sql)))
+            yield client.do_get(info.endpoints[0].ticket).to_reader()
 
 
 def test_streams_come_to_their_end_and_nothing_new_begins(tmp_path: Path) -> None:
@@ -27,14 +45,12 @@ def test_streams_come_to_their_end_and_nothing_new_begins(tmp_path: Path) -> Non
 
     def read(number: int) -> None:
         try:
-            with flight.connect(gateway.uri) as client:
-                sql = f"select value + {number} as v from generate_series(1, {ROWS})"
-                info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(sql)))
-                reader = client.do_get(info.endpoints[0].ticket)
-                rows = reader.read_chunk().data.num_rows
+            sql = f"select value + {number} as v from generate_series(1, {ROWS})"
+            with begun_stream(gateway, sql, over_http=number % 4 == 0) as reader:
+                rows = reader.read_next_batch().num_rows
                 begun.wait(60)
                 stopping.wait(60)
-                counts.append(rows + sum(chunk.data.num_rows for chunk in reader))
+                counts.append(rows + sum(batch.num_rows for batch in reader))
         except Exception as error:  # noqa: BLE001
             counts.append(error)
 
@@ -43,18 +59,21 @@ def test_streams_come_to_their_end_and_nothing_new_begins(tmp_path: Path) -> Non
         for thread in threads:
             thread.start()
         begun.wait(60)
+        assert metric(gateway.url, "nexus_statements_running") == STREAMS, "some have come to their end already"
         with grpc.insecure_channel(gateway.flight) as channel:
-            watch = channel.unary_stream(WATCH)(b"", timeout=60)
-            assert next(watch) == SERVING
+            watches = [channel.unary_stream(WATCH)(service, timeout=60) for service in HEALTH]
+            assert [next(watch) for watch in watches] == [SERVING] * 2
             told = time.monotonic()
             gateway.process.send_signal(signal.SIGTERM)
-            assert next(watch) == NOT_SERVING
+            assert [next(watch) for watch in watches] == [NOT_SERVING] * 2
             assert time.monotonic() - told < 1
-            watch.cancel()
-        host, port = gateway.flight.split(":")
-        deadline = time.monotonic() + 1
-        while accepts(host, int(port)):
-            assert time.monotonic() < deadline, "connections are taken after SIGTERM"
+            for watch in watches:
+                watch.cancel()
+        for address in (gateway.flight, gateway.http):
+            host, port = address.split(":")
+            deadline = time.monotonic() + 1
+            while accepts(host, int(port)):
+                assert time.monotonic() < deadline, f"connections are taken at {address} after SIGTERM"
         stopping.set()
         for thread in threads:
             thread.join(60)
