@@ -11,16 +11,21 @@ from urllib.parse import quote
 import grpc
 import pytest
 import requests
+import trustme
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import postgres
-from gateway import Gateway, configured, nexus
+from gateway import Gateway, configured, eventually, nexus
 from issuer import AUDIENCE, ISSUER, good, rsa_key, serving, token
-from wire import SERVICE, Client, action, basic, descriptor, packed, statement
+from wire import SERVICE, Client, action, basic, descriptor, metric, packed, statement
 from wire import field as part
 
 TEXT = """
 [log]
 level = "trace"
+[tls]
+certificate = "server.pem"
+key = "server.key"
 [audit]
 folder = "trail"
 key = "{audit_key}"
@@ -115,11 +120,22 @@ class Open:
     environment: dict[str, str]
     said: list[str] = field(default_factory=list)
 
+    @property
+    def roots(self) -> Path:
+        """The authority that issued its certificate."""
+        return self.folder / "authority.pem"
+
+    def client(self, authorization: str) -> Client:
+        """A connection over TLS."""
+        return Client(self.gateway.flight, roots=self.roots.read_bytes(), authorization=authorization)
+
     def asks(self, sql: str, authorization: str) -> tuple[int, str]:
         """The code and the text of a statement over HTTP; no code where it fails after its first rows, which breaks off."""
         headers = {"authorization": authorization}
         try:
-            answer = requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
+            answer = requests.post(
+                f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60, verify=str(self.roots)
+            )
             code, said = answer.status_code, f"{answer.headers} {answer.text}"
         except requests.exceptions.ChunkedEncodingError as error:
             code, said = 0, str(error)
@@ -128,7 +144,7 @@ class Open:
 
     def fails(self, sql: str, authorization: str) -> grpc.StatusCode:
         """The code of a statement at Flight, which fails."""
-        with Client(self.gateway.flight, authorization=authorization) as client, pytest.raises(grpc.RpcError) as error:
+        with self.client(authorization) as client, pytest.raises(grpc.RpcError) as error:
             client.rows(sql, 60)
         raised = error.value
         headers = [*(raised.initial_metadata() or ()), *(raised.trailing_metadata() or ())]
@@ -152,6 +168,16 @@ def forms(secret: str) -> Iterator[tuple[str, str]]:
             # Of six bits each, without those that have some of what stands around.
             whole = slice(-(-before * 8 // 6), (before + len(raw)) * 8 // 6)
             yield f"base64 behind {before}", encode(bytes(before) + raw).decode()[whole]
+
+
+def of_key(pem: bytes) -> dict[str, str]:
+    """What tells a private key of an elliptic curve: the lines of its file, and its number."""
+    number = load_pem_private_key(pem, None).private_numbers().private_value
+    lines = [line for line in pem.decode().splitlines() if len(line) >= 32 and "-----" not in line]
+    return {f"tls_key_line_{at}": line for at, line in enumerate(lines)} | {
+        "tls_key_number": str(number),
+        "tls_key_hex": f"{number:064x}",
+    }
 
 
 def test_forms_are_found_within_longer_texts() -> None:
@@ -184,6 +210,11 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     made, _, lines = nexus("token", "--user", "ann").stdout.partition("\n")
     (folder / "tokens.toml").write_text(lines)
     by_key = token(key, "RS256", good())
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    issued = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    issued.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    issued.private_key_pem.write_to_path(str(folder / "server.key"))
     with ExitStack() as ends:
         issuer, database = ends.enter_context(serving(key)), ends.enter_context(postgres.server())
         database.sql(
@@ -194,15 +225,19 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
         environment = {name.upper(): random[name] for name in ("crm_password", "books_password")}
         environment["JWKS"] = f"{issuer.address}?key={random['jwks_query']}"
         gateway = ends.enter_context(configured(folder, text, replicas=1, environment=environment))
-        secrets = random | {
-            "hash": hashed.rsplit("$", 1)[1],
-            "bob_hash": of_bob.rsplit("$", 1)[1],
-            "api_token": made,
-            "api_token_hash": lines.split('sha256 = "')[1][:64],
-            "jwt": by_key,
-            "jwt_signature": by_key.rsplit(".", 1)[1],
-            "basic": basic("ann", random["password"]).split()[1],
-        }
+        secrets = (
+            random
+            | of_key(issued.private_key_pem.bytes())
+            | {
+                "hash": hashed.rsplit("$", 1)[1],
+                "bob_hash": of_bob.rsplit("$", 1)[1],
+                "api_token": made,
+                "api_token_hash": lines.split('sha256 = "')[1][:64],
+                "jwt": by_key,
+                "jwt_signature": by_key.rsplit(".", 1)[1],
+                "basic": basic("ann", random["password"]).split()[1],
+            }
+        )
         yield Open(gateway, folder, secrets, environment)
 
 
@@ -227,7 +262,7 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
         assert loud.asks("select 1", wrong)[0] == 401
         assert loud.fails("select 1", wrong) is grpc.StatusCode.UNAUTHENTICATED
     # What the gateway itself gives, at Flight.
-    with Client(gateway.flight, "ann", secrets["password"]) as client:
+    with loud.client(ways[2]) as client:
         secrets["granted"] = client.handshake().removeprefix("Bearer ")
         [prepared] = client.action(
             "CreatePreparedStatement", packed("ActionCreatePreparedStatementRequest", part(1, b"select 1"))
@@ -245,11 +280,18 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
     assert len(set(secrets.values())) >= 20
     for table in ("queries", "sessions", "settings", "sources", "cache"):
         assert loud.asks(f"select * from system.{table}", ways[0])[0] == 200
-    loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10).text)
-    for command in (
-        ["config", "check", loud.folder / "nexus.toml", "--connect"],
-        ["audit", "verify", "--config", loud.folder / "nexus.toml"],
-    ):
+    loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10, verify=str(loud.roots)).text)
+    # A key of which a part is missing is not taken, and not quoted; nor is one that is asked for in plain.
+    with pytest.raises(requests.RequestException):
+        requests.get(f"http://{gateway.http}/livez", timeout=10).raise_for_status()
+    commands = [["config", "check", loud.folder / "nexus.toml", "--connect"]]
+    commands.append(["audit", "verify", "--config", loud.folder / "nexus.toml"])
+    loud.said += [done.stdout + done.stderr for done in (nexus(*each, environment=loud.environment) for each in commands)]
+    torn = (loud.folder / "server.key").read_text().splitlines(keepends=True)
+    (loud.folder / "server.key").write_text("".join(torn[:-2] + torn[-1:]))
+    failures = 'nexus_reload_failures_total{what="tls"}'
+    assert eventually(lambda: metric(gateway.url, failures, verify=str(loud.roots)) > 0, 10), gateway.tail()
+    for command in commands:
         done = nexus(*command, environment=loud.environment)
         loud.said.append(done.stdout + done.stderr)
     trail = "".join(file.read_text() for file in (loud.folder / "trail").glob("*.jsonl"))

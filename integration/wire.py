@@ -31,10 +31,15 @@ class Info:
 
 
 class Client:
-    """One plain connection; every call takes the credentials given here."""
+    """One connection, plain where there are no `roots` of certificates; every call takes the credentials given here."""
 
-    def __init__(self, address: str, user: str | None = None, password: str = "", **headers: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=UNBOUNDED)
+    def __init__(
+        self, address: str, user: str | None = None, password: str = "", roots: bytes | None = None, **headers: str
+    ) -> None:
+        if roots is None:
+            self.channel = grpc.insecure_channel(address, options=UNBOUNDED)
+        else:
+            self.channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options=UNBOUNDED)
         self.headers = [(name.replace("_", "-"), value) for name, value in headers.items()]
         if user is not None:
             self.headers.append(("authorization", basic(user, password)))
