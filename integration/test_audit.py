@@ -144,9 +144,10 @@ class Manned:
 
         def is_whole() -> bool:
             events = Counter((record["query"], record["event"]) for record in found())
-            return {query for query, event in events if event == "start"} == {query for query, event in events if event == "end"}
+            starts = {query for query, event in events if event == "start"}
+            return bool(starts) and starts == {query for query, event in events if event == "end"}
 
-        assert eventually(is_whole, 10), found()
+        assert eventually(is_whole, 5), found()
         took = (time.monotonic() - began) * 1000
         starts = [record for record in found() if record["event"] == "start"]
         ends = {record["query"]: record for record in found() if record["event"] == "end"}
