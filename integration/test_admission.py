@@ -11,11 +11,14 @@ from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import grpc
+import pyarrow as pa
 import pytest
 import requests
 
+import postgres
 from gateway import Gateway, configured, eventually, users
-from wire import SERVICE, Client, descriptor, field, metric, parse, statement
+from postgres import Database
+from wire import SERVICE, Client, action, descriptor, encapsulated, field, metric, packed, parse, statement, text
 
 HEAVY = "select count(*) from generate_series(1, {}) a, generate_series(1, 20000) b where a.value * b.value % 7 = 3"
 LONG = "generate_series(1, 1000000) a, generate_series(1, 1000000) b where a.value * b.value % 7 = 3"
@@ -184,26 +187,118 @@ EARLY = LATE | {grpc.StatusCode.CANCELLED}
 
 def late(client: Client, method: str, message: bytes, codes: set[grpc.StatusCode] = LATE) -> float:
     """How long a call takes until it is out of time: the client has no clock of its own that ends it."""
+    return took(lambda: client.channel.unary_stream(SERVICE + method)(message, metadata=client.headers), codes)
+
+
+def took(call: Callable[[], Iterator[bytes]], codes: set[grpc.StatusCode]) -> float:
+    """How long a call takes until it fails with one of these codes."""
     began = time.monotonic()
     with pytest.raises(grpc.RpcError) as error:
-        for _ in client.channel.unary_stream(SERVICE + method)(message, metadata=client.headers):
+        for _ in call():
             pass
-    took = time.monotonic() - began
+    seconds = time.monotonic() - began
     assert error.value.code() in codes, error.value
-    return took
+    return seconds
 
 
-def test_a_timeout_of_the_client_is_kept(crowded: Gateway) -> None:
-    with Client(crowded.flight, "light", "light") as client:
-        ticket = client.info(statement(ENDLESS)).tickets[0]
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Database]]:
+    """A gateway with a database that is not always there, and waits for it for as long as nobody minds."""
+    shop = '[catalogs.shop]\nkind = "postgres"\nurl = "{}"\npassword = "${{env:PASSWORD}}"\nwritable = true\nread_timeout = 60\n'
+    with postgres.server() as database:
+        database.sql("create table people as select 1 as id; create view slow as select pg_sleep(60)::text as slept")
+        folder, password = tmp_path_factory.mktemp("timed"), {"PASSWORD": postgres.PASSWORD}
+        with configured(folder, f"{MEMORY}\n{shop.format(database.url)}", replicas=1, environment=password) as gateway:
+            with Client(gateway.flight) as client:
+                assert client.rows("select id from shop.public.people") == [{"id": 1}]
+            yield gateway, database
+
+
+CREATES = f"create table m.main.t as select count(*) as c from {LONG}"
+OF_PEOPLE = statement("select * from shop.public.people")
+
+
+def ingest(*names: bytes, rows: bool) -> list[bytes]:
+    """The first messages of an ingest into this table, schema and catalog, with rows or without."""
+    into = b"".join(field(number, name) for number, name in enumerate(names, 2))
+    command = packed("CommandStatementIngest", field(1, b"\x08\x01\x10\x01") + into)
+    batch = pa.RecordBatch.from_pylist([{"id": 2}])
+    (columns, _), (header, body) = encapsulated(batch.schema.serialize()), encapsulated(batch.serialize())
+    head = field(1, descriptor(command)) + field(2, columns)
+    return [head, field(2, header) + field(1000, body)] if rows else [head]
+
+
+# A call and the messages that it begins with; whether more are to come, which do not; and whether the database is there.
+UNTIL: dict[str, tuple[str, list[bytes], bool, bool]] = {
+    "an update": ("DoPut", [field(1, descriptor(packed("CommandStatementUpdate", text(CREATES))))], False, True),
+    # What writes does so where it is asked about.
+    "a write": ("GetFlightInfo", [descriptor(statement(CREATES))], False, True),
+    "an ingest without a word": ("DoPut", [], True, True),
+    "an ingest without rows": ("DoPut", ingest(b"t", b"main", b"m", rows=False), True, True),
+    "an ingest": ("DoPut", ingest(b"t", b"main", b"m", rows=True), True, True),
+    "an ingest into a database": ("DoPut", ingest(b"t", b"public", b"shop", rows=True), True, True),
+    # Their tables are asked about, which takes as long as the database does not answer.
+    "to prepare": (
+        "DoAction",
+        [
+            action(
+                "CreatePreparedStatement",
+                packed("ActionCreatePreparedStatementRequest", text("select * from shop.public.people")),
+            )
+        ],
+        False,
+        False,
+    ),
+    "to ask": ("GetFlightInfo", [descriptor(OF_PEOPLE)], False, False),
+    "to ask for the columns": ("GetSchema", [descriptor(OF_PEOPLE)], False, False),
+    "to poll": ("PollFlightInfo", [descriptor(OF_PEOPLE)], False, False),
+}
+
+
+@pytest.mark.parametrize("name", UNTIL)
+def test_a_timeout_of_the_client_is_kept(name: str, timed: tuple[Gateway, Database]) -> None:
+    method, messages, stalls, is_there = UNTIL[name]
+    gateway, database = timed
+    over = threading.Event()
+
+    def sent() -> Iterator[bytes]:
+        yield from messages
+        if stalls:
+            over.wait(60)
+
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(gateway.flight))
+        stack.callback(over.set)
+        if not is_there:
+            stack.enter_context(database.frozen())
+        call = client.channel.stream_stream(SERVICE + method)
+        seconds = took(lambda: call(sent(), metadata=[("grpc-timeout", "700m")]), EARLY)
+        print(f"\n{name}: {seconds:.3f} s")
+        assert 0.6 < seconds < 0.9
+    nothing_is_left(gateway)
+    assert "t" not in [row[0] for row in database.sql("select relname from pg_class")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [ENDLESS, f"select count(*) as c from {LONG}", "select * from shop.public.slow"],
+    ids=["a stream", "without rows", "of a database"],
+)
+def test_a_timeout_of_the_client_is_kept_while_rows_are_made(sql: str, timed: tuple[Gateway, Database]) -> None:
+    gateway, database = timed
+    with Client(gateway.flight) as client:
+        ticket = client.info(statement(sql)).tickets[0]
         client.headers.append(("grpc-timeout", "700m"))
-        assert 0.6 < late(client, "DoGet", field(1, ticket)) < 0.9
-        # What writes does so where it is asked about.
-        writes = descriptor(statement(f"create table m.main.t as select count(*) as c from {LONG}"))
-        assert 0.6 < late(client, "GetFlightInfo", writes, EARLY) < 0.9
-    with Client(crowded.flight, "light", "light") as client:
-        left = "select count(*) as c from system.queries where state = 'running' and statement like 'create %'"
-        assert eventually(lambda: client.rows(left) == [{"c": 0}], 10)
+        assert 0.6 < late(client, "DoGet", field(1, ticket), EARLY) < 0.9
+    nothing_is_left(gateway)
+    assert eventually(lambda: not database.running(), 10)
+
+
+def nothing_is_left(gateway: Gateway) -> None:
+    """Holds that nothing goes on, and nothing was written."""
+    with Client(gateway.flight) as client:
+        left = "select count(*) as c from system.queries where state = 'running'"
+        assert eventually(lambda: client.rows(left) == [{"c": 1}], 10)
         with pytest.raises(grpc.RpcError, match="does not exist"):
             client.rows("select * from m.main.t")
 
