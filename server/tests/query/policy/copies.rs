@@ -68,7 +68,7 @@ const VIEWS: [View; 6] = [
     },
     View {
         filter: "w = $user AND x <> 2",
-        masks: &[("x", "-x"), ("y", "upper(left(y, 1)) || '*'"), ("z", "coalesce(z, 0) / 10")],
+        masks: &[("x", "-x"), ("y", "upper(left(y, 1)) || '*'"), ("z", "CASE WHEN z IS NULL THEN 0 ELSE z END / 10")],
         seen: [
             (Some(-1), Some("O*"), Some(1), None, None),
             (Some(-4), Some("F*"), Some(0), None, None),
