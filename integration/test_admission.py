@@ -58,26 +58,29 @@ async def post(address: str, authorization: str, sql: str, ready: Callable[[], A
     return int(answer.split()[1]), took, answer
 
 
-def test_five_hundred_clients_on_eight_slots(crowded: Gateway) -> None:
+# With nothing else on the machine, the best of three rounds, all refusals; else one round, and room for whatever runs beside it.
+@pytest.mark.parametrize(("rounds", "most"), [(1, 1.0), pytest.param(3, 0.1, marks=pytest.mark.soak)])
+def test_five_hundred_clients_on_eight_slots(rounds: int, most: float, crowded: Gateway) -> None:
     async def all_at_once() -> list[tuple[int, float, bytes]]:
         ready, given = asyncio.Barrier(500), token(crowded, "heavy")
         return await asyncio.gather(
             *(post(crowded.http, given, HEAVY.format(2000 + number), ready.wait) for number in range(500))
         )
 
-    answers = asyncio.run(all_at_once())
-    refused = [(took, head) for code, took, head in answers if code == 429]
-    assert {code for code, _, _ in answers} == {200, 429}
-    # Six of the slots, those of one user, and the queue.
-    assert len(answers) - len(refused) >= 6 + 64
-    assert all(b"retry-after: " in head for _, head in refused)
-    times = sorted(took for took, _ in refused)
-    print(f"\n{len(refused)} refusals: median {statistics.median(times) * 1000:.0f} ms, last {times[-1] * 1000:.0f} ms")
-    # All of them come at once to two processors, which their clients need too; how long each takes by itself is held below.
-    assert times[-1] < 2
+    last = []
+    for _ in range(rounds):
+        answers = asyncio.run(all_at_once())
+        refused = [(took, head) for code, took, head in answers if code == 429]
+        assert {code for code, _, _ in answers} == {200, 429}
+        # Six of the slots, those of one user, and the queue.
+        assert len(answers) - len(refused) >= 6 + 64
+        assert all(b"retry-after: " in head for _, head in refused)
+        times = sorted(took for took, _ in refused)
+        print(f"\n{len(refused)} refusals: median {statistics.median(times) * 1000:.0f} ms, last {times[-1] * 1000:.0f} ms")
+        last.append(times[-1])
+    assert min(last) <= most
 
 
-@pytest.mark.soak
 def test_five_hundred_clients_that_do_not_come_at_once(crowded: Gateway) -> None:
     """Some hold the slots and the queue; each of the others asks in its turn, a few at a time."""
     here = "select count(*) as c from system.queries where principal = 'heavy' and state = 'running'"
@@ -105,26 +108,29 @@ def test_five_hundred_clients_that_do_not_come_at_once(crowded: Gateway) -> None
 
     times = asyncio.run(crowd())
     print(f"\n{len(times)} refusals: median {statistics.median(times) * 1000:.1f} ms, last {times[-1] * 1000:.1f} ms")
-    # Those that run keep both processors busy meanwhile, and now and then one that asks waits for them.
-    assert statistics.median(times) < 0.1
+    # Those that run keep both processors busy meanwhile.
+    assert times[len(times) * 99 // 100] < 0.1
 
 
 def test_a_refusal_comes_at_once_and_says_when_to_come_back(crowded: Gateway) -> None:
     given = token(crowded, "heavy")
     clients = [Client(crowded.flight, authorization=given) for _ in range(6 + 64 + 1)]
+    last = clients[-1]
+    ticket = last.info(statement("select 1")).tickets[0]
     light = Client(crowded.flight, authorization=token(crowded, "light"))
     here = "select count(*) as c from system.queries where principal = 'heavy' and state = 'running'"
     try:
         streams = [client.get(client.info(statement(ENDLESS)).tickets[0], timeout=120) for client in clients[:-1]]
         assert eventually(lambda: light.rows(here) == [{"c": len(streams)}], 30)
-        times, last = [], clients[-1]
-        for _ in range(20):
-            ticket = last.info(statement("select 1")).tickets[0]
-            began = time.perf_counter()
-            with pytest.raises(grpc.RpcError) as error:
-                list(last.get(ticket))
-            times.append(time.perf_counter() - began)
-            assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        times = []
+        for number in range(20):
+            # What was described before, and what is new.
+            for call in (lambda: list(last.get(ticket)), lambda number=number: last.info(statement(f"select {number}"))):
+                began = time.perf_counter()
+                with pytest.raises(grpc.RpcError) as error:
+                    call()
+                times.append(time.perf_counter() - began)
+                assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert sorted(times)[-2] < 0.1, times
         details = dict(error.value.trailing_metadata())["grpc-status-details-bin"]
         # google.rpc.Status: its details are packed messages.

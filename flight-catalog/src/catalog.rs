@@ -44,21 +44,27 @@ impl Wanted {
 }
 
 impl Catalogs {
-    /// Puts every source that is registered from now on behind a policy.
+    /// Puts every source behind a policy, whether it is registered already or will be.
     pub fn govern(&self, policies: Arc<Policies>) {
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
         // There is one for the whole life of the process; what it says may change.
-        let _ = self.policies.set(policies);
+        if self.policies.set(Arc::clone(&policies)).is_ok() {
+            for (name, source) in sources.iter_mut() {
+                *source = Arc::new(Governed::new(Arc::clone(source), &**name, Arc::clone(&policies)));
+            }
+        }
     }
 
     /// Registers a source under a name, in place of an earlier one.
     pub fn register(&self, name: impl Into<String>, source: Arc<dyn Source>) {
         let name = name.into();
+        // The map is whole after every single insert, so a panic elsewhere cannot have left it broken.
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
         let source = match self.policies.get() {
             Some(policies) => Arc::new(Governed::new(source, &*name, Arc::clone(policies))),
             None => source,
         };
-        // The map is whole after every single insert, so a panic elsewhere cannot have left it broken.
-        self.sources.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name, source);
+        sources.insert(name, source);
     }
 
     /// Lets statements write to a catalog.

@@ -80,14 +80,6 @@ impl Gateway {
             most,
         )?;
         let planner = Arc::new(planner);
-        for (name, catalog) in &config.catalogs {
-            let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
-            catalogs.register(name, source.map_err(|error| config.locate(error))?);
-            if catalog.writable {
-                check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
-                catalogs.allow_writes(name);
-            }
-        }
         let writes = Arc::new(Writes::default());
         let threads = workers.clone();
         let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
@@ -96,6 +88,14 @@ impl Gateway {
             let kept = Arc::clone(&stack.kept);
             let (file, changed) = (config.base.join(&policy.file), move || kept.forget_governed());
             catalogs.govern(policies(&file, planner.expressions(), redacts, &threads, changed)?);
+        }
+        for (name, catalog) in &config.catalogs {
+            let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
+            catalogs.register(name, source.map_err(|error| config.locate(error))?);
+            if catalog.writable {
+                check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
+                catalogs.allow_writes(name);
+            }
         }
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);

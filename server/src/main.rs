@@ -19,7 +19,7 @@ use nexus_server::workers::{self, Workers};
 use nexus_server::{audit, demo, shell, tpch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::Metadata;
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -298,7 +298,12 @@ fn observe(config: &Config) -> Result<Option<Exporter>> {
     };
     let is_span = |metadata: &Metadata<'_>| metadata.target() == TRACE;
     let exporter = Exporter::new(&config.traces).map_err(|error| config.locate(error))?;
-    let lines = lines.with_filter(level.and(filter_fn(move |metadata| !is_span(metadata))));
+    // What libraries tell beyond that quotes the statements they work on.
+    let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
+    let is_told = move |metadata: &Metadata<'_>| {
+        !redacts || *metadata.level() <= Level::INFO || metadata.target().starts_with("nexus")
+    };
+    let lines = lines.with_filter(level.and(filter_fn(move |metadata| !is_span(metadata) && is_told(metadata))));
     match &exporter {
         Some(exporter) => {
             let spans = exporter.layer().with_filter(filter_fn(is_span));

@@ -161,6 +161,11 @@ fn each_source(plan: LogicalPlan, source: impl Fn(&TableScan) -> Option<Arc<dyn 
             }
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         }
+        // The columns that it tells of are in it, and they may be others by the next time.
+        LogicalPlan::DescribeTable(_) => {
+            is_whole = false;
+            Ok(Transformed::no(node))
+        }
         // Only the sources of scans are others: no schema changes above them.
         node => Ok(Transformed::no(node)),
     })?;

@@ -47,8 +47,10 @@ impl Tell {
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
                 let written = TableName::resolve(&scan.table_name, &self.session.catalog, &self.session.schema);
-                let name = self.tables.get(&written).map_or_else(|| written.to_string(), |(name, _)| name.to_string());
-                touched.reads.entry(name).or_default().extend(columns(scan));
+                // Rows that are made, or come with the statement, are of no table.
+                if let Some((name, _)) = self.tables.get(&written) {
+                    touched.reads.entry(name.to_string()).or_default().extend(columns(scan));
+                }
             }
             Ok(TreeNodeRecursion::Continue)
         })?;

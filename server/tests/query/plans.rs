@@ -33,6 +33,10 @@ async fn rows_and_columns_are_those_of_the_moment() {
         assert!(fixture.rows(&all).await.contains("| other |"), "{table}");
         let described = fixture.gateway.execute.describe(&fixture.query(&all)).await.unwrap();
         assert_eq!(described.schema.field(0).name(), "word");
+        let columns = format!("DESCRIBE {table}");
+        assert!(fixture.rows(&columns).await.contains("| word "), "{table}");
+        fixture.source.put(table, numbers(&[7]));
+        assert!(fixture.rows(&columns).await.contains("| id "), "{table}");
     }
 }
 
