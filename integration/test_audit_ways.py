@@ -340,11 +340,12 @@ QUOTING = [
 def test_no_value_is_on_record_where_it_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "sums.csv").write_text("amount\n" + "1\n" * 200_000 + VALUE + "\n")
-    more = '[catalogs.lake]\nkind = "files"\nlocation = "lake"\n' + users("ann")
+    more = '[catalogs.lake]\nkind = "files"\nlocation = "lake"\n' + users("ann", "bob")
     text = TEXT.replace("[audit]", "[audit]\nredact = true")
     with (
         configured(tmp_path, text + more, replicas=1) as gateway,
         Client(gateway.flight, "ann", "ann") as ann,
+        Client(gateway.flight, "bob", "bob") as bob,
     ):
         failed = Counter()
         ann.update("create table goods (id bigint, name varchar)")
@@ -365,6 +366,15 @@ def test_no_value_is_on_record_where_it_is_left_out(tmp_path: Path) -> None:
                 ann.rows(sql)
             except grpc.RpcError as error:
                 failed["Flight"] += VALUE in error.details()
+            # Most of them write nothing, and are refused for that.
+            with contextlib.suppress(grpc.RpcError):
+                ann.update(sql)
+        for use in (
+            lambda: list(bob.get(ann.info(statement(QUOTING[0])).tickets[0])),
+            lambda: bob.info(prepared(ann.prepare(QUOTING[0]))),
+        ):
+            with pytest.raises(grpc.RpcError, match="made for another user"):
+                use()
         with contextlib.suppress(grpc.RpcError):
             ann.run(substrait(of_goods(f"select cast(name as int) from goods where name = '{VALUE}'")))
         # Who asks is told.
@@ -373,7 +383,7 @@ def test_no_value_is_on_record_where_it_is_left_out(tmp_path: Path) -> None:
         assert len(kept) >= 2 * len(QUOTING)
         log = gateway.logged()
     trail = "".join(file.read_text() for file in files(tmp_path))
-    assert trail.count('"event":"end"') >= 2 * len(QUOTING)
+    assert trail.count('"event":"end"') >= 3 * len(QUOTING)
     for place, said in (("the trail", trail), ("system.queries", str(kept)), ("the log", log)):
         for value in (VALUE, NUMBER):
             at = said.find(value)
