@@ -22,7 +22,7 @@ import pytest
 import clients
 import jdbc
 import postgres
-from gateway import Gateway, configured, eventually
+from gateway import Gateway, configured, eventually, users
 from postgres import Database
 from wire import Client, reserved, running, statement
 
@@ -102,10 +102,43 @@ def brief(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFacto
         yield gateway
 
 
+# Of everything each sees what the other does not.
+USERS = {"ann": 0, "bob": 1}
+POLICY = (
+    "\n".join(
+        f"""[[rules]]
+users = ["ann", "bob"]
+tables = ["{table}"]
+allow = ["read"]
+filter = "({key} % 2 = 0) = ($user = 'ann')"
+"""
+        for table, key in {
+            "shop.public.people": "id",
+            "tpch.main.lineitem": "l_orderkey",
+            "tpch.main.orders": "o_orderkey",
+        }.items()
+    )
+    + """[[rules]]
+users = ["root"]
+tables = ["*.*.*"]
+allow = ["read", "admin"]
+"""
+)
+
+
 @pytest.fixture(scope="module")
-def questions(judge: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
-    """Statements with the checksums of their answers, by DuckDB. `{fresh}` in them is for another condition."""
-    judge.execute("create or replace table people as select n as id, 'name ' || n as name from range(1, 100001) r(n)")
+def parted(database: Database, tpch: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A third, where two users see different rows."""
+    folder = tmp_path_factory.mktemp("parted")
+    (folder / "policy.toml").write_text(POLICY)
+    text = TEXT.format(url=database.url, tpch=tpch, slots=SLOTS) + users("root", *USERS) + '\n[policy]\nfile = "policy.toml"\n'
+    with configured(folder, text, environment={"PASSWORD": postgres.PASSWORD}) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def questions(judge: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[int, str]]]:
+    """For each user statements with the checksums of their answers, by DuckDB. `{fresh}` in them is for another condition."""
     kinds = [
         "select l_orderkey, l_comment from tpch.main.lineitem where l_suppkey % 97 = PART{fresh}",
         "select id, name from shop.public.people where id % 97 = PART{fresh}",
@@ -114,7 +147,18 @@ def questions(judge: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
     ]
     asked = [kind.replace("PART", str(part)) for kind in kinds for part in range(0, 97, 12)]
     here = [sql.replace("tpch.main.", "").replace("shop.public.", "").format(fresh="") for sql in asked]
-    return [(checksum(judge.sql(sql).to_arrow_table()), asked) for sql, asked in zip(here, asked, strict=True)]
+    seen = {}
+    for user, odd in USERS.items():
+        rows = {
+            "people": f"select n as id, 'name ' || n as name from range(1, 100001) r(n) where n % 2 = {odd}",
+            "lineitem": f"select * from lineitem where l_orderkey % 2 = {odd}",
+            "orders": f"select * from orders where o_orderkey % 2 = {odd}",
+        }
+        parts = ", ".join(f"{name} as ({sql.replace(f'from {name} ', f'from main.{name} ')})" for name, sql in rows.items())
+        seen[user] = [
+            (checksum(judge.sql(f"with {parts} {sql}").to_arrow_table()), text) for sql, text in zip(here, asked, strict=True)
+        ]
+    return seen
 
 
 def checksum(rows: pa.Table) -> int:
@@ -148,36 +192,47 @@ def port(gateway: Gateway) -> int:
     return int(gateway.flight.rpartition(":")[2])
 
 
+def signed_in(gateway: Gateway, user: str) -> flightsql.Connection:
+    """A connection of a user with a session."""
+    login = {"username": user, "password": user}
+    return flightsql.connect(gateway.uri, db_kwargs={**COOKIES, **login}, autocommit=True)
+
+
 @sizes((8, 5), (64, 180))
 def test_every_answer_is_whole(
     clients: int,
     seconds: int,
-    gateway: Gateway,
-    questions: list[tuple[int, str]],
+    parted: Gateway,
+    questions: dict[str, list[tuple[int, str]]],
     tmp_path: Path,
     figure: Callable[[str], None],
 ) -> None:
-    """Half of the clients are of ADBC, and half of JDBC; half of each get no answer that was kept."""
-    listed = [tmp_path / "kept", tmp_path / "fresh"]
-    # For what is random no answer is kept.
-    for path, condition in zip(listed, ["", " and random() < 2"], strict=True):
-        path.write_text("".join(f"{wanted}\t{sql.format(fresh=condition)}\n" for wanted, sql in questions))
-    value(gateway, questions[0][1].format(fresh=""))
+    """Half of the clients are of ADBC, half of JDBC; half of each are one user, and half of these get no answer that was kept."""
+    assert all(ann[0] != bob[0] for ann, bob in zip(*questions.values(), strict=True))
+    pairs = []
+    for user, known in questions.items():
+        url = jdbc.URL.format(address=parted.flight, encryption="false") + f"&user={user}&password={user}"
+        # For what is random no answer is kept.
+        for name, condition in {"kept": "", "fresh": " and random() < 2"}.items():
+            path = tmp_path / f"{user}-{name}"
+            path.write_text("".join(f"{wanted}\t{sql.format(fresh=condition)}\n" for wanted, sql in known))
+            pairs += [url, path]
+        with signed_in(parted, user) as connection, connection.cursor() as cursor:
+            cursor.execute(known[0][1].format(fresh=""))
+            cursor.fetchall()
     end = time.monotonic() + seconds
     right, wrong = [0] * (clients // 2), []
 
     def ask(number: int) -> None:
         chosen = random.Random(number)
+        user = list(USERS)[number // 2 % 2]
         try:
-            with (
-                flightsql.connect(gateway.uri, db_kwargs=COOKIES, autocommit=True) as connection,
-                connection.cursor() as cursor,
-            ):
+            with signed_in(parted, user) as connection, connection.cursor() as cursor:
                 cursor.execute("select 1")
                 connection.adbc_connection.set_options(**{f"{OPTION}cache": ["use", "bypass"][number % 2]})
                 while time.monotonic() < end or right[number] == 0:
                     # The first is one that is kept.
-                    wanted, sql = chosen.choice(questions) if right[number] else questions[0]
+                    wanted, sql = chosen.choice(questions[user]) if right[number] else questions[user][0]
                     cursor.execute(sql.format(fresh=""))
                     got = checksum(cursor.fetch_arrow_table())
                     assert got == wanted, f"{got} in place of {wanted}: {sql}"
@@ -188,24 +243,27 @@ def test_every_answer_is_whole(
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients // 2)]
     for thread in threads:
         thread.start()
-    url = jdbc.URL.format(address=gateway.flight, encryption="false")
-    [java] = jdbc.probe("load", gateway.flight, url, clients // 2, seconds, *listed, wait=seconds + 120)
+    login = {"user": "root", "password": "root"}
+    [java] = jdbc.probe("load", parted.flight, clients // 2, seconds, *pairs, wait=seconds + 120, **login)
     for thread in threads:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert (wrong, java["value"]["wrong"]) == ([], [])
-    assert min(right) > 0
-    assert java["value"]["right"] >= clients // 2
-    assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, SOON)
-    assert used(gateway, "statement like 'select l_orderkey%' and statement not like '%random%'") >= {"hit", "bypass"}
-    assert used(gateway, "statement like 'select %random() < 2%' and statement not like '%queries%'") == {"bypass"}
-    figure(f"answers that are whole: {sum(right)} by ADBC and {java['value']['right']} by JDBC")
+    by_jdbc = java["value"]["right"]
+    assert len(by_jdbc) == clients // 2
+    assert min(*right, *by_jdbc) > 0
+    assert eventually(lambda: running(parted) == 0 and reserved(parted) == 0, SOON)
+    for user in USERS:
+        assert used(parted, user, "like 'select l_orderkey%' and statement not like '%random%'") >= {"hit", "bypass"}
+        assert used(parted, user, "like 'select %random() < 2%'") == {"bypass"}
+    figure(f"answers that are whole: {sum(right)} by ADBC and {sum(by_jdbc)} by JDBC")
 
 
-def used(gateway: Gateway, condition: str) -> set[str]:
-    """What the cache had to do with statements."""
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"select distinct cache from system.main.queries where {condition}")
+def used(gateway: Gateway, user: str, condition: str) -> set[str]:
+    """What the cache had to do with statements of a user."""
+    with signed_in(gateway, "root") as connection, connection.cursor() as cursor:
+        asked = f"select distinct cache from system.main.queries where principal = '{user}' and statement {condition}"
+        cursor.execute(asked)
         return {row[0] for row in cursor.fetchall()}
 
 

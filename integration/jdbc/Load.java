@@ -9,7 +9,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
-import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicLongArray;
+import java.util.stream.IntStream;
 import java.util.zip.CRC32;
 
 /** Many connections at once, each asking questions whose answers are known by their checksums. */
@@ -17,27 +18,32 @@ final class Load {
     private Load() {
     }
 
-    /** `rest`: a URL, how many connections, for how many seconds, and files with a checksum, a tab and a statement a line, in turn. */
+    /**
+     * How many answers each connection got right. `rest`: how many connections, for how many seconds, and pairs of a URL and a file
+     * with a checksum, a tab and a statement a line; the connections take these in turn.
+     */
     static Map<String, Object> run(List<String> rest) throws Exception {
-        String url = rest.get(0);
-        int connections = Integer.parseInt(rest.get(1));
-        long end = System.nanoTime() + Long.parseLong(rest.get(2)) * 1_000_000_000L;
-        List<String> files = rest.subList(3, rest.size());
-        AtomicLong right = new AtomicLong();
+        int connections = Integer.parseInt(rest.get(0));
+        long end = System.nanoTime() + Long.parseLong(rest.get(1)) * 1_000_000_000L;
+        List<String> pairs = rest.subList(2, rest.size());
+        AtomicLongArray right = new AtomicLongArray(connections);
         List<String> wrong = new ArrayList<>();
         List<Thread> threads = new ArrayList<>();
         for (int number = 0; number < connections; number++) {
+            int own = number;
             Random random = new Random(number);
-            List<String> questions = Files.readAllLines(Path.of(files.get(number % files.size())));
+            int pair = 2 * number % pairs.size();
+            String url = pairs.get(pair);
+            List<String> questions = Files.readAllLines(Path.of(pairs.get(pair + 1)));
             Thread thread = new Thread(() -> {
                 try (Connection connection = DriverManager.getConnection(url)) {
-                    while (System.nanoTime() < end) {
+                    while (System.nanoTime() < end || right.get(own) == 0) {
                         String[] question = questions.get(random.nextInt(questions.size())).split("\t", 2);
                         long sum = sum(connection, question[1]);
                         if (sum != Long.parseLong(question[0])) {
                             throw new IllegalStateException(sum + " in place of " + question[0] + ": " + question[1]);
                         }
-                        right.incrementAndGet();
+                        right.incrementAndGet(own);
                     }
                 } catch (Exception error) {
                     synchronized (wrong) {
@@ -51,7 +57,7 @@ final class Load {
         for (Thread thread : threads) {
             thread.join();
         }
-        return Map.of("right", right.get(), "wrong", wrong);
+        return Map.of("right", IntStream.range(0, connections).mapToObj(right::get).toList(), "wrong", wrong);
     }
 
     /** Of rows of a number and a text: the sum of the CRC-32 of each `number:text`. */
