@@ -40,6 +40,33 @@ BOUND = {
     "test_writes.py::test_more_than_the_catalog_has_room_for": ROWS,
 }
 
+ALIKE = "it asks what each replica answers by itself"
+# The other files that are not run with replicas, and why.
+ALONE = {
+    "test_admission.py": "each replica has slots and queues of its own",
+    "test_audit.py": "each replica has an audit trail of its own",
+    "test_bombs.py": PROCESS,
+    "test_depths.py": PROCESS,
+    "test_door.py": ALIKE,
+    "test_endpoints.py": "it starts the replicas that it needs",
+    "test_frozen.py": PROCESS,
+    "test_http2.py": "what it sends would not pass Envoy",
+    "test_jwt.py": ALIKE,
+    "test_policy.py": ALIKE,
+    "test_policy_postgres.py": ALIKE,
+    "test_reload.py": PROCESS,
+    "test_secrets.py": PROCESS,
+    "test_sessions.py": TRANSACTION,
+    "test_spill.py": PROCESS,
+    "test_stopping.py": PROCESS,
+    "test_temporary.py": "a temporary table is at the replica that made it",
+    "test_tls.py": "Envoy speaks no TLS here",
+    "test_tokens.py": ALIKE,
+    "test_tpcds.py": ALIKE,
+    "test_traces.py": PROCESS,
+    "test_transactions.py": TRANSACTION,
+}
+
 
 def leave_out(items: list[pytest.Item]) -> None:
     """Skips what is bound, so that the end of the run lists it; fails where a name is that of no test any more."""

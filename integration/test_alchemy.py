@@ -4,25 +4,38 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from gateway import configured
+import postgres
+from gateway import REPLICAS, configured
 
 HERE = Path(__file__).resolve().parent / "alchemy"
-TEXT = """
+MEMORY = """
 [defaults]
 catalog = "memory"
 [catalogs.memory]
 kind = "memory"
 writable = true
 """
+# What is in memory is in one process: replicas have a database that they share, where each statement commits by itself.
+SHARED = """
+[defaults]
+catalog = "shared"
+schema = "public"
+[catalogs.shared]
+kind = "postgres"
+url = "{url}"
+password = "{password}"
+writable = true
+"""
 URL = "adbc+flightsql://{address}?tls=false&adbc.flight.sql.rpc.with_cookie_middleware=true"
 
 # How many pass. It only grows.
-PASSED = 383
+PASSED = 383 if REPLICAS == 1 else 392
 KEYS = "its tables have foreign keys or checks, which are not taken because nothing would hold them"
 UNTYPED = "without foreign keys, which are not taken, the suite gives a column no type, and its client makes no statement of that"
 VIEWS = "there are no views"
@@ -63,14 +76,29 @@ KNOWN = {
     "WindowFunctionTest.test_window_rows_between_w_caching": "DataFusion plans no parameters in a window's frame",
 }
 
+# Nobody makes the tables of these, and what they leave behind in a database is in the way of others.
+LEFT_OUT = [] if REPLICAS == 1 else [name for name, why in KNOWN.items() if why in (KEYS, UNTYPED, VIEWS)]
+if REPLICAS > 1:
+    # Nothing waits for a commit there, so what a listing shows fails nothing.
+    KNOWN = {name: why for name, why in KNOWN.items() if name not in LEFT_OUT and why != LISTING}
+    KNOWN["ComponentReflectionTestExtra"] = "the driver's listing has no sizes of columns and does not say which take no NULL"
+    KNOWN["TableViaSelectTest"] = "the dialect looks for a table without a schema in all of them, and lists none"
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """How each test ended: `passed`, `skipped` by what requirements.py says, or what was wrong."""
     folder = tmp_path_factory.mktemp("alchemy")
     report = folder / "report.xml"
-    with configured(folder, TEXT, replicas=1) as gateway:
+    with ExitStack() as servers:
+        text = MEMORY
+        if REPLICAS > 1:
+            database = servers.enter_context(postgres.server())
+            database.sql("create schema test_schema")
+            text = SHARED.format(url=database.url, password=postgres.PASSWORD)
+        gateway = servers.enter_context(configured(folder, text))
         options = ["-c", HERE / "pytest.ini", "-q", f"--junit-xml={report}", "--dburi", URL.format(address=gateway.flight)]
+        options += [f"--deselect=test_suite.py::{name}_" for name in LEFT_OUT]
         words = [sys.executable, "-m", "pytest", *map(str, options), "test_suite.py"]
         done = subprocess.run(words, cwd=HERE, capture_output=True, text=True, timeout=110)
     assert report.exists(), done.stdout[-4000:] + done.stderr[-4000:]

@@ -12,6 +12,8 @@ import pytest
 
 import jdbc
 import postgres
+import run
+from bound import ALONE, BOUND
 from gateway import Gateway, configured, users
 from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, prepared, statement
 
@@ -197,3 +199,11 @@ def test_jdbc_writes_through_replicas_of_one_database(tmp_path: Path) -> None:
         written = database.sql("select id, name, price, day from main.by_jdbc order by id")
         assert written == [[value or "" for value in row] for row in said["rows"]]
         assert [row[0] for row in written] == ["1", "2", "3", "10", "11", "12"]
+
+
+def test_every_file_is_run_with_replicas_or_it_is_said_why_not() -> None:
+    files = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+    replicated = {f"test_{name}.py" for name in run.REPLICATED.split()}
+    alone = {*ALONE, *(name for name in BOUND if "::" not in name)}
+    assert not replicated & alone
+    assert sorted(files) == sorted(replicated | alone)
