@@ -99,3 +99,10 @@ def _words(command: str, url: str, *arguments: object, jdk: str = "17", zone: st
 def values(lines: list[dict]) -> dict[str, object]:
     """The lines that carry a name and a value, as one mapping."""
     return {line["name"]: line["value"] for line in lines}
+
+
+def rows(listing: dict) -> list[dict]:
+    """A result set as dictionaries."""
+    assert "error" not in listing, listing
+    names = [column["name"] for column in listing["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in listing["rows"]]

@@ -5,6 +5,7 @@ import pytest
 import jdbc
 from data import TABLES
 from gateway import Gateway
+from jdbc import rows
 
 KEYS = {"partsupp": ["ps_partkey", "ps_suppkey"], "lineitem": ["l_orderkey", "l_linenumber"], "orders": ["o_orderkey"]}
 
@@ -13,13 +14,6 @@ KEYS = {"partsupp": ["ps_partkey", "ps_suppkey"], "lineitem": ["l_orderkey", "l_
 def metadata(request: pytest.FixtureRequest, embedded: Gateway) -> dict:
     """Every method of DatabaseMetaData and what it gave."""
     return jdbc.values(jdbc.probe("metadata", embedded.flight, jdk=request.param))
-
-
-def rows(listing: dict) -> list[dict]:
-    """A result set as dictionaries."""
-    assert "error" not in listing, listing
-    names = [column["name"] for column in listing["columns"]]
-    return [dict(zip(names, row, strict=True)) for row in listing["rows"]]
 
 
 def test_no_method_of_the_metadata_fails(metadata: dict) -> None:

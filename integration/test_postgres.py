@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
+import jdbc
 import postgres
 from gateway import Gateway, configured, eventually
 from postgres import Database
@@ -136,14 +137,53 @@ def test_the_listing_has_keys_and_comments(connection: flightsql.Connection) -> 
     assert fetch(connection, names) == [("rich",)]
 
 
+def test_jdbc_lists_keys_and_comments(gateway: Gateway) -> None:
+    def listing(table: str) -> dict[str, list[dict]]:
+        said = jdbc.values(jdbc.probe("listing", gateway.flight, "shop", "public", table))
+        return {name: jdbc.rows(listed) for name, listed in said.items()}
+
+    def told(rows: list[dict], *names: str) -> list[tuple]:
+        return [tuple(row[name] for name in names) for row in rows]
+
+    customer, orders = listing("customer"), listing("orders")
+    columns = told(customer["columns"], "COLUMN_NAME", "TYPE_NAME", "IS_NULLABLE", "REMARKS")
+    assert columns == [("id", "BIGINT", "NO", None), ("name", "VARCHAR", "NO", "as on the card"), ("born", "DATE", "YES", None)]
+    assert told(orders["columns"], "COLUMN_SIZE", "DECIMAL_DIGITS")[-1] == ("9", "2")
+    assert told(customer["tables"], "TABLE_NAME", "TABLE_TYPE") == [("customer", "TABLE")]
+    assert told(customer["primary"], "COLUMN_NAME", "KEY_SEQ", "PK_NAME") == [("id", "1", "customer_pkey")]
+    keys = [("customer", "1", "orders_pkey"), ("number", "2", "orders_pkey")]
+    assert told(orders["primary"], "COLUMN_NAME", "KEY_SEQ", "PK_NAME") == keys
+    key = ("FKTABLE_NAME", "FKCOLUMN_NAME", "PKTABLE_NAME", "PKCOLUMN_NAME", "FK_NAME", "UPDATE_RULE", "DELETE_RULE")
+    no_action = "3"
+    held = [("orders", "customer", "customer", "id", "orders_customer_fkey", no_action, no_action)]
+    assert told(orders["imported"], *key) == told(customer["exported"], *key) == held
+    assert (orders["exported"], customer["imported"]) == ([], [])
+
+
+PLANNED = ["parsing", "tables", "planning", "analysis", "optimizer", "physical plan"]
+
+
+def times(told: dict[str, str]) -> dict[str, float]:
+    """What `EXPLAIN` says that each part took, in milliseconds."""
+    lines = re.findall(r"^([a-z ]+): (\d+\.\d+) ms$", told["times"], re.MULTILINE)
+    assert len(lines) == len(told["times"].splitlines()), told["times"]
+    return {part: float(took) for part, took in lines}
+
+
 def test_explain_analyze_tells_the_rows_and_the_time_of_a_scan(connection: flightsql.Connection) -> None:
     told = dict(fetch(connection, "explain analyze select name from customer where id > 1"))
+    assert told["answer"] == "2 rows, 30B"
+    assert list(times(told)) == [*PLANNED, "first rows", "all rows"]
     [scan] = [line for line in told["physical_plan"].splitlines() if "PostgresScan" in line]
     assert re.search(r"metrics=\[output_rows=2, time_elapsed_reading=\d*\.?\d+.?s\]", scan), scan
 
 
 def test_explain_tells_what_the_server_is_asked(connection: flightsql.Connection) -> None:
     told = dict(fetch(connection, "explain select id from numbers where small = 3 limit 2"))
+    assert told["route"] == "here, by DataFusion"
+    assert told["cache"].startswith("bypass: a table is of unknown version")
+    assert told["tables"] == "shop.public.numbers: postgres, of unknown version"
+    assert list(times(told)) == PLANNED
     [scan] = [line.strip() for line in told["physical_plan"].splitlines() if "PostgresScan" in line]
     assert scan == 'PostgresScan: SELECT "id" FROM "public"."numbers" WHERE ("small" = (3)::int4) LIMIT 2'
 
@@ -342,12 +382,18 @@ def test_updates_and_deletes(database: Database, made: str, connection: flightsq
 
 
 def test_a_statement_that_is_left_ends_there(database: Database, gateway: Gateway) -> None:
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+    with flightsql.connect(gateway.uri, autocommit=True) as connection:
+        leave(database, connection, "select * from slow")
+
+
+def leave(database: Database, connection: flightsql.Connection, sql: str) -> None:
+    """Cancels a statement over the view `slow` and holds that it ends at the server."""
+    with connection.cursor() as cursor:
         failed: list[Exception] = []
 
         def run() -> None:
             try:
-                cursor.execute("select * from slow")
+                cursor.execute(sql)
                 cursor.fetchall()
             except Exception as error:
                 failed.append(error)
@@ -470,6 +516,7 @@ tls = "verify"
         flightsql.connect(gateway.uri, autocommit=True) as connection,
     ):
         assert fetch(connection, "select * from known.public.encrypted") == [(True, "TLSv1.3")]
+        leave(database, connection, "select * from known.public.slow")
         with pytest.raises(adbc_driver_manager.Error, match="catalogs.unknown.tls: no TLS with .*invalid peer certificate"):
             fetch(connection, "select * from unknown.public.encrypted")
 

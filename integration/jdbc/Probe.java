@@ -79,6 +79,7 @@ public final class Probe {
             case "batch" -> batch(connection);
             case "transactions" -> transactions(connection, other);
             case "metadata" -> metadata(connection.getMetaData());
+            case "listing" -> listing(connection.getMetaData(), rest.get(0), rest.get(1), rest.get(2));
             case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1)), rest.contains("watched")));
             case "ask" -> print("ask", ask(connection, rest.get(0), Integer.parseInt(rest.get(1))));
             case "load" -> print("load", Load.run(rest));
@@ -380,6 +381,15 @@ public final class Probe {
         print("getSuperTypes", attempt(() -> table(about.getSuperTypes("tpch", "main", "%"))));
         print("getAttributes", attempt(() -> table(about.getAttributes("tpch", "main", "%", "%"))));
         print("getPseudoColumns", attempt(() -> table(about.getPseudoColumns("tpch", "main", "orders", "%"))));
+    }
+
+    /** What is listed of one table. */
+    private static void listing(DatabaseMetaData about, String catalog, String schema, String name) {
+        print("tables", attempt(() -> table(about.getTables(catalog, schema, name, null))));
+        print("columns", attempt(() -> table(about.getColumns(catalog, schema, name, "%"))));
+        print("primary", attempt(() -> table(about.getPrimaryKeys(catalog, schema, name))));
+        print("imported", attempt(() -> table(about.getImportedKeys(catalog, schema, name))));
+        print("exported", attempt(() -> table(about.getExportedKeys(catalog, schema, name))));
     }
 
     /**
