@@ -16,6 +16,7 @@ FRACTIONS = {"s": 0, "ms": 3, "us": 6, "ns": 6}
 
 
 UNION = [pa.field("number", pa.int64()), pa.field("text", pa.string())]
+UNSIGNED = [pa.field("number", pa.uint64()), pa.field("text", pa.string_view())]
 
 
 @dataclass(frozen=True)
@@ -184,5 +185,7 @@ COLUMNS = [
     Column("struct_of_dictionaries", pa.struct({"d": pa.dictionary(pa.int8(), pa.string())}), [{"d": "x"}], [{"d": "x"}]),
     Column("dense_union", pa.dense_union(UNION), [7, "x", ""], ["7", "x", ""]),
     Column("sparse_union", pa.sparse_union(UNION), [7, "x", ""], ["7", "x", ""]),
+    Column("dense_union_of_unsigned", pa.dense_union(UNSIGNED), [2**64 - 1, LONG], [str(2**64 - 1), LONG]),
+    Column("sparse_union_of_unsigned", pa.sparse_union(UNSIGNED), [2**64 - 1, LONG], [str(2**64 - 1), LONG]),
     Column("run_end_encoded", pa.run_end_encoded(pa.int32(), pa.int64()), [7, 7, 8], ["7", "7", "8"]),
 ]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, GenericByteViewArray, GenericListArray, MapArray, OffsetSizeTrait, RecordBatch,
-    RecordBatchOptions, StructArray, UInt64Array, make_array, new_null_array,
+    RecordBatchOptions, StructArray, UInt64Array, UnionArray, make_array, new_null_array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options, take};
@@ -162,6 +162,9 @@ fn lower_type(data_type: &DataType) -> DataType {
         DataType::FixedSizeList(item, length) => DataType::FixedSizeList(lower_field(item), *length),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(lower_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(lower_field(entries), *sorted),
+        DataType::Union(fields, mode) => {
+            DataType::Union(fields.iter().map(|(kind, field)| (kind, lower_field(field))).collect(), *mode)
+        }
         other => other.clone(),
     }
 }
@@ -255,6 +258,12 @@ fn convert(array: &ArrayRef, target: &DataType, shed: Shed) -> Result<ArrayRef> 
             let children = convert_struct(&map.entries().slice(start, length), fields, shed)?;
             let nulls = map.nulls().cloned();
             Ok(Arc::new(MapArray::try_new(Arc::clone(entries), offsets, children, nulls, *sorted)?))
+        }
+        (DataType::Union(_, _), DataType::Union(fields, _)) => {
+            let union = array.as_union();
+            let children = fields.iter().map(|(kind, field)| convert(union.child(kind), field.data_type(), shed));
+            let (kinds, places) = (union.type_ids().clone(), union.offsets().cloned());
+            Ok(Arc::new(UnionArray::try_new(fields.clone(), kinds, places, children.collect::<Result<_>>()?)?))
         }
         _ => cast(array, target),
     }

@@ -59,6 +59,15 @@ fn type_table() -> Vec<(&'static str, ArrayRef, DataType)> {
     let second = TimeUnit::Second;
     let (nano, micro) = (TimeUnit::Nanosecond, TimeUnit::Microsecond);
     let numbers = || Arc::new(UInt64Array::from(vec![Some(1), None, Some(u64::MAX)])) as ArrayRef;
+    let union_of = |number, text| {
+        UnionFields::try_new([3, 5], [Field::new("number", number, true), Field::new("text", text, true)]).unwrap()
+    };
+    let union = |places| {
+        let children = vec![numbers(), views(&text)];
+        Arc::new(UnionArray::try_new(union_of(T::UInt64, T::Utf8View), vec![3_i8, 5, 3].into(), places, children).unwrap())
+            as ArrayRef
+    };
+    let lowered = |mode| T::Union(union_of(T::Decimal128(20, 0), T::Utf8), mode);
     vec![
         ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])), T::Boolean),
         ("int8", Arc::new(Int8Array::from(vec![Some(i8::MIN), None, Some(i8::MAX)])), T::Int8),
@@ -118,6 +127,8 @@ fn type_table() -> Vec<(&'static str, ArrayRef, DataType)> {
         ("list view", list_view(views(&text), vec![1, 0, 0], vec![2, 1, 0], None), T::List(item(T::Utf8))),
         ("fixed size list", Arc::new(fixed.unwrap()), T::FixedSizeList(item(T::Int64), 1)),
         ("map", Arc::new(map.finish()), map_of(T::Decimal128(20, 0))),
+        ("dense union", union(Some(vec![2, 1, 1].into())), lowered(UnionMode::Dense)),
+        ("sparse union", union(None), lowered(UnionMode::Sparse)),
         (
             "struct",
             struct_of(vec![("v", views(&text)), ("d", list_of(dictionary(&text), vec![0, 1, 3, 3]))]),
