@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 import requests
 
-from gateway import Gateway, configured, nexus
-from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, statement, varint
+from gateway import Gateway, configured, eventually, nexus
+from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, reload_failures, statement, varint
 
 SIZES = [100, 390, 1_000, 10_000, 100_000, 1_000_000]
 WITHIN = 10
@@ -222,7 +222,7 @@ def test_a_statement_at_every_way_in(name: str, deep: tuple[Gateway, Client]) ->
         sql = STATEMENTS[name](count)
         # The longest ones at one of them, so that all statements together are at all of them.
         turn = (list(STATEMENTS).index(name) + place) % len(ways)
-        for way in ways if count <= 1_000 else [ways[turn]]:
+        for way in ways if count <= 10_000 else [ways[turn]]:
             if len(sql) > LONGEST:
                 refused(gateway, client, way, sql)
                 continue
@@ -281,6 +281,37 @@ def test_the_filter_of_a_policy(name: str, tmp_path: Path) -> None:
         assert done.returncode in (0, 1), f"{count}: {done.returncode}: {done.stderr[-2000:]}"
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway with a policy by which one row of two is seen, and the file of it."""
+    folder = tmp_path_factory.mktemp("judged")
+    file = folder / "policy.toml"
+    file.write_text(policy("a = 1"))
+    with configured(folder, f'{TEXT}[policy]\nfile = "policy.toml"\n', replicas=1) as gateway, Client(gateway.flight) as client:
+        client.update("create table m.main.one as select * from (values (1), (2)) t(a)")
+        yield gateway, file
+
+
+def policy(condition: str, mask: str = "a") -> str:
+    allowed = 'tables = ["m.main.one"]\nallow = ["read", "write"]'
+    return f"[[rules]]\n{allowed}\nfilter = {json.dumps(condition)}\nmasks = {{ a = {json.dumps(mask)} }}\n"
+
+
+# What is larger than 1 MiB is not read.
+@pytest.mark.parametrize(
+    ("name", "count"), [(name, 10_000) for name in ("case", "functions", "list types")] + [("parentheses", 100_000)]
+)
+def test_a_policy_that_is_read_again(name: str, count: int, judged: tuple[Gateway, Path]) -> None:
+    gateway, file = judged
+    expression = EXPRESSIONS[name](count)
+    for broken in (policy(f"{expression} is null"), policy("a = 2", expression)):
+        before = reload_failures(gateway.url, "policy")
+        file.write_text(broken)
+        assert eventually(lambda before=before: reload_failures(gateway.url, "policy") > before, WITHIN)
+        with Client(gateway.flight) as client:
+            assert client.rows("select a from m.main.one") == [{"a": 1}]
+
+
 def rows_of(kind: Callable[[int], pa.DataType], count: int) -> bytes:
     """The header of a message that says a schema of one column, whose type is as deep."""
     made: list[bytes] = []
@@ -308,7 +339,12 @@ TYPES = {
     "structs": nested(lambda inner: pa.struct([("a", inner)])),
     "maps": nested(lambda inner: pa.map_(pa.int32(), inner)),
 }
-INGEST = packed("CommandStatementIngest", field(1, b"\x08\x01") + field(2, b"deep"))
+
+
+def ingest(table: bytes = b"deep", transaction: bytes = b"") -> bytes:
+    """CommandStatementIngest, packed."""
+    more = field(6, transaction) if transaction else b""
+    return packed("CommandStatementIngest", field(1, b"\x08\x01") + field(2, table) + more)
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -317,7 +353,7 @@ def test_a_type_of_rows(name: str, deep: tuple[Gateway, Client]) -> None:
     prepared = packed("ActionCreatePreparedStatementRequest", field(1, b"select ? as v from one"))
     [result] = client.action("CreatePreparedStatement", prepared)
     handle = first(parse(first(parse(result), 2)), 1)
-    commands = [INGEST] + [packed(f"CommandPreparedStatement{kind}", field(1, handle)) for kind in ("Query", "Update")]
+    commands = [ingest()] + [packed(f"CommandPreparedStatement{kind}", field(1, handle)) for kind in ("Query", "Update")]
     for count in [10, 60, 100, 1_000, 10_000]:
         header = rows_of(TYPES[name], count)
         for command in commands:
@@ -379,6 +415,26 @@ PLANS = {"then": deepened(then), "otherwise": deepened(otherwise), "casts": deep
 PLANS["filters"] = filters
 
 
+def planned(plan: bytes) -> bytes:
+    """CommandStatementSubstraitPlan, packed."""
+    return packed("CommandStatementSubstraitPlan", field(1, field(1, plan)))
+
+
+def prepare_plan(client: Client, plan: bytes) -> None:
+    client.action(
+        "CreatePreparedSubstraitPlan", packed("ActionCreatePreparedSubstraitPlanRequest", field(1, field(1, plan))), WITHIN
+    )
+
+
+WAYS_OF_PLANS: dict[str, Callable[[Client, bytes], object]] = {
+    "GetFlightInfo": lambda client, plan: messages(client, planned(plan)),
+    "GetSchema": lambda client, plan: client.unary(SERVICE + "GetSchema", descriptor(planned(plan)), WITHIN),
+    "PollFlightInfo": lambda client, plan: client.unary(SERVICE + "PollFlightInfo", descriptor(planned(plan)), WITHIN),
+    "prepared": prepare_plan,
+    "update": lambda client, plan: client.put([field(1, descriptor(planned(plan)))], WITHIN),
+}
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_of_substrait(name: str, deep: tuple[Gateway, Client]) -> None:
     gateway, client = deep
@@ -386,12 +442,12 @@ def test_a_plan_of_substrait(name: str, deep: tuple[Gateway, Client]) -> None:
         plan = PLANS[name](count)
         if len(plan) > 15 << 20:
             continue
-        command = packed("CommandStatementSubstraitPlan", field(1, field(1, plan)))
-        rows = outcome(gateway, f"{name} of {count}", partial(messages, client, command))
-        assert rows is not None or count >= 10
-        assert rows is None or name == "lists" or decode(iter(rows)) == [{"a": 1} | ({} if name == "filters" else {"v": 1})], (
-            count
-        )
+        for way, work in WAYS_OF_PLANS.items():
+            came = outcome(gateway, f"{way} of {name} of {count}", partial(work, client, plan))
+            if way == "GetFlightInfo":
+                assert came is not None or count >= 10
+                right = {"a": 1} | ({} if name == "filters" else {"v": 1})
+                assert came is None or name == "lists" or decode(iter(came)) == [right], count
     assert client.rows("select 1 as v") == [{"v": 1}]
 
 
@@ -402,6 +458,46 @@ def test_a_pattern_of_names(count: int, deep: tuple[Gateway, Client]) -> None:
         for place in (2, 3):
             ticket = packed("CommandGetTables", field(place, pattern.encode()))
             outcome(gateway, pattern[:2], lambda ticket=ticket: list(client.get(ticket, WITHIN)))
+    assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+def option(client: Client, name: str, value: str) -> None:
+    """Sets an option of the session; fails where it is not taken."""
+    value = field(1, field(1, name.encode()) + field(2, field(1, value.encode())))
+    results = client.action("SetSessionOptions", value, WITHIN)
+    assert len(results) == 1
+
+
+def put_rows(client: Client, command: bytes) -> None:
+    """Begins an ingest, and ends it without rows."""
+    client.put([field(1, descriptor(command)) + field(2, rows_of(lambda _: pa.int64(), 0))], WITHIN)
+
+
+# Where a text of the client goes in that is no statement, in a transaction.
+TEXTS: dict[str, Callable[[Client, bytes, str], object]] = {
+    "a savepoint": lambda client, transaction, text: client.savepoint(transaction, text),
+    "a savepoint that is none": lambda client, _, text: client.end_savepoint(text.encode(), releases=True),
+    "a catalog": lambda client, _, text: option(client, "catalog", text),
+    "a schema": lambda client, _, text: option(client, "schema", text),
+    "an option that is none": lambda client, _, text: option(client, text, "1"),
+    "a transaction of a query": lambda client, _, text: client.rows("select 1 as v", transaction=text.encode()),
+    "a transaction of an update": lambda client, _, text: client.update("create table b as select 1 as v", text.encode()),
+    "a transaction of what is prepared": lambda client, _, text: client.prepare("select 1 as v", text.encode()),
+    "a transaction that ends": lambda client, _, text: client.end(text.encode()),
+    "a transaction of an ingest": lambda client, _, text: put_rows(client, ingest(transaction=text.encode())),
+    "a prepared statement": lambda client, _, text: client.run(packed("CommandPreparedStatementQuery", field(1, text.encode()))),
+    "an action": lambda client, _, text: client.action(text, b"", WITHIN),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_that_is_no_statement(name: str, deep: tuple[Gateway, Client]) -> None:
+    gateway, client = deep
+    transaction = client.begin()
+    for count in SIZES:
+        for text in ("(" * count, "a." * count, '"' * count, "begin " * count):
+            outcome(gateway, f"{name} of {count}", partial(TEXTS[name], client, transaction, text))
+    client.end(transaction, commits=False)
     assert client.rows("select 1 as v") == [{"v": 1}]
 
 
