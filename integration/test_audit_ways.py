@@ -162,7 +162,7 @@ WAYS: dict[str, tuple[Callable[[Manned], object], list[dict]]] = {
     ),
     "ingest": (
         lambda manned: manned.ann.put(ingest("goods", pa.RecordBatch.from_pylist([{"id": 3, "name": "maté"}]))),
-        [HERE | {"statement": 'INGEST INTO "shop"."main"."goods"', "reads": None, "writes": GOODS}],
+        [HERE | {"statement": 'INGEST INTO "shop"."main"."goods"', "writes": GOODS}],
     ),
     "Substrait": (
         lambda manned: manned.ann.run(substrait(of_goods("select name from goods where id = 1"))),
@@ -188,7 +188,7 @@ WAYS: dict[str, tuple[Callable[[Manned], object], list[dict]]] = {
         lambda manned: manned.http("select name from goods"),
         [HERE | {"statement": "select name from goods", "cache": "miss", "reads": {GOODS: ["name"]}, "rows": None}],
     ),
-    "a slow reader": (slowly, [HERE | {"statement": LONG, "reads": None, "rows": 100_000}]),
+    "a slow reader": (slowly, [HERE | {"statement": LONG, "rows": 100_000}]),
 }
 
 
@@ -337,10 +337,11 @@ QUOTING = [
 ]
 
 
-def test_no_value_is_on_record_where_it_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["info", "trace"])
+def test_no_value_is_on_record_where_it_is_left_out(level: str, tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "sums.csv").write_text("amount\n" + "1\n" * 200_000 + VALUE + "\n")
-    more = '[catalogs.lake]\nkind = "files"\nlocation = "lake"\n' + users("ann", "bob")
+    more = f'[log]\nlevel = "{level}"\n[catalogs.lake]\nkind = "files"\nlocation = "lake"\n' + users("ann", "bob")
     text = TEXT.replace("[audit]", "[audit]\nredact = true")
     with (
         configured(tmp_path, text + more, replicas=1) as gateway,

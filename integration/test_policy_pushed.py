@@ -113,10 +113,10 @@ def fill(database: Database, folder: Path) -> None:
     tables = {"people": rows, "towns": TOWNS} | {f"seen_{user}": seen(user, rows) for user in SIGHTS}
     tables |= {f"twin_{user}": twin(user, rows) for user in SIGHTS}
     for name, held in tables.items():
-        types = "country text, town text" if name == "towns" else TYPES + (", level bigint" if "level" in held[0] else "")
+        types = "country text, town text" if name == "towns" else TYPES + (", level int" if "level" in held[0] else "")
         values = ", ".join(f"({', '.join(map(literal, row.values()))})" for row in held)
         database.sql(f"create table {name} ({types}); insert into {name} values {values}")
-        numbers = pa.schema([(column, pa.int32()) for column in ("id", "num")])
+        numbers = pa.schema([(column, pa.int32()) for column in ("id", "num", "level")])
         table = pa.Table.from_pylist(held)
         columns = [pa.field(f.name, numbers.field(f.name).type if f.name in numbers.names else f.type) for f in table.schema]
         columns = [f.with_type(pa.decimal128(9, 2)) if f.name == "amount" else f for f in columns]
@@ -270,7 +270,7 @@ def hold(user: str, asked: list[str], statements: int) -> None:
     first = {
         "ann": "WHERE (\"country\" = 'NO'::text)",
         "bob": None,
-        "cid": 'WHERE ("level" > (2)::int8)',
+        "cid": 'WHERE ("level" > (2)::int4)',
         "dan": "WHERE ((\"country\" = 'SE'::text) OR (\"owner\" = 'dan'::text))",
         "eve": "WHERE (\"country\" = 'FI'::text)",
     }[user]
