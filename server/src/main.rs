@@ -300,9 +300,8 @@ fn observe(config: &Config) -> Result<Option<Exporter>> {
     let exporter = Exporter::new(&config.traces).map_err(|error| config.locate(error))?;
     // What libraries tell beyond that quotes the statements they work on.
     let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
-    let is_told = move |metadata: &Metadata<'_>| {
-        !redacts || *metadata.level() <= Level::INFO || metadata.target().starts_with("nexus")
-    };
+    let is_told =
+        move |metadata: &Metadata<'_>| !redacts || *metadata.level() <= Level::INFO || metadata.target().starts_with("nexus");
     let lines = lines.with_filter(level.and(filter_fn(move |metadata| !is_span(metadata) && is_told(metadata))));
     match &exporter {
         Some(exporter) => {
