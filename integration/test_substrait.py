@@ -13,6 +13,7 @@ from datafusion import substrait
 from answers import QUERIES, assert_same
 from data import TABLES
 from gateway import Gateway
+from wire import field
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,33 @@ def test_plans_are_on_record_by_their_tables(
 def test_what_is_no_plan_is_refused(plan: bytes, message: str, cursor: flightsql.Cursor) -> None:
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=message):
         cursor.execute(plan)
+
+
+# Fields of ReadRel: files, one of the name of a table; what somebody else knows how to read; and a table by its metadata.
+ELSEWHERE = {
+    "local_files": field(6, field(1, field(3, b"file:///srv/region.parquet") + field(9, b""))),
+    "local_files of a pattern": field(6, field(1, field(2, b"s3://bucket/*.parquet") + field(9, b"")) * 2),
+    "local_files of nothing": field(6, b""),
+    "extension_table": field(8, field(1, field(1, b"type.example.com/a.Table"))),
+    "iceberg_table": field(9, field(1, field(1, b"file:///srv/metadata.json"))),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_reads_from_elsewhere_is_refused_by_name(name: str, cursor: flightsql.Cursor) -> None:
+    def plan(*relations: bytes) -> bytes:
+        [whole] = relations if len(relations) == 1 else [field(12, field(2, relations[0]) + field(3, relations[1]))]
+        return field(3, field(2, field(1, whole) + field(2, b"r_regionkey") * len(relations)))
+
+    # A nullable column of 64 bits.
+    columns = field(2, field(1, b"r_regionkey") + field(2, field(1, field(7, b"\x10\x01")) + b"\x18\x02"))
+    elsewhere, table = field(1, columns + ELSEWHERE[name]), field(1, columns + field(7, field(1, b"region")))
+    said = f"a Substrait plan cannot read from {name.split()[0]} here"
+    # Also where a table of the same name is read beside it.
+    for refused in (plan(elsewhere), plan(table, elsewhere)):
+        for ask in (cursor.execute, cursor.adbc_prepare, cursor.adbc_execute_schema):
+            with pytest.raises(adbc_driver_manager.NotSupportedError, match=said):
+                ask(refused)
 
 
 def test_a_table_that_is_not_there_is_named(cursor: flightsql.Cursor, producer: datafusion.SessionContext) -> None:

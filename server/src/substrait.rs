@@ -31,8 +31,13 @@ pub struct Parsed {
     pub tables: BTreeSet<TableReference>,
 }
 
-/// Reads a serialised `substrait.Plan`. Errors: `Exhausted` over a cap or where it nests too deep for planning, `Invalid` for bytes that are no such message, or one
-/// that nests more than a hundred messages.
+/// What plans may read from beside tables of catalogs, in JSON and as Substrait calls it. DataFusion takes a file for the table of
+/// its name.
+const ELSEWHERE: [(&str, &str); 3] =
+    [("localFiles", "local_files"), ("extensionTable", "extension_table"), ("icebergTable", "iceberg_table")];
+
+/// Reads a serialised `substrait.Plan`. Errors: `Exhausted` over a cap or where it nests too deep for planning, `Invalid` for bytes
+/// that are no such message, or one that nests more than a hundred messages, `Unsupported` where it reads from anything but tables.
 pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Parsed> {
     if bytes.len() > caps.bytes {
         let message = format!("the Substrait plan has {} bytes, the limit is {}", bytes.len(), caps.bytes);
@@ -50,7 +55,7 @@ pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Parsed> {
     // Relations stand within relations and within expressions, in dozens of ways; as JSON all of them look alike.
     let message = serde_json::to_value(&plan).map_err(|error| no_plan(error.to_string()))?;
     let mut tables = BTreeSet::new();
-    named(&message, &mut tables);
+    named(&message, &mut tables)?;
     Levels::of(&plan).check(&message)?;
     Ok(Parsed { plan, tables })
 }
@@ -65,19 +70,21 @@ pub fn title(bytes: &[u8], caps: &Caps) -> String {
     }
 }
 
-/// Collects the names of the tables that a message names anywhere.
-fn named(message: &Value, tables: &mut BTreeSet<TableReference>) {
+/// Collects the names of the tables that a message names anywhere. Errors: `Unsupported` where it reads from anything else.
+fn named(message: &Value, tables: &mut BTreeSet<TableReference>) -> Result<()> {
     match message {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                if name == "namedTable" {
-                    tables.extend(value.get("names").and_then(Value::as_array).and_then(|names| reference(names)));
-                }
-                named(value, tables);
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            if let Some((_, kind)) = ELSEWHERE.iter().find(|(field, _)| field == name) {
+                return Err(Error::unsupported(format!("a Substrait plan cannot read from {kind} here"))
+                    .with_hint("read from the named_table of a catalog"));
             }
-        }
-        Value::Array(values) => values.iter().for_each(|value| named(value, tables)),
-        _ => {}
+            if name == "namedTable" {
+                tables.extend(value.get("names").and_then(Value::as_array).and_then(|names| reference(names)));
+            }
+            named(value, tables)
+        }),
+        Value::Array(values) => values.iter().try_for_each(|value| named(value, tables)),
+        _ => Ok(()),
     }
 }
 
