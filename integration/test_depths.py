@@ -485,6 +485,7 @@ TEXTS: dict[str, Callable[[Client, bytes, str], object]] = {
     "a transaction of what is prepared": lambda client, _, text: client.prepare("select 1 as v", text.encode()),
     "a transaction that ends": lambda client, _, text: client.end(text.encode()),
     "a transaction of an ingest": lambda client, _, text: put_rows(client, ingest(transaction=text.encode())),
+    "a table of an ingest": lambda client, transaction, text: put_rows(client, ingest(text.encode(), transaction)),
     "a prepared statement": lambda client, _, text: client.run(packed("CommandPreparedStatementQuery", field(1, text.encode()))),
     "an action": lambda client, _, text: client.action(text, b"", WITHIN),
 }

@@ -267,11 +267,18 @@ impl std::error::Error for Error {
     }
 }
 
+/// The bytes of names that are compared, which takes time in the product of their lengths: nobody mistypes longer ones.
+const LONGEST_COMPARED: usize = 256;
+
 /// The known name that is nearest to a wrong one, if any is near enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST_COMPARED {
+        return None;
+    }
     let wanted = name.to_lowercase();
     known
         .into_iter()
+        .filter(|candidate| candidate.len() <= LONGEST_COMPARED)
         .map(|candidate| (strsim::jaro_winkler(&wanted, &candidate.to_lowercase()), candidate))
         .filter(|(score, _)| *score > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
