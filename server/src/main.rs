@@ -224,7 +224,7 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     if args.what.demo {
         demo::register(&gateway.catalogs)?;
     }
-    let listeners = Listeners::bind(&config).await.map_err(|error| match args.what.config {
+    let listeners = Listeners::bind(&config).map_err(|error| match args.what.config {
         Some(_) => config.locate(error),
         // Nobody wrote a file: there it is a flag.
         None => match error.place() {

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nexus_flight_catalog::{Error, Place, Result};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -46,10 +46,10 @@ pub struct Listeners {
 impl Listeners {
     /// Binds the configured addresses. Errors: `Unavailable` with the address, and what may hold it; `Invalid` for a certificate
     /// that cannot be used.
-    pub async fn bind(config: &Config) -> Result<Self> {
+    pub fn bind(config: &Config) -> Result<Self> {
         let tls = config.tls.as_ref().map(|tls| Tls::open(tls, &config.base)).transpose()?;
-        let flight = bind("flight.listen", config.flight.listen.0).await?;
-        let http = bind("http.listen", config.http.listen.0).await?;
+        let flight = bind("flight.listen", config.flight.listen.0)?;
+        let http = bind("http.listen", config.http.listen.0)?;
         Ok(Self { flight, http, tls })
     }
 
@@ -62,8 +62,19 @@ impl Listeners {
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// How many connections may come at once and wait to be accepted: beyond that each waits a second until it tries again.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As a listener has it that is bound without a socket of its own: a port is free again at once when the gateway has ended.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    listen(address).map_err(|error| {
         let (reason, hint) = match error.kind() {
             std::io::ErrorKind::AddrInUse => ("another program listens there".to_owned(), "stop the other program, or"),
             std::io::ErrorKind::PermissionDenied => ("the system does not permit it".to_owned(), "take a port above 1023:"),
