@@ -12,12 +12,15 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 use nexus_flight_catalog::Principal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Of a share, what those take at most that can put rows on disk, what large wants leave, and from where on a want is large.
+/// Of a share, what those take at most that can put rows on disk.
 const SPILLABLE: (usize, usize) = (3, 4);
+/// Of a share, what merges of what is on disk leave to the others, which they cannot go on without; and what those leave that can put
+/// rows on disk, and large wants.
+const LEFT_BY_MERGES: usize = 8;
 const LEFT: usize = 16;
+/// From which part of a share on a want is large.
 const LARGE: usize = 64;
-
-/// What DataFusion calls the merges of what is on disk, in front of their number. Their wants are large ones together.
+/// What DataFusion calls the merges of what is on disk, in front of their number.
 const MERGES: &str = "ExternalSorterMerge";
 
 /// How many statements of one user are planned at once.
@@ -123,10 +126,14 @@ impl MemoryPool for Share {
             let within = |used: usize| used.checked_add(additional).filter(|used| *used <= most);
             of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).map(drop).map_err(|used| refused(used, most))
         };
-        let is_large = additional > self.most / LARGE || reservation.consumer().name().starts_with(MERGES);
-        take(&self.used, if is_large { self.most - self.most / LEFT } else { self.most })?;
-        let give_back = |of: &AtomicUsize| _ = of.fetch_sub(additional, Ordering::Relaxed);
         let spills = reservation.consumer().can_spill();
+        let left = match reservation.consumer().name().starts_with(MERGES) {
+            true => self.most / LEFT_BY_MERGES,
+            false if spills || additional > self.most / LARGE => self.most / LEFT,
+            false => 0,
+        };
+        take(&self.used, self.most - left)?;
+        let give_back = |of: &AtomicUsize| _ = of.fetch_sub(additional, Ordering::Relaxed);
         if spills {
             take(&self.spillable, self.most / SPILLABLE.1 * SPILLABLE.0).inspect_err(|_| give_back(&self.used))?;
         }
@@ -193,7 +200,11 @@ mod tests {
         let share: Arc<dyn MemoryPool> = shares.of(&Principal("one".into()));
         let merge = MemoryConsumer::new(format!("{MERGES}[0]")).register(&share);
         while merge.try_grow(10).is_ok() {}
-        assert_eq!(merge.size(), 600);
-        reserve(&shares, "one", false).try_grow(10).unwrap();
+        assert_eq!(merge.size(), 560);
+        let (spilling, other) = (reserve(&shares, "one", true), reserve(&shares, "one", false));
+        while spilling.try_grow(10).is_ok() {}
+        assert_eq!(spilling.size(), 40);
+        while other.try_grow(10).is_ok() {}
+        assert_eq!(other.size(), 40);
     }
 }
