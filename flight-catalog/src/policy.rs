@@ -332,14 +332,14 @@ type Parse = Box<dyn Fn(&str) -> Result<ExprWithAlias> + Send + Sync>;
 
 /// Makes expressions of texts.
 pub struct Expressions {
-    state: SessionState,
+    state: Arc<SessionState>,
     parse: Parse,
 }
 
 impl Expressions {
     /// With the functions of a state, and a bounded way to read texts.
     pub fn new(state: SessionState, parse: impl Fn(&str) -> Result<ExprWithAlias> + Send + Sync + 'static) -> Self {
-        Self { state, parse: Box::new(parse) }
+        Self { state: Arc::new(state), parse: Box::new(parse) }
     }
 
     /// The expression over columns that a text means.

@@ -85,8 +85,13 @@ impl Gateway {
         let stack = stack::build(config, Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
         if let Some(policy) = &config.policy {
             let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
-            let kept = Arc::clone(&stack.kept);
-            let (file, changed) = (config.base.join(&policy.file), move || kept.forget_governed());
+            let kept = Arc::downgrade(&stack.kept);
+            let forget = move || {
+                if let Some(kept) = kept.upgrade() {
+                    kept.forget_governed();
+                }
+            };
+            let (file, changed) = (config.base.join(&policy.file), forget);
             catalogs.govern(policies(&file, planner.expressions(), redacts, &threads, changed)?);
         }
         for (name, catalog) in &config.catalogs {

@@ -157,7 +157,7 @@ pub fn spread(plan: &LogicalPlan, wanted: &[(String, DataType)], values: &Record
 }
 
 /// What the rows of parameters are called in a plan.
-const ROWS: &str = "parameters";
+pub const ROWS: &str = "parameters";
 
 fn of_column(expr: Expr) -> Transformed<Expr> {
     match expr {

@@ -404,6 +404,7 @@ fn may_be_missing(statement: &Statement) -> Result<Option<TableReference>> {
 /// The settings that all statements share; those of one user have so many bytes of memory.
 fn settings(share: usize) -> SessionConfig {
     let mut config = SessionConfig::new().with_information_schema(false).with_create_default_catalog_and_schema(false);
+    let sorts = config.target_partitions();
     let options = config.options_mut();
     // 0.06 + 0.01 is 0.07 and nothing else: an exact literal is a decimal, as in the standard.
     options.sql_parser.parse_float_as_decimal = true;
@@ -411,7 +412,8 @@ fn settings(share: usize) -> SessionConfig {
     options.execution.time_zone = Some("+00:00".to_owned());
     options.sql_parser.collect_spans = true;
     // Each sort holds this back for reading what it has put on disk. Of little memory the usual 10 MiB would be all.
-    options.execution.sort_spill_reservation_bytes = options.execution.sort_spill_reservation_bytes.min(share / 32);
+    let held_back = share / sorts.saturating_mul(4).max(32);
+    options.execution.sort_spill_reservation_bytes = options.execution.sort_spill_reservation_bytes.min(held_back);
     // Plain strings go to the wire as they are; views would be compacted there by another copy.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;

@@ -9,6 +9,7 @@ use nexus_flight_catalog::{Result, TableName, Tables};
 
 use crate::plan::Planned;
 use crate::session::Session;
+use crate::{parameters, write};
 
 /// Tables by their full names, and where the statement ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,10 +48,15 @@ impl Tell {
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
                 let written = TableName::resolve(&scan.table_name, &self.session.catalog, &self.session.schema);
-                // Rows that are made, or come with the statement, are of no table.
-                if let Some((name, _)) = self.tables.get(&written) {
-                    touched.reads.entry(name.to_string()).or_default().extend(columns(scan));
-                }
+                let name = match self.tables.get(&written) {
+                    Some((name, _)) => name.to_string(),
+                    // Rows that are made by a function, or come with the statement, are of no table.
+                    None if written.table.ends_with("()") || [parameters::ROWS, write::ROWS].contains(&&*written.table) => {
+                        return Ok(TreeNodeRecursion::Continue);
+                    }
+                    None => written.to_string(),
+                };
+                touched.reads.entry(name).or_default().extend(columns(scan));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;

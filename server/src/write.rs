@@ -31,6 +31,9 @@ use crate::query::{Ingest, Query, nullable};
 use crate::session::Session;
 use crate::temporary;
 
+/// What the rows of an ingest are called in a plan.
+pub const ROWS: &str = "rows";
+
 /// What a statement changes.
 #[derive(Debug)]
 pub struct Write {
@@ -420,7 +423,7 @@ pub fn ingested(
     // What cannot be is refused before any row is read.
     let put = target.put(there.map(|there| &there.version))?;
     let sent = StreamingTable::try_new(Arc::clone(&ingest.schema), vec![Arc::new(Rows(Arc::clone(ingest)))])?;
-    let rows = LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(sent)), None)?;
+    let rows = LogicalPlanBuilder::scan(ROWS, provider_as_source(Arc::new(sent)), None)?;
     let rows = match there.filter(|_| put == Put::Append) {
         Some(there) => {
             let own = there.provider.schema();

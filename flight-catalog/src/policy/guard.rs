@@ -12,7 +12,8 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::{InList, Placeholder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::conjunction;
@@ -20,7 +21,7 @@ use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, ExprSchemable, Operator, TableProviderFilterPushDown, TableType, Volatility,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_expr::{EquivalenceProperties, conjunction_opt};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_plan::filter::FilterExec;
@@ -45,6 +46,8 @@ pub struct Guarded {
     columns: Vec<Seen>,
     /// The rows that are seen.
     filter: Option<Expr>,
+    /// What the expressions of the policy run with.
+    settled: Arc<SessionState>,
     mark: Mark,
     veil: Veil,
 }
@@ -111,14 +114,16 @@ impl Guarded {
         });
         let mut is_volatile = false;
         for expr in of_policy.chain(&filter) {
-            expressions.state.create_physical_expr(simplified(expr.clone(), &names, &expressions.state)?, &names)?;
+            let made = simplified(expr.clone(), &names, &expressions.state, expressions.state.execution_props())?;
+            expressions.state.create_physical_expr(made, &names)?;
             is_volatile |= changes(expr)?;
         }
         let mark = match is_volatile {
             true => Mark::Volatile,
             false => Mark::Same(format!("{columns:?} {filter:?}")),
         };
-        Ok(Self { inner, schema: Arc::new(Schema::new(fields)), columns, filter, mark, veil })
+        let settled = Arc::clone(&expressions.state);
+        Ok(Self { inner, schema: Arc::new(Schema::new(fields)), columns, filter, settled, mark, veil })
     }
 
     /// Tells what is seen of the table from what others see of it.
@@ -227,8 +232,9 @@ impl TableProvider for Guarded {
         let passed: Vec<Expr> = filters.iter().filter(|filter| self.may_pass(filter)).map(unqualified).collect::<Result<_>>()?;
         let whole = self.inner.schema();
         let names = DFSchema::try_from(Arc::clone(&whole))?;
-        let simple = |expr: Expr| simplified(expr, &names, state);
-        let conditions: Vec<Expr> = self.filter.iter().cloned().chain(passed).map(simple).collect::<Result<_>>()?;
+        let simple = |expr: Expr| simplified(expr, &names, &self.settled, state.execution_props());
+        let of_policy: Option<Expr> = self.filter.clone().map(simple).transpose()?;
+        let conditions: Vec<Expr> = of_policy.iter().cloned().chain(passed.iter().cloned()).collect();
         let columns: Vec<Expr> = wanted.iter().map(|at| simple(self.column(*at))).collect::<Result<_>>()?;
         let mut needed = BTreeSet::new();
         for expr in columns.iter().chain(&conditions) {
@@ -241,12 +247,14 @@ impl TableProvider for Guarded {
         let limit = limit.filter(|_| conditions.is_empty());
         let scan = self.inner.scan(state, Some(&needed), &known, limit).await.map_err(|error| self.veil.below(error))?;
         let names = DFSchema::try_from(Arc::new(whole.project(&needed)?))?;
-        let rows = match conjunction(conditions) {
-            Some(condition) => Arc::new(FilterExec::try_new(state.create_physical_expr(condition, &names)?, scan)?) as _,
+        let of_policy = of_policy.into_iter().map(|condition| self.settled.create_physical_expr(condition, &names));
+        let of_statement = passed.into_iter().map(|condition| state.create_physical_expr(condition, &names));
+        let rows = match conjunction_opt(of_policy.chain(of_statement).collect::<Result<Vec<_>>>()?) {
+            Some(condition) => Arc::new(FilterExec::try_new(condition, scan)?) as _,
             None => scan,
         };
         let made = wanted.iter().zip(columns).map(|(at, column)| {
-            let expr = state.create_physical_expr(column, &names)?;
+            let expr = self.settled.create_physical_expr(column, &names)?;
             Ok((expr, self.schema.field(*at).name().clone()))
         });
         let rows: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(made.collect::<Result<Vec<_>>>()?, rows)?);
@@ -259,14 +267,18 @@ impl TableProvider for Guarded {
     }
 }
 
-/// The expression as the optimizer leaves those of statements: by then some functions are others, and never run themselves.
-fn simplified(expr: Expr, names: &DFSchema, state: &dyn Session) -> Result<Expr> {
+/// The expression as the optimizer leaves those of statements: by then some functions are others, and never run themselves. It goes by
+/// settings of its own, not by those of a session, which its client chooses: the zone of today is one of them. Of the statement it has when it
+/// began.
+fn simplified(expr: Expr, names: &DFSchema, settled: &SessionState, statement: &ExecutionProps) -> Result<Expr> {
     let context = SimplifyContext::default()
         .with_schema(Arc::new(names.clone()))
-        .with_config_options(Arc::clone(state.config().options()))
-        .with_query_execution_start_time(state.execution_props().query_execution_start_time);
+        .with_config_options(Arc::clone(settled.config().options()))
+        .with_query_execution_start_time(statement.query_execution_start_time);
     let simplifier = ExprSimplifier::new(context);
-    simplifier.simplify(simplifier.coerce(expr, names)?)
+    let coerced = simplifier.coerce(expr, names)?;
+    // What fails for a value stays as it is: where it is, it may never be asked.
+    simplifier.simplify(coerced.clone()).or(Ok(coerced))
 }
 
 /// A condition whose columns are named without their table.

@@ -23,7 +23,7 @@ use crate::flight::options::{
     CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionError, OptionErrorValue, OptionValue, SessionOptionValue,
     SetSessionOptionsRequest, SetSessionOptionsResult,
 };
-use crate::flight::service::Service;
+use crate::flight::service::{Service, TICKET};
 use crate::flight::ticket::{Prepared, Statement};
 use crate::flight::transactions;
 use crate::query::Description;
@@ -88,19 +88,20 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
         CANCEL => {
             let request: CancelFlightInfoRequest = decode(CANCEL, &action.body)?;
             let info = request.info.ok_or_else(|| undecodable(CANCEL))?;
-            let status = service.endpoints.cancel(&caller, &info).await?;
+            let status = service.noted(&caller, TICKET, service.endpoints.cancel(&caller, &info).await)?;
             caller.greet(respond(Some(CancelFlightInfoResult::new(status).encode_to_vec())))
         }
         CANCEL_QUERY => {
             let request: ActionCancelQueryRequest = unpack(&action.body)?;
             let info: FlightInfo = decode(CANCEL_QUERY, &request.info)?;
             // The numbers of both results mean the same.
-            let result = service.endpoints.cancel(&caller, &info).await?.into();
+            let result = service.noted(&caller, TICKET, service.endpoints.cancel(&caller, &info).await)?.into();
             caller.greet(respond(Some(ActionCancelQueryResult { result }.as_any().encode_to_vec())))
         }
         RENEW => {
             let request: RenewFlightEndpointRequest = decode(RENEW, &action.body)?;
-            let endpoint = service.endpoints.renew(&caller, request.endpoint.ok_or_else(|| undecodable(RENEW))?)?;
+            let endpoint = request.endpoint.ok_or_else(|| undecodable(RENEW))?;
+            let endpoint = service.noted(&caller, TICKET, service.endpoints.renew(&caller, endpoint))?;
             caller.greet(respond(Some(endpoint.encode_to_vec())))
         }
         BEGIN_TRANSACTION => {

@@ -74,6 +74,9 @@ pub struct Service {
     pub trail: Option<Arc<Trail>>,
 }
 
+/// What stands on record for a ticket of which no statement can be told.
+pub const TICKET: &str = "(a ticket)";
+
 /// How long a handshake may take to say who it is.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -83,18 +86,21 @@ type Messages<T> = BoxStream<'static, Result<T, Status>>;
 impl Service {
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller> {
         let extensions = request.extensions();
-        let caller = Caller::new(request.metadata(), extensions, &self.sessions).await;
-        if let (Err(error), Some(principal)) = (&caller, extensions.get::<Principal>()) {
+        let opened = async {
+            let caller = Caller::new(request.metadata(), extensions, &self.sessions).await?;
+            if request.metadata().contains_key(caller::CATALOG) {
+                self.catalogs.source(&caller.principal, &caller.session.catalog)?;
+            }
+            Ok(caller)
+        };
+        let opened = opened.await;
+        if let (Err(error), Some(principal)) = (&opened, extensions.get::<Principal>()) {
             let cx = Context::new(principal.clone());
             let client = Client::new(extensions.get::<Peer>().map(|peer| peer.address), None);
             let query = Query { client, ..Query::new(cx, "(a session)", self.sessions.start(), Protocol::Flight) };
             self.record_refusal(&query, error)?;
         }
-        let caller = caller?;
-        if request.metadata().contains_key(caller::CATALOG) {
-            self.catalogs.source(&caller.principal, &caller.session.catalog)?;
-        }
-        Ok(caller)
+        opened
     }
 
     /// Who shakes hands, by the credentials in the first message: those in a header were checked before.
@@ -291,7 +297,7 @@ impl Service {
     async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<encode::Message>> {
         let messages = match endpoints::command(ticket)? {
             Command::TicketStatementQuery(sealed) => {
-                let ticket = self.noted(caller, "(a ticket)", self.endpoints.open(caller, &sealed))?;
+                let ticket = self.noted(caller, TICKET, self.endpoints.open(caller, &sealed))?;
                 self.run(caller, ticket).await?
             }
             command => {

@@ -51,8 +51,8 @@ pub async fn run(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let answered = async { answer(&gateway, principal, &peer, &headers, &body.map_err(unread)?).await };
-    answered.await.unwrap_or_else(|error| problem(&error))
+    let answered = answer(&gateway, principal, &peer, &headers, body).await;
+    answered.unwrap_or_else(|error| problem(&error))
 }
 
 fn unread(rejection: BytesRejection) -> Error {
@@ -64,10 +64,26 @@ fn unread(rejection: BytesRejection) -> Error {
     body::refusal(&rejection).unwrap_or_else(|| Error::invalid("the body could not be read to its end").caused_by(rejection))
 }
 
-async fn answer(gateway: &Gateway, principal: Principal, peer: &Peer, headers: &HeaderMap, body: &[u8]) -> Result<Response> {
-    check_origin(headers)?;
-    let format = Format::accepted(headers.get(ACCEPT))?;
-    let request = parse(headers, body)?;
+async fn answer(
+    gateway: &Gateway,
+    principal: Principal,
+    peer: &Peer,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response> {
+    let client = Client::new(Some(peer.address), headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()));
+    let asked = || {
+        check_origin(headers)?;
+        Ok((Format::accepted(headers.get(ACCEPT))?, parse(headers, &body.map_err(unread)?)?))
+    };
+    let (format, request) = match asked() {
+        Ok(asked) => asked,
+        Err(error) => {
+            let refused = Query::new(Context::new(principal), "(a request)", gateway.sessions.start(), Protocol::Http);
+            gateway.trail.as_ref().map_or(Ok(()), |trail| trail.refused(&Query { client, ..refused }, &error))?;
+            return Err(error);
+        }
+    };
     let mut session = gateway.sessions.start();
     session.catalog = request.catalog.unwrap_or(session.catalog);
     session.schema = request.schema.unwrap_or(session.schema);
@@ -75,7 +91,6 @@ async fn answer(gateway: &Gateway, principal: Principal, peer: &Peer, headers: &
     let deadline = Some(gateway.sessions.deadline(&session));
     let cx = Context { parent, deadline, ..Context::new(principal) };
     let id = cx.query;
-    let client = Client::new(Some(peer.address), headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()));
     let query = Query { client, ..Query::new(cx, request.statement, session, Protocol::Http) };
     let answer = gateway.execute.execute(query).await?;
     let cache = HeaderValue::from_static(answer.cache.name());

@@ -97,10 +97,13 @@ impl Gate {
     /// once, those that would be refused afterwards are refused before. Errors: the refusal.
     pub fn announce(self: &Arc<Self>, principal: &Principal) -> Result<Coming> {
         let mut state = self.lock();
-        let (running, own) = state.lines.get(principal).map_or((0, 0), |line| (line.running, line.queued()));
-        let free = self.slots.saturating_sub(state.running).min(self.share.saturating_sub(running));
-        let room = free + self.queue.saturating_sub(state.waiting);
-        if state.coming >= room && !state.lines.values().any(|line| line.queued() > own + 1) {
+        let (running, coming, own) =
+            state.lines.get(principal).map_or((0, 0, 0), |line| (line.running, line.coming, line.queued()));
+        let left = self.queue.saturating_sub(state.waiting);
+        let of_all = self.slots.saturating_sub(state.running) + left;
+        let of_one = self.share.saturating_sub(running) + left;
+        let is_full = state.coming >= of_all || coming >= of_one;
+        if is_full && !state.lines.values().any(|line| line.queued() > own + 1) {
             drop(state);
             return Err(self.is_full());
         }
@@ -152,7 +155,7 @@ impl Gate {
     }
 
     fn is_full(&self) -> Error {
-        self.refusal(&format!("{} statements are waiting already", self.queue))
+        self.refusal(&format!("the queue of {} statements is full", self.queue))
     }
 
     fn leave(&self, principal: &Principal, held: Option<Duration>) {
@@ -398,6 +401,13 @@ mod tests {
         drop(light);
         // Of the slots that are left to others.
         granted(&gate, "light");
+    }
+
+    #[test]
+    fn each_may_come_for_whom_there_is_a_slot() {
+        let gate = gate(4, 1, 0);
+        let coming = ["a", "b", "c", "d", "e"].map(|name| gate.announce(&who(name)));
+        assert_eq!(coming.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, true, true, false]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -31,6 +32,8 @@ pub struct Kept {
     /// For how long a table of unknown version may be taken as unchanged, by catalog; absent means never.
     patience: HashMap<String, Duration>,
     writes: Arc<Writes>,
+    /// Counts the changes of the policy.
+    policy: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -75,11 +78,12 @@ impl Kept {
             .build();
         let patience = config.catalogs.iter().map(|(name, catalog)| (name.clone(), catalog.ttl.0));
         let patience = patience.filter(|(_, ttl)| !ttl.is_zero()).collect();
-        Self { answers, capacity, largest: config.cache.entry.0.min(capacity), patience, writes }
+        Self { answers, capacity, largest: config.cache.entry.0.min(capacity), patience, writes, policy: AtomicU64::default() }
     }
 
     /// Gives up what hangs on the policy, which is another one from now on: nobody would be given it any more.
     pub fn forget_governed(&self) {
+        self.policy.fetch_add(1, Ordering::SeqCst);
         // It can only fail where the store was made without closures.
         let _ = self.answers.invalidate_entries_if(|_, entry| entry.is_governed);
     }
@@ -194,9 +198,9 @@ impl<R: Run> Run for Cache<R> {
         }
         let telling = planned.query.touched.clone();
         let is_governed = planned.tables.iter().any(|(_, table)| table.provider.as_any().is::<Guarded>());
+        let policy = is_governed.then(|| self.kept.policy.load(Ordering::SeqCst));
         let Answer { schema, batches, .. } = self.inner.run(planned).await?;
-        let filling =
-            Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0, telling, is_governed };
+        let filling = Filling { key, lives, schema: Arc::clone(&schema), batches: Some(Vec::new()), bytes: 0, telling, policy };
         let batches = filled(batches, filling, Arc::clone(&self.kept));
         Ok(Answer { schema, batches, cache: CacheUse::Miss })
     }
@@ -210,7 +214,8 @@ struct Filling {
     batches: Option<Vec<RecordBatch>>,
     bytes: u64,
     telling: Telling,
-    is_governed: bool,
+    /// Which policy it goes by, where one hides a part of a table.
+    policy: Option<u64>,
 }
 
 impl Filling {
@@ -235,11 +240,12 @@ fn filled(batches: Batches, filling: Filling, kept: Arc<Kept>) -> Batches {
                 (Some(Ok(batch)), Some(filling)) => filling.add(batch, kept.largest),
                 (Some(Err(_)), _) => filling = None,
                 (None, _) => {
-                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes, telling, is_governed }) =
-                        filling.take()
+                    if let Some(Filling { key, lives, schema, batches: Some(batches), bytes, telling, policy }) = filling.take()
+                        && policy.is_none_or(|policy| policy == kept.policy.load(Ordering::SeqCst))
                     {
                         // The key and the entry's own parts weigh too.
                         let bytes = bytes + 1_024;
+                        let is_governed = policy.is_some();
                         let entry = Entry { schema, batches, bytes, lives, touched: told(&telling), is_governed };
                         kept.answers.insert(key, Arc::new(entry)).await;
                     }

@@ -19,7 +19,7 @@ async fn a_permit_lives_as_long_as_its_stream() {
     first.batches.next().await.unwrap().unwrap();
     let error = fixture.error("SELECT * FROM other").await;
     assert_eq!((error.kind(), error.retryable()), (Kind::Exhausted, true));
-    insta::assert_snapshot!(error, @"0 statements are waiting already; try again later, or raise limits.concurrency or limits.queue");
+    insta::assert_snapshot!(error, @"the queue of 0 statements is full; try again later, or raise limits.concurrency or limits.queue");
     // What is kept needs no permit.
     assert_eq!(fixture.run("SELECT id FROM numbers").await.unwrap().0, Hit);
     drop(first);
