@@ -4,6 +4,7 @@
 //! statement names through [`Catalogs`]; both report trouble as one [`Error`].
 
 pub mod catalog;
+pub mod compact;
 pub mod conformance;
 pub mod error;
 pub mod information_schema;

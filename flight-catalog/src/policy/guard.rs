@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -30,6 +31,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 
+use crate::compact::bare;
 use crate::policy::Expressions;
 use crate::policy::veil::Veil;
 use crate::source::Principal;
@@ -290,6 +292,13 @@ fn unqualified(expr: &Expr) -> Result<Expr> {
     Ok(bare?.data)
 }
 
+/// What is seen without the bytes of what is not, which would go to whoever reads the buffers.
+fn bared(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(bare).collect::<Result<Vec<_>, _>>()?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &rows)?)
+}
+
 /// The rows that are seen, as a leaf of the plan: no rule of the optimizer, no plan that is shown and no statistics goes below.
 #[derive(Debug)]
 struct Guard {
@@ -340,7 +349,7 @@ impl ExecutionPlan for Guard {
         let schema = Arc::clone(self.properties.eq_properties.schema());
         let seen = futures::StreamExt::map(rows, {
             let schema = Arc::clone(&schema);
-            move |batch| Ok(batch.map_err(|error| veil.below(error))?.with_schema(Arc::clone(&schema))?)
+            move |batch| Ok(bared(&batch.map_err(|error| veil.below(error))?)?.with_schema(Arc::clone(&schema))?)
         });
         Ok(Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, seen)))
     }

@@ -11,6 +11,7 @@ use arrow::array::{
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{ByteViewType, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use nexus_flight_catalog::compact::dictionary;
 use nexus_flight_catalog::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -229,7 +230,7 @@ fn convert(array: &ArrayRef, target: &DataType, shed: Shed) -> Result<ArrayRef> 
     match (array.data_type(), target) {
         (DataType::Utf8View, DataType::Utf8View) => Ok(compact_view(array, array.as_string_view())),
         (DataType::BinaryView, DataType::BinaryView) => Ok(compact_view(array, array.as_binary_view())),
-        (from @ DataType::Dictionary(_, _), to) if from == to => compact_dictionary(array),
+        (from @ DataType::Dictionary(_, _), to) if from == to => dictionary(array),
         (DataType::List(_), DataType::List(item)) => convert_list(array.as_list::<i32>(), item, shed),
         (DataType::LargeList(_), DataType::LargeList(item)) => convert_list(array.as_list::<i64>(), item, shed),
         (DataType::ListView(from), DataType::List(_)) => convert(&cast(array, &DataType::List(Arc::clone(from)))?, target, shed),
@@ -298,41 +299,6 @@ fn compact_view<T: ByteViewType>(array: &ArrayRef, views: &GenericByteViewArray<
     let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
     // A tenth of slack is cheaper to send than to copy away.
     if views.total_buffer_bytes_used() < held - held / 10 { Arc::new(views.gc()) } else { Arc::clone(array) }
-}
-
-/// A dictionary of the values that are in use, in their order.
-fn compact_dictionary(array: &ArrayRef) -> Result<ArrayRef> {
-    let dictionary = array.as_any_dictionary();
-    if dictionary.values().is_empty() {
-        return Ok(Arc::clone(array));
-    }
-    let nulls = dictionary.keys().nulls();
-    let keys = dictionary.normalized_keys();
-    let mut used = vec![false; dictionary.values().len()];
-    for (row, key) in keys.iter().enumerate() {
-        if let Some(used) = used.get_mut(*key) {
-            *used |= nulls.is_none_or(|nulls| nulls.is_valid(row));
-        }
-    }
-    let moved = used.iter().scan(0, |next, used| {
-        let index = *next;
-        *next += u64::from(*used);
-        Some(index)
-    });
-    let moved: Vec<u64> = moved.collect();
-    let kept = UInt64Array::from_iter_values((0..).zip(&used).filter_map(|(index, used)| used.then_some(index)));
-    let values = take(dictionary.values(), &kept, None)?;
-    let keys: ScalarBuffer<u64> = (0..)
-        .zip(keys)
-        .map(|(row, key)| match nulls.is_none_or(|nulls| nulls.is_valid(row)) {
-            true => moved.get(key).copied().unwrap_or_default(),
-            false => 0,
-        })
-        .collect();
-    let keys: ArrayRef = Arc::new(UInt64Array::try_new(keys, nulls.cloned())?);
-    let keys = cast(&keys, dictionary.keys().data_type())?.to_data();
-    let data = keys.into_builder().data_type(array.data_type().clone()).add_child_data(values.to_data()).build()?;
-    Ok(make_array(data))
 }
 
 /// A cast that fails rather than makes a null of a value.
