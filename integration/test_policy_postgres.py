@@ -12,7 +12,11 @@ import postgres
 from gateway import Gateway, configured, users
 from wire import Client, decode, field, packed
 
-SEED = """
+# As long as names of PostgreSQL are: a longer one that begins with it must not be taken for it.
+LONGEST = "n" * 63
+SEED = f"""
+create table {LONGEST} as select 1 as id;
+create schema {LONGEST};
 create table base (name text, country text, pin text);
 insert into base values ('bob', 'NO', '2'), ('cid', 'SE', 'hidden-pin'), ('dan', 'SE', '5');
 create view people as select name, country, pin::int as pin from base;
@@ -51,6 +55,11 @@ allow = ["write"]
 [[rules]]
 users = ["ann"]
 tables = ["shop.public.child", "shop.public.orders", "shop.public.seen"]
+allow = ["read", "write"]
+
+[[rules]]
+users = ["ann"]
+tables = ["shop.public.*_scratch", "shop.*_scratch.*"]
 allow = ["read", "write"]
 
 [[rules]]
@@ -112,6 +121,24 @@ def test_ingest_tells_nothing_either(gateway: Gateway) -> None:
     ):
         cursor.adbc_ingest("child", rows, mode="append")
     assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "drop table {}_scratch",
+        "create table {}_scratch as select 2 as id",
+        "create or replace table {}_scratch as select 2 as id",
+        "insert into {}_scratch select 2",
+        "update {}_scratch set id = 2",
+        "delete from {}_scratch",
+        "create table {}_scratch.other as select 2 as id",
+    ],
+)
+def test_a_rule_for_longer_names_does_not_reach_what_they_would_be_cut_to(sql: str, gateway: Gateway) -> None:
+    assert '"error"' in says(gateway, "ann", sql.format(LONGEST))
+    assert says(gateway, "root", f"select id from {LONGEST}") == '{"id":1}\n'
+    assert "does not exist" in says(gateway, "root", f"select * from {LONGEST}.other")
 
 
 def test_a_condition_tells_not_whether_a_hidden_row_is_there(gateway: Gateway) -> None:

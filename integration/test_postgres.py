@@ -316,6 +316,53 @@ def test_what_is_read_is_written_the_same(database: Database, made: str, connect
     assert database.sql("select * from made order by id") == database.sql("select * from types order by id")
 
 
+LONGEST = "x" * 63
+TABLES = "select schemaname, tablename from pg_tables where schemaname not in ('pg_catalog', 'information_schema')"
+
+
+@pytest.fixture
+def neighbour(database: Database) -> Iterator[None]:
+    """A schema, a table in it and one beside it with the longest name that there is."""
+    database.sql(f"create schema {LONGEST}; create table {LONGEST}.{LONGEST} as select 1 as id; create table {LONGEST} (id int)")
+    yield
+    database.sql(f"drop schema {LONGEST} cascade; drop table if exists {LONGEST}")
+
+
+@pytest.mark.usefixtures("neighbour")
+@pytest.mark.parametrize(("schema", "table"), [("public", LONGEST + "yz"), (LONGEST + "yz", LONGEST), (LONGEST, LONGEST + "y")])
+def test_a_name_that_would_be_cut_is_none(schema: str, table: str, database: Database, connection: flightsql.Connection) -> None:
+    name, before = f"{schema}.{table}", sorted(database.sql(TABLES))
+    reads = [f"select * from {name}"]
+    writes = [f"insert into {name} values (2)", f"update {name} set id = 2", f"delete from {name}", f"drop table {name}"]
+    makes = [
+        f"create {how} as select 2 as id" for how in (f"table {name}", f"table if not exists {name}", f"or replace table {name}")
+    ]
+    for statements, why in ((reads + writes, "does not exist"), (makes, "nothing can be called .* 1 to 63 bytes")):
+        for sql in statements:
+            with pytest.raises(adbc_driver_manager.Error, match=why):
+                execute(connection, sql)
+    for mode in ("append", "create", "create_append", "replace"):
+        why = "does not exist" if mode == "append" else "nothing can be called"
+        with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match=why):
+            cursor.adbc_ingest(table, pa.table({"id": [2]}), mode=mode, db_schema_name=schema)
+    execute(connection, f"drop table if exists {name}")
+    assert sorted(database.sql(TABLES)) == before
+    assert database.sql(f"select * from {LONGEST}.{LONGEST} union all select * from {LONGEST}") == [["1"]]
+
+
+@pytest.mark.parametrize("mode", ["create", "create_append", "replace"])
+def test_a_column_is_not_called_otherwise(mode: str, database: Database, made: str, connection: flightsql.Connection) -> None:
+    if mode == "replace":
+        database.sql("create table made as select 1 as id")
+    before = database.sql("select attname from pg_attribute where attrelid = to_regclass('made') order by attnum")
+    with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="nothing can be called"):
+        cursor.adbc_ingest(made, pa.table({"id": [2], LONGEST + "y": [2]}), mode=mode)
+    assert database.sql("select attname from pg_attribute where attrelid = to_regclass('made') order by attnum") == before
+    with connection.cursor() as cursor:
+        assert cursor.adbc_ingest(made, pa.table({LONGEST: [2]}), mode=mode) == 1
+    assert database.sql(f"select {LONGEST} from made") == [["2"]]
+
+
 def test_large_and_broken_ingest(database: Database, made: str, connection: flightsql.Connection) -> None:
     assert execute(connection, "create table made as select * from numbers") == 200_000
     assert database.sql("select count(*), sum(id) from made") == [["200000", "20000100000"]]

@@ -46,6 +46,9 @@ const KEYS: &str = "SELECT k.contype::text, fn.nspname::text, f.relname::text, \
     LEFT JOIN pg_catalog.pg_class f ON f.oid = k.confrelid LEFT JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace \
     WHERE n.nspname = $1 AND c.relname = $2 AND k.contype IN ('p', 'f') ORDER BY k.conname";
 
+/// The first of some names that the server cuts. How long they may be hangs on its encoding and on how it was built.
+const CUT: &str = "SELECT n FROM unnest($1) n WHERE n::name::text <> n LIMIT 1";
+
 /// A column as it is read, compared and written.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
@@ -140,6 +143,17 @@ fn keys_of(rows: Vec<Row>) -> Result<Keys> {
         }
     }
     Ok(keys)
+}
+
+/// The first of some names that nothing can have: it is empty, has a zero, or is too long. A statement with one of the last kind
+/// would be about what has the name that it is cut to, which nobody named and no rule was matched with.
+pub(super) async fn impossible(lease: &Lease, names: &[String]) -> Result<Option<String>> {
+    if let Some(name) = names.iter().find(|name| name.is_empty() || name.contains('\0')) {
+        return Ok(Some(name.clone()));
+    }
+    let names: &(dyn ToSql + Sync) = &names;
+    let cut = lease.answer(lease.client()?.query_typed(CUT, &[(names, Wire::TEXT_ARRAY)])).await?;
+    cut.first().map(|row| get(row, 0)).transpose()
 }
 
 /// The rows of one of these queries, whose parameters are names.

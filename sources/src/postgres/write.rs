@@ -48,6 +48,12 @@ pub(super) async fn ingest(access: &Access, target: &Target, rows: SendableRecor
             Put::Append => slots(&schema, there.as_ref(), &target)?,
             put => {
                 let (slots, create) = created(&schema, &target)?;
+                let mut names = vec![target.schema.clone(), target.table.clone()];
+                names.extend(slots.iter().map(|slot| slot.name.clone()));
+                if let Some(name) = impossible(&access, &names).await? {
+                    return Err(Error::invalid(format!("nothing can be called \"{name}\" in PostgreSQL"))
+                        .with_hint("take a name of 1 to 63 bytes, without a zero"));
+                }
                 let drop =
                     if put == Put::Replace { format!("{}; ", dropped(&target.schema, &target.table)) } else { String::new() };
                 run(&access, &format!("{drop}{create}")).await?;
@@ -61,12 +67,16 @@ pub(super) async fn ingest(access: &Access, target: &Target, rows: SendableRecor
 
 /// Drops a table. Errors: `NotFound`.
 pub(super) async fn drop_table(access: &Access, schema: &str, table: &str) -> Result<()> {
-    // A name that no table can have is one that is not there.
-    if [schema, table].iter().any(|name| name.is_empty() || name.contains('\0')) {
-        return Err(Error::not_found(format!("table \"{schema}.{table}\" does not exist")));
-    }
-    let sql = dropped(schema, table);
-    atomically(access, move |access| async move { run(&access, &sql).await }).await
+    let names = [schema.to_owned(), table.to_owned()];
+    atomically(access, move |access| async move {
+        let [schema, table] = &names;
+        // A name that no table can have is one that is not there.
+        if impossible(&access, &names).await?.is_some() {
+            return Err(Error::not_found(format!("table \"{schema}.{table}\" does not exist")));
+        }
+        run(&access, &dropped(schema, table)).await
+    })
+    .await
 }
 
 /// Updates or deletes rows and says how many.
@@ -203,6 +213,11 @@ async fn copy_chunk(lease: &Lease, sql: &str, slots: &[Slot], chunk: &[RecordBat
     out.extend_from_slice(encode::TRAILER);
     lease.answer(sink.send(out.freeze())).await?;
     lease.answer(sink.as_mut().finish()).await
+}
+
+/// The first of some names that nothing can have.
+async fn impossible(access: &Access, names: &[String]) -> Result<Option<String>> {
+    on(access, async |lease| listing::impossible(lease, names).await).await
 }
 
 /// Runs a statement without an answer.

@@ -275,6 +275,21 @@ async fn transactions_that_stand_against_each_other() {
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
+async fn a_name_is_as_long_as_its_database_counts_it() {
+    // Three bytes each there, and two in UTF-8: 63 bytes are full sooner.
+    let (longest, longer) = ("é".repeat(21), "é".repeat(22));
+    let server = driver("postgres").await;
+    server.batch_execute("DROP DATABASE IF EXISTS counted WITH (FORCE)").await.unwrap();
+    server.batch_execute("CREATE DATABASE counted ENCODING 'EUC_JP' LOCALE 'C' TEMPLATE template0").await.unwrap();
+    driver("counted").await.batch_execute(&format!("CREATE TABLE \"{longest}\" (id int)")).await.unwrap();
+    let (source, cx) = (source("counted"), cx());
+    let error = source.drop_table(&cx, "public", &longer).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    source.drop_table(&cx, "public", &longest).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
 async fn batches_are_bounded_in_rows_and_bytes() {
     let client = database("bounded").await;
     client.batch_execute("CREATE VIEW wide AS SELECT n, repeat('x', 1000000) AS x FROM generate_series(1, 40) n").await.unwrap();
