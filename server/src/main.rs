@@ -203,8 +203,11 @@ fn verify(file: &Path, known: Option<&[String]>) -> Result<()> {
         }
         _ => None,
     };
-    let Verified { first, last, head } = audit::verify(trail, &config.base, known)?;
+    let Verified { first, last, head, torn } = audit::verify(trail, &config.base, known)?;
     say(format_args!("records {first} to {last} are as they were written\n{last} {head}"));
+    if torn > 0 {
+        say(format_args!("{torn} bytes after them are no whole record: it is being written, or was when the process ended"));
+    }
     Ok(())
 }
 

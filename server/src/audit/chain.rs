@@ -13,11 +13,22 @@ use crate::hex::{hex, unhex};
 const MARK: &str = ",\"chain\":\"";
 const HASH: usize = 32;
 /// An index of 20 digits, a space, and a hash of 64.
-const HEAD: usize = 85;
+const LINK: usize = 85;
 
 /// Makes hashes: with a key, none that others could make.
 #[derive(Debug)]
 pub(super) struct Chain(Option<hmac::Key>);
+
+/// What is kept beside the records.
+#[derive(Debug)]
+pub(super) enum Head {
+    /// Nothing: no record has been written.
+    Empty,
+    /// The link of the last record.
+    Of(Link),
+    /// What no gateway with this key has written, or with none where there is no key.
+    Changed,
+}
 
 /// The index and hash of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +60,45 @@ impl Chain {
         let link = Link::of_line(line)?;
         let record = line.get(..line.len().checked_sub(tail())?)?;
         (link.index == last.next() && self.hash(last, record) == link.hash).then_some(link)
+    }
+
+    /// A link as it is kept beside the records: always as long, and with a key, signed.
+    pub(super) fn head(&self, last: &Link) -> String {
+        let link = format!("{:020} {}", last.index, last.hex());
+        match &self.0 {
+            Some(key) => {
+                let mut tag = [0; HASH];
+                tag.copy_from_slice(hmac::sign(key, signed(&link).as_bytes()).as_ref());
+                format!("{link} {}", hex(&tag))
+            }
+            None => link,
+        }
+    }
+
+    /// What is kept there.
+    pub(super) fn of_head(&self, head: &File) -> std::io::Result<Head> {
+        // More than a head has, so that one with something after it is seen to be none.
+        let mut text = [0; 2 * LINK];
+        let length = head.read_at(&mut text, 0)?;
+        Ok(match text.get(..length).unwrap_or_default() {
+            [] => Head::Empty,
+            text => self.link(text).map_or(Head::Changed, Head::Of),
+        })
+    }
+
+    /// The link of a head that is as it was written.
+    fn link(&self, head: &[u8]) -> Option<Link> {
+        let (link, tag) = str::from_utf8(head).ok()?.split_at_checked(LINK)?;
+        let is_right = match &self.0 {
+            Some(key) => {
+                let tag = tag.strip_prefix(' ')?;
+                let bytes = unhex(tag)?;
+                hex(&bytes) == tag && hmac::verify(key, signed(link).as_bytes(), &bytes).is_ok()
+            }
+            None => tag.is_empty(),
+        };
+        let (index, hash) = link.split_once(' ')?;
+        Link::known(index.parse().ok()?, hash).filter(|_| is_right)
     }
 
     fn hash(&self, last: &Link, record: &[u8]) -> [u8; HASH] {
@@ -101,25 +151,11 @@ impl Link {
         let index = record.strip_prefix("{\"index\":")?.split(',').next()?.parse().ok()?;
         Self::known(index, hash)
     }
+}
 
-    /// As it is kept beside the records.
-    pub(super) fn head(&self) -> String {
-        format!("{:020} {}", self.index, self.hex())
-    }
-
-    /// What is kept there; none where nothing is.
-    pub(super) fn of_head(head: &File) -> std::io::Result<Option<Self>> {
-        let mut text = [0; HEAD];
-        if head.metadata()?.len() == 0 {
-            return Ok(None);
-        }
-        head.read_exact_at(&mut text, 0)?;
-        let link = str::from_utf8(&text).ok().and_then(|text| {
-            let (index, hash) = text.split_once(' ')?;
-            Self::known(index.parse().ok()?, hash)
-        });
-        link.map(Some).ok_or_else(|| std::io::Error::other("its head is not one"))
-    }
+/// What is signed of a head. Its first word tells it from what is hashed of a record: whatever hash that begins with, a brace follows.
+fn signed(link: &str) -> String {
+    format!("head {link}")
 }
 
 /// The bytes of a line after its record.

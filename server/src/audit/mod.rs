@@ -17,7 +17,7 @@ use nexus_flight_catalog::{Error, Place, Result};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::audit::chain::{Chain, Link};
+use crate::audit::chain::{Chain, Head, Link};
 use crate::config;
 use crate::printable::shortened;
 use crate::query::Query;
@@ -26,7 +26,8 @@ use crate::touched::Touched;
 pub use redact::redacted;
 pub use verify::{Verified, verify};
 
-/// The last link of the chain, beside the records: what is cut off at their end is missed.
+/// The last link of the chain, beside the records: what is cut off at their end is missed. With a key it is signed, so that nobody
+/// else makes one for what is left.
 const HEAD: &str = "head";
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
@@ -117,7 +118,7 @@ struct End<'a> {
 
 impl Trail {
     /// Goes on with the trail of a folder, which is made where it is not there. Errors: `Invalid` where it cannot be written or read,
-    /// where another gateway writes it, and where records at its end are missing.
+    /// where another gateway writes it, and where records at its end are missing or changed.
     pub fn open(config: &config::Audit, base: &Path) -> Result<Self> {
         let folder = base.join(&config.folder);
         let wrong = |reason: String, hint: &str| {
@@ -129,8 +130,13 @@ impl Trail {
         let head = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(HEAD)).map_err(io)?;
         head.try_lock().map_err(|_| wrong("another gateway writes it".to_owned(), "give each its own audit.folder"))?;
         let chain = Chain::new(config.key.as_ref());
-        let known = Link::of_head(&head).map_err(io)?;
         let hint = "run nexus audit verify; to begin another trail, name another folder as audit.folder";
+        let missing = || wrong("records at its end are missing or changed".to_owned(), hint);
+        let known = match chain.of_head(&head).map_err(io)? {
+            Head::Empty => None,
+            Head::Of(link) => Some(link),
+            Head::Changed => return Err(missing()),
+        };
         let mut files = files(&folder).map_err(io)?;
         let state = loop {
             let Some((_, path)) = files.pop() else {
@@ -143,8 +149,10 @@ impl Trail {
             match (last, &known) {
                 // The process ended when it had just made it.
                 (None, _) => fs::remove_file(&path).map_err(io)?,
-                (Some(last), Some(known)) if last.index >= known.index => break State { records, length, head, last },
-                _ => return Err(wrong("records at its end are missing".to_owned(), hint)),
+                (Some(last), Some(known)) if last.index > known.index || last == *known => {
+                    break State { records, length, head, last };
+                }
+                _ => return Err(missing()),
             }
         };
         let (rotate, keep, redacts) = (config.rotate.0, config.keep as usize, config.redact);
@@ -284,13 +292,14 @@ impl State {
         let at = DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Micros, true);
         let record = serde_json::to_string(&Record { index, at, event, what })?;
         let (line, link) = chain.sealed(&self.last, index, record);
-        if let Err(error) = self.records.write_all(line.as_bytes()) {
-            // Half a record would end the trail.
+        let head = chain.head(&link);
+        let written = self.records.write_all(line.as_bytes()).and_then(|()| self.head.write_all_at(head.as_bytes(), 0));
+        if let Err(error) = written {
+            // Half a record would end the trail, and so would another with the index of one that counts as not written.
             self.records.set_len(self.length)?;
             return Err(error);
         }
         self.length += line.len() as u64;
-        self.head.write_all_at(link.head().as_bytes(), 0)?;
         self.last = link;
         Ok(())
     }

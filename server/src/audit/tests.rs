@@ -18,6 +18,10 @@ fn config(folder: &Path) -> config::Audit {
     config::Audit { folder: folder.join("trail"), key: None, rotate: Size(8 << 10), keep: 100, redact: false }
 }
 
+fn key(letter: &str) -> Option<config::TicketKey> {
+    format!("{}=", letter.repeat(43)).parse().ok()
+}
+
 fn query(statement: &str) -> Query {
     let session = Session {
         id: Uuid::nil(),
@@ -93,9 +97,11 @@ fn a_record_that_was_cut_short_is_written_anew_and_one_that_is_gone_is_missed() 
     let whole = fs::read(&path).unwrap();
     // The process ended within the next record.
     fs::write(&path, [&whole[..], b"{\"index\":7,\"at\""].concat()).unwrap();
-    assert_eq!(verify(&config, folder.path(), None).unwrap().last, 6);
+    let verified = verify(&config, folder.path(), None).unwrap();
+    assert_eq!((verified.last, verified.torn), (6, 15));
     fill(&Trail::open(&config, folder.path()).unwrap(), 1);
-    assert_eq!(verify(&config, folder.path(), None).unwrap().last, 8);
+    let verified = verify(&config, folder.path(), None).unwrap();
+    assert_eq!((verified.last, verified.torn), (8, 0));
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let error = verify(&config, folder.path(), None).unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::Data, "record 6 is missing, and those after it"));
@@ -105,14 +111,77 @@ fn a_record_that_was_cut_short_is_written_anew_and_one_that_is_gone_is_missed() 
 #[test]
 fn a_chain_with_a_key_cannot_be_made_by_others() {
     let folder = tempfile::tempdir().unwrap();
-    let key = |letter: &str| format!("{}=", letter.repeat(43)).parse::<config::TicketKey>().ok();
     let with = config::Audit { key: key("A"), ..config(folder.path()) };
     fill(&Trail::open(&with, folder.path()).unwrap(), 1);
     verify(&with, folder.path(), None).unwrap();
     for other in [None, key("E")] {
-        let error = verify(&config::Audit { key: other, ..with.clone() }, folder.path(), None).unwrap_err();
+        let other = config::Audit { key: other, ..with.clone() };
+        let error = verify(&other, folder.path(), None).unwrap_err();
         assert_eq!(error.message(), "record 0 is not as it was written, or one before it is missing");
+        // Nobody goes on with it by another key and finds out later.
+        let error = Trail::open(&other, folder.path()).unwrap_err();
+        assert!(error.message().contains("records at its end are missing or changed"), "{error}");
     }
+    fill(&Trail::open(&with, folder.path()).unwrap(), 1);
+}
+
+/// Three of the records at the end are cut off, and the head is made from the last that is left, in each way that takes no key.
+#[test]
+fn a_head_for_what_is_left_is_made_by_who_has_the_key_alone() {
+    for letter in [Some("A"), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config::Audit { key: letter.and_then(key), ..config(folder.path()) };
+        fill(&Trail::open(&config, folder.path()).unwrap(), 3);
+        let whole = verify(&config, folder.path(), None).unwrap();
+        assert_eq!(whole.last, 6);
+        let (_, path) = files(&config.folder).unwrap().pop().unwrap();
+        let lines = fs::read_to_string(&path).unwrap();
+        let left: Vec<&str> = lines.split_inclusive('\n').take(4).collect();
+        fs::write(&path, left.concat()).unwrap();
+        let hash = left[3].rsplit('"').nth(1).unwrap();
+        let old = fs::read_to_string(config.folder.join(HEAD)).unwrap();
+        let link = format!("{:020} {hash}", 3);
+        let known = |index| verify(&config, folder.path(), Some((index, hash)));
+        if letter.is_none() {
+            fs::write(config.folder.join(HEAD), &link).unwrap();
+            assert_eq!(known(3).unwrap().last, 3);
+            // Who has kept what an earlier look told finds it.
+            let error = verify(&config, folder.path(), Some((whole.last, &whole.head))).unwrap_err();
+            assert_eq!(error.message(), "record 4 is missing, and those after it");
+            fill(&Trail::open(&config, folder.path()).unwrap(), 1);
+            continue;
+        }
+        let tag = &old[link.len()..];
+        assert_eq!(tag.len(), 65);
+        let signed = Chain::new(key("E").as_ref()).head(&Link::known(3, hash).unwrap());
+        for head in
+            [link.clone(), format!("{link}{tag}"), format!("{link} {hash}"), signed, format!("{old} "), old[1..].to_owned()]
+        {
+            fs::write(config.folder.join(HEAD), &head).unwrap();
+            let error = verify(&config, folder.path(), None).unwrap_err();
+            let told = "record 4 is missing, or the head of the trail is not as it was written";
+            assert_eq!((error.kind(), error.message()), (Kind::Data, told), "{head}");
+            let error = Trail::open(&config, folder.path()).unwrap_err();
+            assert!(error.message().contains("records at its end are missing or changed"), "{head}: {error}");
+        }
+        fs::write(config.folder.join(HEAD), old).unwrap();
+        assert_eq!(known(3).unwrap_err().message(), "record 4 is missing, and those after it");
+    }
+}
+
+/// A disk that takes the record and not the head.
+#[test]
+fn a_record_without_its_head_counts_as_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let trail = Trail::open(&config, folder.path()).unwrap();
+    fill(&trail, 1);
+    let open = |can_write| OpenOptions::new().read(true).write(can_write).open(config.folder.join(HEAD)).unwrap();
+    trail.state.lock().unwrap().head = open(false);
+    assert_eq!(trail.start(&query("select 1")).unwrap_err().kind(), Kind::Unavailable);
+    trail.state.lock().unwrap().head = open(true);
+    fill(&trail, 1);
+    assert_eq!(verify(&config, folder.path(), None).unwrap().last, 4);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use nexus_flight_catalog::{Error, Kind, Place, Result};
 use serde::Deserialize;
 
-use crate::audit::chain::{Chain, Link};
+use crate::audit::chain::{Chain, Head, Link};
 use crate::audit::{HEAD, files};
 use crate::config;
 
@@ -20,6 +20,8 @@ pub struct Verified {
     pub last: u64,
     /// The hash of the last, in hexadecimal digits: kept elsewhere, it tells later whether all up to here is still there.
     pub head: String,
+    /// The bytes after it that are no whole line: what was being written when the process ended, or is now.
+    pub torn: u64,
 }
 
 /// What the first record of a file says.
@@ -36,15 +38,22 @@ pub fn verify(config: &config::Audit, base: &Path, known: Option<(u64, &str)>) -
     let in_folder = |reason: String| Error::data(reason).at(Place::File { path: folder.display().to_string(), line: None });
     let io = |error: std::io::Error| in_folder(format!("the audit trail cannot be read: {error}"));
     let chain = Chain::new(config.key.as_ref());
-    let head = File::open(folder.join(HEAD)).and_then(|head| Link::of_head(&head)).map_err(io)?;
-    let head = head.ok_or_else(|| in_folder("the audit trail has no head".to_owned()))?;
     let mut known: Vec<Link> = match known {
-        None => vec![head],
+        None => Vec::new(),
         Some((index, hash)) => {
             let known = Link::known(index, hash)
                 .ok_or_else(|| Error::invalid("the hash of a record is 64 hexadecimal digits in lower case"))?;
-            vec![head, known]
+            vec![known]
         }
+    };
+    let is_head_changed = match File::open(folder.join(HEAD)).and_then(|head| chain.of_head(&head)).map_err(io)? {
+        Head::Empty => return Err(in_folder("the audit trail has no head".to_owned())),
+        Head::Of(link) => {
+            known.push(link);
+            false
+        }
+        // Told at the end: a record that is wrong has more to say.
+        Head::Changed => true,
     };
     let files = files(&folder).map_err(io)?;
     let Some((first, _)) = files.first() else { return Err(in_folder("record 0 is missing, and all after it".to_owned())) };
@@ -53,7 +62,7 @@ pub fn verify(config: &config::Audit, base: &Path, known: Option<(u64, &str)>) -
         // Old files go only when there are more than that.
         return Err(in_folder(format!("record 0 is missing, and those after it up to {first}")));
     }
-    let mut last: Option<Link> = None;
+    let (mut last, mut torn): (Option<Link>, u64) = (None, 0);
     let is_latest = |path: &Path| files.last().is_some_and(|(_, latest)| latest == path);
     for (begins, path) in &files {
         let mut lines = BufReader::new(File::open(path).map_err(io)?);
@@ -62,6 +71,7 @@ pub fn verify(config: &config::Audit, base: &Path, known: Option<(u64, &str)>) -
             number += 1;
             if !line.ends_with(b"\n") && is_latest(path) {
                 // It was being written, or the process ended then. What should be here is missed by the head.
+                torn = line.len() as u64;
                 break;
             }
             let index = last.as_ref().map_or(first, Link::next);
@@ -88,11 +98,14 @@ pub fn verify(config: &config::Audit, base: &Path, known: Option<(u64, &str)>) -
         }
     }
     let last = last.ok_or_else(|| in_folder(format!("record {first} is missing, and all after it")))?;
-    match known.iter().find(|known| known.index > last.index) {
-        Some(_) => Err(in_folder(format!("record {} is missing, and those after it", last.next()))),
-        // One before the first is of a file that was let go.
-        None => Ok(Verified { first, last: last.index, head: last.hex() }),
+    if known.iter().any(|known| known.index > last.index) {
+        return Err(in_folder(format!("record {} is missing, and those after it", last.next())));
     }
+    if is_head_changed {
+        return Err(in_folder(format!("record {} is missing, or the head of the trail is not as it was written", last.next())));
+    }
+    // What is known of one before the first is of a file that was let go.
+    Ok(Verified { first, last: last.index, head: last.hex(), torn })
 }
 
 fn changed(index: u64) -> String {
