@@ -1,5 +1,6 @@
 """The audit trail: what each statement leaves in it, that nothing in it can be changed unseen, and what a kill leaves of it."""
 
+import hashlib
 import json
 import os
 import random
@@ -129,14 +130,24 @@ def fill(gateway: Gateway, statements: int) -> None:
         thread.join()
 
 
-def tampered(folder: Path, dice: random.Random) -> tuple[str, int]:
-    """Changes a trail in one way; what was done, and the index of the first record that is wrong by it."""
+KINDS = ["byte", "drop", "twice", "swap", "forge", "cut", "file", "rewrite", "empty line", "cut and head", "head"]
+
+
+def beheaded(folder: Path, dice: random.Random, line: bytes) -> None:
+    """Makes the head anew for a last record, in one of the ways that take no key."""
+    head, record = folder / "trail" / "head", json.loads(line)
+    link = f"{record['index']:020} {record['chain']}".encode()
+    tag = head.read_bytes()[len(link) :]
+    head.write_bytes(link + dice.choice([b"", tag, b" " + hashlib.sha256(b"head " + link).hexdigest().encode()]))
+
+
+def tampered(folder: Path, dice: random.Random, kind: str) -> int:
+    """Changes a trail in one way; the index of the first record that is wrong by it."""
     found = files(folder)
     file = dice.choice(found)
     lines = file.read_bytes().splitlines(keepends=True)
     first = int(file.stem.removeprefix("audit-"))
     at = dice.randrange(len(lines))
-    kind = dice.choice(["byte", "drop", "twice", "swap", "forge", "cut", "file", "rewrite", "empty line"])
     index = first + at
     last = sum(1 for one in found for _ in one.open("rb")) - 1
     if kind == "byte":
@@ -152,21 +163,33 @@ def tampered(folder: Path, dice: random.Random) -> tuple[str, int]:
     elif kind == "swap":
         other = dice.randrange(len(lines))
         if other == at:
-            return tampered(folder, dice)
+            return tampered(folder, dice, kind)
         lines[at], lines[other] = lines[other], lines[at]
         index = first + min(at, other)
     elif kind == "forge":
         lines.insert(at, lines[at].replace(b'"principal"', b'"principa1"').replace(b'"event"', b'"evennt"'))
-    elif kind == "cut":
-        lines, index, found = lines[:at], first + at, [one for one in found if one > file]
+    elif kind in ("cut", "cut and head"):
+        if kind == "cut and head":
+            if index == 0:
+                return tampered(folder, dice, kind)
+            before = found[found.index(file) - 1]
+            beheaded(folder, dice, lines[at - 1] if at else before.read_bytes().splitlines()[-1])
+        lines, found = lines[:at], [one for one in found if one > file]
         for one in found:
             one.unlink()
         if not lines and first:
             file.unlink()
-            return kind, index
+            return index
     elif kind == "file":
         file.unlink()
-        return kind, first
+        return first
+    elif kind == "head":
+        head = folder / "trail" / "head"
+        text = head.read_bytes()
+        other = bytearray(text)
+        other[dice.randrange(len(text))] ^= dice.choice([0x01, 0x20, 0x80])
+        head.write_bytes(dice.choice([bytes(other), text[:-1], text + b"\n"]))
+        index = last + 1
     elif kind == "rewrite":
         record = json.loads(lines[at])
         record["at"] = "2001-01-01T00:00:00.000000Z"
@@ -174,7 +197,7 @@ def tampered(folder: Path, dice: random.Random) -> tuple[str, int]:
     else:
         lines.insert(at, b"\n")
     file.write_bytes(b"".join(lines))
-    return kind, min(index, last + 1)
+    return min(index, last + 1)
 
 
 @pytest.mark.timeout(1800 if SOAK else 120)
@@ -186,23 +209,31 @@ def test_what_is_changed_is_found_and_named(tmp_path: Path) -> None:
     assert whole.returncode == 0, whole.stderr
     last, head = whole.stdout.splitlines()[1].split()
     assert int(last) >= 2 * statements
-    dice, kinds = random.Random(7), Counter()
+    dice = random.Random(7)
     copy = tmp_path / "copy"
     copy.mkdir()
     shutil.copy(tmp_path / "nexus.toml", copy)
     for turn in range(changes):
         shutil.rmtree(copy / "trail", ignore_errors=True)
         shutil.copytree(tmp_path / "trail", copy / "trail")
-        kind, index = tampered(copy, dice)
-        kinds[kind] += 1
+        kind = KINDS[turn % len(KINDS)]
+        index = tampered(copy, dice, kind)
         done = verified(copy)
         assert done.returncode == 1, f"{turn}: {kind} at {index} was not found: {done.stdout}"
         assert f"record {index} is" in done.stderr, f"{turn}: {kind} at {index}: {done.stderr}"
-    assert len(kinds) == 9
     # What is cut off together with the head is missed by who knows an earlier one.
     assert verified(tmp_path, "--known", last, head).returncode == 0
     assert verified(tmp_path, "--known", str(int(last) + 1), head).returncode == 1
     assert verified(tmp_path, "--known", last, "0" * 64).returncode == 1
+    # What a kill leaves in the midst of a record is told, and is none.
+    with files(tmp_path)[-1].open("ab") as file:
+        file.write(b'{"index":')
+    torn = verified(tmp_path, "--known", last, head)
+    assert torn.returncode == 0, torn.stderr
+    assert torn.stdout.splitlines()[1:] == [
+        f"{last} {head}",
+        "9 bytes after them are no whole record: it is being written, or was when the process ended",
+    ]
 
 
 @pytest.mark.timeout(1800 if SOAK else 120)
