@@ -20,6 +20,8 @@ const OF_ONE: usize = OPEN / 4 * 3;
 const SAVEPOINTS: usize = 100;
 /// How long a source may take to roll back what was left alone.
 const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(30);
+/// How long the end of a session waits for what it has left open: its client waits for that, and may itself hold up an answer.
+pub const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The open transactions.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Open {
     /// Its id.
     pub id: Uuid,
     principal: Principal,
+    /// The session that it was begun in.
+    session: Uuid,
     parts: tokio::sync::Mutex<Parts>,
     used: Mutex<Instant>,
     writes: Arc<Writes>,
@@ -76,11 +80,12 @@ impl Transactions {
         self.len() == 0
     }
 
-    /// Begins one. Errors: `Exhausted` where there are too many.
-    pub fn begin(&self, principal: &Principal) -> Result<Uuid> {
+    /// Begins one in a session. Errors: `Exhausted` where there are too many.
+    pub fn begin(&self, principal: &Principal, session: Uuid) -> Result<Uuid> {
         let open = Arc::new(Open {
             id: Uuid::new_v4(),
             principal: principal.clone(),
+            session,
             parts: tokio::sync::Mutex::default(),
             used: Mutex::new(Instant::now()),
             writes: Arc::clone(&self.writes),
@@ -115,6 +120,12 @@ impl Transactions {
         let open = self.get(&cx.principal, id)?;
         lock(&self.open).remove(&id);
         open.end(cx, commits).await
+    }
+
+    /// Takes out those that were begun in a session which has ended: they are not open any more.
+    pub fn take(&self, principal: &Principal, session: Uuid) -> Vec<Arc<Open>> {
+        let mut all = lock(&self.open);
+        all.extract_if(|_, open| open.session == session && open.principal == *principal).map(|(_, open)| open).collect()
     }
 }
 
@@ -220,6 +231,17 @@ impl Open {
         true
     }
 
+    /// Rolls it back, for one that is not in the list any more: what is late goes as it is dropped, which its sources forget.
+    pub async fn roll_back(&self, until: Instant) -> Result<()> {
+        let cx = self.context(until);
+        cx.run(self.end(&cx, false)).await
+    }
+
+    /// For what is done without its client.
+    fn context(&self, until: Instant) -> Context {
+        Context { deadline: Some(until), ..Context::new(self.principal.clone()) }
+    }
+
     async fn end(&self, cx: &Context, commits: bool) -> Result<()> {
         let mut parts = self.parts.lock().await;
         parts.ended = true;
@@ -275,7 +297,7 @@ async fn left_alone(open: Weak<Open>, all: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>,
             *lock(&open.used) = Instant::now();
             continue;
         }
-        let cx = Context { deadline: Some(Instant::now() + ROLLED_BACK_WITHIN), ..Context::new(open.principal.clone()) };
+        let cx = open.context(Instant::now() + ROLLED_BACK_WITHIN);
         if rested != Some(used) && open.rest(&cx).await {
             rested = Some(used);
             continue;
@@ -317,7 +339,7 @@ mod tests {
     }
 
     fn begun(all: &Transactions, principal: &Principal, count: usize) -> Vec<Uuid> {
-        (0..count).map(|_| all.begin(principal).unwrap()).collect()
+        (0..count).map(|_| all.begin(principal, Uuid::nil()).unwrap()).collect()
     }
 
     /// Lets transactions have written, so that none of them is forgotten.
@@ -353,7 +375,7 @@ mod tests {
         let (all, ann, bob) = (transactions(), user("ann"), user("bob"));
         let ids = begun(&all, &ann, OF_ONE);
         write(&all, &ann, &ids).await;
-        let error = all.begin(&ann).unwrap_err();
+        let error = all.begin(&ann, Uuid::nil()).unwrap_err();
         assert_eq!((error.kind(), all.len()), (Kind::Exhausted, OF_ONE));
         insta::assert_snapshot!(error, @"you have 750 open transactions; end some");
         begun(&all, &bob, 1);
@@ -378,7 +400,7 @@ mod tests {
         assert!(least.iter().all(|id| is_open(&all, &bob, *id)));
         // What others have is not taken, also where they have written nothing.
         write(&all, &ann, &most[1..]).await;
-        let error = all.begin(&eve).unwrap_err();
+        let error = all.begin(&eve, Uuid::nil()).unwrap_err();
         assert_eq!((error.kind(), all.len()), (Kind::Exhausted, OPEN));
         insta::assert_snapshot!(error, @"1000 transactions are open; end some, or try again later");
         assert!(least.iter().all(|id| is_open(&all, &bob, *id)));
@@ -388,10 +410,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn with_a_session_go_its_own_transactions() {
+        let (all, ann, bob) = (transactions(), user("ann"), user("bob"));
+        let (ended, lasts) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let of_ann = [ended, ended, lasts].map(|session| all.begin(&ann, session).unwrap());
+        let of_bob = all.begin(&bob, ended).unwrap();
+        write(&all, &ann, &of_ann).await;
+        let running = all.get(&ann, of_ann[0]).unwrap();
+        let taken = all.take(&ann, ended);
+        assert_eq!(taken.len(), 2);
+        assert_eq!(of_ann.map(|id| is_open(&all, &ann, id)), [false, false, true]);
+        assert!(is_open(&all, &bob, of_bob));
+        for open in taken {
+            open.roll_back(Instant::now() + CLOSED_WITHIN).await.unwrap();
+        }
+        // A statement that holds it comes too late.
+        let catalogs = Arc::new(Catalogs::default());
+        let late = running.catalogs(&Context::new(ann.clone()), &catalogs, vec![]).await;
+        assert_eq!(late.unwrap_err().kind(), Kind::Precondition);
+        assert!(all.take(&ann, ended).is_empty());
+    }
+
+    #[tokio::test]
     async fn one_transaction_has_only_so_many_savepoints() {
         let (all, ann) = (transactions(), user("ann"));
         let cx = Context::new(ann.clone());
-        let open = all.get(&ann, all.begin(&ann).unwrap()).unwrap();
+        let open = all.get(&ann, begun(&all, &ann, 1)[0]).unwrap();
         let mut set = Vec::new();
         for _ in 0..SAVEPOINTS {
             set.push(open.savepoint(&cx).await.unwrap());

@@ -1,6 +1,7 @@
 //! The actions: prepared statements, sessions, and what can be done to a statement that was described.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::datatypes::Schema;
 use arrow_flight::sql::{
@@ -29,6 +30,7 @@ use crate::flight::transactions;
 use crate::query::Description;
 use crate::seal::Purpose;
 use crate::session::{LONGEST_NAME, options};
+use crate::transactions::CLOSED_WITHIN;
 use crate::write::count_schema;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
@@ -64,7 +66,7 @@ pub fn list() -> Vec<ActionType> {
         action(END_SAVEPOINT, "Goes back to a savepoint or forgets it."),
         action(SET_OPTIONS, "Sets options of the session: catalog, schema, time_zone, type_profile, cache, timeout, endpoints."),
         action(GET_OPTIONS, "The options of the session."),
-        action(CLOSE_SESSION, "Ends the session."),
+        action(CLOSE_SESSION, "Ends the session, and rolls back what it has not committed."),
     ]
 }
 
@@ -145,11 +147,22 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
         CLOSE_SESSION => {
             if caller.has_session {
                 service.sessions.close(&caller.session).await;
+                roll_back(service, &caller).await;
             }
             Ok(respond(Some(CloseSessionResult { status: CloseStatus::Closed.into() }.encode_to_vec())))
         }
         other => {
             Err(Error::unsupported(format!("the action {other} is not offered")).with_hint("ListActions lists those that are"))
+        }
+    }
+}
+
+/// Rolls back what a session that has ended left open. It has ended all the same where that fails.
+async fn roll_back(service: &Service, caller: &Caller) {
+    let until = Instant::now() + CLOSED_WITHIN;
+    for open in service.transactions.all().take(&caller.principal, caller.session.id) {
+        if let Err(error) = service.recorded(caller, "ROLLBACK", open.roll_back(until)).await {
+            tracing::warn!(transaction = %open.id, %error, "the session of a transaction has ended and it cannot be rolled back");
         }
     }
 }
@@ -246,7 +259,10 @@ fn set_catalog(service: &Service, caller: &mut Caller, value: SessionOptionValue
 
 fn set_schema(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
     let schema = text(value)?.unwrap_or_else(|| service.sessions.start().schema);
-    caller.session.schema = Some(schema).filter(|schema| schema.len() <= LONGEST_NAME).ok_or(OptionErrorValue::InvalidValue)?;
+    if schema.is_empty() || schema.len() > LONGEST_NAME {
+        return Err(OptionErrorValue::InvalidValue);
+    }
+    caller.session.schema = schema;
     Ok(())
 }
 

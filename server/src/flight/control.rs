@@ -79,7 +79,7 @@ impl Control {
                     .with_hint("end it by COMMIT or ROLLBACK"))
             }
             (Self::Begin, None) => {
-                caller.set_transaction(Some(transactions.begin(&caller.principal)?));
+                caller.set_transaction(Some(transactions.begin(&caller.principal, caller.session.id)?));
                 Ok(())
             }
             // As in PostgreSQL, ending what has not begun is no mistake.

@@ -77,7 +77,7 @@ impl Endpoints {
     }
 
     /// Ends what runs here of the statements that an info tells of, and lets none of them begin here again. Metadata is
-    /// answered at once, so there is nothing to end. Errors: `Precondition` where none of them runs here and other servers
+    /// answered at once, and what writes has been done, so there is nothing to end. Errors: `Precondition` where none of them runs here and other servers
     /// take the same tickets, since it may run there.
     pub async fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus> {
         let (mut status, mut runs) = (CancelStatus::NotCancellable, false);
@@ -87,6 +87,10 @@ impl Endpoints {
                 // A statement may run for longer than its ticket holds.
                 let ticket: Ticket = self.seal.open_expired(Purpose::Ticket, &sealed.statement_handle)?;
                 check_owner(&ticket.principal, &caller.principal, "ticket")?;
+                // What writes was done when it was described.
+                if ticket.affected.is_some() {
+                    continue;
+                }
                 runs |= self.cancellations.cancel(ticket.id).await;
                 status = CancelStatus::Cancelled;
             }

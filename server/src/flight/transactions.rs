@@ -33,7 +33,7 @@ impl Handles {
 
     /// Begins a transaction and gives its handle.
     pub fn begin(&self, caller: &Caller) -> Result<Vec<u8>> {
-        let id = self.transactions.begin(&caller.principal)?;
+        let id = self.transactions.begin(&caller.principal, caller.session.id)?;
         self.seal.seal(Purpose::Transaction, &(&*caller.principal.0, id), self.lives)
     }
 

@@ -160,6 +160,7 @@ impl Store {
                 Error::data(format!("the name of a file here is no path: {source}")).with_hint("rename the file")
             }
             object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
+            object_store::Error::Generic { source, .. } if is_too_long(source.as_ref()) => too_long(),
             // Only what was listed is asked for: the object has become shorter.
             _ if text.contains("InvalidRange") => changed(),
             _ => Error::unavailable(format!("the store cannot be {done}: {}", first_line(&text))),
@@ -171,6 +172,19 @@ impl Store {
 /// Whether a file named bytes that it does not have.
 fn beyond(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
+}
+
+/// Whether the file system does not take a path.
+fn is_too_long(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(cause), |cause| cause.source());
+    causes.any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidFilename)
+    })
+}
+
+/// What is said of such a path: it does not become shorter.
+pub(super) fn too_long() -> Error {
+    Error::invalid("the file system takes no name as long as this").with_hint("take a shorter one")
 }
 
 fn first_line(text: &str) -> &str {

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use super::format::Format;
 use super::listing::hidden;
 use super::pattern::Pattern;
+use super::store::too_long;
 
 /// The files that are not empty and not hidden, of a pattern those that match; of more than `most`, as many. Links that lead
 /// nowhere or round are left out. Errors: about an entry that is wanted and cannot be read.
@@ -90,6 +91,7 @@ fn place(path: &FilePath) -> Place {
 fn unreadable(cause: &std::io::Error, folder: &FilePath) -> Error {
     let error = match cause.kind() {
         std::io::ErrorKind::PermissionDenied => Error::denied("this process may not read it"),
+        std::io::ErrorKind::InvalidFilename => too_long(),
         _ => Error::unavailable(format!("the folder cannot be listed: {cause}")),
     };
     error.at(place(folder))
