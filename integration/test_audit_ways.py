@@ -111,6 +111,13 @@ def by_call(manned: Manned) -> None:
     manned.ann.end(manned.ann.begin(), commits=False)
 
 
+def by_end_of_session(manned: Manned) -> None:
+    with Client(manned.gateway.flight, authorization=dict(manned.ann.headers)["authorization"]) as client:
+        client.session()
+        client.update("insert into goods values (9, 'x')", client.begin())
+        client.action("CloseSession", b"")
+
+
 BY_SQL = ["begin", "savepoint s", "rollback to savepoint s", "release savepoint s", "commit"]
 
 
@@ -182,6 +189,12 @@ WAYS: dict[str, tuple[Callable[[Manned], object], list[dict]]] = {
         + [HERE | {"statement": "insert into goods values (8, 'x')", "writes": GOODS}]
         + [PAST | {"statement": name} for name in ("ROLLBACK TO SAVEPOINT", "SAVEPOINT", "RELEASE SAVEPOINT", "COMMIT")]
         + [PAST | {"statement": name} for name in ("BEGIN", "ROLLBACK")],
+    ),
+    "a transaction whose session ends": (
+        by_end_of_session,
+        [PAST | {"statement": "BEGIN"}]
+        + [HERE | {"statement": "insert into goods values (9, 'x')", "writes": GOODS}]
+        + [PAST | {"statement": "ROLLBACK"}],
     ),
     "a transaction by SQL": (by_sql, [PAST | {"statement": sql} for sql in BY_SQL]),
     "HTTP": (

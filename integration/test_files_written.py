@@ -10,6 +10,7 @@ import adbc_driver_manager
 import duckdb
 import pyarrow as pa
 import pytest
+import requests
 
 import s3
 from gateway import Gateway, configured
@@ -149,6 +150,22 @@ def test_many_writers_lose_nothing(lake: tuple[Gateway, Path], connection: fligh
         thread.join()
     assert not failed
     assert fetch(connection, "select count(*), count(distinct id) from t") == [(40, 40)]
+
+
+def test_a_name_that_is_too_long_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    catalog = f'[catalogs.lake]\nkind = "files"\nwritable = true\nlocation = "{tmp_path / "data"}"\n'
+    with configured(tmp_path, catalog, replicas=1) as gateway:
+
+        def create(name: str) -> requests.Response:
+            return requests.post(f"{gateway.url}/v1/sql", data=f"create table {name} as select 1 as a".encode(), timeout=10)
+
+        assert create("l" * 255).status_code == 200
+        answer = create("l" * 256)
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert (error["kind"], error["retryable"]) == ("invalid", False)
+        assert error["message"] == "the file system takes no name as long as this"
 
 
 def test_there_are_no_transactions(connection: flightsql.Connection, lake: tuple[Gateway, Path]) -> None:

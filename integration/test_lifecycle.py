@@ -11,7 +11,7 @@ import postgres
 import wire as plain
 from gateway import Gateway, configured, eventually, users
 from postgres import Database
-from wire import SERVICE, Client, called_by_go, descriptor, field, first, packed, parse, statement
+from wire import SERVICE, Client, called_by_go, decode, descriptor, field, first, packed, parse, statement
 
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 CANCELLED = b"\x08\x01"
@@ -20,8 +20,8 @@ NOT_CANCELLABLE = b"\x08\x03"
 
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with two users, whose tickets hold for two seconds."""
-    text = "\n".join([users("ann", "bob"), '[tickets]\nttl = "2s"'])
+    """A gateway with two users, whose tickets hold for two seconds, and a catalog that takes rows."""
+    text = "\n".join([users("ann", "bob"), '[tickets]\nttl = "2s"', '[catalogs.kept]\nkind = "memory"\nwritable = true'])
     with configured(tmp_path_factory.mktemp("brief"), text) as gateway:
         yield gateway
 
@@ -132,6 +132,17 @@ def test_go_renews_an_endpoint(embedded: Gateway) -> None:
 def test_metadata_is_answered_at_once_and_cannot_be_cancelled(wire: Client) -> None:
     info = wire.unary(SERVICE + "GetFlightInfo", descriptor(packed("CommandGetCatalogs")))
     assert cancel(wire, info) == NOT_CANCELLABLE
+
+
+def test_what_has_written_cannot_be_cancelled(brief: Gateway) -> None:
+    with Client(brief.flight, "ann", "ann") as ann:
+        ann.update("create table kept.main.t (id bigint)")
+        info = described(ann, "insert into kept.main.t values (1)")
+        assert cancel(ann, info) == NOT_CANCELLABLE
+        [older] = ann.action("CancelQuery", packed("ActionCancelQueryRequest", field(1, info)))
+        assert first(parse(older), 2) == NOT_CANCELLABLE
+        assert decode(ann.get(ticket(endpoint(info)))) == [{"count": 1}]
+        assert ann.rows("select id from kept.main.t") == [{"id": 1}]
 
 
 def test_an_endpoint_is_renewed_while_its_ticket_holds(brief: Gateway) -> None:

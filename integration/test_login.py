@@ -159,7 +159,13 @@ def test_a_session_has_a_limit_of_time(connection: flightsql.Connection) -> None
 
 @pytest.mark.parametrize(
     ("name", "given", "said"),
-    [("colour", "red", "INVALID_NAME"), ("time_zone", "Mars", "INVALID_VALUE"), ("catalog", "nope", "INVALID_VALUE")],
+    [
+        ("colour", "red", "INVALID_NAME"),
+        ("time_zone", "Mars", "INVALID_VALUE"),
+        ("catalog", "nope", "INVALID_VALUE"),
+        ("catalog", "", "INVALID_VALUE"),
+        ("schema", "", "INVALID_VALUE"),
+    ],
 )
 def test_an_option_that_is_not_set_is_told(name: str, given: str, said: str, connection: flightsql.Connection) -> None:
     with pytest.raises(adbc_driver_manager.Error) as error:

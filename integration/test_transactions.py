@@ -11,27 +11,37 @@ import pytest
 
 import jdbc
 import postgres
-from gateway import Gateway, configured, nexus
+from gateway import Gateway, configured, eventually, nexus
+from postgres import Database
 from wire import Client, called_by_go
 
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
 
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """A server with a schema of that name."""
+    with postgres.server() as database:
+        database.sql("create schema main")
+        yield database
+
+
+@pytest.fixture(scope="module")
+def before(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with its database as the catalog `demo`."""
+    catalog = f'[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
+    with configured(tmp_path_factory.mktemp("postgres"), catalog, replicas=1) as gateway:
+        yield gateway
+
+
 @pytest.fixture(scope="module", params=["memory", "postgres"])
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with a catalog `demo` that has transactions."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "memory":
-        with configured(folder, '[catalogs.demo]\nkind = "memory"\nwritable = true\n', replicas=1) as gateway:
-            yield gateway
+    if request.param == "postgres":
+        yield request.getfixturevalue("before")
         return
-    with postgres.server() as database:
-        database.sql("create schema main")
-        catalog = (
-            f'[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
-        )
-        with configured(folder, catalog, replicas=1) as gateway:
-            yield gateway
+    with configured(tmp_path_factory.mktemp("memory"), '[catalogs.demo]\nkind = "memory"\nwritable = true\n', replicas=1) as own:
+        yield own
 
 
 @pytest.fixture
@@ -149,6 +159,44 @@ def test_what_the_driver_began_is_the_drivers_to_end(tmp_path: Path) -> None:
         with flightsql.connect(gateway.uri, autocommit=True) as other, other.cursor() as seen:
             seen.execute("select a from t")
             assert seen.fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("by", ["sql", "driver"])
+def test_a_session_takes_along_what_it_has_not_committed(by: str, database: Database, before: Gateway) -> None:
+    """At once, and not when it has been left alone for minutes."""
+    held = f"main.held_by_{by}"
+
+    def holders() -> str:
+        [[count]] = database.sql(
+            "select count(*) from pg_stat_activity join pg_locks using (pid)"
+            f" where state = 'idle in transaction' and relation = '{held}'::regclass"
+        )
+        return count
+
+    database.sql(f"create table {held} (id bigint)")
+    with flightsql.connect(before.uri, db_kwargs=COOKIES, autocommit=by == "sql") as connection:
+        run(connection, *(["begin"] if by == "sql" else []), f"insert into demo.{held} values (1)")
+        assert int(holders()) > 0
+    assert eventually(lambda: holders() == "0", 1)
+    database.sql(f"set lock_timeout = '1s'; alter table {held} add column name text")
+    assert database.sql(f"select count(*) from {held}") == [["0"]]
+
+
+def test_a_session_takes_along_no_other_transaction(gateway: Gateway, table: None) -> None:
+    with Client(gateway.flight) as client, Client(gateway.flight) as lasting, Client(gateway.flight) as without:
+        client.session()
+        lasting.session()
+        ended, others = client.begin(), [(lasting, lasting.begin()), (without, without.begin())]
+        client.update("insert into demo.main.t values (1)", ended)
+        assert client.action("CloseSession", b"") == [b"\x08\x01"]
+        with pytest.raises(grpc.RpcError) as error:
+            seen(without, ended)
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "the transaction is not open here" in error.value.details()
+        for other, transaction in others:
+            other.update("insert into demo.main.t values (2)", transaction)
+            other.end(transaction)
+        assert seen(without) == [2, 2]
 
 
 def seen(client: Client, transaction: bytes = b"") -> list[int]:

@@ -77,8 +77,8 @@ impl Endpoints {
     }
 
     /// Ends what runs here of the statements that an info tells of, and lets none of them begin here again. Metadata is
-    /// answered at once, and what writes has been done, so there is nothing to end. Errors: `Precondition` where none of them runs here and other servers
-    /// take the same tickets, since it may run there.
+    /// answered at once, and what writes has been done, so there is nothing to end. Errors: `Precondition` where none of them
+    /// runs here and other servers take the same tickets, since it may run there.
     pub async fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus> {
         let (mut status, mut runs) = (CancelStatus::NotCancellable, false);
         for endpoint in &info.endpoint {
