@@ -6,6 +6,7 @@ use nexus_server::query::Query;
 use nexus_server::transactions::Transactions;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 use crate::fixture::Fixture;
 
@@ -214,7 +215,7 @@ async fn a_transaction_is_seen_when_it_commits() {
     let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600), Arc::default());
     let cx = fixture.query("").cx;
     for (commits, after) in [(false, "| 1 |"), (true, "| 2 |")] {
-        let id = transactions.begin(&cx.principal).unwrap();
+        let id = transactions.begin(&cx.principal, Uuid::nil()).unwrap();
         let inside = |statement: &str| Query {
             transaction: Some(transactions.get(&cx.principal, id).unwrap()),
             ..fixture.query(statement)
@@ -242,7 +243,7 @@ async fn of_two_transactions_that_change_one_table_the_first_wins() {
     fixture.affected("CREATE TABLE t AS SELECT 1 AS id").await;
     let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600), Arc::default());
     let cx = fixture.query("").cx;
-    let ids = [(); 2].map(|()| transactions.begin(&cx.principal).unwrap());
+    let ids = [(); 2].map(|()| transactions.begin(&cx.principal, Uuid::nil()).unwrap());
     for id in ids {
         let transaction = Some(transactions.get(&cx.principal, id).unwrap());
         fixture.affected_by(Query { transaction, ..fixture.query("INSERT INTO t VALUES (2)") }).await;
@@ -260,9 +261,9 @@ async fn a_transaction_that_is_left_alone_is_rolled_back() {
     fixture.affected("CREATE TABLE t AS SELECT 1 AS id").await;
     let transactions = Arc::new(Transactions::new(Duration::from_millis(50), Duration::from_secs(600), Arc::default()));
     let cx = fixture.query("").cx;
-    let id = transactions.begin(&cx.principal).unwrap();
+    let id = transactions.begin(&cx.principal, Uuid::nil()).unwrap();
     // One that only reads gives back what it holds and stays: it sees what came meanwhile.
-    let reader = transactions.begin(&cx.principal).unwrap();
+    let reader = transactions.begin(&cx.principal, Uuid::nil()).unwrap();
     let seen = async || {
         let transaction = Some(transactions.get(&cx.principal, reader).unwrap());
         let query = Query { transaction, ..fixture.query("SELECT count(*) AS c FROM t") };
