@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, IntervalUnit, SchemaRef};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -36,6 +36,10 @@ pub(super) struct Upload {
 impl Upload {
     /// Errors: `Unsupported` for a type that Parquet does not have.
     pub(super) fn begin(store: &Arc<Store>, path: Path, schema: SchemaRef) -> Result<Self> {
+        if let Some(field) = schema.fields().iter().find(|field| !is_held(field.data_type())) {
+            let message = format!("no type of Parquet holds the column \"{}\" of the type {}", field.name(), field.data_type());
+            return Err(Error::unsupported(message).with_hint("cast it, or leave it out"));
+        }
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let out = BufWriter::with_capacity(Arc::clone(store.objects()), path.clone(), PART).with_max_concurrency(PARTS_AT_ONCE);
         let parts = Parts { out: Some(out) };
@@ -73,7 +77,27 @@ fn failed(store: &Store, path: &Path, cause: ParquetError) -> Error {
             Some(cause) => store.write_error(cause, path),
             None => Error::unavailable(format!("the file cannot be written: {inner}")).at(store.place(path)),
         },
-        _ => Error::unsupported(format!("these rows cannot be written to a Parquet file: {cause}")).at(store.place(path)),
+        // The file is not there yet: its name tells nobody anything.
+        _ => Error::unsupported(format!("these rows cannot be written to a Parquet file: {cause}")),
+    }
+}
+
+/// Whether the writer takes a type: of those that it does not, some end it by a panic, and others are told without a name.
+fn is_held(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) | DataType::RunEndEncoded(..) | DataType::Interval(IntervalUnit::MonthDayNano) => false,
+        DataType::Dictionary(_, values) => match values.as_ref() {
+            DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..) => false,
+            values => !values.is_nested() && is_held(values),
+        },
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => is_held(field.data_type()),
+        DataType::Struct(fields) => !fields.is_empty() && fields.iter().all(|field| is_held(field.data_type())),
+        _ => true,
     }
 }
 
@@ -113,5 +137,36 @@ impl Drop for Parts {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{Field, Fields};
+
+    use super::*;
+
+    #[test]
+    fn types_that_are_not_held_are_found_within_others() {
+        let dictionary = |values| DataType::Dictionary(Box::new(DataType::Int32), Box::new(values));
+        let within = |inner: DataType| {
+            let field = Arc::new(Field::new("item", inner, true));
+            [DataType::List(Arc::clone(&field)), DataType::Struct(Fields::from(vec![field]))]
+        };
+        for held in [DataType::Utf8View, dictionary(DataType::Utf8), dictionary(DataType::Decimal128(9, 2))] {
+            assert!(is_held(&held), "{held}");
+            for outer in within(held) {
+                assert!(is_held(&outer), "{outer}");
+                assert!(!is_held(&dictionary(outer.clone())), "{outer}");
+            }
+        }
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        for not in [dictionary(DataType::Utf8View), dictionary(DataType::BinaryView), dictionary(interval.clone()), interval] {
+            assert!(!is_held(&not), "{not}");
+            for outer in within(not) {
+                assert!(!is_held(&outer), "{outer}");
+            }
+        }
+        assert!(!is_held(&DataType::Struct(Fields::empty())));
     }
 }
