@@ -7,13 +7,14 @@ from pathlib import Path
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import grpc
+import pyarrow as pa
 import pytest
 
 import jdbc
 import postgres
 from gateway import Gateway, configured, eventually, nexus
 from postgres import Database
-from wire import Client, called_by_go
+from wire import Client, called_by_go, carried, field, first, numbers, packed, parse
 
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 
@@ -322,3 +323,49 @@ def test_updates_that_nobody_prepared(gateway: Gateway) -> None:
             assert "the statement writes nothing; send it as a query" in error.value.details()
         finally:
             client.update("drop table demo.main.t")
+
+
+def test_rows_that_are_put_belong_to_their_transaction(gateway: Gateway) -> None:
+    rows = pa.record_batch({"id": pa.array([1, 2], pa.int64())})
+    create, append = b"\x08\x01\x10\x01", b"\x08\x02\x10\x02"
+    with Client(gateway.flight) as client, Client(gateway.flight) as other:
+
+        def put(options: bytes, transaction: bytes = b"") -> int:
+            names = field(2, b"t") + field(3, b"main") + field(4, b"demo")
+            body = field(1, options) + names + (field(6, transaction) if transaction else b"")
+            [result] = client.put(carried(packed("CommandStatementIngest", body), rows))
+            return numbers(first(parse(result), 1))[1]
+
+        def absent() -> None:
+            with pytest.raises(grpc.RpcError, match="does not exist"):
+                seen(other)
+
+        for commits in (False, True):
+            transaction = client.begin()
+            assert put(create, transaction) == 2
+            assert seen(client, transaction) == [1, 2]
+            absent()
+            client.end(transaction, commits)
+            if not commits:
+                absent()
+        try:
+            assert seen(other) == [1, 2]
+            transaction = client.begin()
+            assert put(append, transaction) == 2
+            client.update("delete from demo.main.t where id = 1", transaction)
+            assert (seen(client, transaction), seen(other)) == ([2, 2], [1, 2])
+            client.end(transaction, commits=False)
+            assert seen(other) == [1, 2]
+            # Without one they are there at once.
+            assert put(append) == 2
+            assert seen(other) == [1, 1, 2, 2]
+        finally:
+            client.update("drop table demo.main.t")
+
+
+def test_adbc_puts_rows_outside_of_its_transaction(gateway: Gateway, connection: flightsql.Connection, table: None) -> None:
+    with flightsql.connect(gateway.uri) as other, other.cursor() as cursor:
+        cursor.adbc_ingest("t", pa.table({"id": [1]}), mode="append", catalog_name="demo", db_schema_name="main")
+        assert ids(connection) == [1]
+        other.rollback()
+        assert ids(connection) == [1]
