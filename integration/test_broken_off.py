@@ -1,10 +1,13 @@
-"""Clients that are killed while they put rows: every table is as it was before, in memory, in files and in PostgreSQL."""
+"""Clients that are killed while they put rows, and statements that are cancelled while they write: every table is as it was
+before, in memory, in files and in PostgreSQL."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
 import pytest
 
 import clients
@@ -35,8 +38,11 @@ MODES = ["create", "append", "replace"]
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    """An empty server."""
+    """A server whose schema `public` is empty; another has a view without an end."""
     with postgres.server() as database:
+        database.sql("create schema far; create table far.held as select 1::bigint as id")
+        database.sql("create table far.n as select n::bigint as id from generate_series(1, 1000) n")
+        database.sql("create view far.endless as select a.id from far.n a, far.n b, far.n c, far.n d")
         yield database
 
 
@@ -87,3 +93,54 @@ def test_a_client_that_is_killed_leaves_tables_as_they_were(
         assert rows(there) == [("by_append",), ("by_replace",)]
         for mode in MODES[1:]:
             assert rows(f"select id from {place}.by_{mode}") == [(7,)]
+
+
+def cancelled(gateway: Gateway, database: Database, sql: str, there: str) -> None:
+    """Cancels a statement when its part of the work is seen in the server, and holds that both end within a second."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        failed: list[Exception] = []
+
+        def run() -> None:
+            try:
+                cursor.execute(sql)
+                cursor.fetchall()
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert eventually(lambda: len(database.running(there)) == 1, 10), failed
+        cursor.adbc_cancel()
+        assert eventually(lambda: not database.running(), 1)
+        assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, 1)
+        thread.join(10)
+        assert not thread.is_alive()
+        assert [type(error) for error in failed] == [adbc_driver_manager.OperationalError]
+
+
+@pytest.mark.parametrize("change", ["delete from", "update"])
+def test_a_change_that_waits_for_a_lock_can_be_cancelled(change: str, gateway: Gateway, database: Database) -> None:
+    what = "set id = 2 " if change == "update" else ""
+    with database.locked("far.held"):
+        cancelled(gateway, database, f"{change} postgres.far.held {what}where id = 1", change.upper())
+    assert database.sql("select id from far.held") == [["1"]]
+
+
+@pytest.mark.parametrize(("catalog", "schema"), [("memory", "main"), ("files", "main"), ("postgres", "public")])
+@pytest.mark.parametrize("sql", ["create table {}.far as", "insert into {}.near"])
+def test_a_write_without_an_end_that_is_cancelled_leaves_nothing(
+    sql: str, catalog: str, schema: str, gateway: Gateway, database: Database, lake: Path
+) -> None:
+    place = f"{catalog}.{schema}"
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(f"create table {place}.near as select 7 as id")
+        try:
+            cancelled(gateway, database, f"{sql.format(place)} select id from postgres.far.endless", "endless")
+            cursor.execute(f"select id from {place}.near")
+            assert cursor.fetchall() == [(7,)]
+            cursor.execute(f"select 1 from {catalog}.information_schema.tables where table_name = 'far'")
+            assert cursor.fetchall() == []
+            names = [path for name in ("near", "far") for path in (lake / name).rglob("*")]
+            assert len(names) == (catalog == "files")
+        finally:
+            cursor.execute(f"drop table {place}.near")
