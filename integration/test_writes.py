@@ -310,8 +310,17 @@ def test_jdbc_writes_in_every_way(jdk: str, embedded: Gateway) -> None:
         ["11", "odd", "11.50", None],
         ["12", "even", "12.50", None],
     ]
+    # What an ingest does, which this driver does not have.
+    assert "zero" in said["failing"]["error"]
+    assert (said["as"], said["replace"]) == (6, 2)
+    assert "zero" in said["failing replace"]["error"]
+    assert said["made"] == [["1"], ["2"]]
+    assert (said["temporary"], said["append"]) == (2, 1)
+    assert said["of session"] == [["1"], ["2"], ["7"]]
     with flightsql.connect(embedded.uri, autocommit=True) as other:
         assert fetch(other, "select count(*) from demo.by_jdbc") == [(6,)]
+        with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+            fetch(other, "select * from of_jdbc")
 
 
 @pytest.mark.parametrize("jdk", jdbc.VERSIONS)

@@ -191,6 +191,16 @@ public final class Probe {
         print("delete", attempt(() -> update(connection, "delete from " + table + " where id >= 13")));
         print("twice", attempt(() -> update(connection, "create table " + table + " (id bigint)")));
         print("rows", attempt(() -> query(connection, "select * from " + table + " order by id").get("rows")));
+        String made = "demo.main.made_by_jdbc";
+        print("drop made", attempt(() -> update(connection, "drop table if exists " + made)));
+        print("failing", attempt(() -> update(connection, "create table " + made + " as select 1 / (id - 2) as n from " + table)));
+        print("as", attempt(() -> update(connection, "create table " + made + " as select id, name from " + table)));
+        print("replace", attempt(() -> update(connection, "create or replace table " + made + " as select id from " + table + " where id < 3")));
+        print("failing replace", attempt(() -> update(connection, "create or replace table " + made + " as select 1 / (id - 2) as n from " + table)));
+        print("made", attempt(() -> query(connection, "select * from " + made + " order by id").get("rows")));
+        print("temporary", attempt(() -> update(connection, "create temporary table of_jdbc as select id from " + made)));
+        print("append", attempt(() -> update(connection, "insert into of_jdbc values (7)")));
+        print("of session", attempt(() -> query(connection, "select * from of_jdbc order by id").get("rows")));
     }
 
     /** A batch of a value and a NULL of every type that this driver binds. */
