@@ -487,7 +487,7 @@ def test_what_jdbc_cancels_waits_no_longer(
     figure(f"{times} cancelled by JDBC while they waited had gone at the latest after {max(took):.2f} s")
 
 
-@sizes((1,), (20,))
+@sizes((1,), (100,))
 def test_a_jdbc_client_that_is_killed_is_planned_no_longer(
     times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
 ) -> None:
