@@ -1,0 +1,137 @@
+"""Every Arrow type that clients put into a new table of each kind that takes rows: as it was, or refused by name."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import adbc_driver_manager
+import pyarrow as pa
+import pytest
+
+import postgres
+from gateway import Gateway, configured
+from types_table import COLUMNS, Column, array
+from wire import reserved, running
+
+TEXT = """
+[catalogs.memory]
+kind = "memory"
+writable = true
+
+[catalogs.files]
+kind = "files"
+location = "{folder}"
+writable = true
+
+[catalogs.postgres]
+kind = "postgres"
+url = "{url}"
+password = "{password}"
+writable = true
+"""
+
+
+SCHEMA = {"memory": "main", "files": "main", "postgres": "public"}
+# What a kind has no type for.
+REFUSED = {
+    "memory": set(),
+    "files": {
+        "interval",
+        "dictionary_of_views",
+        "dictionary_of_lists",
+        "dictionary_of_dictionaries",
+        "dense_union",
+        "sparse_union",
+        "dense_union_of_unsigned",
+        "sparse_union_of_unsigned",
+        "run_end_encoded",
+    },
+    "postgres": {
+        "decimal256",
+        "date64",
+        "duration_s",
+        "duration_ms",
+        "duration_us",
+        "duration_ns",
+        "large_list_view",
+        "large_list_view_of_views",
+        "struct",
+        "map",
+        "struct_of_dictionaries",
+        "dense_union",
+        "sparse_union",
+        "dense_union_of_unsigned",
+        "sparse_union_of_unsigned",
+        "run_end_encoded",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder."""
+    return tmp_path_factory.mktemp("lake")
+
+
+@pytest.fixture(scope="module")
+def gateway(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a catalog of each kind that takes rows."""
+    with postgres.server() as database:
+        text = TEXT.format(folder=lake, url=database.url, password=postgres.PASSWORD)
+        with configured(tmp_path_factory.mktemp("types"), text, replicas=1) as gateway:
+            yield gateway
+
+
+@pytest.fixture(scope="module")
+def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
+    """One that commits each statement."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        yield cursor
+
+
+def put(cursor: flightsql.Cursor, catalog: str, table: str, columns: list[Column]) -> pa.Table:
+    """Makes a table of columns that have the names of their types; gives its rows."""
+    length = max(len(column.values) for column in columns) + 1
+    rows = {}
+    for column in columns:
+        # PostgreSQL has no text with a NUL in it.
+        values = [None if catalog == "postgres" and value == "a\x00b" else value for value in column.values]
+        rows[column.name] = array([*values, *[None] * (length - len(values))], column.type)
+    made = pa.table(rows)
+    cursor.adbc_ingest(table, made, mode="create", catalog_name=catalog, db_schema_name=SCHEMA[catalog])
+    return made
+
+
+@pytest.mark.parametrize("catalog", SCHEMA)
+def test_types_are_written_as_they_are(catalog: str, cursor: flightsql.Cursor) -> None:
+    """All at once, since each ingest waits a moment for its end."""
+    rows = put(cursor, catalog, "every", [column for column in COLUMNS if column.name not in REFUSED[catalog]])
+    cursor.execute(f"select * from {catalog}.{SCHEMA[catalog]}.every")
+    got = cursor.fetch_arrow_table()
+    assert got.column_names == rows.column_names
+    different = {name: got[name] for name in rows.column_names if got[name].to_pylist() != rows[name].to_pylist()}
+    assert not different
+
+
+@pytest.mark.parametrize(
+    ("catalog", "column"),
+    [(catalog, column) for catalog in SCHEMA for column in COLUMNS if column.name in REFUSED[catalog]],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_type_that_a_kind_does_not_have_is_refused_by_name(
+    catalog: str, column: Column, gateway: Gateway, lake: Path, cursor: flightsql.Cursor
+) -> None:
+    writes: list[Callable[[], object]] = [lambda: put(cursor, catalog, "refused", [column])]
+    if catalog == "files":
+        # The same by a statement.
+        put(cursor, "memory", column.name, [column])
+        writes.append(lambda: cursor.execute(f"create table files.main.refused as select * from memory.main.{column.name}"))
+    for write in writes:
+        named = f'holds the column "{column.name}" of the type .*; cast it'
+        with pytest.raises(adbc_driver_manager.NotSupportedError, match=named) as error:
+            write()
+        assert str(lake) not in str(error.value)
+    cursor.execute(f"select 1 from {catalog}.information_schema.tables where table_name = 'refused'")
+    assert cursor.fetchall() == []
+    assert not (lake / "refused").exists()
+    assert (running(gateway), reserved(gateway)) == (0, 0)
