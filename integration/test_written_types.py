@@ -54,9 +54,6 @@ REFUSED = {
         "dense_union_of_unsigned",
         "sparse_union_of_unsigned",
         "run_end_encoded",
-        "dictionary_of_booleans",
-        "dictionary_of_halves",
-        "dictionary_of_long_decimals",
         "decimal_of_one_digit",
     },
     "postgres": {
@@ -124,6 +121,17 @@ def test_types_are_written_as_they_are(catalog: str, cursor: flightsql.Cursor) -
     assert got.column_names == rows.column_names
     different = {name: got[name] for name in rows.column_names if got[name].to_pylist() != rows[name].to_pylist()}
     assert not different
+
+
+@pytest.mark.parametrize("catalog", SCHEMA)
+def test_dictionaries_of_every_batch_are_written(catalog: str, cursor: flightsql.Cursor) -> None:
+    """Together they have more values than their keys can tell apart."""
+    keys = pa.array(range(100), pa.int8())
+    texts = [pa.array([f"{number}-{key}" for key in range(100)]) for number in range(3)]
+    rows = pa.table({"v": pa.chunked_array([pa.DictionaryArray.from_arrays(keys, each) for each in texts])})
+    cursor.adbc_ingest("packed", rows, mode="create", catalog_name=catalog, db_schema_name=SCHEMA[catalog])
+    cursor.execute(f"select v from {catalog}.{SCHEMA[catalog]}.packed")
+    assert cursor.fetch_arrow_table()["v"].to_pylist() == rows["v"].to_pylist()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, IntervalUnit, SchemaRef};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -82,6 +82,24 @@ fn failed(store: &Store, path: &Path, cause: ParquetError) -> Error {
     }
 }
 
+/// The columns of a new file for such rows: their dictionaries are stored as the values, which the writer takes them for. Each
+/// batch may come with a dictionary of its own, and the keys of one are not made for the values of all.
+pub(super) fn unpacked(rows: &SchemaRef) -> SchemaRef {
+    let column = |field: &Arc<Field>| match field.data_type() {
+        DataType::Dictionary(_, values) if is_unpacked(values) => {
+            Arc::new(field.as_ref().clone().with_data_type(values.as_ref().clone()))
+        }
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new_with_metadata(rows.fields().iter().map(column).collect::<Vec<_>>(), rows.metadata().clone()))
+}
+
+/// Whether the writer takes a dictionary of such values for a column of them.
+fn is_unpacked(values: &DataType) -> bool {
+    let packed = matches!(values, DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..));
+    !packed && !values.is_nested() && is_held(values)
+}
+
 /// Whether a file holds a type. Of the others some end the writer by a panic, and some dictionaries are written and never read:
 /// those of truth values, and of numbers that are stored as bytes.
 fn is_held(data_type: &DataType) -> bool {
@@ -147,7 +165,7 @@ impl Drop for Parts {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{Field, Fields};
+    use arrow::datatypes::Fields;
 
     use super::*;
 

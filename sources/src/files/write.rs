@@ -14,7 +14,7 @@ use super::claim::{self, Held};
 use super::format::Format;
 use super::listing::{self, Listing, hidden};
 use super::store::Store;
-use super::upload::Upload;
+use super::upload::{Upload, unpacked};
 use super::{FilesSource, heads};
 
 /// A table that can be written, there or to be made.
@@ -45,17 +45,20 @@ impl FilesSource {
         }
         let table = self.written(&target.table).await?;
         let begun = target.put(table.version().as_ref())?;
-        let columns = match (begun, &target.if_exists) {
+        let (columns, stored) = match (begun, &target.if_exists) {
             (Put::Keep, _) => return Ok(0),
-            (Put::Append, _) | (Put::Replace, IfExists::Rewrite(_)) => self.columns(target, &table, &rows.schema()).await?,
+            (Put::Append, _) | (Put::Replace, IfExists::Rewrite(_)) => {
+                let columns = self.columns(target, &table, &rows.schema()).await?;
+                (Arc::clone(&columns), columns)
+            }
             (Put::Create | Put::Replace, _) => {
                 self.free_columns(&target.table)?;
-                rows.schema()
+                (rows.schema(), unpacked(&rows.schema()))
             }
         };
         let name = claim::file_name();
         let by = table.folder.clone().join(name.as_str());
-        let mut upload = Upload::begin(&table.store, by.clone(), Arc::clone(&columns))?;
+        let mut upload = Upload::begin(&table.store, by.clone(), stored)?;
         let mut count = 0;
         while let Some(batch) = rows.try_next().await? {
             count += batch.num_rows() as u64;
