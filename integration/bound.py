@@ -53,6 +53,7 @@ ALONE = {
     "test_http2.py": "what it sends would not pass Envoy",
     "test_jwt.py": ALIKE,
     "test_policy.py": ALIKE,
+    "test_policy_bytes.py": ROWS,
     "test_policy_postgres.py": ALIKE,
     "test_reload.py": PROCESS,
     "test_secrets.py": PROCESS,
