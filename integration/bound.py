@@ -45,7 +45,9 @@ ALIKE = "it asks what each replica answers by itself"
 ALONE = {
     "test_admission.py": "each replica has slots and queues of its own",
     "test_audit.py": "each replica has an audit trail of its own",
+    "test_audit_ways.py": "each replica has an audit trail of its own",
     "test_bombs.py": PROCESS,
+    "test_broken_off.py": PROCESS,
     "test_depths.py": PROCESS,
     "test_door.py": ALIKE,
     "test_endpoints.py": "it starts the replicas that it needs",
@@ -55,6 +57,7 @@ ALONE = {
     "test_policy.py": ALIKE,
     "test_policy_bytes.py": ROWS,
     "test_policy_postgres.py": ALIKE,
+    "test_policy_pushed.py": ALIKE,
     "test_reload.py": PROCESS,
     "test_secrets.py": PROCESS,
     "test_sessions.py": TRANSACTION,
