@@ -19,6 +19,8 @@ pub fn bare(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::BinaryView => return Ok(Arc::new(array.as_binary_view().iter().collect::<BinaryViewArray>())),
         DataType::ListView(_) => check_apart::<i32>(array)?,
         DataType::LargeListView(_) => check_apart::<i64>(array)?,
+        // Where a run ends may be where a row began that is not here.
+        DataType::RunEndEncoded(_, values) => return exactly(&bare(&exactly(array, values.data_type())?)?, array.data_type()),
         _ => {}
     }
     let mut copy = copied(array);
@@ -63,7 +65,7 @@ fn check_apart<O: OffsetSizeTrait>(array: &ArrayRef) -> Result<(), ArrowError> {
     Err(ArrowError::InvalidArgumentError("the lists of a list view lie over one another".to_owned()))
 }
 
-/// A dictionary of the values that are in use, in their order.
+/// A dictionary of the values that are in use, in the order of their first use.
 pub fn dictionary(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let dictionary = array.as_any_dictionary();
     if dictionary.values().is_empty() {
@@ -71,32 +73,31 @@ pub fn dictionary(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
     let nulls = dictionary.keys().nulls();
     let keys = dictionary.normalized_keys();
-    let mut used = vec![false; dictionary.values().len()];
-    for (row, key) in keys.iter().enumerate() {
-        if let Some(used) = used.get_mut(*key) {
-            *used |= nulls.is_none_or(|nulls| nulls.is_valid(row));
-        }
+    // By their first use, since any other order may be that of rows which are not here.
+    let mut moved: Vec<Option<u64>> = vec![None; dictionary.values().len()];
+    let mut kept: Vec<u64> = Vec::new();
+    let mut own: Vec<u64> = Vec::with_capacity(keys.len());
+    for (row, key) in keys.into_iter().enumerate() {
+        let is_valid = nulls.is_none_or(|nulls| nulls.is_valid(row));
+        let place = moved.get_mut(key).filter(|_| is_valid).map(|place| {
+            *place.get_or_insert_with(|| {
+                kept.push(key as u64);
+                kept.len() as u64 - 1
+            })
+        });
+        own.push(place.unwrap_or_default());
     }
-    let moved = used.iter().scan(0, |next, used| {
-        let index = *next;
-        *next += u64::from(*used);
-        Some(index)
-    });
-    let moved: Vec<u64> = moved.collect();
-    let kept = UInt64Array::from_iter_values((0..).zip(&used).filter_map(|(index, used)| used.then_some(index)));
-    let values = take(dictionary.values(), &kept, None)?;
-    let keys: ScalarBuffer<u64> = (0..)
-        .zip(keys)
-        .map(|(row, key)| match nulls.is_none_or(|nulls| nulls.is_valid(row)) {
-            true => moved.get(key).copied().unwrap_or_default(),
-            false => 0,
-        })
-        .collect();
+    let values = take(dictionary.values(), &UInt64Array::from(kept), None)?;
+    let keys = ScalarBuffer::from(own);
     let keys: ArrayRef = Arc::new(UInt64Array::try_new(keys, nulls.cloned())?);
-    let exactly = CastOptions { safe: false, ..CastOptions::default() };
-    let keys = cast_with_options(&keys, dictionary.keys().data_type(), &exactly)?.to_data();
+    let keys = exactly(&keys, dictionary.keys().data_type())?.to_data();
     let data = keys.into_builder().data_type(array.data_type().clone()).add_child_data(values.to_data()).build()?;
     Ok(make_array(data))
+}
+
+/// A cast that fails rather than makes a null of a value.
+fn exactly(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {
+    cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() })
 }
 
 #[cfg(test)]

@@ -102,7 +102,9 @@ impl Guarded {
                     columns.push(Seen::AsItIs(field.name().clone()));
                 }
                 Some(mask) => {
-                    let masked = expression(mask)?.cast_to(field.data_type(), &names)?;
+                    // Of which type it is tells only what its parts are made alike.
+                    let alike = ExprSimplifier::new(SimplifyContext::default().with_schema(Arc::new(names.clone())));
+                    let masked = alike.coerce(expression(mask)?, &names)?.cast_to(field.data_type(), &names)?;
                     fields.push(Arc::new(Field::new(field.name(), field.data_type().clone(), true)));
                     columns.push(Seen::Masked(masked));
                 }
@@ -293,10 +295,10 @@ fn unqualified(expr: &Expr) -> Result<Expr> {
 }
 
 /// What is seen without the bytes of what is not, which would go to whoever reads the buffers.
-fn bared(batch: &RecordBatch) -> Result<RecordBatch> {
+fn bared(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(bare).collect::<Result<Vec<_>, _>>()?;
     let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &rows)?)
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &rows)?.with_schema(Arc::clone(schema))?)
 }
 
 /// The rows that are seen, as a leaf of the plan: no rule of the optimizer, no plan that is shown and no statistics goes below.
@@ -349,7 +351,7 @@ impl ExecutionPlan for Guard {
         let schema = Arc::clone(self.properties.eq_properties.schema());
         let seen = futures::StreamExt::map(rows, {
             let schema = Arc::clone(&schema);
-            move |batch| Ok(bared(&batch.map_err(|error| veil.below(error))?)?.with_schema(Arc::clone(&schema))?)
+            move |batch| batch.and_then(|batch| bared(&batch, &schema)).map_err(|error| veil.below(error))
         });
         Ok(Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, seen)))
     }

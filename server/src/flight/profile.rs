@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, GenericByteViewArray, GenericListArray, MapArray, OffsetSizeTrait, RecordBatch,
-    RecordBatchOptions, StructArray, UInt64Array, UnionArray, make_array, new_null_array,
+    RecordBatchOptions, StructArray, UnionArray, new_null_array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::compute::{CastOptions, cast_with_options, take};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{ByteViewType, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use nexus_flight_catalog::compact::dictionary;
 use nexus_flight_catalog::{Error, Result};
@@ -230,7 +230,7 @@ fn convert(array: &ArrayRef, target: &DataType, shed: Shed) -> Result<ArrayRef> 
     match (array.data_type(), target) {
         (DataType::Utf8View, DataType::Utf8View) => Ok(compact_view(array, array.as_string_view())),
         (DataType::BinaryView, DataType::BinaryView) => Ok(compact_view(array, array.as_binary_view())),
-        (from @ DataType::Dictionary(_, _), to) if from == to => dictionary(array),
+        (from @ DataType::Dictionary(_, _), to) if from == to => Ok(dictionary(array)?),
         (DataType::List(_), DataType::List(item)) => convert_list(array.as_list::<i32>(), item, shed),
         (DataType::LargeList(_), DataType::LargeList(item)) => convert_list(array.as_list::<i64>(), item, shed),
         (DataType::ListView(from), DataType::List(_)) => convert(&cast(array, &DataType::List(Arc::clone(from)))?, target, shed),
