@@ -90,7 +90,9 @@ struct PostgresSource {
 
 impl PostgresSource {
     fn is_shown(&self, schema: &str) -> bool {
-        self.config.schemas.as_ref().is_none_or(|shown| shown.iter().any(|name| name == schema))
+        // What is temporary is of one connection, and the next statement has another. No schema of users begins with pg_.
+        let is_passing = schema.starts_with("pg_temp") || schema.starts_with("pg_toast");
+        !is_passing && self.config.schemas.as_ref().is_none_or(|shown| shown.iter().any(|name| name == schema))
     }
 
     /// Errors: `NotFound` for a schema that is not shown.

@@ -129,6 +129,10 @@ fn assigned(column: Named, value: Expr, shape: &Shape) -> Result<String> {
         return Err(Error::unsupported(message)
             .with_hint("give a value, a column, or what +, -, * and || make of them; compute others first"));
     };
+    if own.sql_type == "name" {
+        let message = format!("the column \"{}\" is of the type name, to which PostgreSQL cuts what is too long", column.name);
+        return Err(Error::unsupported(message).with_hint("update it at the database"));
+    }
     // What is text here and not there. Text is not cast: that would cut it to the length of the column.
     Ok(if own.ty.is_cast_from_text() { format!("CAST({value} AS {})", own.sql_type) } else { value })
 }

@@ -290,6 +290,21 @@ async fn a_name_is_as_long_as_its_database_counts_it() {
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
+async fn what_is_of_one_connection_is_not_there() {
+    let _client = database("passing").await;
+    let (source, cx) = (source("passing"), cx());
+    for schema in ["pg_temp", "pg_temp_3", "pg_toast_temp_3"] {
+        let kinds = [
+            source.tables(&cx, schema).await.map(drop).unwrap_err().kind(),
+            source.table(&cx, schema, "t").await.map(drop).unwrap_err().kind(),
+            source.drop_table(&cx, schema, "t").await.unwrap_err().kind(),
+        ];
+        assert_eq!(kinds, [Kind::NotFound; 3], "{schema}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server: make test starts one and runs this"]
 async fn batches_are_bounded_in_rows_and_bytes() {
     let client = database("bounded").await;
     client.batch_execute("CREATE VIEW wide AS SELECT n, repeat('x', 1000000) AS x FROM generate_series(1, 40) n").await.unwrap();
