@@ -68,6 +68,7 @@ ALONE = {
     "test_tokens.py": ALIKE,
     "test_tpcds.py": ALIKE,
     "test_traces.py": PROCESS,
+    "test_written_types.py": ROWS,
     "test_transactions.py": TRANSACTION,
 }
 

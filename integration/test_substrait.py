@@ -94,9 +94,12 @@ def test_what_reads_from_elsewhere_is_refused_by_name(name: str, cursor: flights
     said = f"a Substrait plan cannot read from {name.split()[0]} here"
     # Also where a table of the same name is read beside it.
     for refused in (plan(elsewhere), plan(table, elsewhere)):
-        for ask in (cursor.execute, cursor.adbc_prepare, cursor.adbc_execute_schema):
+        for ask in (cursor.execute, cursor.adbc_execute_schema):
             with pytest.raises(adbc_driver_manager.NotSupportedError, match=said):
                 ask(refused)
+        # Its module takes what is not supported to prepare for what need not be prepared.
+        with pytest.raises(adbc_driver_manager.ProgrammingError, match="must call Prepare"):
+            cursor.adbc_prepare(refused)
 
 
 def test_a_table_that_is_not_there_is_named(cursor: flightsql.Cursor, producer: datafusion.SessionContext) -> None:

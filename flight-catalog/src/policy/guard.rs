@@ -7,11 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -102,6 +102,10 @@ impl Guarded {
                     columns.push(Seen::AsItIs(field.name().clone()));
                 }
                 Some(mask) => {
+                    if matches!(field.data_type(), DataType::Union(..) | DataType::RunEndEncoded(..)) {
+                        // Arrow has no null of these, and what makes one leaves the value as it is.
+                        return plan_err!("a column of the type {} takes no mask: deny it", field.data_type());
+                    }
                     // Of which type it is tells only what its parts are made alike.
                     let alike = ExprSimplifier::new(SimplifyContext::default().with_schema(Arc::new(names.clone())));
                     let masked = alike.coerce(expression(mask)?, &names)?.cast_to(field.data_type(), &names)?;
