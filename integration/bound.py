@@ -28,6 +28,7 @@ BOUND = {
     "test_lifecycle.py::test_a_statement_that_was_cancelled_does_not_begin": CANCELLED,
     "test_lifecycle.py::test_go_cancels_a_statement_while_it_streams": RUNNING,
     "test_lifecycle.py::test_the_older_action_cancels_too": RUNNING,
+    "test_lifecycle.py::test_what_has_written_cannot_be_cancelled": ROWS,
     "test_load.py": PROCESS,
     "test_login.py::test_a_session_controls_the_cache": RECORD,
     "test_memory.py": PROCESS,
