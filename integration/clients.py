@@ -1,9 +1,15 @@
-"""Clients of ADBC as processes of their own, which can be killed; each says `ready` when it is where it is to be killed."""
+"""Clients of ADBC as processes of their own, which can be killed, and statements that run beside a test.
+
+Each process says `ready` when it is where it is to be killed.
+"""
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import adbc_driver_flightsql.dbapi as flightsql
 
 # Makes a session with an option and a temporary table, and then it `reads` a statement over and over, does so in a transaction
 # that `writes`, or puts rows in a mode into a table where it `ingests`. One that `waits` reads too, from when it is sent a line.
@@ -63,3 +69,22 @@ def go_on(client: subprocess.Popen[str]) -> None:
     """Sends a line to a client that waits for it."""
     client.stdin.write("\n")
     client.stdin.flush()
+
+
+@contextmanager
+def executing(cursor: flightsql.Cursor, sql: str) -> Iterator[list[Exception]]:
+    """A statement that another thread runs, which ends soon after the block; gives what it fails with."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            cursor.execute(sql)
+            cursor.fetchall()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield failed
+    thread.join(10)
+    assert not thread.is_alive()

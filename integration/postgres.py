@@ -198,3 +198,24 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def catalogs(folder: Path, database: Database) -> str:
+    """The configuration of a catalog of each kind that takes rows, called by its kind: the files are in a folder."""
+    return f"""
+[catalogs.memory]
+kind = "memory"
+size = "1GiB"
+writable = true
+
+[catalogs.files]
+kind = "files"
+location = "{folder}"
+writable = true
+
+[catalogs.postgres]
+kind = "postgres"
+url = "{database.url}"
+password = "{PASSWORD}"
+writable = true
+"""

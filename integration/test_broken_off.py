@@ -1,7 +1,6 @@
 """Clients that are killed while they put rows, and statements that are cancelled while they write: every table is as it was
 before, in memory, in files and in PostgreSQL."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,23 +15,6 @@ from gateway import Gateway, configured, eventually
 from postgres import Database
 from wire import reserved, running
 
-TEXT = """
-[catalogs.memory]
-kind = "memory"
-size = "1GiB"
-writable = true
-
-[catalogs.files]
-kind = "files"
-location = "{folder}"
-writable = true
-
-[catalogs.postgres]
-kind = "postgres"
-url = "{url}"
-password = "{password}"
-writable = true
-"""
 MODES = ["create", "append", "replace"]
 
 
@@ -55,7 +37,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gateway(database: Database, lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with a catalog of each kind that takes rows."""
-    text = TEXT.format(folder=lake, url=database.url, password=postgres.PASSWORD)
+    text = postgres.catalogs(lake, database)
     with configured(tmp_path_factory.mktemp("broken"), text, replicas=1) as gateway:
         yield gateway
 
@@ -98,23 +80,11 @@ def test_a_client_that_is_killed_leaves_tables_as_they_were(
 def cancelled(gateway: Gateway, database: Database, sql: str, there: str) -> None:
     """Cancels a statement when its part of the work is seen in the server, and holds that both end within a second."""
     with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        failed: list[Exception] = []
-
-        def run() -> None:
-            try:
-                cursor.execute(sql)
-                cursor.fetchall()
-            except Exception as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        assert eventually(lambda: len(database.running(there)) == 1, 10), failed
-        cursor.adbc_cancel()
-        assert eventually(lambda: not database.running(), 1)
-        assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, 1)
-        thread.join(10)
-        assert not thread.is_alive()
+        with clients.executing(cursor, sql) as failed:
+            assert eventually(lambda: len(database.running(there)) == 1, 10), failed
+            cursor.adbc_cancel()
+            assert eventually(lambda: not database.running(), 1)
+            assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0, 1)
         assert [type(error) for error in failed] == [adbc_driver_manager.OperationalError]
 
 

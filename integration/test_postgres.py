@@ -1,7 +1,6 @@
 """A PostgreSQL database behind the gateway, through ADBC; what arrives there is read from the server itself."""
 
 import re
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 
+import clients
 import jdbc
 import postgres
 from gateway import Gateway, configured, eventually
@@ -436,21 +436,10 @@ def test_a_statement_that_is_left_ends_there(database: Database, gateway: Gatewa
 def leave(database: Database, connection: flightsql.Connection, sql: str) -> None:
     """Cancels a statement over the view `slow` and holds that it ends at the server."""
     with connection.cursor() as cursor:
-        failed: list[Exception] = []
-
-        def run() -> None:
-            try:
-                cursor.execute(sql)
-                cursor.fetchall()
-            except Exception as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        assert eventually(lambda: len(database.running("slow")) == 1, 10)
-        cursor.adbc_cancel()
-        assert eventually(lambda: len(database.running("slow")) == 0, 1)
-        thread.join(10)
+        with clients.executing(cursor, sql) as failed:
+            assert eventually(lambda: len(database.running("slow")) == 1, 10)
+            cursor.adbc_cancel()
+            assert eventually(lambda: len(database.running("slow")) == 0, 1)
         assert failed
 
 

@@ -14,24 +14,6 @@ from gateway import Gateway, configured
 from types_table import COLUMNS, Column, array
 from wire import reserved, running
 
-TEXT = """
-[catalogs.memory]
-kind = "memory"
-writable = true
-
-[catalogs.files]
-kind = "files"
-location = "{folder}"
-writable = true
-
-[catalogs.postgres]
-kind = "postgres"
-url = "{url}"
-password = "{password}"
-writable = true
-"""
-
-
 # With what a file of Parquet would take and not give back.
 EVERY = [
     *COLUMNS,
@@ -52,7 +34,7 @@ REFUSED = {
         "dense_union",
         "sparse_union",
         "dense_union_of_unsigned",
-        "sparse_union_of_unsigned",
+        "sparse_union_of_views",
         "run_end_encoded",
         "decimal_of_one_digit",
     },
@@ -71,7 +53,7 @@ REFUSED = {
         "dense_union",
         "sparse_union",
         "dense_union_of_unsigned",
-        "sparse_union_of_unsigned",
+        "sparse_union_of_views",
         "run_end_encoded",
     },
 }
@@ -87,7 +69,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gateway(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with a catalog of each kind that takes rows."""
     with postgres.server() as database:
-        text = TEXT.format(folder=lake, url=database.url, password=postgres.PASSWORD)
+        text = postgres.catalogs(lake, database)
         with configured(tmp_path_factory.mktemp("types"), text, replicas=1) as gateway:
             yield gateway
 

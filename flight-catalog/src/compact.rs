@@ -96,7 +96,7 @@ pub fn dictionary(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 }
 
 /// A cast that fails rather than makes a null of a value.
-fn exactly(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {
+pub fn exactly(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {
     cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() })
 }
 

@@ -212,10 +212,12 @@ impl Trail {
         done
     }
 
-    /// Records a statement that was refused before it came to the query path. Errors: `Unavailable` where that cannot be written.
-    pub fn refused(&self, query: &Query, error: &Error) -> Result<()> {
-        self.start(query)?;
-        self.ended(query, Instant::now(), Err(error));
+    /// Records a statement that was refused before it came to the query path, where there is a trail. Errors: `Unavailable` where that
+    /// cannot be written.
+    pub fn refused(trail: Option<&Self>, query: &Query, error: &Error) -> Result<()> {
+        let Some(trail) = trail else { return Ok(()) };
+        trail.start(query)?;
+        trail.ended(query, Instant::now(), Err(error));
         Ok(())
     }
 

@@ -9,9 +9,8 @@ use arrow::array::{
     RecordBatchOptions, StructArray, UnionArray, new_null_array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{ByteViewType, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use nexus_flight_catalog::compact::dictionary;
+use nexus_flight_catalog::compact::{dictionary, exactly};
 use nexus_flight_catalog::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -233,15 +232,17 @@ fn convert(array: &ArrayRef, target: &DataType, shed: Shed) -> Result<ArrayRef> 
         (from @ DataType::Dictionary(_, _), to) if from == to => Ok(dictionary(array)?),
         (DataType::List(_), DataType::List(item)) => convert_list(array.as_list::<i32>(), item, shed),
         (DataType::LargeList(_), DataType::LargeList(item)) => convert_list(array.as_list::<i64>(), item, shed),
-        (DataType::ListView(from), DataType::List(_)) => convert(&cast(array, &DataType::List(Arc::clone(from)))?, target, shed),
+        (DataType::ListView(from), DataType::List(_)) => {
+            convert(&exactly(array, &DataType::List(Arc::clone(from)))?, target, shed)
+        }
         (DataType::LargeListView(from), DataType::LargeList(_)) => {
-            convert(&cast(array, &DataType::LargeList(Arc::clone(from)))?, target, shed)
+            convert(&exactly(array, &DataType::LargeList(Arc::clone(from)))?, target, shed)
         }
         (DataType::ListView(_), DataType::ListView(item)) => {
-            cast(&convert(array, &DataType::List(Arc::clone(item)), shed)?, target)
+            Ok(exactly(&convert(array, &DataType::List(Arc::clone(item)), shed)?, target)?)
         }
         (DataType::LargeListView(_), DataType::LargeListView(item)) => {
-            cast(&convert(array, &DataType::LargeList(Arc::clone(item)), shed)?, target)
+            Ok(exactly(&convert(array, &DataType::LargeList(Arc::clone(item)), shed)?, target)?)
         }
         (DataType::FixedSizeList(_, _), DataType::FixedSizeList(item, length)) => {
             let list = array.as_fixed_size_list();
@@ -266,7 +267,7 @@ fn convert(array: &ArrayRef, target: &DataType, shed: Shed) -> Result<ArrayRef> 
             let (kinds, places) = (union.type_ids().clone(), union.offsets().cloned());
             Ok(Arc::new(UnionArray::try_new(fields.clone(), kinds, places, children.collect::<Result<_>>()?)?))
         }
-        _ => cast(array, target),
+        _ => Ok(exactly(array, target)?),
     }
 }
 
@@ -299,11 +300,6 @@ fn compact_view<T: ByteViewType>(array: &ArrayRef, views: &GenericByteViewArray<
     let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
     // A tenth of slack is cheaper to send than to copy away.
     if views.total_buffer_bytes_used() < held - held / 10 { Arc::new(views.gc()) } else { Arc::clone(array) }
-}
-
-/// A cast that fails rather than makes a null of a value.
-fn cast(array: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
-    Ok(cast_with_options(array, target, &CastOptions { safe: false, ..CastOptions::default() })?)
 }
 
 #[cfg(test)]

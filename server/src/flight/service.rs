@@ -98,7 +98,7 @@ impl Service {
             let cx = Context::new(principal.clone());
             let client = Client::new(extensions.get::<Peer>().map(|peer| peer.address), None);
             let query = Query { client, ..Query::new(cx, "(a session)", self.sessions.start(), Protocol::Flight) };
-            self.record_refusal(&query, error)?;
+            Trail::refused(self.trail.as_deref(), &query, error)?;
         }
         opened
     }
@@ -117,14 +117,10 @@ impl Service {
         self.authenticator.check_password(&username, &password).await
     }
 
-    fn record_refusal(&self, query: &Query, error: &Error) -> Result<()> {
-        self.trail.as_ref().map_or(Ok(()), |trail| trail.refused(query, error))
-    }
-
     /// What came of a step towards the query path, where all else is recorded: here only what was refused is.
     pub fn noted<T>(&self, caller: &Caller, statement: &str, done: Result<T>) -> Result<T> {
         done.or_else(|error| {
-            self.record_refusal(&caller.query(statement.into(), None, None), &error)?;
+            Trail::refused(self.trail.as_deref(), &caller.query(statement.into(), None, None), &error)?;
             Err(error)
         })
     }

@@ -21,6 +21,7 @@ use nexus_flight_catalog::{Context, Error, Principal, Result};
 use serde::Deserialize;
 use url::Url;
 
+use crate::audit::Trail;
 use crate::flight::caller::TRACEPARENT;
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
@@ -80,7 +81,7 @@ async fn answer(
         Ok(asked) => asked,
         Err(error) => {
             let refused = Query::new(Context::new(principal), "(a request)", gateway.sessions.start(), Protocol::Http);
-            gateway.trail.as_ref().map_or(Ok(()), |trail| trail.refused(&Query { client, ..refused }, &error))?;
+            Trail::refused(gateway.trail.as_deref(), &Query { client, ..refused }, &error)?;
             return Err(error);
         }
     };

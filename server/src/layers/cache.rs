@@ -43,8 +43,8 @@ struct Entry {
     bytes: u64,
     lives: Option<Duration>,
     touched: Touched,
-    /// Whether a table of it is one of which its user sees a part.
-    is_governed: bool,
+    /// Which policy it goes by, where one hides a part of a table.
+    policy: Option<u64>,
 }
 
 /// The cache in numbers.
@@ -85,7 +85,7 @@ impl Kept {
     pub fn forget_governed(&self) {
         self.policy.fetch_add(1, Ordering::SeqCst);
         // It can only fail where the store was made without closures.
-        let _ = self.answers.invalidate_entries_if(|_, entry| entry.is_governed);
+        let _ = self.answers.invalidate_entries_if(|_, entry| entry.policy.is_some());
     }
 
     /// How full it is.
@@ -245,8 +245,7 @@ fn filled(batches: Batches, filling: Filling, kept: Arc<Kept>) -> Batches {
                     {
                         // The key and the entry's own parts weigh too.
                         let bytes = bytes + 1_024;
-                        let is_governed = policy.is_some();
-                        let entry = Entry { schema, batches, bytes, lives, touched: told(&telling), is_governed };
+                        let entry = Entry { schema, batches, bytes, lives, touched: told(&telling), policy };
                         kept.answers.insert(key, Arc::new(entry)).await;
                     }
                 }
