@@ -228,7 +228,7 @@ def test_every_answer_is_whole(
         user = list(USERS)[number // 2 % 2]
         try:
             with signed_in(parted, user) as connection, connection.cursor() as cursor:
-                cursor.execute("select 1")
+                # The session is that of the login: the driver takes the cookie of a statement once more when that is closed.
                 connection.adbc_connection.set_options(**{f"{OPTION}cache": ["use", "bypass"][number % 2]})
                 while time.monotonic() < end or right[number] == 0:
                     # The first is one that is kept.
