@@ -4,6 +4,7 @@ transactions, savepoints and tickets. A session that was closed, changed, or is 
 import base64
 from collections.abc import Callable, Iterator
 
+import adbc_driver_flightsql.dbapi as flightsql
 import grpc
 import pytest
 
@@ -165,6 +166,45 @@ def test_a_session_that_was_changed(ann: Client) -> None:
         refused(lambda: ann.rows(WHERE), INVALID, "the session was not made by this server, or was changed")
     ann.headers = known
     assert ann.rows(WHERE) == [{"v": True}]
+
+
+def test_an_older_value_of_a_session(ann: Client) -> None:
+    older = ann.session(catalog="demo", schema="main")
+    newer = ann.set(catalog="system")
+    ann.headers = [*ann.headers[:1], ("cookie", older)]
+    # What was set since holds, and the client is given the newer value once more.
+    results, headers = ann.called("GetSessionOptions", b"")
+    assert b"system" in results[0]
+    assert ann.keep(headers) != older
+    assert ann.rows(WHERE) == [{"v": True}]
+    # So it does where it goes on from the older one, and of what is unset.
+    ann.headers = [*ann.headers[:1], ("cookie", older)]
+    ann.set(schema="main", cache="bypass")
+    ann.headers = [*ann.headers[:1], ("cookie", newer)]
+    assert b"bypass" in ann.action("GetSessionOptions", b"")[0]
+    ann.action("CloseSession", b"")
+    for cookie in (older, newer):
+        ann.headers = [*ann.headers[:1], ("cookie", cookie)]
+        refused(lambda: ann.rows(WHERE), grpc.StatusCode.FAILED_PRECONDITION, "the session was closed; connect again")
+
+
+def test_a_driver_that_goes_back_to_an_older_value(gateway: Gateway, ann: Client) -> None:
+    settings = {"username": "ann", "password": "ann", "adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+    options, current = "adbc.flight.sql.session.option.", "select cast(count(*) as bigint) from settings"
+    with flightsql.connect(gateway.uri, db_kwargs=settings, autocommit=True) as connection, connection.cursor() as other:
+        with connection.cursor() as cursor:
+            cursor.execute("select value from generate_series(1, 100000)")
+            cursor.fetchone()
+            connection.adbc_connection.set_options(**{f"{options}catalog": "system", f"{options}schema": "main"})
+        # Its rows are closed, and the driver has the cookie again that came with them.
+        other.execute(current)
+        assert other.fetchone()[0] > 0
+        with connection.cursor() as cursor:
+            cursor.execute("select value from generate_series(1, 100000)")
+            other.execute("begin")
+            other.execute("insert into demo.main.t values (1)")
+        other.execute("rollback")
+        assert ids(ann) == []
 
 
 def test_a_session_of_another_key(gateway: Gateway, ann: Client, tmp_path_factory: pytest.TempPathFactory) -> None:

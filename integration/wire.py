@@ -125,13 +125,18 @@ class Client:
 
     def session(self, **options: str) -> str:
         """Begins a session with these options; gives its cookie, which later calls take."""
-        self._keep(self.called("GetSessionOptions", b"")[1])
+        self.keep(self.called("GetSessionOptions", b"")[1])
+        return self.set(**options)
+
+    def set(self, **options: str) -> str:
+        """Sets options of the session; gives its cookie, which later calls take."""
         body = b"".join(field(1, field(1, name.encode()) + field(2, field(1, value.encode()))) for name, value in options.items())
         results, headers = self.called("SetSessionOptions", body)
         assert results == [b""], f"an option is not taken: {results}"
-        return self._keep(headers)
+        return self.keep(headers)
 
-    def _keep(self, headers: dict[str, str]) -> str:
+    def keep(self, headers: dict[str, str]) -> str:
+        """Takes the cookie of a response for later calls; gives it."""
         cookie = headers["set-cookie"].split(";")[0]
         self.headers = [header for header in self.headers if header[0] != "cookie"] + [("cookie", cookie)]
         return cookie

@@ -5,6 +5,7 @@ pub mod options;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use moka::Entry;
 use moka::future::Cache;
 use nexus_flight_catalog::{Error, Principal, Result};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub struct Session {
     pub schema: String,
     /// When it began.
     pub started: SystemTime,
+    /// How often it was changed since: of two values of one session, the one with more is the newer.
+    pub revision: u32,
     /// What else it has set.
     pub options: Options,
     /// The transaction that a statement of it has begun.
@@ -84,7 +87,7 @@ impl Sessions {
     pub fn start(&self) -> Session {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         let (options, transaction, temporary) = (Options::default(), None, None);
-        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), options, transaction, temporary }
+        Session { id: Uuid::new_v4(), catalog, schema, started: SystemTime::now(), revision: 0, options, transaction, temporary }
     }
 
     /// When a statement of a session that arrives now is out of time.
@@ -98,8 +101,10 @@ impl Sessions {
         self.seal.seal_text(Purpose::Session, &(&*principal.0, session), self.lives)
     }
 
-    /// The session behind such a value. Errors: it is not ours, expired, closed, or another principal's.
-    pub async fn open(&self, principal: &Principal, sealed: &str) -> Result<Session> {
+    /// The session behind such a value, and whether the value is older than what this process has given for it since. Drivers go
+    /// back to an older one: that of ADBC takes the cookie of a statement again when its rows are closed, and what was set, or
+    /// begun, meanwhile must hold all the same. Errors: it is not ours, expired, closed, or another principal's.
+    pub async fn open(&self, principal: &Principal, sealed: &str) -> Result<(Session, bool)> {
         let (owner, session): (String, Session) = self.seal.open_text(Purpose::Session, sealed)?;
         if owner != *principal.0 {
             return Err(Error::denied("the session belongs to another user").with_hint("connect again"));
@@ -107,10 +112,13 @@ impl Sessions {
         if self.closed.contains_key(&session.id) {
             return Err(Error::precondition("the session was closed").with_hint("connect again"));
         }
-        Ok(session)
+        match self.seen.get(&session.id).await.filter(|seen| seen.session.revision > session.revision) {
+            Some(newer) => Ok((newer.session, true)),
+            None => Ok((session, false)),
+        }
     }
 
-    /// Remembers that a session was heard of.
+    /// Remembers that a session was heard of, and its newest state.
     pub async fn note(&self, principal: &Principal, session: &Session, client: Option<&str>) {
         let seen = Seen {
             principal: principal.clone(),
@@ -118,7 +126,14 @@ impl Sessions {
             client: client.map(|client| client.chars().take(200).collect()),
             last: SystemTime::now(),
         };
-        self.seen.insert(session.id, seen).await;
+        let newest = |known: Option<Entry<Uuid, Seen>>| {
+            let newer = known.map(|known| known.into_value().session).filter(|known| known.revision > seen.session.revision);
+            std::future::ready(match newer {
+                Some(session) => Seen { session, ..seen },
+                None => seen,
+            })
+        };
+        self.seen.entry(session.id).and_upsert_with(newest).await;
     }
 
     /// Denies a session from now on.

@@ -152,7 +152,7 @@ mod tests {
     fn session() -> Session {
         let (catalog, schema, options) = ("memory".to_owned(), "main".to_owned(), Options::default());
         let started = std::time::SystemTime::now();
-        Session { id: Uuid::new_v4(), catalog, schema, started, options, transaction: None, temporary: None }
+        Session { id: Uuid::new_v4(), catalog, schema, started, revision: 0, options, transaction: None, temporary: None }
     }
 
     fn query(session: &Session) -> Query {

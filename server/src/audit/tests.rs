@@ -28,6 +28,7 @@ fn query(statement: &str) -> Query {
         catalog: "demo".to_owned(),
         schema: "main".to_owned(),
         started: SystemTime::now(),
+        revision: 0,
         options: Default::default(),
         transaction: None,
         temporary: None,

@@ -133,7 +133,7 @@ pub async fn run(service: &Service, mut caller: Caller, action: Action) -> Resul
         SET_OPTIONS => {
             let request: SetSessionOptionsRequest = decode(SET_OPTIONS, &action.body)?;
             let errors = set_options(service, &mut caller, request).await?;
-            caller.carry(respond(Some(SetSessionOptionsResult { errors }.encode_to_vec())))
+            caller.greet(respond(Some(SetSessionOptionsResult { errors }.encode_to_vec())))
         }
         GET_OPTIONS => {
             let session = &caller.session;
@@ -247,6 +247,7 @@ async fn set_options(
             errors.insert(name, OptionError { value: error.into() });
         }
     }
+    caller.change().await;
     Ok(errors)
 }
 

@@ -63,10 +63,13 @@ impl Caller {
             None => None,
         };
         let sent = cookie(headers);
-        let mut session = match sent {
+        let (mut session, changed) = match sent {
             Some(sealed) => sessions.open(&principal, sealed).await?,
-            None => sessions.start(),
+            None => (sessions.start(), false),
         };
+        if sent.is_some() {
+            sessions.note(&principal, &session, agent).await;
+        }
         let profile = profile.or(session.options.type_profile).unwrap_or_else(|| TypeProfile::of_user_agent(agent));
         // For this call alone: a client that cannot set options can still send headers.
         for (name, value) in [(CATALOG, &mut session.catalog), (SCHEMA, &mut session.schema)] {
@@ -78,9 +81,6 @@ impl Caller {
                     .ok_or_else(|| Error::invalid(format!("the header {name} is no text of {LONGEST_NAME} bytes at most")))?
                     .clone_into(value);
             }
-        }
-        if sent.is_some() {
-            sessions.note(&principal, &session, agent).await;
         }
         let waits = headers.get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
         let within = waits.and_then(|waits| Instant::now().checked_add(waits));
@@ -97,7 +97,7 @@ impl Caller {
             deadline,
             client: Client::new(extensions.get::<Peer>().map(|peer| peer.address), agent),
             keeps_cookies,
-            changed: false,
+            changed,
             sessions: Arc::clone(sessions),
         })
     }
@@ -114,25 +114,28 @@ impl Caller {
     }
 
     /// Makes a transaction that of the session.
-    pub fn set_transaction(&mut self, transaction: Option<Uuid>) {
+    pub async fn set_transaction(&mut self, transaction: Option<Uuid>) {
         self.session.transaction = transaction;
+        self.change().await;
+    }
+
+    /// Holds that the session is not as it was: the client gets it with the response, and older values of it are not gone by.
+    pub async fn change(&mut self) {
+        self.session.revision = self.session.revision.saturating_add(1);
         self.changed = true;
+        // What was not sent is a new session each time, and is not remembered before it comes back.
+        if self.has_session {
+            self.sessions.note(&self.principal, &self.session, self.client.agent.as_deref()).await;
+        }
     }
 
     /// The response with a session for a client that has none yet, or another one.
-    pub fn greet<T>(&self, response: Response<T>) -> Result<Response<T>> {
-        let is_the_same = self.has_session && !self.changed && self.temporary() == self.session.temporary;
-        if is_the_same { Ok(response) } else { self.carry(response) }
-    }
-
-    /// The server that has the temporary tables of the session by now.
-    fn temporary(&self) -> Option<Uuid> {
-        self.sessions.temporaries().server_of(&self.session)
-    }
-
-    /// The response with the session as it is now.
-    pub fn carry<T>(&self, mut response: Response<T>) -> Result<Response<T>> {
-        let session = Session { temporary: self.temporary(), ..self.session.clone() };
+    pub fn greet<T>(&self, mut response: Response<T>) -> Result<Response<T>> {
+        let temporary = self.sessions.temporaries().server_of(&self.session);
+        if self.has_session && !self.changed && temporary == self.session.temporary {
+            return Ok(response);
+        }
+        let session = Session { temporary, ..self.session.clone() };
         let sealed = self.sessions.seal(&self.principal, &session)?;
         let cookie = format!("{COOKIE}={sealed}; Path=/; HttpOnly; SameSite=Strict");
         let cookie = cookie.parse().map_err(|_| Error::internal("a session makes no header"))?;

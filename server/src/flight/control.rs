@@ -79,14 +79,15 @@ impl Control {
                     .with_hint("end it by COMMIT or ROLLBACK"))
             }
             (Self::Begin, None) => {
-                caller.set_transaction(Some(transactions.begin(&caller.principal, caller.session.id)?));
+                let begun = transactions.begin(&caller.principal, caller.session.id)?;
+                caller.set_transaction(Some(begun)).await;
                 Ok(())
             }
             // As in PostgreSQL, ending what has not begun is no mistake.
             (Self::Commit | Self::Rollback, None) => Ok(()),
             (Self::Commit, Some(id)) => {
                 transactions.end(&cx, id, true).await?;
-                caller.set_transaction(None);
+                caller.set_transaction(None).await;
                 Ok(())
             }
             (Self::Rollback, Some(id)) => {
@@ -95,7 +96,7 @@ impl Control {
                     Err(error) if error.kind() == Kind::Precondition => {}
                     ended => ended?,
                 }
-                caller.set_transaction(None);
+                caller.set_transaction(None).await;
                 Ok(())
             }
             (Self::Savepoint(_) | Self::Release(_) | Self::RollbackTo(_), None) => {
