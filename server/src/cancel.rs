@@ -9,8 +9,7 @@ use nexus_flight_catalog::{Error, Result};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How many cancelled tickets are remembered.
-const REMEMBERED: u64 = 10_000;
+use crate::latest::{REFUSED, latest};
 
 /// The statements that run here, and the tickets that shall not run any more.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct Run {
 impl Cancellations {
     /// With tickets that hold for so long.
     pub fn new(lives: Duration) -> Self {
-        let cancelled = Cache::builder().max_capacity(REMEMBERED).time_to_live(lives).build();
+        let cancelled = latest(REFUSED).time_to_live(lives).build();
         Self { running: Mutex::default(), cancelled }
     }
 

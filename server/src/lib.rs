@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod hex;
 pub mod http;
 pub mod lanes;
+pub mod latest;
 pub mod layers;
 pub mod offered;
 pub mod parameters;

@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::latest::{REFUSED, latest};
 use crate::seal::{Purpose, Seal};
 use crate::session::options::Options;
 use crate::temporary::Temporaries;
 
 /// The longest name of a catalog or schema that a client may set, in bytes: it is carried, and kept.
 pub const LONGEST_NAME: usize = 256;
-/// How many sessions are remembered as seen, and how many as closed.
-const REMEMBERED: u64 = 10_000;
+/// How many sessions are remembered as seen.
+const SEEN: u64 = 10_000;
 
 /// What a client has set. Any replica that can open the sealed value can go on with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +73,9 @@ impl Sessions {
     /// Sessions that start in a catalog and schema, and live as long as the handles of `config`, with its bounds of time for statements.
     pub fn new(seal: Arc<Seal>, catalog: String, config: &Config, temporaries: Arc<Temporaries>) -> Self {
         let (schema, lives, longest) = (config.defaults.schema.clone(), config.tickets.session_ttl.0, config.limits.time.0);
-        let seen = Cache::builder().max_capacity(REMEMBERED).time_to_idle(lives).build();
+        let seen = latest(SEEN).time_to_idle(lives).build();
         // What is closed is denied for as long as its seal would hold.
-        let closed = Cache::builder().max_capacity(REMEMBERED).time_to_live(lives).build();
+        let closed = latest(REFUSED).time_to_live(lives).build();
         Self { seal, catalog, schema, lives, longest, temporaries, seen, closed }
     }
 
