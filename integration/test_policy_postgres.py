@@ -77,8 +77,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with postgres.server() as database:
         database.sql(SEED)
         source = f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\nwritable = true'
+        inside = source.replace("shop", "inside").replace("writable = true", 'schemas = ["pg_catalog"]')
         defaults = '[defaults]\ncatalog = "shop"\nschema = "public"'
-        text = "\n".join([users("root", "ann", "bob"), '[policy]\nfile = "policy.toml"', source, defaults])
+        text = "\n".join([users("root", "ann", "bob"), '[policy]\nfile = "policy.toml"', source, inside, defaults])
         with configured(folder, text, replicas=1) as gateway:
             yield gateway
 
@@ -164,3 +165,38 @@ def test_keys_name_no_table_that_is_hidden(gateway: Gateway) -> None:
 def test_a_mask_of_a_column_in_other_letters_hides_the_table(gateway: Gateway) -> None:
     said = says(gateway, "bob", "select * from child")
     assert "does not fit its columns" in said
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select definition from pg_catalog.pg_views",
+        "select rolname from pg_catalog.pg_roles",
+        "explain select definition from pg_catalog.pg_views",
+        "update pg_catalog.pg_settings set setting = 'nexus' where name = 'role'",
+        "insert into pg_catalog.pg_description (objoid) values (1)",
+        "delete from pg_catalog.pg_description",
+        "drop table pg_catalog.pg_description",
+        "create table pg_catalog.made as select 1 as a",
+        "create or replace table pg_catalog.pg_description as select 1 as a",
+    ],
+)
+def test_the_schemas_of_the_system_are_not_there(sql: str, gateway: Gateway) -> None:
+    said = says(gateway, "root", sql)
+    assert '"kind":"not_found"' in said, said
+    assert "does not exist" in said, said
+
+
+def test_rows_do_not_go_into_the_schemas_of_the_system(gateway: Gateway) -> None:
+    of_root = {"username": "root", "password": "root"}
+    with flightsql.connect(gateway.uri, db_kwargs=of_root, autocommit=True) as connection, connection.cursor() as cursor:
+        for mode in ("append", "create"):
+            with pytest.raises(adbc_driver_manager.Error, match="does not exist"):
+                cursor.adbc_ingest("made", pa.table({"a": [1]}), mode=mode, db_schema_name="pg_catalog")
+
+
+def test_a_schema_of_the_system_that_is_named_is_there(gateway: Gateway) -> None:
+    schemas = "select schema_name from {}.information_schema.schemata where schema_name like 'pg%'"
+    assert says(gateway, "root", schemas.format("inside")) == '{"schema_name":"pg_catalog"}\n'
+    assert says(gateway, "root", schemas.format("shop")) == ""
+    assert "hidden_view" in says(gateway, "root", "select viewname from inside.pg_catalog.pg_views where viewname like 'hidden%'")

@@ -18,7 +18,7 @@ import pytest
 import postgres
 from gateway import Gateway, configured, users
 from postgres import Database
-from wire import Client
+from wire import Client, field, substrait
 
 Row = dict[str, Any]
 COLUMNS = ["id", "name", "country", "pin", "num", "amount", "born", "owner"]
@@ -88,7 +88,8 @@ def twin(user: str, rows: list[Row]) -> list[Row]:
 def policy() -> str:
     """The rules: of `people` and its twins each sees a part, and of all else everything."""
     rules = ['users = ["root"]\ntables = ["*.*.*"]\nallow = ["read", "write"]']
-    tables = 'tables = ["shop.public.people", "shop.public.twin_*", "lake.main.people", "lake.main.twin_*", "lake.main.torn"]'
+    names = ["*.*.people", "shop.public.twin_*", "lake.main.twin_*", "lake.main.torn*"]
+    tables = f"tables = {names}"
     rules.append(f'{tables}\ncolumns = ["level"]')
     for user, (condition, masks, _, _) in SIGHTS.items():
         hidden = ", ".join(f'{column} = "{mask}"' for column, mask in masks.items())
@@ -139,16 +140,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gateway(database: Database, folder: Path) -> Iterator[Gateway]:
     (folder / "lake").mkdir()
     fill(database, folder / "lake")
-    torn(folder / "lake" / "torn.parquet")
+    torn(folder / "lake" / "torn.parquet", range(1, 91), [1, 2])
+    torn(folder / "lake" / "torn_hidden.parquet", range(1, 91), [2])
+    torn(folder / "lake" / "torn_folders" / "country=NO" / "part.parquet", range(1, 61), [1])
+    torn(folder / "lake" / "torn_folders" / "country=SE" / "part.parquet", range(61, 91), [0])
     (folder / "policy.toml").write_text(policy())
     catalogs = [
         f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"',
         '[catalogs.lake]\nkind = "files"\nlocation = "lake"',
+        '[catalogs.heap]\nkind = "memory"\nwritable = true',
         '[cache]\nsize = "0"',
     ]
-    with configured(
-        folder, "\n".join([users("root", *SIGHTS), '[policy]\nfile = "policy.toml"', *catalogs]), replicas=1
-    ) as gateway:
+    text = "\n".join([users("root", *SIGHTS), '[policy]\nfile = "policy.toml"', *catalogs])
+    with configured(folder, text, replicas=1) as gateway, Client(gateway.flight, "root", "root") as root:
+        root.update("create table heap.main.people as select * from lake.main.people")
         yield gateway
 
 
@@ -291,28 +296,81 @@ def hold(user: str, asked: list[str], statements: int) -> None:
     assert first is None or more >= 5, f"{user}: only {more} with conditions of a statement"
 
 
-def torn(file: Path) -> None:
-    """A file whose rows of SE cannot be read, nor those of NO from id 31 on: each in a row group of its own."""
-    rows = [{"id": number, "country": "NO" if number <= 60 else "SE", "level": 1} for number in range(1, 91)]
+def torn(file: Path, ids: range, groups: list[int]) -> None:
+    """A file of row groups of 30 rows, of NO up to the id 60 and then of SE, some of which cannot be read."""
+    rows = [{"id": number, "country": "NO" if number <= 60 else "SE", "level": 1} for number in ids]
     table = pa.Table.from_pylist([{**dict.fromkeys(COLUMNS, "x"), "num": 1, **row} for row in rows])
+    if file.parent.name.startswith("country="):
+        table = table.drop_columns("country")
+    file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file, row_group_size=30, compression="none", use_dictionary=False)
     content, footer = bytearray(file.read_bytes()), pq.read_metadata(file)
-    for group in (1, 2):
+    for group in groups:
         for column in range(footer.num_columns):
             at = footer.row_group(group).column(column)
             content[at.data_page_offset : at.data_page_offset + at.total_compressed_size] = b"\xff" * at.total_compressed_size
     file.write_bytes(content)
 
 
-def test_conditions_cross_to_files_and_leave_out_what_is_not_asked_for(gateway: Gateway) -> None:
-    unread = "a table of which you see a part cannot be read"
+UNREAD = "a table of which you see a part cannot be read"
+# How many ids meet each condition, of those from 1 to 60.
+CONDITIONS = {
+    "true": 60,
+    "id < 31": 30,
+    "id < 32": 31,
+    "id > 60 and id < 91": 0,
+    "id > 200": 0,
+    "1 / id >= 0 and id < 31 or 1 / id = 7": 30,
+}
+
+
+@pytest.mark.parametrize("where", CONDITIONS)
+def test_which_hidden_rows_of_a_file_are_read_is_for_the_policy_to_say(where: str, gateway: Gateway) -> None:
+    def counted(client: Client, table: str) -> list[Row] | str:
+        return outcome(client, f"select count(id) as c from lake.main.{table} where {where}")
+
     with Client(gateway.flight, "ann", "ann") as ann, Client(gateway.flight, "bob", "bob") as bob:
-        # Of what could not be read nothing is read: by the policy's condition, and that of the statement.
-        assert outcome(ann, "select count(id) as c from lake.main.torn where id < 31") == [{"c": 30}]
-        for client, where in [
-            (ann, "id < 32"),
-            (ann, "1 / id >= 0 and id < 31 or 1 / id = 7"),
-            # That of the policy leaves nothing out.
-            (bob, "true"),
-        ]:
-            assert unread in outcome(client, f"select count(id) as c from lake.main.torn where {where}"), where
+        # Her condition leaves out the row group that cannot be read; his leaves none out, and what he asks for does neither.
+        assert counted(ann, "torn_hidden") == [{"c": CONDITIONS[where]}]
+        assert UNREAD in counted(bob, "torn_hidden")
+        for client in (ann, bob):
+            assert UNREAD in counted(client, "torn")
+
+
+def test_conditions_cross_where_folders_tell_what_is_seen(gateway: Gateway) -> None:
+    for user in ("ann", "bob"):
+        with Client(gateway.flight, user, user) as client:
+            for where, count in {"id < 31": 30, "id > 60 and id < 91": 0, "id > 200": 0}.items():
+                sql = f"select count(id) as c from lake.main.torn_folders where {where}"
+                assert outcome(client, sql) == [{"c": count}], f"{user}: {sql}"
+            assert UNREAD in outcome(client, "select count(id) as c from lake.main.torn_folders where id < 32"), user
+
+
+def read_of(table: str, condition: bytes) -> bytes:
+    """A plan of Substrait that reads the ids of a table, by a condition on them and the country in the relation that reads."""
+    text, number = field(12, b"\x10\x01"), field(5, b"\x10\x01")
+    columns = field(1, b"id") + field(1, b"country") + field(2, field(1, number) + field(1, text) + b"\x18\x02")
+    ids, names = field(1, field(1, b"")), b"".join(field(1, name.encode()) for name in table.split("."))
+    read = field(2, columns) + field(3, condition) + field(4, ids) + field(7, names)
+    equal = field(3, b"\x10\x01" + field(3, b"equal"))
+    return field(2, equal) + field(3, field(2, field(1, field(1, read)) + field(2, b"id")))
+
+
+def is_of(country: str) -> bytes:
+    """`country = …` as Substrait writes it, by the function 1."""
+    column = field(2, field(1, field(2, b"\x08\x01")) + field(4, b""))
+    value = field(1, field(12, country.encode()))
+    return field(3, b"\x08\x01" + field(3, field(1, b"\x10\x01")) + field(4, field(3, column)) + field(4, field(3, value)))
+
+
+@pytest.mark.parametrize("table", ["shop.public.people", "lake.main.people", "heap.main.people"])
+def test_the_condition_of_a_relation_that_reads_counts(table: str, gateway: Gateway) -> None:
+    rows = made()
+    for user, shown in {"root": rows, "dan": seen("dan", rows), "bob": seen("bob", rows)}.items():
+        with Client(gateway.flight, user, user) as client:
+            for country in ("NO", "SE"):
+                got = sorted(row["id"] for row in client.run(substrait(read_of(table, is_of(country)))))
+                assert got == [row["id"] for row in shown if row["country"] == country], f"{user}: {country}"
+            # Literally false, and literally true.
+            assert client.run(substrait(read_of(table, field(1, b"\x08\x00")))) == [], user
+            assert len(client.run(substrait(read_of(table, field(1, b"\x08\x01"))))) == len(shown), user

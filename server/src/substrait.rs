@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion_substrait::logical_plan::consumer::from_substrait_plan;
 use datafusion_substrait::substrait::proto::extensions::simple_extension_declaration::MappingType;
 use datafusion_substrait::substrait::proto::{Plan, Version};
@@ -154,8 +157,26 @@ impl Parsed {
             Error::invalid("the Substrait plan lacks a field that it needs, or refers to one that is not there")
                 .with_hint("send it as its producer made it")
         })?;
-        Ok(plan?)
+        Ok(plan?.transform_up_with_subqueries(filtered)?.data)
     }
+}
+
+/// The condition of a relation that reads, as a node of its own: the consumer gives it to the table without asking whether it is
+/// taken there. It may be about columns that the relation then leaves out.
+fn filtered(plan: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>> {
+    let mut scan = match plan {
+        LogicalPlan::TableScan(scan) => scan,
+        other => return Ok(Transformed::no(other)),
+    };
+    let Some(condition) = conjunction(std::mem::take(&mut scan.filters)) else {
+        return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+    };
+    let rows = LogicalPlanBuilder::scan(scan.table_name, scan.source, None)?.filter(condition)?;
+    let rows = match scan.projection {
+        Some(_) => rows.project(scan.projected_schema.columns().into_iter().map(Expr::Column))?,
+        None => rows,
+    };
+    Ok(Transformed::yes(rows.build()?))
 }
 
 #[cfg(test)]

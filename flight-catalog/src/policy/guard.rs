@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, ExprSchemable, Operator, TableProviderFilterPushDown, TableType, Volatility,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::physical_expr::{EquivalenceProperties, conjunction_opt};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, conjunction_opt};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_plan::filter::FilterExec;
@@ -152,21 +152,23 @@ impl Guarded {
         }
     }
 
-    /// The conditions that the source itself may decide. Of a view it is none: to read a column of one may fail, and a condition of the
-    /// statement would say for which rows it does. The same goes for a table where the policy's own condition is decided only here: which
-    /// hidden rows are read would hang on the statement.
-    fn known_below(&self, conditions: &[Expr]) -> Result<Vec<Expr>> {
+    /// Whether all that the source reads by the condition of the policy is seen. Where it is not, since a row group may have rows of
+    /// both kinds, a condition of the statement would say which hidden rows are read, and an error of it that they are there.
+    fn reads_the_seen_alone(&self, of_policy: Option<&Expr>) -> Result<bool> {
+        let Some(condition) = of_policy else { return Ok(true) };
+        Ok(self.inner.supports_filters_pushdown(&[condition])? == [TableProviderFilterPushDown::Exact])
+    }
+
+    /// Of these conditions those that the source itself may decide. Of a view it is none: to read a column of one may fail, and a
+    /// condition of the statement would say for which rows it does.
+    fn known_below(&self, conditions: Vec<Expr>) -> Result<Vec<Expr>> {
         if self.inner.table_type() != TableType::Base {
             return Ok(Vec::new());
         }
         let support = self.inner.supports_filters_pushdown(&conditions.iter().collect::<Vec<_>>())?;
-        let is_known = |support: &TableProviderFilterPushDown| *support != TableProviderFilterPushDown::Unsupported;
-        // That of the policy is the first.
-        if self.filter.is_some() && !support.first().is_some_and(is_known) {
-            return Ok(Vec::new());
-        }
-        let known = conditions.iter().zip(support).filter(|(_, support)| is_known(support));
-        Ok(known.map(|(condition, _)| condition.clone()).collect())
+        let known = conditions.into_iter().zip(support);
+        let known = known.filter(|(_, support)| *support != TableProviderFilterPushDown::Unsupported);
+        Ok(known.map(|(condition, _)| condition).collect())
     }
 
     /// Whether a condition of a statement may be decided on rows that are not seen: it cannot fail, whatever the values are, and
@@ -242,34 +244,37 @@ impl TableProvider for Guarded {
         let names = DFSchema::try_from(Arc::clone(&whole))?;
         let simple = |expr: Expr| simplified(expr, &names, &self.settled, state.execution_props());
         let of_policy: Option<Expr> = self.filter.clone().map(simple).transpose()?;
-        let conditions: Vec<Expr> = of_policy.iter().cloned().chain(passed.iter().cloned()).collect();
         let columns: Vec<Expr> = wanted.iter().map(|at| simple(self.column(*at))).collect::<Result<_>>()?;
         let mut needed = BTreeSet::new();
-        for expr in columns.iter().chain(&conditions) {
+        for expr in columns.iter().chain(&of_policy).chain(&passed) {
             for column in expr.column_refs() {
                 needed.insert(whole.index_of(&column.name)?);
             }
         }
         let needed: Vec<usize> = needed.into_iter().collect();
-        let known = self.known_below(&conditions)?;
-        let limit = limit.filter(|_| conditions.is_empty());
+        let limit = limit.filter(|_| of_policy.is_none() && passed.is_empty());
+        let is_seen_alone = self.reads_the_seen_alone(of_policy.as_ref())?;
+        let asked = of_policy.iter().chain(passed.iter().filter(|_| is_seen_alone));
+        let known = self.known_below(asked.cloned().collect())?;
         let scan = self.inner.scan(state, Some(&needed), &known, limit).await.map_err(|error| self.veil.below(error))?;
         let names = DFSchema::try_from(Arc::new(whole.project(&needed)?))?;
         let of_policy = of_policy.into_iter().map(|condition| self.settled.create_physical_expr(condition, &names));
         let of_statement = passed.into_iter().map(|condition| state.create_physical_expr(condition, &names));
-        let rows = match conjunction_opt(of_policy.chain(of_statement).collect::<Result<Vec<_>>>()?) {
-            Some(condition) => Arc::new(FilterExec::try_new(condition, scan)?) as _,
-            None => scan,
+        let (below, above) = match is_seen_alone {
+            true => (of_policy.chain(of_statement).collect::<Result<Vec<_>>>()?, Vec::new()),
+            false => (of_policy.collect::<Result<Vec<_>>>()?, of_statement.collect::<Result<Vec<_>>>()?),
         };
+        let rows = filtered(scan, below)?;
+        let rows = match known.is_empty() {
+            true => rows,
+            false => FilterPushdown::new().optimize(rows, state.config_options())?,
+        };
+        let rows = filtered(rows, above)?;
         let made = wanted.iter().zip(columns).map(|(at, column)| {
             let expr = self.settled.create_physical_expr(column, &names)?;
             Ok((expr, self.schema.field(*at).name().clone()))
         });
         let rows: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(made.collect::<Result<Vec<_>>>()?, rows)?);
-        let rows = match known.is_empty() {
-            true => rows,
-            false => FilterPushdown::new().optimize(rows, state.config_options())?,
-        };
         let schema = Arc::new(self.schema.project(&wanted)?);
         Ok(Arc::new(Guard::new(rows, schema, self.veil)))
     }
@@ -287,6 +292,14 @@ fn simplified(expr: Expr, names: &DFSchema, settled: &SessionState, statement: &
     let coerced = simplifier.coerce(expr, names)?;
     // What fails for a value stays as it is: where it is, it may never be asked.
     simplifier.simplify(coerced.clone()).or(Ok(coerced))
+}
+
+/// The rows that meet all of some conditions.
+fn filtered(rows: Arc<dyn ExecutionPlan>, conditions: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn ExecutionPlan>> {
+    match conjunction_opt(conditions) {
+        Some(condition) => Ok(Arc::new(FilterExec::try_new(condition, rows)?)),
+        None => Ok(rows),
+    }
 }
 
 /// A condition whose columns are named without their table.

@@ -11,10 +11,8 @@ use tokio_postgres::types::{FromSql, ToSql, Type as Wire};
 use super::pool::Lease;
 use super::types::{Described, Type};
 
-/// Those that the user may look into, without those of the system. The name `information_schema` is the gateway's.
-const SCHEMAS: &str = "SELECT nspname::text FROM pg_catalog.pg_namespace \
-    WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname NOT LIKE 'pg\\_toast%' AND nspname NOT LIKE 'pg\\_temp\\_%' \
-    AND pg_catalog.has_schema_privilege(oid, 'USAGE')";
+/// Those that the user may look into.
+const SCHEMAS: &str = "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE pg_catalog.has_schema_privilege(oid, 'USAGE')";
 
 /// Tables, partitioned ones, views, materialised ones and foreign tables. A schema without any gives one row of NULLs.
 const TABLES: &str = "SELECT c.relname::text, c.relkind::text, pg_catalog.obj_description(c.oid, 'pg_class') \

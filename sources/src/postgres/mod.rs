@@ -90,9 +90,16 @@ struct PostgresSource {
 
 impl PostgresSource {
     fn is_shown(&self, schema: &str) -> bool {
-        // What is temporary is of one connection, and the next statement has another. No schema of users begins with pg_.
-        let is_passing = schema.starts_with("pg_temp") || schema.starts_with("pg_toast");
-        !is_passing && self.config.schemas.as_ref().is_none_or(|shown| shown.iter().any(|name| name == schema))
+        // What is temporary is of one connection, and the next statement has another; the last name is the gateway's own.
+        if schema.starts_with("pg_temp") || schema.starts_with("pg_toast") || schema == "information_schema" {
+            return false;
+        }
+        match &self.config.schemas {
+            Some(shown) => shown.iter().any(|name| name == schema),
+            // Of all tables those of the system tell what a policy hides, and who writes to them changes settings of the
+            // connection. No schema of users begins so.
+            None => !schema.starts_with("pg_"),
+        }
     }
 
     /// Errors: `NotFound` for a schema that is not shown.
