@@ -36,7 +36,9 @@ use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
 use crate::shares::Shares;
-use crate::standard::{Casts, Distinct, Escapes, MoreTypes, Numbers, Overlay, PlainNan, SingleRow, Subqueries, WholeRecursion};
+use crate::standard::{
+    Casts, Distinct, Escapes, Moments, MoreTypes, Numbers, Overlay, PlainNan, SingleRow, Subqueries, WholeRecursion,
+};
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::substrait;
@@ -448,6 +450,7 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let plan = Numbers.analyze(plan, state.config_options())?;
     let plan = Casts.analyze(plan, state.config_options())?;
     let plan = Escapes.analyze(plan, state.config_options())?;
+    let plan = Moments.analyze(plan, state.config_options())?;
     let plan = Frames.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     let plan = Distinct.analyze(plan, state.config_options())?;

@@ -46,6 +46,11 @@ impl From<DataFusionError> for Error {
             DataFusionError::SchemaError(inner, _) => from_schema(*inner),
             DataFusionError::Execution(message) => from_plan(&message),
             DataFusionError::ResourcesExhausted(message) => from_memory(message),
+            // A mistake in the statement, which it takes for one of its own.
+            DataFusionError::Internal(message) if message.contains("unnest on struct") => {
+                Error::invalid("unnest of a struct cannot be a part of an expression")
+                    .with_hint("name it by itself in the SELECT list, or take a field of the struct by its name")
+            }
             DataFusionError::Internal(message) => Error::internal(sentence(&message))
                 .with_hint("this is a defect; write the statement in another way until it is mended"),
             DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),

@@ -1,6 +1,7 @@
 //! Casts that lose something. DataFusion takes `CAST(x AS INT) = 1` for `x = 1.00`, which is not true of 1.25, and the same with
 //! decimals of fewer digits and with moments of a coarser unit; and for `TRY_CAST(x AS TINYINT) < 50` it compares x, whatever
 //! does not fit. Here they are functions, which it leaves as they are. So are casts of text to decimals, of which '' would be 0.
+//! A cast of an exact number to Float16, which Arrow does not have, goes by way of Float64.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -80,6 +81,14 @@ fn as_function(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     };
     // What has no type is left to the analysis proper, and literals that fit are cast at once.
     let (Ok(from), Ok(to)) = (inner.get_type(schema), expr.get_type(schema)) else { return Ok(Transformed::no(expr)) };
+    // Arrow makes half a float of an approximate number only.
+    if from.is_decimal() && to == DataType::Float16 {
+        let approximate = Box::new(inner.clone().cast_to(&DataType::Float64, schema)?);
+        return Ok(Transformed::yes(match is_try {
+            true => Expr::TryCast(TryCast::new(approximate, to)),
+            false => Expr::Cast(Cast::new(approximate, to)),
+        }));
+    }
     let is_text = from.is_string() && to.is_decimal();
     let fits = matches!(inner, Expr::Literal(value, _) if !is_text && !is_try && value.cast_to(&to).is_ok());
     match is_text || (!fits && loses(&from, &to)) {

@@ -4,6 +4,7 @@
 mod casts;
 mod distinct;
 mod escapes;
+mod moments;
 mod nan;
 mod numbers;
 mod overlay;
@@ -15,6 +16,7 @@ mod types;
 pub use casts::Casts;
 pub use distinct::Distinct;
 pub use escapes::Escapes;
+pub use moments::Moments;
 pub use nan::PlainNan;
 pub use numbers::Numbers;
 pub use overlay::Overlay;

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, ColumnOption, CreateTable, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator,
     Query, Select, SelectInto, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableConstraint, TableFactor,
-    TableWithJoins, Value, ValueWithSpan, VisitorMut,
+    TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 
@@ -87,6 +87,7 @@ impl VisitorMut for Repairs {
         precedence::regroup(expr);
         quantified(expr)?;
         name_types(expr);
+        keep_sign(expr);
         // A grouped count counts the rows of which the condition is unknown too.
         if let Expr::Function(function) = expr
             && let Some(condition) = function.filter.take()
@@ -177,6 +178,16 @@ fn name_types(expr: &mut Expr) {
     if is_parameter(left) && is_parameter(right) {
         let parameter = std::mem::replace(left, Box::new(Expr::Value(Value::Null.into())));
         **left = Expr::Cast { kind: CastKind::Cast, expr: parameter, data_type: DataType::Text, array: false, format: None };
+    }
+}
+
+/// Has the sign of `-0.0` stay in the name of its column: as an exact number it is 0.0, and beside that no column of its own.
+fn keep_sign(expr: &mut Expr) {
+    let Expr::UnaryOp { op: UnaryOperator::Minus, expr: number } = expr else { return };
+    let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = number.as_ref() else { return };
+    if digits.contains('.') && digits.bytes().all(|digit| matches!(digit, b'0' | b'.')) {
+        let zero = std::mem::replace(number.as_mut(), Expr::Value(Value::Null.into()));
+        **number = Expr::Nested(Box::new(zero));
     }
 }
 

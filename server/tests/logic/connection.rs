@@ -213,7 +213,5 @@ fn session_option(sql: &str) -> Option<(&'static str, String)> {
         _ => "time_zone",
     };
     let value = value.unwrap_or_else(|| found.iter().last().flatten().map_or("", |value| value.as_str()));
-    // DataFusion takes an hour alone.
-    let is_hour = value.len() == 3 && value.starts_with(['+', '-']);
-    Some((option, if is_hour { format!("{value}:00") } else { value.to_owned() }))
+    Some((option, value.to_owned()))
 }

@@ -24,12 +24,14 @@ use regex::Regex;
 use skipped::Skipped;
 
 /// How many records are run. It only grows.
-const RUN: usize = 9_570;
+const RUN: usize = 9_569;
 /// How many records pass. It only grows, but by those that want refused, or answered wrongly, what is right by now; they are
 /// listed as differing.
-const PASSED: usize = 9_367;
+const PASSED: usize = 9_427;
 /// Of a thousand records that could pass, so many do.
 const PER_MILLE: usize = 990;
+/// Of a thousand records that are run, so many pass; what the gateway answers otherwise on purpose counts as failed.
+const PER_MILLE_OF_RUN: usize = 980;
 
 #[tokio::test]
 #[ignore = "it wants the files and gateways, which make test PARTS=logic gives it"]
@@ -65,7 +67,10 @@ async fn statements_are_answered_as_by_datafusion() {
             wrong.push(format!("{} records pass, and {PASSED} did: where they are more, write it down", outcome.passed));
         }
         if outcome.passed * 1_000 < outcome.applicable() * PER_MILLE {
-            wrong.push(format!("less than {PER_MILLE} of 1000 records pass"));
+            wrong.push(format!("less than {PER_MILLE} of 1000 applicable records pass"));
+        }
+        if outcome.passed * 1_000 < outcome.run() * PER_MILLE_OF_RUN {
+            wrong.push(format!("less than {PER_MILLE_OF_RUN} of 1000 records that are run pass"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

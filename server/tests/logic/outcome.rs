@@ -58,7 +58,7 @@ impl Outcome {
         self.passed + self.failed.len() + self.known.total()
     }
 
-    /// How many records there are that the gateway should answer as DataFusion does.
+    /// How many records there are that the gateway should answer as DataFusion does: docs/src/decisions says which.
     pub(crate) fn applicable(&self) -> usize {
         self.passed + self.failed.len() + self.known.defects() + self.skipped.defects()
     }
@@ -70,6 +70,10 @@ impl Outcome {
     }
 }
 
+fn percent(part: usize, whole: usize) -> f64 {
+    part as f64 * 100.0 / whole.max(1) as f64
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (title, reasons) in [("known to fail", &self.known), ("skipped", &self.skipped)] {
@@ -79,7 +83,9 @@ impl fmt::Display for Outcome {
             }
         }
         let (failed, of) = (self.failed.len(), self.applicable());
-        writeln!(f, "{:>6} run", self.run())?;
-        write!(f, "{:>6} passed of {of} that should; {failed} failed that are not known to", self.passed)
+        let (run, passed) = (self.run(), self.passed);
+        writeln!(f, "{run:>6} run, of which {:.2} % passed", percent(passed, run))?;
+        writeln!(f, "{of:>6} applicable, of which {:.2} % passed", percent(passed, of))?;
+        write!(f, "{passed:>6} passed; {failed} failed that are not known to")
     }
 }

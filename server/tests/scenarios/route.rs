@@ -1,7 +1,7 @@
 //! What the scenarios ask that is not Flight SQL, or not with this server's own names: turned into calls of the real service.
 //!
 //! A transaction is `transaction_id` to the client and a sealed id to the service, and so on: each fixed name stands for what
-//! the service gave when it was asked.
+//! the service gave when it was asked. What is rewritten, and why, is listed in docs/src/decisions/scenarios.md.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -161,8 +161,7 @@ impl FlightService for Route {
         let like = again(&request, ());
         let cmd = request.get_ref().cmd.clone();
         match &*cmd {
-            b"success" => self.info(&like, "SELECT STATEMENT").await,
-            b"reuse" => self.info(&like, "SELECT STATEMENT").await,
+            b"success" | b"reuse" => self.info(&like, "SELECT STATEMENT").await,
             b"ordered" => {
                 let mut info = self.infos(&like, ["INT32 1 2 3", "INT32 10 20 30", "INT32 100 200 300"]).await?;
                 info.get_mut().ordered = true;
