@@ -30,6 +30,12 @@ pub trait Source: Debug + Send + Sync {
         true
     }
 
+    /// Whether its answers can stay out: they can unless its rows are in this process or on this machine's disk. Statements over such
+    /// a source never have all slots.
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+
     /// Whether the source answers now. Errors: [`Kind::Unavailable`](crate::Kind), [`Kind::Unauthenticated`](crate::Kind).
     async fn ping(&self, cx: &Context) -> Result<()>;
 

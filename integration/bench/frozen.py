@@ -15,10 +15,14 @@ from gateway import Gateway, configured, eventually
 from postgres import Database
 from wire import running, statement
 
-# As many statements hang at the database while it is frozen.
-HANGING = 8
+# What runs at once, and what of it over one database. As many statements hang there while it is frozen as would take all twice.
+SLOTS, SHARE = 16, 12
+HANGING = 2 * SLOTS
 CALLS = 400
+# Each statement that hangs finds a connection of its own.
 CONFIG = """
+[limits]
+concurrency = {slots}
 [cache]
 size = "0"
 [defaults]
@@ -31,6 +35,7 @@ kind = "postgres"
 url = "{url}"
 password = "{password}"
 connect_timeout = 120
+pool = {pool}
 """
 
 
@@ -39,8 +44,9 @@ def ratio(folder: Path, files: Path, rounds: int) -> tuple[float, float]:
     command = statement("select count(*) from nation where n_nationkey > 3")
     frozen, calm = [], []
     with postgres.server() as database:
-        database.sql("create table public.t as select 1 as id")
-        text = CONFIG.format(folder=files, url=database.url, password=postgres.PASSWORD)
+        database.sql("create table public.held as select 1 as id")
+        catalogs = {"folder": files, "url": database.url, "password": postgres.PASSWORD}
+        text = CONFIG.format(slots=SLOTS, pool=2 * HANGING, **catalogs)
         with configured(folder, text, replicas=1) as gateway, flight.connect(gateway.uri) as client:
             for number in range(rounds + 1):
                 quiet = _p95(client, command)
@@ -67,26 +73,36 @@ def _p95(client: flight.FlightClient, command: bytes) -> float:
 @contextmanager
 def _hanging(gateway: Gateway, database: Database) -> Iterator[None]:
     """Freezes the database with as many statements at it. All of them hang from the beginning of the block to its end."""
-    # They are described while it answers, but for as many more: what is described does not count as running.
-    described = flight.FlightDescriptor.for_command(statement("select id from frozen.public.t"))
+    # They run, or wait for their turn, before it is frozen. As many more are described then: these do not count as running.
+    described = flight.FlightDescriptor.for_command(statement("select id from frozen.public.held"))
     with ExitStack() as ends:
         connections = [ends.enter_context(flight.connect(gateway.uri)) for _ in range(2 * HANGING)]
         tickets = [client.get_flight_info(described).endpoints[0].ticket for client in connections[:HANGING]]
         asked = [partial(client.do_get, ticket) for client, ticket in zip(connections, tickets, strict=False)]
         planned = [partial(client.get_flight_info, described) for client in connections[HANGING:]]
         threads = [threading.Thread(target=_hang, args=(call,)) for call in (*asked, *planned)]
-        with database.frozen():
-            for thread in threads:
+
+        def start(some: list[threading.Thread]) -> None:
+            for thread in some:
                 thread.start()
                 ends.callback(thread.join)
 
-            def hang() -> bool:
-                return running(gateway) == HANGING and all(thread.is_alive() for thread in threads)
+        def wait() -> bool:
+            # Nothing else runs there: the others are planned, and wait for their turn.
+            return running(gateway) == HANGING and len(database.running("held")) == SHARE == len(database.running())
 
-            assert eventually(hang, 10), f"{running(gateway)} statements hang"
-            yield
-            # The last of those that were measured may have ended a moment ago.
-            assert eventually(hang, 2), f"{running(gateway)} statements still hang"
+        def hang() -> bool:
+            return running(gateway) == HANGING and all(thread.is_alive() for thread in threads)
+
+        with database.locked("public.held"):
+            start(threads[:HANGING])
+            assert eventually(wait, 20), f"{running(gateway)} statements are there, {len(database.running())} at the database"
+            with database.frozen():
+                start(threads[HANGING:])
+                assert eventually(hang, 10), f"{running(gateway)} statements hang"
+                yield
+                # The last of those that were measured may have ended a moment ago.
+                assert eventually(hang, 2), f"{running(gateway)} statements still hang"
 
 
 def _hang(call: Callable[[], object]) -> None:

@@ -1,6 +1,6 @@
 //! Statement → plan: parse, resolve the tables it names, plan, bind, analyse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::sync::Arc;
 
@@ -75,6 +75,14 @@ pub struct Planned {
     pub write: Option<Write>,
     /// What is to be told of it instead of its answer.
     pub explain: Option<Explain>,
+}
+
+impl Planned {
+    /// The catalogs of the tables that it reads and writes.
+    pub fn catalogs(&self) -> BTreeSet<&str> {
+        let written = self.write.iter().map(|write| write.name.catalog.as_str());
+        self.tables.iter().map(|(name, _)| name.catalog.as_str()).chain(written).collect()
+    }
 }
 
 /// A plan whose parameters are not bound yet.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::source::TRACE;
-use nexus_flight_catalog::{Context, Error, Result};
+use nexus_flight_catalog::{Catalogs, Context, Error, Result};
 use tracing::{Instrument, Span};
 
 use crate::audit::Trail;
@@ -32,7 +32,14 @@ pub struct Stack {
 }
 
 /// Puts the layers on one another. Statements are recorded in the trail, where there is one.
-pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: Arc<Writes>, trail: Option<Arc<Trail>>) -> Stack {
+pub fn build(
+    config: &Config,
+    catalogs: Arc<Catalogs>,
+    planner: Arc<Planner>,
+    workers: Workers,
+    writes: Arc<Writes>,
+    trail: Option<Arc<Trail>>,
+) -> Stack {
     let history = Arc::new(History::default());
     let kept = Arc::new(Kept::new(config, writes));
     // Runs what comes down to it.
@@ -40,7 +47,7 @@ pub fn build(config: &Config, planner: Arc<Planner>, workers: Workers, writes: A
     let most = run.most();
     // Beneath the cache: an answer that is kept needs no slot.
     let gate = Gate::new(&config.limits, config.share());
-    let run = Admission::new(run, Arc::clone(&gate));
+    let run = Admission::new(run, Arc::clone(&gate), catalogs);
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.

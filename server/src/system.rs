@@ -239,6 +239,10 @@ impl Source for SystemSource {
         &SPEC
     }
 
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     async fn ping(&self, _cx: &Context) -> Result<()> {
         Ok(())
     }

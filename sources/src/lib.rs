@@ -43,6 +43,18 @@ mod tests {
     }
 
     #[test]
+    fn databases_and_buckets_are_elsewhere() {
+        let is_elsewhere = |kind, key: &str, value: &str| {
+            let values = [(key.to_owned(), serde_json::Value::from(value))].into_iter().collect();
+            open(kind, &Options { values, ..Options::default() }).unwrap().is_elsewhere()
+        };
+        assert!(is_elsewhere("postgres", "url", "postgres://me@h/d"));
+        assert!(is_elsewhere("files", "location", "s3://b"));
+        assert!(!is_elsewhere("files", "location", "data"));
+        assert!(!is_elsewhere("memory", "size", "1MiB"));
+    }
+
+    #[test]
     fn the_specs_are_sorted_and_documented() {
         assert!(SPECS.is_sorted_by_key(|spec| spec.kind));
         for spec in SPECS {

@@ -124,6 +124,10 @@ impl<S: Source + ?Sized> Source for Governed<S> {
         self.policies.current().lists_catalog(principal, &self.catalog)
     }
 
+    fn is_elsewhere(&self) -> bool {
+        self.inner.is_elsewhere()
+    }
+
     async fn ping(&self, cx: &Context) -> Result<()> {
         self.inner.ping(cx).await
     }

@@ -1,6 +1,7 @@
 //! Which statements run, and whose turn is next. A slot is a statement's until the last of its work has ended. Those who have the fewest
 //! slots are served first, and those who have the most statements waiting lose the last of them when the queue is full: who sends
-//! little is let through beside who sends much.
+//! little is let through beside who sends much. A source whose answers can stay out has a share of the slots too, and what waits for one
+//! that is at its share is passed over: what hangs at one leaves slots to the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nexus_flight_catalog::source::TRACE;
-use nexus_flight_catalog::{Error, Principal, Result};
+use nexus_flight_catalog::{Catalogs, Error, Principal, Result};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -28,22 +29,40 @@ const LATEST: f64 = 0.1;
 pub struct Admission<R> {
     inner: R,
     gate: Arc<Gate>,
+    catalogs: Arc<Catalogs>,
 }
 
 /// Lets so many statements run and so many wait, and refuses the rest at once.
 #[derive(Debug)]
 pub struct Gate {
-    slots: usize,
-    /// The slots that one principal can have.
-    share: usize,
+    slots: Slots,
     queue: usize,
     patience: Duration,
     state: Mutex<State>,
 }
 
+/// How many statements run at once.
+#[derive(Debug, Clone, Copy)]
+struct Slots {
+    all: usize,
+    of_principal: usize,
+    /// Of those over one source whose answers can stay out.
+    of_source: usize,
+}
+
+/// Who wants a slot, and for what.
+#[derive(Debug, Clone)]
+struct Claim {
+    principal: Principal,
+    /// The catalogs that it reads or writes whose answers can stay out.
+    sources: Arc<[String]>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     running: usize,
+    /// Of these, those over each source.
+    sources: HashMap<String, usize>,
     waiting: usize,
     /// Those that are planned, and will want a slot or a place then.
     coming: usize,
@@ -68,6 +87,7 @@ struct Line {
 #[derive(Debug)]
 struct Waiting {
     turn: u64,
+    claim: Claim,
     tell: oneshot::Sender<Turn>,
 }
 
@@ -80,17 +100,26 @@ enum Turn {
 }
 
 impl<R> Admission<R> {
-    /// Over what runs statements.
-    pub fn new(inner: R, gate: Arc<Gate>) -> Self {
-        Self { inner, gate }
+    /// Over what runs statements that read and write these catalogs.
+    pub fn new(inner: R, gate: Arc<Gate>, catalogs: Arc<Catalogs>) -> Self {
+        Self { inner, gate, catalogs }
+    }
+
+    fn claim(&self, planned: &Planned) -> Claim {
+        let principal = planned.query.cx.principal.clone();
+        let is_elsewhere = |name: &&str| self.catalogs.source(&principal, name).is_ok_and(|source| source.is_elsewhere());
+        let sources = planned.catalogs().into_iter().filter(is_elsewhere).map(str::to_owned).collect();
+        Claim { principal, sources }
     }
 }
 
 impl Gate {
     /// As configured; one principal has at most `share` slots.
     pub fn new(limits: &Limits, share: usize) -> Arc<Self> {
-        let (slots, queue, patience) = (limits.concurrency as usize, limits.queue as usize, limits.queue_wait.0);
-        Arc::new(Self { slots, share, queue, patience, state: Mutex::default() })
+        let (all, queue, patience) = (limits.concurrency as usize, limits.queue as usize, limits.queue_wait.0);
+        // Of two slots already one is left to the other sources.
+        let slots = Slots { all, of_principal: share, of_source: (all - all.div_ceil(4)).max(1) };
+        Arc::new(Self { slots, queue, patience, state: Mutex::default() })
     }
 
     /// Counts a statement that is to be planned among those that there is room for, for as long as this is held: where many come at
@@ -100,8 +129,8 @@ impl Gate {
         let (running, coming, own) =
             state.lines.get(principal).map_or((0, 0, 0), |line| (line.running, line.coming, line.queued()));
         let left = self.queue.saturating_sub(state.waiting);
-        let of_all = self.slots.saturating_sub(state.running) + left;
-        let of_one = self.share.saturating_sub(running) + left;
+        let of_all = self.slots.all.saturating_sub(state.running) + left;
+        let of_one = self.slots.of_principal.saturating_sub(running) + left;
         let is_full = state.coming >= of_all || coming >= of_one;
         if is_full && !state.lines.values().any(|line| line.queued() > own + 1) {
             drop(state);
@@ -112,8 +141,8 @@ impl Gate {
         Ok(Coming { gate: Arc::clone(self), principal: principal.clone() })
     }
 
-    async fn enter(self: &Arc<Self>, principal: &Principal) -> Result<Slot> {
-        let mut place = match self.ask(principal)? {
+    async fn enter(self: &Arc<Self>, claim: &Claim) -> Result<Slot> {
+        let mut place = match self.ask(claim)? {
             Asked::Granted(slot) => return Ok(slot),
             Asked::Waits(place) => place,
         };
@@ -124,51 +153,47 @@ impl Gate {
                 Err(self.refusal("others have fewer statements here, and were let through before this one"))
             }
             Ok(Err(_)) => Err(Error::unavailable("the server is closing")),
-            Err(_) => Err(self.refusal(&format!("no statement ended within {:?} to make room", self.patience))),
+            Err(_) => {
+                let full = self.slots.full(&self.lock().sources, claim);
+                let over = full.map_or_else(String::new, |source| format!(" over the catalog \"{source}\""));
+                Err(self.refusal(&format!("no statement{over} ended within {:?} to make room", self.patience)))
+            }
         }
     }
 
-    fn ask(self: &Arc<Self>, principal: &Principal) -> Result<Asked> {
+    fn ask(self: &Arc<Self>, claim: &Claim) -> Result<Asked> {
         let mut state = self.lock();
-        state.turns += 1;
-        let turn = state.turns;
-        let line = state.lines.get(principal);
-        let (own, is_free) = line.map_or((0, true), |line| {
-            let own = line.waiting.len();
-            (own, own == 0 && line.running < self.share)
-        });
-        if is_free && state.running < self.slots {
-            let line = state.lines.entry(principal.clone()).or_default();
-            line.running += 1;
-            line.last = turn;
-            state.running += 1;
-            return Ok(Asked::Granted(Slot::new(self, principal)));
+        let (running, own) = state.lines.get(&claim.principal).map_or((0, 0), |line| (line.running, line.waiting.len()));
+        let is_free = state.running < self.slots.all && running < self.slots.of_principal;
+        // Nobody waits who could have that slot: it would have been handed out.
+        if is_free && self.slots.full(&state.sources, claim).is_none() {
+            state.begin(claim);
+            return Ok(Asked::Granted(Slot::new(self, claim)));
         }
         if state.waiting >= self.queue && !state.displace(own) {
             drop(state);
             return Err(self.is_full());
         }
         let (tell, told) = oneshot::channel();
+        state.turns += 1;
+        let turn = state.turns;
         state.waiting += 1;
-        state.lines.entry(principal.clone()).or_default().waiting.push_back(Waiting { turn, tell });
-        Ok(Asked::Waits(Place { gate: Arc::clone(self), principal: principal.clone(), turn, told, is_settled: false }))
+        let line = state.lines.entry(claim.principal.clone()).or_default();
+        line.waiting.push_back(Waiting { turn, claim: claim.clone(), tell });
+        Ok(Asked::Waits(Place { gate: Arc::clone(self), claim: claim.clone(), turn, told, is_settled: false }))
     }
 
     fn is_full(&self) -> Error {
         self.refusal(&format!("the queue of {} statements is full", self.queue))
     }
 
-    fn leave(&self, principal: &Principal, held: Option<Duration>) {
+    fn leave(&self, claim: &Claim, held: Option<Duration>) {
         let mut state = self.lock();
-        state.running = state.running.saturating_sub(1);
-        if let Some(line) = state.lines.get_mut(principal) {
-            line.running = line.running.saturating_sub(1);
-        }
+        state.end(claim);
         if let Some(held) = held {
             state.typical += LATEST * (held.as_secs_f64() - state.typical);
         }
-        state.forget(principal);
-        state.hand_out(self.slots, self.share);
+        state.hand_out(self.slots);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -181,27 +206,61 @@ impl Gate {
             let state = self.lock();
             (state.waiting, state.typical)
         };
-        let wait = Duration::try_from_secs_f64(typical * (waiting + 1) as f64 / self.slots as f64).unwrap_or(RETRY.1);
+        let wait = Duration::try_from_secs_f64(typical * (waiting + 1) as f64 / self.slots.all as f64).unwrap_or(RETRY.1);
         Error::exhausted(why)
             .with_hint("try again later, or raise limits.concurrency or limits.queue")
             .with_retry_after(wait.clamp(RETRY.0, RETRY.1))
     }
 }
 
+impl Slots {
+    /// The first source of a statement that has no room for it, where so many run over each.
+    fn full<'a>(&self, running: &HashMap<String, usize>, claim: &'a Claim) -> Option<&'a str> {
+        let is_full = |source: &&str| running.get(*source).is_some_and(|running| *running >= self.of_source);
+        claim.sources.iter().map(String::as_str).find(is_full)
+    }
+}
+
 impl State {
-    /// Gives free slots to those that wait: first to who has the fewest, and among those to who was served longest ago.
-    fn hand_out(&mut self, slots: usize, share: usize) {
-        while self.running < slots {
-            let waits = |line: &&mut Line| line.running < share && !line.waiting.is_empty();
-            let Some(line) = self.lines.values_mut().filter(waits).min_by_key(|line| (line.running, line.last)) else { return };
-            let Some(next) = line.waiting.pop_front() else { return };
+    /// Counts a statement that has a slot from now on.
+    fn begin(&mut self, claim: &Claim) {
+        self.turns += 1;
+        self.running += 1;
+        for source in claim.sources.iter() {
+            *self.sources.entry(source.clone()).or_default() += 1;
+        }
+        let line = self.lines.entry(claim.principal.clone()).or_default();
+        line.running += 1;
+        line.last = self.turns;
+    }
+
+    /// Counts it no more.
+    fn end(&mut self, claim: &Claim) {
+        self.running = self.running.saturating_sub(1);
+        for source in claim.sources.iter() {
+            if let Some(running) = self.sources.get_mut(source) {
+                *running = running.saturating_sub(1);
+            }
+        }
+        if let Some(line) = self.lines.get_mut(&claim.principal) {
+            line.running = line.running.saturating_sub(1);
+        }
+        self.forget(&claim.principal);
+    }
+
+    /// Gives free slots to those that wait and whose sources have room: first to who has the fewest, and among those to who was served
+    /// longest ago.
+    fn hand_out(&mut self, slots: Slots) {
+        while self.running < slots.all {
+            let has_room = |waiting: &Waiting| slots.full(&self.sources, &waiting.claim).is_none();
+            let lines = self.lines.values_mut().filter(|line| line.running < slots.of_principal);
+            let able = lines.filter_map(|line| Some((line.waiting.iter().position(has_room)?, line)));
+            let Some((at, line)) = able.min_by_key(|(_, line)| (line.running, line.last)) else { return };
+            let Some(Waiting { claim, tell, .. }) = line.waiting.remove(at) else { return };
             self.waiting -= 1;
-            self.turns += 1;
-            line.last = self.turns;
-            line.running += 1;
-            self.running += 1;
+            self.begin(&claim);
             // One that is just going away gives it back by itself.
-            let _ = next.tell.send(Turn::Granted);
+            let _ = tell.send(Turn::Granted);
         }
     }
 
@@ -258,7 +317,7 @@ enum Asked {
 /// A place in the queue, given back when it is dropped.
 struct Place {
     gate: Arc<Gate>,
-    principal: Principal,
+    claim: Claim,
     turn: u64,
     told: oneshot::Receiver<Turn>,
     /// Whether it is in the queue no more, and owes nothing.
@@ -268,7 +327,7 @@ struct Place {
 impl Place {
     fn granted(mut self) -> Slot {
         self.is_settled = true;
-        Slot::new(&self.gate, &self.principal)
+        Slot::new(&self.gate, &self.claim)
     }
 }
 
@@ -278,18 +337,18 @@ impl Drop for Place {
             return;
         }
         let mut state = self.gate.lock();
-        let line = state.lines.get_mut(&self.principal);
+        let line = state.lines.get_mut(&self.claim.principal);
         let at = line.as_ref().and_then(|line| line.waiting.iter().position(|waiting| waiting.turn == self.turn));
         if let (Some(line), Some(at)) = (line, at) {
             line.waiting.remove(at);
             state.waiting -= 1;
-            state.forget(&self.principal);
+            state.forget(&self.claim.principal);
             return;
         }
         drop(state);
         // Its turn had come when it went away.
         if let Ok(Turn::Granted) = self.told.try_recv() {
-            self.gate.leave(&self.principal, None);
+            self.gate.leave(&self.claim, None);
         }
     }
 }
@@ -297,19 +356,19 @@ impl Drop for Place {
 /// One of the slots, given back when it is dropped.
 struct Slot {
     gate: Arc<Gate>,
-    principal: Principal,
+    claim: Claim,
     since: Instant,
 }
 
 impl Slot {
-    fn new(gate: &Arc<Gate>, principal: &Principal) -> Self {
-        Self { gate: Arc::clone(gate), principal: principal.clone(), since: Instant::now() }
+    fn new(gate: &Arc<Gate>, claim: &Claim) -> Self {
+        Self { gate: Arc::clone(gate), claim: claim.clone(), since: Instant::now() }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.gate.leave(&self.principal, Some(self.since.elapsed()));
+        self.gate.leave(&self.claim, Some(self.since.elapsed()));
     }
 }
 
@@ -317,7 +376,8 @@ impl Drop for Slot {
 impl<R: Run> Run for Admission<R> {
     async fn run(&self, planned: Planned) -> Result<Answer> {
         let span = tracing::info_span!(target: TRACE, parent: &planned.query.cx.span, "wait");
-        hold(self.gate.enter(&planned.query.cx.principal).instrument(span).await?);
+        let claim = self.claim(&planned);
+        hold(self.gate.enter(&claim).instrument(span).await?);
         self.inner.run(planned).await
     }
 }
@@ -328,25 +388,41 @@ mod tests {
 
     use super::*;
 
-    fn gate(slots: usize, share: usize, queue: usize) -> Arc<Gate> {
-        Arc::new(Gate { slots, share, queue, patience: Duration::from_secs(60), state: Mutex::default() })
+    fn gate(all: usize, of_principal: usize, queue: usize) -> Arc<Gate> {
+        gate_of(Slots { all, of_principal, of_source: all }, queue)
+    }
+
+    /// Where so many run at once, and so many of them over one source.
+    fn gate_to_sources(all: usize, of_source: usize) -> Arc<Gate> {
+        gate_of(Slots { all, of_principal: all, of_source }, 10)
+    }
+
+    fn gate_of(slots: Slots, queue: usize) -> Arc<Gate> {
+        Arc::new(Gate { slots, queue, patience: Duration::from_secs(60), state: Mutex::default() })
     }
 
     fn who(name: &str) -> Principal {
         Principal(name.into())
     }
 
-    fn granted(gate: &Arc<Gate>, name: &str) -> Slot {
-        match gate.ask(&who(name)) {
+    /// Who, and after that over which sources.
+    fn claim(words: &str) -> Claim {
+        let mut words = words.split(' ');
+        let principal = who(words.next().unwrap());
+        Claim { principal, sources: words.map(str::to_owned).collect() }
+    }
+
+    fn granted(gate: &Arc<Gate>, words: &str) -> Slot {
+        match gate.ask(&claim(words)) {
             Ok(Asked::Granted(slot)) => slot,
-            _ => panic!("{name} was not let in"),
+            _ => panic!("{words} was not let in"),
         }
     }
 
-    fn waits(gate: &Arc<Gate>, name: &str) -> Place {
-        match gate.ask(&who(name)) {
+    fn waits(gate: &Arc<Gate>, words: &str) -> Place {
+        match gate.ask(&claim(words)) {
             Ok(Asked::Waits(place)) => place,
-            _ => panic!("{name} does not wait"),
+            _ => panic!("{words} does not wait"),
         }
     }
 
@@ -374,6 +450,45 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_source_at_its_share_is_passed_over() {
+        let gate = gate_to_sources(4, 2);
+        let (first, _second) = (granted(&gate, "a shop"), granted(&gate, "a shop"));
+        let (mut third, mut other) = (waits(&gate, "a shop"), waits(&gate, "b shop"));
+        // Those that come later have the other slots, whoever they are of.
+        let (lake, _none) = (granted(&gate, "a lake"), granted(&gate, "a"));
+        let mut later = waits(&gate, "a lake");
+        drop(lake);
+        assert!(is_granted(&mut later) && !is_granted(&mut third) && !is_granted(&mut other));
+        // As soon as the source has room it is the turn of who has fewer.
+        drop(first);
+        assert!(is_granted(&mut other) && !is_granted(&mut third));
+        drop(other.granted());
+        assert!(is_granted(&mut third));
+    }
+
+    #[test]
+    fn a_statement_counts_for_each_of_its_sources() {
+        let gate = gate_to_sources(4, 1);
+        let both = granted(&gate, "a shop lake");
+        let (mut shop, mut lake, mut again) = (waits(&gate, "b shop"), waits(&gate, "b lake"), waits(&gate, "b lake shop"));
+        drop(both);
+        assert!(is_granted(&mut shop) && is_granted(&mut lake));
+        drop(shop.granted());
+        assert!(!is_granted(&mut again));
+        drop(lake.granted());
+        assert!(is_granted(&mut again));
+    }
+
+    #[test]
+    fn no_source_has_all_slots_where_there_are_two() {
+        let shares = [1, 2, 3, 4, 5, 16].map(|concurrency| {
+            let limits = Limits { concurrency, ..Limits::default() };
+            Gate::new(&limits, concurrency as usize).slots.of_source
+        });
+        assert_eq!(shares, [1, 1, 2, 3, 3, 12]);
+    }
+
+    #[test]
     fn a_full_queue_has_room_for_who_has_less_in_it() {
         let gate = gate(1, 1, 3);
         let _held = granted(&gate, "heavy");
@@ -381,11 +496,11 @@ mod tests {
         let _light = [waits(&gate, "light")];
         let told: Vec<_> = heavy.iter_mut().map(|place| place.told.try_recv().is_ok()).collect();
         assert_eq!(told, [false, false, true]);
-        let refused = gate.ask(&who("light")).err().expect("the queue is shared out");
+        let refused = gate.ask(&claim("light")).err().expect("the queue is shared out");
         assert_eq!((refused.kind(), refused.retry_after()), (Kind::Exhausted, Some(RETRY.0)));
         let admitted = ["heavy", "light", "new"].map(|name| gate.announce(&who(name)).is_ok());
         assert_eq!(admitted, [false, false, true]);
-        assert!(gate.ask(&who("heavy")).is_err());
+        assert!(gate.ask(&claim("heavy")).is_err());
     }
 
     #[test]
@@ -413,8 +528,8 @@ mod tests {
     #[test]
     fn who_goes_away_leaves_nothing() {
         let gate = gate(1, 1, 3);
-        let held = granted(&gate, "a");
-        let (left, granted_and_left, mut next) = (waits(&gate, "b"), waits(&gate, "c"), waits(&gate, "d"));
+        let held = granted(&gate, "a shop");
+        let (left, granted_and_left, mut next) = (waits(&gate, "b shop"), waits(&gate, "c shop lake"), waits(&gate, "d shop"));
         drop(left);
         drop(held);
         drop(granted_and_left);
@@ -422,14 +537,20 @@ mod tests {
         drop(next.granted());
         let state = gate.lock();
         assert_eq!((state.running, state.waiting, state.lines.len()), (0, 0, 0));
+        assert_eq!(state.sources.values().sum::<usize>(), 0);
     }
 
     #[tokio::test]
     async fn waiting_ends() {
         let gate = Arc::new(Gate { patience: Duration::from_millis(20), ..Arc::into_inner(gate(1, 1, 1)).unwrap() });
-        let _held = granted(&gate, "a");
-        let refused = gate.enter(&who("b")).await.err().expect("there is no room");
-        assert_eq!(refused.message(), "no statement ended within 20ms to make room");
-        assert_eq!(gate.lock().waiting, 0);
+        let _held = granted(&gate, "a shop");
+        for (words, message) in [
+            ("b", "no statement ended within 20ms to make room"),
+            ("b shop", "no statement over the catalog \"shop\" ended within 20ms to make room"),
+        ] {
+            let refused = gate.enter(&claim(words)).await.err().expect("there is no room");
+            assert_eq!(refused.message(), message);
+            assert_eq!(gate.lock().waiting, 0);
+        }
     }
 }

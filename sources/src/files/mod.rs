@@ -35,7 +35,7 @@ mod walk;
 mod whole_numbers;
 mod write;
 
-use config::{Config, Declared};
+use config::{Config, Declared, Location};
 use footers::Footers;
 use format::Format;
 use listing::{Listing, Target};
@@ -181,6 +181,10 @@ impl FilesSource {
 impl Source for FilesSource {
     fn spec(&self) -> &'static Spec {
         &SPEC
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        matches!(self.config.location, Location::Bucket { .. })
     }
 
     async fn ping(&self, _cx: &Context) -> Result<()> {

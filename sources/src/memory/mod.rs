@@ -127,6 +127,10 @@ impl Source for MemorySource {
         &SPEC
     }
 
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     async fn ping(&self, _cx: &Context) -> Result<()> {
         Ok(())
     }

@@ -39,6 +39,10 @@ impl Source for MemoryTransaction {
         &SPEC
     }
 
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     async fn ping(&self, cx: &Context) -> Result<()> {
         self.own.ping(cx).await
     }

@@ -34,6 +34,10 @@ impl Source for Native {
         &SPEC
     }
 
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     async fn ping(&self, _cx: &Context) -> Result<()> {
         Ok(())
     }
@@ -152,6 +156,12 @@ async fn native_statements_are_for_whom_nothing_is_hidden_from() {
         assert_eq!(policy(rules).allows_native(&Principal("ann".into()), "shop"), may, "{what}");
         assert_eq!(asks(&source).await, may, "{what}");
     }
+}
+
+#[test]
+fn a_policy_takes_a_source_nowhere_else() {
+    let source = Governed::new(Arc::new(Native::default()), "shop", policies(Vec::new()));
+    assert!(!source.is_elsewhere());
 }
 
 #[tokio::test]
