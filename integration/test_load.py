@@ -274,8 +274,8 @@ KINDS = [
     ("ingests", "shop", "public", "written", "append"),
     ("waits", "select * from shop.public.endless where id > ?"),
 ]
-# The most sessions that may have temporary tables at once.
-TEMPORARY = 32
+# The most sessions of one user that may have temporary tables at once.
+TEMPORARY = 24
 
 
 def has_room(gateway: Gateway) -> bool:
@@ -289,7 +289,7 @@ def has_room(gateway: Gateway) -> bool:
                     cursor.fetchall()
         return True
     except adbc_driver_manager.Error as error:
-        if f"{TEMPORARY} sessions have temporary tables" not in str(error):
+        if f"you have temporary tables in {TEMPORARY} sessions" not in str(error):
             raise
         return False
 

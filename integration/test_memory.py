@@ -120,3 +120,37 @@ def test_windows_take_little_memory(small: Gateway) -> None:
             client.rows("select array_agg(l_comment) over () as a from lineitem")
         assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.value.details()
     assert peak(small) < BOUND
+
+
+def test_open_transactions_have_no_more_than_their_catalog(tmp_path: Path) -> None:
+    text = f'{LIMIT}[catalogs.kept]\nkind = "memory"\nwritable = true\nsize = "64MiB"\n'
+    with configured(tmp_path, text) as gateway, Client(gateway.flight) as client:
+
+        def refused(transaction: bytes) -> grpc.RpcError | None:
+            """Writes 24 MB; returns why it cannot."""
+            try:
+                client.update(
+                    "insert into kept.main.t select value, repeat('x', 1000) from generate_series(1, 24000)", transaction
+                )
+            except grpc.RpcError as error:
+                return error
+            return None
+
+        def filled(transaction: bytes) -> int:
+            """Writes until there is no room, what savepoints alone keep; returns how often there was."""
+            count = 0
+            while (error := refused(transaction)) is None:
+                count += 1
+                client.savepoint(transaction)
+                client.update("delete from kept.main.t", transaction)
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.details()
+            assert "with what savepoints and other transactions keep" in error.details()
+            assert "option size" in error.details()
+            return count
+
+        client.update("create table kept.main.t (id bigint, text varchar)")
+        first, *others = [client.begin() for _ in range(12)]
+        assert [filled(transaction) for transaction in (first, *others)] == [2] + [0] * len(others)
+        client.end(first, commits=False)
+        assert filled(client.begin()) == 2
+        assert peak(gateway) < BOUND

@@ -7,7 +7,7 @@ use std::time::Duration;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use nexus_flight_catalog::quantity::Size;
-use nexus_flight_catalog::{Catalogs, Error, Result, Source, TableName};
+use nexus_flight_catalog::{Catalogs, Error, Principal, Result, Source, TableName};
 use nexus_sources::memory::MemorySource;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -19,8 +19,9 @@ use crate::session::Session;
 pub const CATALOG: &str = "temp";
 /// The schema of all of them.
 pub const SCHEMA: &str = "main";
-/// How many sessions may have temporary tables at once.
+/// How many sessions may have temporary tables at once, and how many of them one user's.
 const SESSIONS: usize = 32;
+const OF_ONE: usize = SESSIONS / 4 * 3;
 
 /// The full name of a temporary table.
 pub fn name(table: &str) -> TableName {
@@ -49,6 +50,7 @@ pub struct Temporaries {
 
 #[derive(Debug)]
 struct Held {
+    principal: Principal,
     tables: MemorySource,
     used: Mutex<Instant>,
 }
@@ -82,7 +84,7 @@ impl Temporaries {
     }
 
     /// Makes room for those of the session of a query. Errors: `Precondition` where its client would not find them again,
-    /// `Exhausted` where too many sessions have some.
+    /// `Exhausted` where too many sessions have some, of its user or of all.
     pub fn start(&self, query: &Query) -> Result<()> {
         if !query.session_lasts {
             return Err(Error::precondition("this client keeps no session that temporary tables could belong to").with_hint(
@@ -92,15 +94,21 @@ impl Temporaries {
         if self.of(&query.session)?.is_some() {
             return Ok(());
         }
+        let principal = &query.cx.principal;
         let mut all = lock(&self.held);
-        if all.len() >= SESSIONS {
+        if all.len() >= SESSIONS || of_one(&all, principal) >= OF_ONE {
             all.retain(|_, held| !held.tables.is_empty());
+        }
+        if of_one(&all, principal) >= OF_ONE {
+            return Err(Error::exhausted(format!("you have temporary tables in {OF_ONE} sessions"))
+                .with_hint("drop those of sessions that are not needed"));
         }
         if all.len() >= SESSIONS {
             return Err(Error::exhausted(format!("{SESSIONS} sessions have temporary tables"))
                 .with_hint("drop those of sessions that are not needed, or try again later"));
         }
-        let held = Held { tables: MemorySource::of_size(self.size), used: Mutex::new(Instant::now()) };
+        let (principal, tables) = (principal.clone(), MemorySource::of_size(self.size));
+        let held = Held { principal, tables, used: Mutex::new(Instant::now()) };
         let held = all.entry(query.session.id).or_insert(Arc::new(held));
         tokio::spawn(left_alone(query.session.id, Arc::downgrade(held), Arc::clone(&self.held), self.idle));
         Ok(())
@@ -119,6 +127,11 @@ impl Temporaries {
     pub fn close(&self, session: Uuid) {
         lock(&self.held).remove(&session);
     }
+}
+
+/// How many sessions of a user have some.
+fn of_one(all: &HashMap<Uuid, Arc<Held>>, principal: &Principal) -> usize {
+    all.values().filter(|held| held.principal == *principal).count()
 }
 
 /// Drops the tables of a session that is not heard of any more.
@@ -141,7 +154,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, RecordBatch};
-    use nexus_flight_catalog::{Context, Keys, Kind, Principal};
+    use nexus_flight_catalog::{Context, Keys, Kind};
 
     use super::*;
     use crate::query::Protocol;
@@ -155,13 +168,13 @@ mod tests {
         Session { id: Uuid::new_v4(), catalog, schema, started, revision: 0, options, transaction: None, temporary: None }
     }
 
-    fn query(session: &Session) -> Query {
-        let query = Query::new(Context::new(Principal::anonymous()), "", session.clone(), Protocol::Flight);
+    fn query(user: &str, session: &Session) -> Query {
+        let query = Query::new(Context::new(Principal(user.into())), "", session.clone(), Protocol::Flight);
         Query { session_lasts: true, ..query }
     }
 
-    fn put(temporaries: &Temporaries, session: &Session) {
-        temporaries.start(&query(session)).unwrap();
+    fn put(temporaries: &Temporaries, user: &str, session: &Session) {
+        temporaries.start(&query(user, session)).unwrap();
         let batch = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
         temporaries.of(session).unwrap().unwrap().insert(SCHEMA, "t", vec![batch], Keys::default()).unwrap();
     }
@@ -170,7 +183,7 @@ mod tests {
     async fn tables_go_when_their_session_is_left_alone() {
         let temporaries = Temporaries::new(Size(1 << 20), Duration::from_millis(1));
         let mut session = session();
-        put(&temporaries, &session);
+        put(&temporaries, "ann", &session);
         session.temporary = temporaries.server_of(&session);
         while !lock(&temporaries.held).is_empty() {
             tokio::task::yield_now().await;
@@ -183,10 +196,10 @@ mod tests {
         let (here, elsewhere) = (Temporaries::new(Size(1 << 20), IDLE), Temporaries::new(Size(1 << 20), IDLE));
         let mut session = session();
         assert!(elsewhere.of(&session).unwrap().is_none());
-        put(&here, &session);
+        put(&here, "ann", &session);
         session.temporary = here.server_of(&session);
         assert_eq!(elsewhere.of(&session).unwrap_err().kind(), Kind::Precondition);
-        assert_eq!(elsewhere.start(&query(&session)).unwrap_err().kind(), Kind::Precondition);
+        assert_eq!(elsewhere.start(&query("ann", &session)).unwrap_err().kind(), Kind::Precondition);
         // It stays known where they are.
         assert_eq!(elsewhere.server_of(&session), session.temporary);
     }
@@ -195,18 +208,38 @@ mod tests {
     async fn only_so_many_sessions_have_some() {
         let temporaries = Temporaries::new(Size(1 << 20), IDLE);
         let sessions: Vec<Session> = (0..SESSIONS).map(|_| session()).collect();
-        temporaries.start(&query(&sessions[0])).unwrap();
-        sessions[1..].iter().for_each(|session| put(&temporaries, session));
+        let (some, others) = sessions.split_at(SESSIONS / 2);
+        temporaries.start(&query("ann", &some[0])).unwrap();
+        some[1..].iter().for_each(|session| put(&temporaries, "ann", session));
+        others.iter().for_each(|session| put(&temporaries, "bob", session));
         // The first has made none, so there is room for one more.
-        put(&temporaries, &session());
-        assert_eq!(temporaries.start(&query(&session())).unwrap_err().kind(), Kind::Exhausted);
+        put(&temporaries, "eve", &session());
+        let error = temporaries.start(&query("eve", &session())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Exhausted);
+        insta::assert_snapshot!(error, @"32 sessions have temporary tables; drop those of sessions that are not needed, or try again later");
+        temporaries.close(some[1].id);
+        temporaries.start(&query("eve", &session())).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_user_leaves_places_to_others() {
+        let temporaries = Temporaries::new(Size(1 << 20), IDLE);
+        let sessions: Vec<Session> = (0..OF_ONE).map(|_| session()).collect();
+        temporaries.start(&query("ann", &sessions[0])).unwrap();
+        sessions[1..].iter().for_each(|session| put(&temporaries, "ann", session));
+        // The first has made none, so there is room for one more.
+        put(&temporaries, "ann", &session());
+        let error = temporaries.start(&query("ann", &session())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Exhausted);
+        insta::assert_snapshot!(error, @"you have temporary tables in 24 sessions; drop those of sessions that are not needed");
+        put(&temporaries, "bob", &session());
         temporaries.close(sessions[1].id);
-        temporaries.start(&query(&session())).unwrap();
+        put(&temporaries, "ann", &session());
     }
 
     #[tokio::test]
     async fn a_client_without_a_session_has_none() {
-        let query = Query { session_lasts: false, ..query(&session()) };
+        let query = Query { session_lasts: false, ..query("ann", &session()) };
         assert_eq!(Temporaries::new(Size(1), IDLE).start(&query).unwrap_err().kind(), Kind::Precondition);
     }
 }

@@ -241,7 +241,7 @@ pub struct Limits {
     pub nesting: u32,
     /// How long a transaction may be left alone before it is rolled back.
     pub transaction_idle: Period,
-    /// Memory for the temporary tables of one session; at most 32 sessions have some at once.
+    /// Memory for the temporary tables of one session; at most 32 sessions have some at once, of one user 24.
     #[schemars(schema_with = "values::size_schema")]
     pub temporary: Size,
     /// Length of one statement.

@@ -1,6 +1,6 @@
 //! Tables in memory: the reference connector. To add a connector, copy this folder.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -11,9 +11,11 @@ use nexus_flight_catalog::{
     Target, Transaction,
 };
 
+mod room;
 mod state;
 mod transaction;
 
+use room::Room;
 use state::{State, Table, collected};
 use transaction::MemoryTransaction;
 
@@ -26,7 +28,7 @@ pub static SPEC: Spec = Spec {
         value: OptType::Size,
         required: false,
         secret: false,
-        help: "the most bytes that all its tables may have together; \"1GiB\" by default",
+        help: "the most bytes that all its tables may have together, with what open transactions keep; \"1GiB\" by default",
     }],
     // Filters and limits are applied by the plan above the scan: the rows are here already.
     capabilities: Capabilities { versions: true, keys: true, ingest: true, transactions: true, ..Capabilities::NONE },
@@ -55,7 +57,8 @@ const fn default_size() -> Size {
 pub struct MemorySource {
     /// All tables as they are now. A statement and a transaction go on with the state that they began with.
     state: Arc<RwLock<State>>,
-    size: Size,
+    /// What the transactions take from as well.
+    room: Arc<Room>,
 }
 
 impl Default for MemorySource {
@@ -72,7 +75,7 @@ impl MemorySource {
 
     /// A source without tables, which may have so many bytes together.
     pub fn of_size(size: Size) -> Self {
-        Self::of(State::default(), size)
+        Self::of(State::default(), Arc::new(Room::new(size)))
     }
 
     /// Whether it has no table.
@@ -80,13 +83,13 @@ impl MemorySource {
         self.read().schemas().is_empty()
     }
 
-    fn of(state: State, size: Size) -> Self {
-        Self { state: Arc::new(RwLock::new(state)), size }
+    fn of(state: State, room: Arc<Room>) -> Self {
+        Self { state: Arc::new(RwLock::new(state)), room }
     }
 
     /// Puts a table of these rows in place, instead of an earlier one of that name. A statement that has begun keeps the
     /// rows it began with. Errors: `Invalid` where there is no batch to take the schema from, or two schemas differ;
-    /// `Exhausted` where the tables would be larger than the source may be.
+    /// `Exhausted` where there is no room for them.
     pub fn insert(&self, schema: &str, table: &str, batches: Vec<RecordBatch>, keys: Keys) -> Result<()> {
         let Some(first) = batches.first() else {
             return Err(Error::invalid(format!("the table \"{table}\" has no batch to take its schema from"))
@@ -100,8 +103,9 @@ impl MemorySource {
         })
     }
 
-    fn read(&self) -> State {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// All tables as they are now. It copies none: what has a copy does not go when it is replaced.
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes back to a state that it had.
@@ -115,7 +119,7 @@ impl MemorySource {
         // What the tables hold is shared, so this copies their names.
         let mut next = current.clone();
         let done = change(&mut next)?;
-        next.check(self.size)?;
+        next.settle(&current, &self.room)?;
         *current = next;
         Ok(done)
     }
@@ -149,11 +153,18 @@ impl Source for MemorySource {
 
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
         // Before the rows are read, and again when they are there: much may happen meanwhile.
-        if target.put(self.read().version(target))? == Put::Keep {
-            return Ok(0);
-        }
+        let (beside, instead) = {
+            let state = self.read();
+            let there = state.get(&target.schema, &target.table);
+            let instead = match target.put(there.map(Table::version))? {
+                Put::Keep => return Ok(0),
+                Put::Replace => there.map_or(0, Table::bytes),
+                Put::Create | Put::Append => 0,
+            };
+            (state.bytes() - instead, instead)
+        };
         let schema = rows.schema();
-        let batches = cx.run(collected(rows, self.size)).await?;
+        let batches = cx.run(collected(rows, &self.room, beside, instead)).await?;
         let count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         self.write(|state| {
             let there = state.get(&target.schema, &target.table);

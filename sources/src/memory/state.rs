@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
-use nexus_flight_catalog::quantity::Size;
 use nexus_flight_catalog::write::filled;
-use nexus_flight_catalog::{Error, Keys, Resolved, Result, TableEntry, Target, Version};
+use nexus_flight_catalog::{Error, Keys, Resolved, Result, TableEntry, Version};
+
+use super::room::{Room, Rows, bytes};
 
 /// Versions are counted through the whole process, so that a source put in place of another repeats none of its versions.
 static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
@@ -41,8 +42,8 @@ impl State {
         self.schemas.get(schema)?.get(table).map(Arc::as_ref)
     }
 
-    pub(super) fn version(&self, target: &Target) -> Option<&Version> {
-        self.get(&target.schema, &target.table).map(Table::version)
+    pub(super) fn bytes(&self) -> u64 {
+        self.schemas.values().flat_map(BTreeMap::values).map(|table| table.bytes).sum()
     }
 
     /// Puts a table in place, or takes it away.
@@ -83,10 +84,15 @@ impl State {
         Ok(())
     }
 
-    /// Errors: `Exhausted` where the tables have more bytes than this.
-    pub(super) fn check(&self, most: Size) -> Result<()> {
-        let bytes: u64 = self.schemas.values().flat_map(BTreeMap::values).map(|table| table.bytes).sum();
-        if bytes > most.0 { Err(too_large(most)) } else { Ok(()) }
+    /// Takes room for the rows that come with this state, in place of those that go with the one before it. What a transaction
+    /// or savepoint has as well does not go. Errors: `Exhausted` where there is no room.
+    pub(super) fn settle(&self, before: &State, room: &Arc<Room>) -> Result<()> {
+        let rows = self.beyond(before).flat_map(|table| &table.rows).filter(|rows| !rows.have_room());
+        let comes: Vec<&Rows> = rows.map(Arc::as_ref).collect();
+        let tables = before.beyond(self).filter(|table| Arc::strong_count(table) == 1);
+        let rows = tables.flat_map(|table| &table.rows).filter(|rows| Arc::strong_count(rows) == 1);
+        let goes: Vec<&Rows> = rows.map(Arc::as_ref).collect();
+        if room.exchange(&comes, &goes) { Ok(()) } else { Err(room.full(self.bytes())) }
     }
 }
 
@@ -94,22 +100,39 @@ impl State {
     fn schema(&self, name: &str) -> Result<&BTreeMap<String, Arc<Table>>> {
         self.schemas.get(name).ok_or_else(|| Error::not_found(format!("schema \"{name}\" does not exist")))
     }
+
+    /// The tables that it has and another state has not, or not in this version.
+    fn beyond<'a>(&'a self, other: &'a State) -> impl Iterator<Item = &'a Arc<Table>> {
+        self.schemas.iter().flat_map(move |(schema, tables)| {
+            let theirs = other.schemas.get(schema);
+            let new = tables.iter().filter(move |(name, table)| {
+                let there = theirs.and_then(|theirs| theirs.get(*name));
+                there.is_none_or(|there| !Arc::ptr_eq(there, table))
+            });
+            new.map(|(_, table)| table)
+        })
+    }
 }
 
 /// A table in one version.
 #[derive(Debug)]
 pub(super) struct Table {
     resolved: Resolved,
-    batches: Vec<RecordBatch>,
+    rows: Vec<Arc<Rows>>,
     bytes: u64,
 }
 
 impl Table {
     pub(super) fn new(schema: SchemaRef, batches: Vec<RecordBatch>, keys: Keys) -> Result<Self> {
-        let bytes = batches.iter().map(bytes).sum();
-        let provider = MemTable::try_new(schema, vec![batches.clone()])?;
+        Self::of(schema, batches.into_iter().map(Rows::new).map(Arc::new).collect(), keys)
+    }
+
+    fn of(schema: SchemaRef, rows: Vec<Arc<Rows>>, keys: Keys) -> Result<Self> {
+        let bytes = rows.iter().map(|rows| rows.bytes).sum();
+        let batches = rows.iter().map(|rows| rows.batch.clone()).collect();
+        let provider = MemTable::try_new(schema, vec![batches])?;
         let version = Version::Pinned(NEXT_VERSION.fetch_add(1, Ordering::Relaxed).to_string());
-        Ok(Self { resolved: Resolved { provider: Arc::new(provider), version, keys }, batches, bytes })
+        Ok(Self { resolved: Resolved { provider: Arc::new(provider), version, keys }, rows, bytes })
     }
 
     pub(super) fn resolved(&self) -> Resolved {
@@ -120,6 +143,10 @@ impl Table {
         &self.resolved.version
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The table with more rows, which have columns of these names.
     pub(super) fn appended(&self, schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
         let own = self.resolved.provider.schema();
@@ -127,11 +154,11 @@ impl Table {
             return Err(changed(&format!("has no column \"{}\"", field.name())));
         }
         let batches = batches.iter().map(|batch| filled(batch, &own)).collect::<Result<Vec<_>>>()?;
-        let mut all = self.batches.clone();
+        let mut all = self.rows.clone();
         for batch in batches {
             add(&mut all, batch, &own)?;
         }
-        Self::new(own, all, self.resolved.keys.clone())
+        Self::of(own, all, self.resolved.keys.clone())
     }
 
     /// The table with other rows.
@@ -146,11 +173,12 @@ impl Table {
 const SMALL: usize = 1_024;
 
 /// Adds rows behind others: many writes of a row each make few batches.
-fn add(all: &mut Vec<RecordBatch>, batch: RecordBatch, schema: &SchemaRef) -> Result<()> {
-    match all.pop_if(|last| last.num_rows() + batch.num_rows() <= SMALL) {
-        Some(last) => all.push(concat_batches(schema, [&last, &batch])?),
-        None => all.push(batch),
-    }
+fn add(all: &mut Vec<Arc<Rows>>, batch: RecordBatch, schema: &SchemaRef) -> Result<()> {
+    let batch = match all.pop_if(|last| last.batch.num_rows() + batch.num_rows() <= SMALL) {
+        Some(last) => concat_batches(schema, [&last.batch, &batch])?,
+        None => batch,
+    };
+    all.push(Arc::new(Rows::new(batch)));
     Ok(())
 }
 
@@ -158,29 +186,23 @@ fn changed(how: &str) -> Error {
     Error::precondition(format!("the table {how}")).with_hint("send the statement again").with_retryable(true)
 }
 
-/// The rows of a stream, as long as they have room. Errors: `Exhausted` where they would not.
-pub(super) async fn collected(mut rows: SendableRecordBatchStream, most: Size) -> Result<Vec<RecordBatch>> {
+/// The rows of a stream, as long as they have room, to which that of the table adds in whose place they go. Errors: `Exhausted`
+/// where they would not; `beside` is what the other tables have.
+pub(super) async fn collected(
+    mut rows: SendableRecordBatchStream,
+    room: &Room,
+    beside: u64,
+    instead: u64,
+) -> Result<Vec<RecordBatch>> {
     let (mut batches, mut total) = (Vec::new(), 0);
     while let Some(batch) = rows.try_next().await? {
         if batch.num_rows() > 0 {
             total += bytes(&batch);
-            if total > most.0 {
-                return Err(too_large(most));
+            if total > room.left() + instead {
+                return Err(room.full(beside + total));
             }
             batches.push(batch);
         }
     }
     Ok(batches)
-}
-
-/// The bytes of the rows themselves, and something for the batch, so that even rows without columns count.
-fn bytes(batch: &RecordBatch) -> u64 {
-    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
-    sizes.map(|size| size as u64).sum::<u64>() + 256
-}
-
-fn too_large(most: Size) -> Error {
-    Error::exhausted(format!("the tables of this catalog would have more than {most}"))
-        .with_hint("drop tables, or raise its option size")
-        .with_retryable(false)
 }
