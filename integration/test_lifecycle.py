@@ -1,11 +1,14 @@
 """What can be done to a statement that was described: polled, renewed, cancelled."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import adbc_driver_flightsql.dbapi as flightsql
 import grpc
 import pytest
+import requests
 
 import postgres
 import wire as plain
@@ -202,9 +205,22 @@ def database() -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def shop(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with it, where two statements run at once."""
-    catalog = f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
-    with configured(tmp_path_factory.mktemp("shop"), f"[limits]\nconcurrency = {SLOTS}\n{catalog}", replicas=1) as gateway:
+    text = f"[limits]\nconcurrency = {SLOTS}\n{catalog(database)}"
+    with configured(tmp_path_factory.mktemp("shop"), text, replicas=1) as gateway:
         yield gateway
+
+
+@pytest.fixture(scope="module")
+def hasty(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with it, which waits three seconds for a reader that takes nothing."""
+    text = f'[limits]\nstall = "3s"\n{catalog(database)}'
+    with configured(tmp_path_factory.mktemp("hasty"), text, replicas=1) as gateway:
+        yield gateway
+
+
+def catalog(database: Database) -> str:
+    """The section of the server in a configuration."""
+    return f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
 
 
 # How a client ends a statement, by its FlightInfo or by the stream of its rows.
@@ -284,6 +300,50 @@ def test_what_ends_while_it_is_planned_ends_at_the_database(way: str, shop: Gate
             assert ends_everywhere(shop, database)
         with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
             list(asked.result() if way == "described" else asked)
+
+
+@contextmanager
+def begun(gateway: Gateway, over_http: bool) -> Iterator[Callable[[], bytes]]:
+    """Rows without an end, at Flight or over HTTP: what takes some of them."""
+    if over_http:
+        with requests.post(f"{gateway.url}/v1/sql", data=STREAMS.encode(), stream=True, timeout=60) as answer:
+            pieces = answer.iter_content(1 << 16)
+            yield lambda: next(pieces)
+    else:
+        with Client(gateway.flight) as client:
+            stream = client.get(ticket(endpoint(described(client, STREAMS))), timeout=120)
+            yield lambda: next(stream)
+
+
+@pytest.mark.parametrize("over_http", [False, True], ids=["flight", "http"])
+def test_a_reader_that_takes_nothing_is_given_up(over_http: bool, hasty: Gateway, database: Database) -> None:
+    with begun(hasty, over_http) as take, Client(hasty.flight) as other:
+        assert take()
+        assert database.running("endless")
+        assert plain.reserved(hasty) > 0
+        assert eventually(lambda: not database.running() and plain.running(hasty) == plain.reserved(hasty) == 0, 30)
+        here = f"select state, error from system.main.queries where statement = '{STREAMS}' order by started desc limit 1"
+        [record] = other.rows(here)
+        assert record["state"] == "timeout"
+        assert "limits.stall" in record["error"]
+        # What was on its way comes, and then an error: an end that passes for one would be StopIteration.
+        with pytest.raises((grpc.RpcError, requests.RequestException)) as error:
+            all(take() for _ in itertools.count())
+    if not over_http:
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "the client took no rows for 3s; read on sooner, or raise limits.stall" in error.value.details()
+
+
+@pytest.mark.parametrize("over_http", [False, True], ids=["flight", "http"])
+def test_a_reader_that_takes_a_little_at_a_time_is_not_given_up(over_http: bool, hasty: Gateway, database: Database) -> None:
+    with begun(hasty, over_http) as take:
+        began = time.monotonic()
+        while time.monotonic() - began < 8:
+            assert take()
+            # It is slower than the rows are made.
+            time.sleep(0.01)
+        assert database.running("endless")
+    assert eventually(lambda: not database.running() and plain.running(hasty) == 0, 10)
 
 
 @pytest.mark.parametrize("name", ["CancelFlightInfo", "RenewFlightEndpoint", "CancelQuery"])

@@ -157,6 +157,24 @@ def test_a_session_has_a_limit_of_time(connection: flightsql.Connection) -> None
     assert value(connection, "select 1") == 1
 
 
+def test_a_session_has_a_limit_of_rows(connection: flightsql.Connection) -> None:
+    def rows(sql: str) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return len(cursor.fetchall())
+
+    kept, new = "select * from nation", "select n_name as of_the_limit_of_rows from nation"
+    connection.adbc_connection.set_options(**{f"{OPTION}max_rows": "25"})
+    assert connection.adbc_connection.get_option(f"{OPTION}max_rows") == "25"
+    assert rows(kept) == 25
+    connection.adbc_connection.set_options(**{f"{OPTION}max_rows": "24"})
+    for sql in (kept, new):
+        with pytest.raises(adbc_driver_manager.Error, match="more than 24 rows.*max_rows"):
+            rows(sql)
+    connection.adbc_connection.set_options(**{f"{OPTION}max_rows": "1000"})
+    assert rows(new) == 25
+
+
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
@@ -165,6 +183,7 @@ def test_a_session_has_a_limit_of_time(connection: flightsql.Connection) -> None
         ("catalog", "nope", "INVALID_VALUE"),
         ("catalog", "", "INVALID_VALUE"),
         ("schema", "", "INVALID_VALUE"),
+        ("max_rows", "0", "INVALID_VALUE"),
     ],
 )
 def test_an_option_that_is_not_set_is_told(name: str, given: str, said: str, connection: flightsql.Connection) -> None:

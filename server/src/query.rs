@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result};
 
 use crate::parts::Part;
@@ -53,6 +53,8 @@ pub struct Query {
     pub client: Client,
     /// Where it is told what the statement touches.
     pub touched: Telling,
+    /// The most rows that its client takes.
+    pub most: Option<u64>,
 }
 
 /// The program at the other end.
@@ -112,7 +114,7 @@ impl Query {
     pub fn new(cx: Context, statement: impl Into<Arc<str>>, session: Session, protocol: Protocol) -> Self {
         let (statement, parameters, transaction, ingest) = (statement.into(), None, None, None);
         let (session_lasts, part, substrait) = (false, None, None);
-        let (client, touched) = (Client::default(), None);
+        let (client, touched, most) = (Client::default(), None, None);
         Self {
             cx,
             statement,
@@ -126,12 +128,14 @@ impl Query {
             substrait,
             client,
             touched,
+            most,
         }
     }
 
-    /// Whether its answer may come in parts: it is one answer, and all of it is of one moment.
+    /// Whether its answer may come in parts: it is one answer, all of it is of one moment, and nobody has to count its rows.
     pub fn may_be_parted(&self) -> bool {
-        self.rows() <= 1 && self.transaction.is_none() && self.ingest.is_none()
+        let is_counted = self.session.options.max_rows.is_some();
+        self.rows() <= 1 && self.transaction.is_none() && self.ingest.is_none() && !is_counted
     }
 
     /// How often the statement runs: once for each row of its parameters.
@@ -204,6 +208,23 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The same answer, which ends with an error where it has more rows than that.
+    pub fn within(self, most: Option<u64>) -> Self {
+        let Some(most) = most else { return self };
+        let mut rows: u64 = 0;
+        let batches = self.batches.map(move |batch| {
+            let batch = batch?;
+            rows += batch.num_rows() as u64;
+            if rows > most {
+                return Err(Error::exhausted(format!("the answer has more than {most} rows"))
+                    .with_hint("ask for fewer, or raise the session option max_rows")
+                    .with_retryable(false));
+            }
+            Ok(batch)
+        });
+        Self { batches: batches.boxed(), ..self }
+    }
+
     /// The rows that a statement affected which writes, in all its answers together.
     pub async fn affected(self) -> Result<i64> {
         let mut total: i64 = 0;

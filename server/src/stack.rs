@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::source::TRACE;
-use nexus_flight_catalog::{Catalogs, Context, Error, Result};
+use nexus_flight_catalog::{Catalogs, Error, Result};
 use tracing::{Instrument, Span};
 
 use crate::audit::Trail;
@@ -16,7 +16,7 @@ use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept};
 use crate::parts::Part;
 use crate::plan::Planner;
-use crate::query::{Answer, Batches, CacheUse, Description, Execute, Query, nullable};
+use crate::query::{Answer, CacheUse, Description, Execute, Query, nullable};
 use crate::route::{self, Route};
 use crate::workers::Workers;
 use crate::writes::Writes;
@@ -52,8 +52,9 @@ pub fn build(
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.
     let execute = Plan { planner, gate, run: Arc::new(run), workers, most };
-    // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read.
-    let execute = Arc::new(Audit::new(execute, Arc::clone(&history), trail));
+    // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read, and are ended where
+    // nobody wants or reads them any more.
+    let execute = Arc::new(Audit::new(execute, Arc::clone(&history), trail, config.limits.stall.0));
     Stack { execute, history, kept }
 }
 
@@ -90,9 +91,7 @@ impl<R: Run + 'static> Plan<R> {
             drop(coming);
             run.run(planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?).await
         };
-        let mut answer = cx.run(self.workers.answer(&cx.principal, work)).await?;
-        answer.batches = until_unwanted(answer.batches, cx);
-        Ok(answer)
+        cx.run(self.workers.answer(&cx.principal, work)).await
     }
 
     /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
@@ -105,9 +104,7 @@ impl<R: Run + 'static> Plan<R> {
             return Ok(None);
         };
         drop(coming);
-        let mut answer = cx.run(self.workers.answer(&cx.principal, async move { run.run(planned).await })).await?;
-        answer.batches = until_unwanted(answer.batches, cx);
-        Ok(Some(answer))
+        cx.run(self.workers.answer(&cx.principal, async move { run.run(planned).await })).await.map(Some)
     }
 }
 
@@ -177,13 +174,4 @@ impl<R: Run + 'static> Execute for Plan<R> {
 /// The span of a statement that is planned.
 fn planning(query: &Query) -> Span {
     tracing::info_span!(target: TRACE, parent: &query.cx.span, "plan")
-}
-
-/// Ends a stream with an error as soon as nobody wants it any more.
-fn until_unwanted(batches: Batches, cx: Context) -> Batches {
-    futures::stream::try_unfold((batches, cx), |(mut batches, cx)| async move {
-        let next = cx.run(async { batches.try_next().await }).await?;
-        Ok(next.map(|batch| (batch, (batches, cx))))
-    })
-    .boxed()
 }

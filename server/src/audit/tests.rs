@@ -1,6 +1,7 @@
 //! Trails that are written, cut, killed and verified.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
@@ -227,7 +228,7 @@ async fn values_are_left_out_of_ends_and_their_errors_too() {
         let config = config::Audit { redact, ..config(folder.path()) };
         let trail = Arc::new(Trail::open(&config, folder.path()).unwrap());
         let history = Arc::new(History::default());
-        let audit = Audit::new(Failing, Arc::clone(&history), Some(Arc::clone(&trail)));
+        let audit = Audit::new(Failing, Arc::clone(&history), Some(Arc::clone(&trail)), Duration::from_secs(60));
         // Who asked is told all of it.
         let told = |error: Error| assert_eq!(error.to_string(), wrong().to_string());
         told(audit.describe(&query("select cast('hunter2' as int)")).await.unwrap_err());

@@ -188,6 +188,11 @@ fn a_duration_without_a_unit() {
 }
 
 #[test]
+fn a_stall_that_ends_whoever_pauses() {
+    assert_snapshot!(broken("[limits]\nstall = '0s'"), @"nexus.toml:2: limits.stall: 0s is over before a client comes back; give it a second at least");
+}
+
+#[test]
 fn a_duration_that_is_a_number() {
     assert_snapshot!(broken("[tickets]\nttl = 5"), @r#"nexus.toml:2: tickets.ttl: "5" is not a duration; write it like "250ms", "30s", "5m", "1h" or "7d""#);
 }

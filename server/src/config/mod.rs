@@ -233,6 +233,8 @@ pub struct Limits {
     pub queue_wait: Period,
     /// How long one statement may take, to the last of its rows.
     pub time: Period,
+    /// How long a client may take none of the rows of a statement before it is ended.
+    pub stall: Period,
     /// How long running statements may go on when the gateway is told to stop.
     pub grace: Period,
     /// Tokens in one statement.
@@ -260,6 +262,7 @@ impl Default for Limits {
             queue: 64,
             queue_wait: Period(Duration::from_secs(30)),
             time: Period(Duration::from_secs(12 * 3_600)),
+            stall: Period(Duration::from_secs(900)),
             grace: Period(Duration::from_secs(10)),
             tokens: 100_000,
             nesting: 400,

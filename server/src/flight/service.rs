@@ -317,6 +317,8 @@ impl Service {
         let run = self.noted(caller, &ticket.statement.text, self.endpoints.begin(&ticket))?;
         let mut query = self.query(caller, &ticket.statement)?;
         query.session = ticket.session;
+        // Here, where rows are fetched: what writes answers with a count for each row of its parameters, and is done by then.
+        query.most = query.session.options.max_rows;
         query.part = ticket.part;
         query.cx.cancel = run.token();
         let answer = self.execute.execute(query).await?;

@@ -1,11 +1,13 @@
 //! A record of every statement: opened when it comes, closed when its stream ends, refusals and cache hits included.
 
+mod reader;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Kind, Result};
 use tracing::Span;
@@ -13,8 +15,9 @@ use tracing::field::Empty;
 use uuid::Uuid;
 
 use crate::audit::{Ended, Trail, redacted};
+use crate::layers::audit::reader::Reader;
 use crate::printable::{printable, shortened};
-use crate::query::{Answer, CacheUse, Description, Execute, Query, size};
+use crate::query::{Answer, CacheUse, Description, Execute, Query};
 use crate::touched::{Telling, Touched, told};
 use crate::traces;
 
@@ -121,12 +124,13 @@ pub struct Audit<E> {
     inner: E,
     history: Arc<History>,
     trail: Option<Arc<Trail>>,
+    stall: Duration,
 }
 
 impl<E> Audit<E> {
-    /// Records into a history, and into a trail where there is one.
-    pub fn new(inner: E, history: Arc<History>, trail: Option<Arc<Trail>>) -> Self {
-        Self { inner, history, trail }
+    /// Records into a history, and into a trail where there is one. A statement ends where its reader takes nothing for `stall`.
+    pub fn new(inner: E, history: Arc<History>, trail: Option<Arc<Trail>>, stall: Duration) -> Self {
+        Self { inner, history, trail, stall }
     }
 
     fn open(&self, query: &Query) -> Result<Open> {
@@ -161,12 +165,18 @@ impl<E: Execute> Execute for Audit<E> {
 
     async fn execute(&self, mut query: Query) -> Result<Answer> {
         let mut open = self.open(&query)?;
+        // Without the span of the statement, whose end is that of its last holder.
+        let (cx, most) = (query.cx.clone(), query.most);
         query.cx.span = open.span.clone();
         query.touched = open.touched.clone();
         match self.inner.execute(query).await {
             Ok(answer) => {
                 open.record.cache = Some(answer.cache.name());
-                Ok(watched(answer, open))
+                if answer.cache == CacheUse::Hit {
+                    metrics::counter!("nexus_cache_hits_total").increment(1);
+                }
+                let Answer { schema, batches, cache } = answer.within(most);
+                Ok(Answer { schema, batches: Reader::new(batches, open, cx, self.stall).boxed(), cache })
             }
             Err(error) => {
                 open.close(Err(&error));
@@ -174,32 +184,6 @@ impl<E: Execute> Execute for Audit<E> {
             }
         }
     }
-}
-
-/// The same answer, with the record closed at its end.
-fn watched(answer: Answer, open: Open) -> Answer {
-    let Answer { schema, batches, cache } = answer;
-    if cache == CacheUse::Hit {
-        metrics::counter!("nexus_cache_hits_total").increment(1);
-    }
-    let batches = stream::unfold(Some((batches, open)), |state| async move {
-        let (mut batches, mut open) = state?;
-        match batches.next().await {
-            Some(Ok(batch)) => {
-                open.count(batch.num_rows() as u64, size(&batch));
-                Some((Ok(batch), Some((batches, open))))
-            }
-            Some(Err(error)) => {
-                open.close(Err(&error));
-                Some((Err(error), None))
-            }
-            None => {
-                open.close(Ok(()));
-                None
-            }
-        }
-    });
-    Answer { schema, batches: batches.boxed(), cache }
 }
 
 /// An open record. Dropped before its end, it is closed as cancelled: the client went away.

@@ -22,6 +22,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// In how many parts answers may come that can, to be fetched side by side.
     pub endpoints: Option<usize>,
+    /// The most rows of an answer; one that has more ends with an error.
+    pub max_rows: Option<u64>,
 }
 
 /// The most parts of an answer.
@@ -40,7 +42,7 @@ pub enum CacheControl {
 }
 
 /// The names of the options.
-pub const NAMES: [&str; 5] = ["time_zone", "type_profile", "cache", "timeout", "endpoints"];
+pub const NAMES: [&str; 6] = ["time_zone", "type_profile", "cache", "timeout", "endpoints", "max_rows"];
 
 impl Options {
     /// The value of an option as text; none where it is not set.
@@ -51,6 +53,7 @@ impl Options {
             "cache" => self.cache.map(|cache| cache.name().to_owned()),
             "timeout" => self.timeout.map(|timeout| Period(timeout).to_string()),
             "endpoints" => self.endpoints.map(|endpoints| endpoints.to_string()),
+            "max_rows" => self.max_rows.map(|rows| rows.to_string()),
             _ => None,
         }
     }
@@ -63,6 +66,7 @@ impl Options {
             "cache" => self.cache = value.map(CacheControl::of).transpose()?,
             "timeout" => self.timeout = value.map(timeout).transpose()?,
             "endpoints" => self.endpoints = value.map(endpoints).transpose()?,
+            "max_rows" => self.max_rows = value.map(max_rows).transpose()?,
             _ => return Err(Error::not_found(format!("there is no session option \"{name}\""))),
         }
         Ok(())
@@ -107,6 +111,11 @@ fn endpoints(text: &str) -> Result<usize> {
     text.parse().ok().filter(|endpoints| (1..=ENDPOINTS).contains(endpoints)).ok_or_else(wrong)
 }
 
+fn max_rows(text: &str) -> Result<u64> {
+    let wrong = || Error::invalid(format!("\"{text}\" is no number of rows")).with_hint("write 1 or more, or unset the option");
+    text.parse::<u64>().ok().filter(|rows| *rows > 0).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use nexus_flight_catalog::Kind;
@@ -116,7 +125,7 @@ mod tests {
     #[test]
     fn options_are_read_as_they_are_shown() {
         let mut options = Options::default();
-        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "refresh", "30s", "4"]) {
+        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "refresh", "30s", "4", "1000"]) {
             assert_eq!(options.get(name), None);
             options.set(name, Some(value)).unwrap();
             assert_eq!(options.get(name).as_deref(), Some(value));
@@ -139,6 +148,8 @@ mod tests {
             ("timeout", "0s"),
             ("endpoints", "0"),
             ("endpoints", "65"),
+            ("max_rows", "0"),
+            ("max_rows", "-1"),
         ] {
             assert_eq!(refused(name, value), Kind::Invalid, "{name} = {value}");
         }

@@ -91,6 +91,44 @@ async fn a_deadline_ends_the_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_ends_also_where_nobody_reads() {
+    let fixture = Fixture::new("");
+    let query = fixture.query("SELECT * FROM endless");
+    let cancel = query.cx.cancel.clone();
+    let mut answer = fixture.gateway.execute.execute(query).await.unwrap();
+    answer.batches.next().await.unwrap().unwrap();
+    fixture.source.until_running(1).await;
+    cancel.cancel();
+    until_idle(&fixture).await;
+    assert_eq!(answer.batches.next().await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+    assert!(answer.batches.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_is_given_up() {
+    let fixture = Fixture::new("[limits]\nstall = \"1s\"\n");
+    let mut answer = fixture.execute("SELECT * FROM endless").await.unwrap();
+    answer.batches.next().await.unwrap().unwrap();
+    fixture.source.until_running(1).await;
+    until_idle(&fixture).await;
+    let error = answer.batches.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    insta::assert_snapshot!(error, @"the client took no rows for 1s; read on sooner, or raise limits.stall");
+    assert!(answer.batches.next().await.is_none());
+    assert!(outcome(&fixture, "SELECT * FROM endless").await.contains("timeout"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_waits_for_rows_is_not_given_up() {
+    let fixture = Fixture::new("[limits]\nstall = \"1s\"\n");
+    let mut query = fixture.query(BUSY);
+    query.cx.deadline = Some(Instant::now() + Duration::from_secs(3));
+    let mut answer = fixture.gateway.execute.execute(query).await.unwrap();
+    let error = tokio::time::timeout(NEVER, answer.batches.next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.message(), "the time allowed for this statement ran out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_cancelled_before_it_begins_never_runs() {
     let fixture = Fixture::new("");
     let query = fixture.query("SELECT * FROM numbers");

@@ -5,9 +5,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::select;
 use nexus_flight_catalog::{Error, Kind};
-use nexus_server::query::CacheUse::Hit;
+use nexus_server::query::CacheUse::{self, Hit, Miss};
+use nexus_server::query::Query;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, shown};
 
 const ONE: &str = "[limits]\nconcurrency = 1\nqueue = ";
 
@@ -50,6 +51,27 @@ async fn waiting_ends() {
     let error = fixture.error("SELECT * FROM other").await;
     assert_eq!(error.kind(), Kind::Exhausted);
     insta::assert_snapshot!(error, @"no statement ended within 20ms to make room; try again later, or raise limits.concurrency or limits.queue");
+}
+
+/// What came of a statement whose client takes so many rows.
+async fn at_most(fixture: &Fixture, most: u64, statement: &str) -> Result<CacheUse, Error> {
+    let query = Query { most: Some(most), ..fixture.query(statement) };
+    Ok(shown(fixture.gateway.execute.execute(query).await?).await?.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_than_the_client_takes_are_an_error() {
+    let fixture = Fixture::new("");
+    let error = at_most(&fixture, 10_000, "SELECT id FROM endless").await.unwrap_err();
+    assert_eq!((error.kind(), error.retryable()), (Kind::Exhausted, false));
+    insta::assert_snapshot!(error, @"the answer has more than 10000 rows; ask for fewer, or raise the session option max_rows");
+    fixture.source.until_running(0).await;
+    assert_eq!(at_most(&fixture, 3, "SELECT id FROM numbers").await.unwrap(), Miss);
+    // What is kept is counted too, and is no less for those who take more.
+    assert_eq!(at_most(&fixture, 2, "SELECT id FROM numbers").await.unwrap_err().kind(), Kind::Exhausted);
+    assert_eq!(at_most(&fixture, 3, "SELECT id FROM numbers").await.unwrap(), Hit);
+    assert_eq!(at_most(&fixture, 2, "SELECT name FROM numbers").await.unwrap_err().kind(), Kind::Exhausted);
+    assert!(fixture.rows("SELECT name FROM numbers").await.contains("n3"));
 }
 
 /// The error of a statement whose rows would be too many to show.
