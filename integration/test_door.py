@@ -1,7 +1,10 @@
 """Credentials that are not good, at every call of Flight and every page of HTTP: none is let in, but where none are asked for."""
 
 import base64
+import contextlib
+import http.client
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway import Gateway, configured, eventually, nexus
+from gateway import Gateway, configured, eventually, nexus, users
 from issuer import AUDIENCE, ISSUER, Key, b64, good, joined, rsa_key, serving, shared, token
 from wire import SERVICE, Client, action, basic, descriptor, field, says, statement
 
@@ -275,3 +278,42 @@ def test_health_is_all_that_is_open_at_flight(refused: tuple[Gateway, dict[str, 
             codes[method] = error.value.code()
     assert codes.pop(HEALTH[1:] + "Nothing") is grpc.StatusCode.UNIMPLEMENTED
     assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}, codes
+
+
+def test_who_tries_passwords_keeps_no_other_address_out(tmp_path: Path) -> None:
+    """More of them than may wait, from one address; somebody else comes in each time, and soon."""
+    with configured(tmp_path, users("ann"), replicas=1) as gateway:
+        host, port = gateway.http.split(":")
+
+        def asks(source: str, password: str) -> int:
+            client = http.client.HTTPConnection(host, int(port), timeout=30, source_address=(source, 0))
+            with contextlib.closing(client):
+                client.request("POST", "/v1/sql", b"select 1", {"authorization": basic("ann", password)})
+                return client.getresponse().status
+
+        over, tried = threading.Event(), []
+
+        def tries() -> None:
+            while not over.is_set():
+                tried.append(asks("127.0.0.2", "wrong"))
+                if tried[-1] == 429:
+                    # Whose refusals are to cost this machine little.
+                    over.wait(0.05)
+
+        workers = [threading.Thread(target=tries) for _ in range(100)]
+        for worker in workers:
+            worker.start()
+        try:
+            assert eventually(lambda: 429 in tried, 20)
+            took = []
+            for _ in range(10):
+                began = time.monotonic()
+                assert asks("127.0.0.1", "ann") == 200
+                took.append(time.monotonic() - began)
+        finally:
+            over.set()
+            for worker in workers:
+                worker.join(30)
+        print(f"\n{max(took):.2f} s at most, beside {len(tried)} wrong ones")
+        assert max(took) < 5
+        assert set(tried) == {401, 429}

@@ -26,6 +26,7 @@ from abuse import (
     END_STREAM,
     GOAWAY,
     HEADERS,
+    PING,
     PREFACE,
     RESET,
     SETTINGS,
@@ -36,7 +37,7 @@ from abuse import (
     literal,
 )
 from gateway import Gateway, configured, eventually, users
-from wire import SERVICE, Client, descriptor, field, packed, statement
+from wire import SERVICE, Client, basic, descriptor, field, packed, statement
 
 # Each port, and its calls that read what a client sends.
 PORTS = {"flight": ("GetFlightInfo", "DoPut"), "http": ("/v1/sql", "/v1/sql")}
@@ -290,19 +291,57 @@ def opened(address: str, context: ssl.SSLContext | None, said: bytes) -> socket.
     return made
 
 
+def begun(address: str, context: ssl.SSLContext | None) -> socket.socket:
+    """A connection of HTTP/2 that is served, as the answer to a ping tells, and on which nothing is asked."""
+    made = opened(address, context, PREFACE + frame(SETTINGS, 0, 0))
+    with made.makefile("rb") as said:
+        while (head := said.read(9))[3:5] != bytes([PING, 1]):
+            assert head, "it was closed"
+            said.read(int.from_bytes(head[:3]))
+            if head[3:5] == bytes([SETTINGS, 0]):
+                made.sendall(frame(SETTINGS, 1, 0) + frame(PING, 0, 0, bytes(8)))
+        said.read(8)
+    return made
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["said little", "begun"])
 @pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
-def test_connections_that_have_hardly_begun_keep_nobody_out(with_tls: bool, tmp_path: Path) -> None:
+def test_connections_without_a_call_keep_nobody_out(with_tls: bool, whole: bool, tmp_path: Path) -> None:
     roots = issued(tmp_path)
     context = ssl.create_default_context(cadata=roots.decode()) if with_tls else None
     text = "[limits]\nconnections = 10\n" + (TLS if with_tls else "")
     with configured(tmp_path, text, replicas=1) as gateway, contextlib.ExitStack() as stack:
         for address in (gateway.flight, gateway.http):
             for number in range(40):
-                stack.enter_context(opened(address, context, PREFACE[: number % 23 + 1]))
+                said = PREFACE[: number % 23 + 1]
+                stack.enter_context(begun(address, context) if whole else opened(address, context, said))
         with flight.connect(gateway.uri, **({"tls_root_certs": roots} if with_tls else {})) as client:
             assert list(client.list_actions(flight.FlightCallOptions(timeout=20)))
         (tmp_path / "roots.pem").write_bytes(roots)
-        assert requests.get(f"{gateway.url}/livez", timeout=20, verify=str(tmp_path / "roots.pem")).text == "ok\n"
+        asked = {"data": b"select 1 as a", "timeout": 20, "verify": str(tmp_path / "roots.pem")}
+        assert requests.post(f"{gateway.url}/v1/sql", **asked).json() == {"a": 1}
+
+
+@ports
+def test_a_connection_makes_way_until_somebody_comes_in(port: str, tmp_path: Path) -> None:
+    """Of more connections than may be there before, those of nobody, or with wrong credentials, are closed, the oldest first."""
+    with contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(configured(tmp_path, "[limits]\nconnections = 1\n" + users("ann"), replicas=1))
+        path, address = PORTS[port][1], getattr(gateway, port)
+        refused = stack.enter_context(Raw(address))
+        for raw, password in ((refused, "wrong"), (stack.enter_context(Raw(address)), "ann")):
+            frames = raw.frames()
+            headers = call(path, authorization=basic("ann", password))
+            raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
+            assert next(each for each in frames if each[2])[0] == HEADERS
+        # A call of the one who has come in goes on.
+        raw.send(frame(HEADERS, END_HEADERS, 3, headers))
+        idle = [stack.enter_context(begun(address, None)) for _ in range(1_100)]
+        assert refused.is_closed()
+        assert eventually(lambda: not is_open(idle[0]), 10)
+        assert all(map(is_open, idle[-1_000:]))
+        raw.send(frame(PING, 0, 0, bytes(8)))
+        assert next(each for each in frames if each[0] in (PING, GOAWAY))[:2] == (PING, 1)
 
 
 @pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
@@ -318,14 +357,18 @@ def test_who_speaks_http_at_the_port_of_flight_is_told_the_other_one(with_tls: b
 
 
 def test_who_does_not_go_on_is_let_go(tmp_path: Path) -> None:
-    whole, half = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n", b"GET /livez HTTP/1.1\r\nhost: a\r\n"
-    with configured(tmp_path, "[limits]\nconnections = 2\n", replicas=1) as gateway, contextlib.ExitStack() as stack:
-        begun = [stack.enter_context(opened(address, None, b"PRI")) for address in (gateway.flight, gateway.http)]
-        # These two are all that there is room for.
+    half = b"GET /livez HTTP/1.1\r\nhost: a\r\n"
+    whole = b"POST /v1/sql HTTP/1.1\r\nhost: a\r\ncontent-length: 13\r\n\r\nselect 1 as a"
+    with configured(tmp_path, "[limits]\nconnections = 1\n", replicas=1) as gateway, contextlib.ExitStack() as stack:
+        said_little = [stack.enter_context(opened(address, None, b"PRI")) for address in (gateway.flight, gateway.http)]
         held = [stack.enter_context(opened(gateway.http, None, said)) for said in (half, whole)]
         assert held[1].recv(1 << 16).startswith(b"HTTP/1.1 200 ")
-        assert requests.get(f"{gateway.url}/livez", timeout=60).text == "ok\n"
-        for connection in begun + held:
+        # Health needs no room, and a statement waits until that one is let go, which is all that there is room for.
+        assert requests.get(f"{gateway.url}/livez", timeout=20).text == "ok\n"
+        began = time.monotonic()
+        assert requests.post(f"{gateway.url}/v1/sql", data=b"select 1 as a", timeout=60).json() == {"a": 1}
+        assert time.monotonic() - began > 10
+        for connection in said_little + held:
             connection.settimeout(60)
             with contextlib.suppress(ConnectionError):
                 while connection.recv(1 << 16):

@@ -363,9 +363,20 @@ def test_the_authorities_of_clients_are_read_again(mutual: Mutual) -> None:
     path, old, new = mutual.folder / "clients.pem", mutual.clients.cert_pem.bytes(), trustme.CA()
     mutual.give("new", new)
     assert (mutual.asks("etl"), mutual.asks("new")) == ("etl", CUT_OFF)
-    path.write_bytes(new.cert_pem.bytes())
-    assert eventually(lambda: mutual.asks("new") == "etl", 10)
-    assert mutual.asks("etl") == CUT_OFF
+    with mutual.channel("etl") as channel, requests.Session() as session, mutual.channel(None) as other:
+        given = {"authorization": mutual.handshake(channel)}
+        assert mutual.calls(channel) == mutual.asks("etl", session=session) == mutual.calls(other, given) == "etl"
+        path.write_bytes(old + new.cert_pem.bytes())
+        assert eventually(lambda: mutual.asks("new") == "etl", 10)
+        # One that is added leaves the others as they are.
+        assert mutual.calls(channel) == mutual.asks("etl", session=session) == mutual.calls(other, given) == "etl"
+        path.write_bytes(new.cert_pem.bytes())
+        assert eventually(lambda: mutual.asks("etl") == CUT_OFF, 10)
+        # Over the connections that are open, and with what was given for it.
+        assert re.match('UNAUTHENTICATED the certificate of ".*" is of an authority that is not in', mutual.calls(channel))
+        assert re.match("401 .* is of an authority that is not in", mutual.asks("etl", session=session))
+        assert mutual.calls(other, given).startswith("UNAUTHENTICATED ")
+        assert mutual.asks("new") == "etl"
     for broken in (b"", b"nothing", new.cert_pem.bytes()[:200], new.cert_pem.bytes().replace(b"M", b"N")):
         before = mutual.failures()
         path.write_bytes(broken)

@@ -121,6 +121,9 @@ pub async fn serve(
 ) -> Result<()> {
     let (_, http) = listeners.addresses()?;
     let Listeners { flight: of_flight, http: of_http, tls } = listeners;
+    if let Some(tls) = &tls {
+        gateway.authenticator.certificates_of(tls.clone());
+    }
     let incoming = |listener, speaks| Incoming::new(Port::new(listener, config.limits.connections), tls.clone(), speaks);
     let of_flight = incoming(of_flight, Speaks::Grpc { http: http.port() });
     let flight = flight(config, &gateway, of_flight, stop.clone()).await?;

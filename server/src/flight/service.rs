@@ -104,7 +104,11 @@ impl Service {
     }
 
     /// Who shakes hands, by the credentials in the first message: those in a header were checked before.
-    async fn log_in(&self, request: &mut Request<Streaming<HandshakeRequest>>) -> Result<(Principal, Means)> {
+    async fn log_in(
+        &self,
+        request: &mut Request<Streaming<HandshakeRequest>>,
+        peer: Option<&Peer>,
+    ) -> Result<(Principal, Means)> {
         let refused = |message: &str| {
             Error::unauthenticated(message)
                 .with_hint("send a user name and password as BasicAuth, or in the header authorization")
@@ -114,7 +118,7 @@ impl Service {
         let payload = first.ok_or_else(|| refused("the handshake has no message"))?.payload;
         let BasicAuth { username, password } =
             BasicAuth::decode(payload).map_err(|_| refused("the message of the handshake has no user name and password"))?;
-        self.authenticator.check_password(&username, &password).await
+        self.authenticator.check_password(&username, &password, peer).await
     }
 
     /// What came of a step towards the query path, where all else is recorded: here only what was refused is.
@@ -380,7 +384,11 @@ impl FlightService for Service {
             async {
                 if request.extensions().get::<Principal>().is_none() {
                     let peer = request.extensions().get::<Peer>().cloned();
-                    let known = self.log_in(&mut request).await.inspect_err(|error| note_refusal(error, peer.as_ref()))?;
+                    let known = self.log_in(&mut request, peer.as_ref()).await;
+                    let known = known.inspect_err(|error| note_refusal(error, peer.as_ref()))?;
+                    if let Some(peer) = peer {
+                        peer.seat.take().await;
+                    }
                     request.extensions_mut().insert(known.0);
                     request.extensions_mut().insert(known.1);
                 }

@@ -1,7 +1,8 @@
 //! Credentials → principal, for gRPC and HTTP alike.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use argon2::password_hash::{PasswordHash, SaltString};
@@ -20,7 +21,6 @@ use http_body_util::Limited;
 use nexus_flight_catalog::{Error, Kind, Principal, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use crate::config::{Auth, AuthMode};
 use crate::flight::status::status;
@@ -30,7 +30,9 @@ use crate::wire::connection::{Peer, Shown};
 use crate::wire::is_grpc;
 use crate::wire::jwt::{self, Jwt};
 use crate::wire::problem::problem;
+use crate::wire::tls::Tls;
 use crate::wire::tokens::{self, ApiTokens, Hash};
+use crate::wire::turns::Turns;
 
 /// Some clients pad their base64 and some do not.
 const BASE64: GeneralPurpose =
@@ -44,7 +46,7 @@ const LARGEST_CREDENTIALS: usize = 8 << 10;
 /// A hash is made slow on purpose: no more than this many are checked at once.
 const CHECKED_AT_ONCE: usize = 2;
 
-/// Those that wait for it; the next one is refused, so that nobody waits for all that somebody tries.
+/// Those that wait for it; of the next one's and the others', that of the address with most of them there is refused.
 const CHECKS_WAITING: usize = 64;
 
 /// A hash of nobody's password, checked for names that are not known, so that the time taken does not tell them.
@@ -59,8 +61,8 @@ pub enum Means {
     Password(Mark),
     /// With the API token of this hash.
     Token(Hash),
-    /// By a client certificate of this subject, which holds until then, in seconds since 1970.
-    Certificate(String, u64),
+    /// By a client certificate of this subject, which holds until then, in seconds since 1970, by this authority.
+    Certificate(String, u64, Seen),
     /// With a JSON Web Token that holds until then, by this key of its issuer.
     Jwt(u64, jwt::Mark),
 }
@@ -89,8 +91,9 @@ pub struct Authenticator {
     certificates: BTreeMap<String, String>,
     seal: Arc<Seal>,
     lives: Duration,
-    checks: Semaphore,
-    waiting: Semaphore,
+    /// Knows the authorities of client certificates; none where there is no TLS.
+    tls: OnceLock<Tls>,
+    checks: Arc<Turns>,
 }
 
 impl Authenticator {
@@ -106,14 +109,24 @@ impl Authenticator {
             certificates,
             seal,
             lives,
-            checks: Semaphore::new(CHECKED_AT_ONCE),
-            waiting: Semaphore::new(CHECKS_WAITING),
+            tls: OnceLock::new(),
+            checks: Turns::new(CHECKED_AT_ONCE, CHECKS_WAITING),
         }
     }
 
     /// From now on with these passwords. What was given for one that is another now is taken no more.
     pub fn renew(&self, auth: &Auth) {
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = users(auth);
+    }
+
+    /// Certificates count for as long as their authority is one of those that are taken here.
+    pub fn certificates_of(&self, tls: Tls) {
+        // The ports are opened once.
+        let _ = self.tls.set(tls);
+    }
+
+    fn takes_from(&self, issuer: &Seen) -> bool {
+        self.tls.get().is_some_and(|tls| tls.takes_from(issuer))
     }
 
     fn hash(&self, name: &str) -> Option<SecretString> {
@@ -144,7 +157,7 @@ impl Authenticator {
         };
         let header = header.to_str().map_err(|_| refused("the authorization header is not text"))?;
         match header.split_once(' ') {
-            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => self.check_basic(value).await,
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => self.check_basic(value, peer).await,
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("bearer") => self.check_token(value).await,
             _ => Err(refused("the authorization header is neither Basic nor Bearer")),
         }
@@ -174,7 +187,9 @@ impl Authenticator {
             Means::Token(hash) => {
                 self.tokens.as_ref().and_then(|tokens| tokens.user(hash)).is_some_and(|known| *known.0 == *user)
             }
-            Means::Certificate(subject, until) => self.certificates.get(subject) == Some(&user) && now() < *until,
+            Means::Certificate(subject, until, issuer) => {
+                self.certificates.get(subject) == Some(&user) && now() < *until && self.takes_from(issuer)
+            }
             Means::Jwt(until, key) => now() < *until && self.jwt.as_ref().is_some_and(|jwt| jwt.holds(key)),
         };
         match still_holds {
@@ -184,43 +199,49 @@ impl Authenticator {
     }
 
     fn check_certificate(&self, shown: &Shown) -> Result<(Principal, Means)> {
-        let Shown { subject, until } = shown;
+        let Shown { subject, until, issuer } = shown;
+        // The connection may have been open for longer than either holds.
         if now() >= *until {
-            // The connection may have been open for longer than that.
             return Err(Error::unauthenticated(format!("the certificate of \"{subject}\" has expired"))
                 .with_hint("connect with another one"));
+        }
+        if !self.takes_from(issuer) {
+            let message = format!("the certificate of \"{subject}\" is of an authority that is not in tls.clients any more");
+            return Err(Error::unauthenticated(message).with_hint("connect with another one"));
         }
         let user = self.certificates.get(&**subject).ok_or_else(|| {
             Error::unauthenticated(format!("the certificate of \"{subject}\" is nobody's here"))
                 .with_hint("name its user under [auth.certificates], or sign in with a password or a token")
         })?;
-        Ok((Principal(user.as_str().into()), Means::Certificate(subject.to_string(), *until)))
+        Ok((Principal(user.as_str().into()), Means::Certificate(subject.to_string(), *until, *issuer)))
     }
 
-    async fn check_basic(&self, value: &str) -> Result<(Principal, Means)> {
+    async fn check_basic(&self, value: &str, peer: Option<&Peer>) -> Result<(Principal, Means)> {
         let decoded = BASE64.decode(value.trim()).map_err(|_| refused("the Basic credentials are not base64"))?;
         let decoded = String::from_utf8(decoded).map_err(|_| refused("the Basic credentials are not UTF-8"))?;
         let (name, password) = decoded.split_once(':').ok_or_else(|| refused("the Basic credentials have no \":\""))?;
-        self.check_password(name, password).await
+        self.check_password(name, password, peer).await
     }
 
     /// Who has this name and password, by which they come in. Errors: `Unauthenticated`, with the same words for a wrong name and a wrong
     /// password.
-    pub async fn check_password(&self, name: &str, password: &str) -> Result<(Principal, Means)> {
+    pub async fn check_password(&self, name: &str, password: &str, peer: Option<&Peer>) -> Result<(Principal, Means)> {
         let wrong = || refused("the user name or the password is wrong");
         if name.is_empty() || password.is_empty() {
             return Err(wrong());
         }
         let password = SecretString::from(password);
-        let _place = self.waiting.try_acquire().map_err(|_| {
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
+        let turn = self.checks.take(address).await.ok_or_else(|| {
             Error::exhausted("too many passwords are being checked").with_hint("try again soon, or sign in with a token")
         })?;
-        let _turn = self.checks.acquire().await.map_err(|_| Error::unavailable("the server is closing"))?;
         let known = self.hash(name);
         let means = known.as_ref().map(|hash| Means::Password(mark(hash)));
         let hash = known.unwrap_or_else(|| SecretString::from(NOBODY));
         // Off the threads that serve others: this is tens of milliseconds of work.
         let matches = tokio::task::spawn_blocking(move || {
+            // It goes on where the caller has gone away, and so does its turn.
+            let _turn = turn;
             let hash = PasswordHash::new(hash.expose_secret()).ok()?;
             Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).ok()
         })
@@ -262,6 +283,9 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
     let peer = peer(&request).cloned();
     match authenticator.authenticate(request.headers(), peer.as_ref()).await {
         Ok((principal, means)) => {
+            if let Some(peer) = peer {
+                peer.seat.take().await;
+            }
             request.extensions_mut().insert(principal);
             request.extensions_mut().insert(means);
             next.run(request).await

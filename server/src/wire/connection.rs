@@ -1,4 +1,4 @@
-//! The connections of a port: no more at once than the configuration says, those that have not begun to speak aside. Each is plain or
+//! The connections of a port: no more at once than the configuration says, those on which nobody has come in yet aside. Each is plain or
 //! under TLS, and what is above does not see which.
 
 use std::io::{self, IoSlice};
@@ -11,10 +11,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use crate::reload::Seen;
+use crate::wire::seat::Seat;
 use crate::wire::tls::Tls;
 
 /// Calls at once on one connection; the libraries set no bound of their own, or another one.
@@ -36,7 +39,7 @@ const HELLO: usize = 1 << 10;
 #[derive(Debug)]
 pub struct Port {
     listener: TcpListener,
-    permits: Arc<Semaphore>,
+    seats: Arc<Semaphore>,
 }
 
 /// A connection as it came in.
@@ -55,8 +58,8 @@ pub struct Connection {
     peer: Peer,
     /// What was read to find out what the client speaks, and is to be read again.
     hello: Bytes,
-    /// Its place among those of its port, which it gives back when it is dropped; none while it is not admitted.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// When it is to make way for others; none once its seat is taken.
+    gone: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// Who is at the other end.
@@ -66,6 +69,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The certificate that it has shown.
     pub certificate: Option<Shown>,
+    /// The seat of its connection.
+    pub seat: Arc<Seat>,
 }
 
 /// A certificate that a client has shown, of those that are taken here.
@@ -75,6 +80,8 @@ pub struct Shown {
     pub subject: Arc<str>,
     /// Until when it holds, in seconds since 1970.
     pub until: u64,
+    /// Tells the authority that has issued it from others.
+    pub issuer: Seen,
 }
 
 #[derive(Debug)]
@@ -86,7 +93,7 @@ enum Stream {
 impl Port {
     /// Over a bound listener.
     pub fn new(listener: TcpListener, connections: u32) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(connections as usize)) }
+        Self { listener, seats: Arc::new(Semaphore::new(connections as usize)) }
     }
 
     /// The next connection.
@@ -95,7 +102,8 @@ impl Port {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    return Accepted { stream, peer: Peer { address, certificate: None } };
+                    let seat = Seat::new(Arc::clone(&self.seats));
+                    return Accepted { stream, peer: Peer { address, certificate: None, seat } };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -104,11 +112,6 @@ impl Port {
                 }
             }
         }
-    }
-
-    /// What counts its connections.
-    pub fn permits(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.permits)
     }
 }
 
@@ -134,7 +137,8 @@ impl Accepted {
 
 impl Connection {
     fn new(stream: Stream, peer: Peer) -> Self {
-        Self { stream, peer, hello: Bytes::new(), _permit: None }
+        let gone = Some(Box::pin(peer.seat.gone().clone().cancelled_owned()));
+        Self { stream, peer, hello: Bytes::new(), gone }
     }
 
     /// Whether the client speaks HTTP/2, once it has said as much as tells; none where it goes away before that. What it said is left
@@ -150,15 +154,22 @@ impl Connection {
         Some(self.hello.starts_with(PREFACE))
     }
 
-    /// The connection, once there is room for it.
-    pub async fn admitted(self, permits: Arc<Semaphore>) -> Option<Self> {
-        let permit = permits.acquire_owned().await.ok()?;
-        Some(Self { _permit: Some(permit), ..self })
-    }
-
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Holds that it has not been let go; else who reads or writes is woken for the error.
+    fn goes_on(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.peer.seat.is_taken() {
+            self.gone = None;
+        }
+        if let Some(gone) = &mut self.gone
+            && gone.as_mut().poll(cx).is_ready()
+        {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it has made way for others"));
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +183,7 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.goes_on(cx)?;
         if self.hello.has_remaining() {
             let fits = self.hello.len().min(buffer.remaining());
             buffer.put_slice(&self.hello.split_to(fits));
@@ -186,6 +198,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.goes_on(cx)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
@@ -193,6 +206,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.goes_on(cx)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
@@ -207,6 +221,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.goes_on(cx)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
@@ -214,6 +229,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.goes_on(cx)?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
@@ -223,21 +239,24 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use futures::FutureExt;
 
     use super::*;
 
     #[tokio::test]
-    async fn the_next_connection_waits_until_one_ends() {
+    async fn who_has_come_in_makes_no_way() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut port = Port::new(listener, 1);
         let (_first, _second) = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
-        let (first, second) = (port.accept().await.plain(), port.accept().await.plain());
-        let held = first.admitted(port.permits()).await.unwrap();
-        let mut waits = Box::pin(second.admitted(port.permits()));
-        assert!(tokio::time::timeout(Duration::from_millis(100), &mut waits).await.is_err());
-        drop(held);
-        waits.await.unwrap();
+        let (mut first, mut second) = (port.accept().await.plain(), port.accept().await.plain());
+        let seats = [&first, &second].map(|connection| Arc::clone(&connection.peer().seat));
+        seats[0].take().await;
+        let read = tokio::spawn(async move { second.read(&mut [0]).await });
+        // So that it reads when it is let go.
+        tokio::task::yield_now().await;
+        seats.iter().for_each(|seat| seat.give_way());
+        assert_eq!(read.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert!(first.read(&mut [0]).now_or_never().is_none());
     }
 }

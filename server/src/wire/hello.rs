@@ -1,19 +1,19 @@
-//! Connections as they come in: one counts once its client has said in what language it speaks, and where that is not the one of the
-//! port, or they disagree about TLS, client and log are told what to change.
+//! Connections as they come in: where a client does not speak the language of the port, or they disagree about TLS, client and log are told
+//! what to change. One counts once a call was let in on it; of those before that the oldest makes way when there are too many.
 
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::wire::connection::{Accepted, Connection, Port};
+use crate::wire::seat::Seat;
 use crate::wire::tls::Tls;
 
 /// Connections that have said something and wait to be served.
@@ -21,8 +21,8 @@ const WAITING: usize = 64;
 /// A client speaks first; one that is not through its handshake by then, or has not said in what language it speaks, is let go. So is one
 /// of HTTP/1 whose next request has no whole head by then.
 pub const SILENCE: Duration = Duration::from_secs(30);
-/// Connections that have not begun, or wait for others to end. When there are more the oldest is let go: an honest client is soon done
-/// with its hello, and those who open connections to hold them keep nobody out.
+/// Connections on which no call was let in yet, or one waits for other connections to end. When there are more the oldest is let go: an
+/// honest client is soon done with its first call, and those who open connections to hold them keep nobody out.
 const BEGINNING: usize = 1_024;
 /// The first byte of a TLS handshake record (RFC 8446, section 5.1); HTTP/2 begins with the letters "PRI".
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -59,27 +59,29 @@ impl Incoming {
     pub fn new(mut port: Port, tls: Option<Tls>, speaks: Speaks) -> Self {
         let (sender, ready) = mpsc::channel(WAITING);
         tokio::spawn(async move {
-            let (permits, mut beginning) = (port.permits(), VecDeque::new());
+            let mut beginning: VecDeque<Weak<Seat>> = VecDeque::new();
             loop {
                 let accepted = tokio::select! {
                     () = sender.closed() => return,
                     accepted = port.accept() => accepted,
                 };
-                let (sender, tls, permits) = (sender.clone(), tls.clone(), Arc::clone(&permits));
+                let seat = Arc::clone(&accepted.peer.seat);
+                beginning.push_back(Arc::downgrade(&seat));
+                let (sender, tls) = (sender.clone(), tls.clone());
                 // In a task of its own, so that a silent client keeps nobody waiting.
-                let task = tokio::spawn(async move {
-                    let greeted = tokio::time::timeout(SILENCE, greeted(accepted, tls.as_ref(), speaks)).await.ok()??;
+                tokio::spawn(async move {
+                    let greeted = tokio::time::timeout(SILENCE, greeted(accepted, tls.as_ref(), speaks));
+                    let greeted = seat.gone().run_until_cancelled(greeted).await?.ok()??;
                     // The server may have ended meanwhile.
-                    sender.send(greeted.admitted(permits).await?).await.ok()
+                    sender.send(greeted).await.ok()
                 });
-                beginning.push_back(task);
                 if beginning.len() > BEGINNING {
-                    beginning.retain(|task: &JoinHandle<_>| !task.is_finished());
+                    beginning.retain(|seat| seat.upgrade().is_some_and(|seat| !seat.is_taken()));
                 }
                 if beginning.len() > BEGINNING
-                    && let Some(oldest) = beginning.pop_front()
+                    && let Some(oldest) = beginning.pop_front().and_then(|seat| seat.upgrade())
                 {
-                    oldest.abort();
+                    oldest.give_way();
                 }
             }
         });

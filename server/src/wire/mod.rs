@@ -6,8 +6,10 @@ pub mod connection;
 pub mod hello;
 pub mod jwt;
 pub mod problem;
+pub mod seat;
 pub mod tls;
 pub mod tokens;
+pub mod turns;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;

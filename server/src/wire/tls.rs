@@ -8,15 +8,16 @@ use std::time::Duration;
 use nexus_flight_catalog::{Error, Place, Result};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime, pem};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
-use x509_cert::der::{self, Decode};
+use x509_cert::der::Decode;
 
 use crate::config;
 use crate::reload::{self, Seen};
@@ -30,7 +31,22 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// Makes connections secret, with the certificate of the moment.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    current: watch::Receiver<Arc<ServerConfig>>,
+    current: watch::Receiver<Arc<Current>>,
+}
+
+/// What new connections get.
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// Those who issue certificates of clients.
+    authorities: Vec<Authority>,
+}
+
+/// One who issues certificates of clients, by the name and the key of it.
+#[derive(Debug)]
+struct Authority {
+    mark: Seen,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 /// Where the certificate is, and its key.
@@ -48,9 +64,9 @@ impl Tls {
         let clients = tls.clients.as_ref().map(|clients| base.join(clients));
         let files = Files { certificate: base.join(&tls.certificate), key: base.join(&tls.key), clients };
         let pair = files.read()?;
-        let (sender, current) = watch::channel(pair.config()?);
+        let (sender, current) = watch::channel(Arc::new(pair.current()?));
         let read = move || files.read().map(|pair| (pair.seen(), pair));
-        let take = move |pair: Pair| pair.config().map(|config| sender.send(config).is_ok());
+        let take = move |pair: Pair| pair.current().map(|current| sender.send(Arc::new(current)).is_ok());
         tokio::spawn(reload::follow("tls", pair.seen(), read, take));
         Ok(Self { current })
     }
@@ -58,25 +74,37 @@ impl Tls {
     /// A connection after its handshake, and the client's certificate. Errors: what went wrong with the handshake, or
     /// that it took too long.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Shown>)> {
-        let config = Arc::clone(&self.current.borrow());
-        let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream));
+        let current = Arc::clone(&self.current.borrow());
+        let acceptor = TlsAcceptor::from(Arc::clone(&current.config));
+        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
         let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"));
         let stream = handshake.await.unwrap_or_else(late)?;
-        let shown = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+        let shown = match stream.get_ref().1.peer_certificates().and_then(|chain| chain.split_first()) {
             None => None,
-            Some(certificate) => {
-                Some(shown(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?)
-            }
+            Some((certificate, chain)) => Some(current.shown(certificate, chain)?),
         };
         Ok((stream, shown))
     }
+
+    /// Whether certificates of an authority are taken now.
+    pub fn takes_from(&self, issuer: &Seen) -> bool {
+        self.current.borrow().authorities.iter().any(|authority| authority.mark == *issuer)
+    }
 }
 
-/// What is kept of a certificate.
-fn shown(certificate: &CertificateDer<'_>) -> der::Result<Shown> {
-    let certificate = Certificate::from_der(certificate)?.tbs_certificate;
-    let until = certificate.validity.not_after.to_unix_duration().as_secs();
-    Ok(Shown { subject: certificate.subject.to_string().into(), until })
+impl Current {
+    /// What is kept of a certificate that has come through a handshake.
+    fn shown(&self, certificate: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> io::Result<Shown> {
+        let unusable = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+        // The handshake tells that one of them has issued it, and not which.
+        let now = UnixTime::now();
+        let has_issued = |authority: &&Authority| authority.verifier.verify_client_cert(certificate, chain, now).is_ok();
+        let issuer = self.authorities.iter().find(has_issued).map(|authority| authority.mark);
+        let issuer = issuer.ok_or_else(|| unusable("the client's certificate does not hold any more".to_owned()))?;
+        let certificate = Certificate::from_der(certificate).map_err(|error| unusable(error.to_string()))?.tbs_certificate;
+        let until = certificate.validity.not_after.to_unix_duration().as_secs();
+        Ok(Shown { subject: certificate.subject.to_string().into(), until, issuer })
+    }
 }
 
 /// The files as they were read together.
@@ -104,7 +132,7 @@ impl Pair {
         reload::seen(&[&self.certificate, &self.key, clients])
     }
 
-    fn config(&self) -> Result<Arc<ServerConfig>> {
+    fn current(&self) -> Result<Current> {
         let (certificate, key) = (&self.paths.0, &self.paths.1);
         let wrong = |of: &str, file: &Path, what: String| {
             Error::invalid(format!("{} {what}", file.display())).at(Place::Key(of.to_owned()))
@@ -126,21 +154,30 @@ impl Pair {
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| Error::internal("TLS cannot be set up").caused_by(error))?;
+        let mut authorities = Vec::new();
         let builder = match &self.clients {
             None => builder.with_no_client_auth(),
             Some((path, pem)) => {
                 let unusable = |what: String| {
                     wrong("tls.clients", path, what).with_hint("it is a PEM file with the certificates of those who issue them")
                 };
-                let mut roots = RootCertStore::empty();
+                let verifier = |roots: &RootCertStore| {
+                    let (roots, provider) = (Arc::new(roots.clone()), Arc::clone(&provider));
+                    // Who shows none may still sign in otherwise.
+                    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).allow_unauthenticated();
+                    verifier.build().map_err(|error| unusable(format!("cannot be used: {error}")))
+                };
+                let mut all = RootCertStore::empty();
                 for root in CertificateDer::pem_slice_iter(pem) {
                     let root = root.map_err(|error| unusable(format!("is no PEM file: {error}")))?;
-                    roots.add(root).map_err(|error| unusable(format!("cannot be used: {error}")))?;
+                    let mut one = RootCertStore::empty();
+                    one.add(root).map_err(|error| unusable(format!("cannot be used: {error}")))?;
+                    if let Some(root) = one.roots.first() {
+                        authorities.push(Authority { mark: mark(root), verifier: verifier(&one)? });
+                    }
+                    all.roots.append(&mut one.roots);
                 }
-                // Who shows none may still sign in otherwise.
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
-                let verifier = verifier.build().map_err(|error| unusable(format!("cannot be used: {error}")))?;
-                builder.with_client_cert_verifier(verifier)
+                builder.with_client_cert_verifier(verifier(&all)?)
             }
         };
         let mut config = builder.with_single_cert(chain, key_of).map_err(|error| match error {
@@ -149,8 +186,13 @@ impl Pair {
             error => wrong("tls.certificate", certificate, format!("cannot be used: {error}")),
         })?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        Ok(Arc::new(config))
+        Ok(Current { config: Arc::new(config), authorities })
     }
+}
+
+/// Tells an authority from others; a certificate of it that is only renewed is the same.
+fn mark(root: &TrustAnchor<'_>) -> Seen {
+    reload::seen(&[&root.subject, &root.subject_public_key_info, root.name_constraints.as_deref().unwrap_or_default()])
 }
 
 fn read(of: &str, path: &Path) -> Result<Vec<u8>> {

@@ -29,8 +29,10 @@ use nexus_flight_catalog::{Error, IfExists, IfMissing, Kind, Principal};
 use nexus_server::http::sql;
 use nexus_server::query::{CacheUse, Ingest, Query};
 use nexus_server::wire::connection::Peer;
+use nexus_server::wire::seat::Seat;
 use nexus_sources::memory::MemorySource;
 use prost::Message;
+use tokio::sync::Semaphore;
 
 use crate::fixture::{Fixture, shown};
 
@@ -133,7 +135,8 @@ impl Governed {
 
     /// A statement over HTTP, of somebody who has come in: the status and the body.
     async fn http(&self, who: &str, statement: &str) -> (StatusCode, String) {
-        let peer = Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None };
+        let seat = Seat::new(Arc::new(Semaphore::new(1)));
+        let peer = Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None, seat };
         let (gateway, principal) = (Arc::clone(&self.fixture.gateway), Principal(who.into()));
         let body = Ok(Bytes::from(statement.to_owned()));
         let answer = sql::run(State(gateway), Extension(principal), ConnectInfo(peer), HeaderMap::new(), body).await;
