@@ -59,6 +59,7 @@ ALONE = {
     "test_policy_bytes.py": ROWS,
     "test_policy_postgres.py": ALIKE,
     "test_policy_pushed.py": ALIKE,
+    "test_pool.py": "each replica has connections of its own",
     "test_reload.py": PROCESS,
     "test_secrets.py": PROCESS,
     "test_sessions.py": TRANSACTION,

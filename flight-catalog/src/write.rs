@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::Column;
 use datafusion::logical_expr::Expr;
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 use crate::source::{Context, Source, Version};
@@ -147,4 +148,10 @@ pub trait Transaction: Source {
 
     /// Forgets what was written since a mark, which stays. Errors: `NotFound` for a name that is not marked.
     async fn rollback_to(&self, cx: &Context, name: &str) -> Result<()>;
+
+    /// Where what it holds is short: a permit for each who waits for as much. Whoever takes one for good rolls a transaction
+    /// back that holds it.
+    fn wanted(&self) -> Option<Arc<Semaphore>> {
+        None
+    }
 }

@@ -14,7 +14,7 @@ use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result};
 use crate::parts::Part;
 use crate::session::Session;
 use crate::touched::Telling;
-use crate::transactions::Open;
+use crate::transactions::Using;
 
 /// The way in of every protocol: there is no second query path.
 #[async_trait]
@@ -40,7 +40,7 @@ pub struct Query {
     /// The way it came in.
     pub protocol: Protocol,
     /// The open transaction that it is part of.
-    pub transaction: Option<Arc<Open>>,
+    pub transaction: Option<Arc<Using>>,
     /// Rows to be written; then the statement only says so.
     pub ingest: Option<Arc<Ingest>>,
     /// Whether its client comes back in the same session.

@@ -1,14 +1,19 @@
 //! Open transactions: kept in this process, bounded in number, and rolled back when their client leaves them alone.
 //!
 //! Many a client begins one as it connects and never ends it. So one that has written nothing gives back what it holds of its
-//! sources when it is left alone, and goes on with their state of then when its client comes back.
+//! sources when it is left alone, and goes on with their state of then when its client comes back: after a while, or after a
+//! moment where others wait for what it holds, those that were left alone the longest first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Debug};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result, Source, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::writes::Writes;
@@ -18,6 +23,8 @@ const OPEN: usize = 1_000;
 const OF_ONE: usize = OPEN / 4 * 3;
 /// How many savepoints one of them may have.
 const SAVEPOINTS: usize = 100;
+/// How long one that has written nothing keeps what others wait for, since its client may be about to read on.
+const MOMENT: Duration = Duration::from_secs(2);
 /// How long a source may take to roll back what was left alone.
 const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(30);
 /// How long the end of a session waits for what it has left open: its client waits for that, and may itself hold up an answer.
@@ -42,8 +49,27 @@ pub struct Open {
     /// The session that it was begun in.
     session: Uuid,
     parts: tokio::sync::Mutex<Parts>,
-    used: Mutex<Instant>,
+    /// When a statement began or ended to use it last.
+    used: watch::Sender<Instant>,
     writes: Arc<Writes>,
+}
+
+/// An open transaction that a statement uses: as long as one does, it is not left alone.
+#[derive(Debug)]
+pub struct Using(Arc<Open>);
+
+impl Deref for Using {
+    type Target = Open;
+
+    fn deref(&self) -> &Open {
+        &self.0
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.used.send_replace(Instant::now());
+    }
 }
 
 #[derive(Default)]
@@ -87,10 +113,10 @@ impl Transactions {
             principal: principal.clone(),
             session,
             parts: tokio::sync::Mutex::default(),
-            used: Mutex::new(Instant::now()),
+            used: watch::Sender::new(Instant::now()),
             writes: Arc::clone(&self.writes),
         });
-        let id = open.id;
+        let (id, used) = (open.id, open.used.subscribe());
         let mut all = lock(&self.open);
         let own = all.values().filter(|open| open.principal == *principal).count();
         if own >= OF_ONE && !forget_one(&mut all, principal) {
@@ -100,19 +126,19 @@ impl Transactions {
         if busiest.is_some_and(|busiest| !forget_one(&mut all, &busiest)) {
             return Err(Error::exhausted(format!("{OPEN} transactions are open")).with_hint("end some, or try again later"));
         }
-        tokio::spawn(left_alone(Arc::downgrade(&open), Arc::clone(&self.open), self.idle, self.lives));
+        tokio::spawn(left_alone(Arc::downgrade(&open), used, Arc::clone(&self.open), self.idle, self.lives));
         all.insert(id, open);
         Ok(id)
     }
 
     /// One that is open here. Errors: `Precondition` where it is not, `Denied` where it is another principal's.
-    pub fn get(&self, principal: &Principal, id: Uuid) -> Result<Arc<Open>> {
+    pub fn get(&self, principal: &Principal, id: Uuid) -> Result<Arc<Using>> {
         let open = lock(&self.open).get(&id).cloned().ok_or_else(not_open)?;
         if open.principal != *principal {
             return Err(Error::denied("the transaction was begun by another user").with_hint("begin one of your own"));
         }
-        *lock(&open.used) = Instant::now();
-        Ok(open)
+        open.used.send_replace(Instant::now());
+        Ok(Arc::new(Using(open)))
     }
 
     /// Ends one: it is not open any more, however that goes. Errors: those of the sources; then nothing was written.
@@ -218,17 +244,11 @@ impl Open {
         Ok(())
     }
 
-    /// Gives back what it holds of its sources, unless it has written; whether it did.
-    async fn rest(&self, cx: &Context) -> bool {
-        let mut parts = self.parts.lock().await;
-        if parts.written.is_some() {
-            return false;
-        }
-        for source in std::mem::take(&mut parts.begun).into_values() {
-            // It wrote nothing, and a source forgets what is dropped.
-            let _ = cx.run(source.rollback(cx)).await;
-        }
-        true
+    /// What it has, unless a statement uses it: besides the list and who asks, whoever holds it is one. One that comes now waits
+    /// until this is dropped.
+    fn alone(self: &Arc<Self>) -> Option<tokio::sync::MutexGuard<'_, Parts>> {
+        let parts = self.parts.try_lock().ok()?;
+        (Arc::strong_count(self) <= 2).then_some(parts)
     }
 
     /// Rolls it back, for one that is not in the list any more: what is late goes as it is dropped, which its sources forget.
@@ -262,6 +282,26 @@ impl Open {
     }
 }
 
+impl Parts {
+    /// Gives back what it holds of its sources, unless it has written; whether it did.
+    async fn rest(&mut self, cx: &Context) -> bool {
+        if self.written.is_some() {
+            return false;
+        }
+        for source in std::mem::take(&mut self.begun).into_values() {
+            // It wrote nothing, and a source forgets what is dropped.
+            let _ = cx.run(source.rollback(cx)).await;
+        }
+        true
+    }
+
+    /// Where others ask for what it could give back.
+    fn wanted(&self) -> Vec<Arc<Semaphore>> {
+        let begun = self.begun.values().filter(|_| self.written.is_none());
+        begun.filter_map(|source| source.wanted()).collect()
+    }
+}
+
 /// Who has the most of them.
 fn busiest(all: &HashMap<Uuid, Arc<Open>>) -> Principal {
     let mut counts: HashMap<&Principal, usize> = HashMap::new();
@@ -276,32 +316,52 @@ fn busiest(all: &HashMap<Uuid, Arc<Open>>) -> Principal {
 fn forget_one(all: &mut HashMap<Uuid, Arc<Open>>, principal: &Principal) -> bool {
     let is_clean = |open: &Arc<Open>| open.parts.try_lock().is_ok_and(|parts| parts.written.is_none());
     let is_theirs = |open: &&Arc<Open>| open.principal == *principal && is_clean(open);
-    let oldest = all.values().filter(is_theirs).min_by_key(|open| *lock(&open.used)).map(|open| open.id);
+    let oldest = all.values().filter(is_theirs).min_by_key(|open| *open.used.borrow()).map(|open| open.id);
     oldest.is_some_and(|id| all.remove(&id).is_some())
 }
 
-/// Rolls a transaction back once it was left alone for so long, and ends it if it has written or is past its time.
-async fn left_alone(open: Weak<Open>, all: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>, idle: Duration, lives: Duration) {
+/// Rolls a transaction back once it was left alone for so long, or is to give back what it holds, and ends it if it has written
+/// or is past its time.
+async fn left_alone(
+    open: Weak<Open>,
+    mut used: watch::Receiver<Instant>,
+    all: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>,
+    idle: Duration,
+    lives: Duration,
+) {
     let mut rested = None;
     loop {
-        let Some(used) = open.upgrade().map(|open| *lock(&open.used)) else { return };
+        let last = *used.borrow_and_update();
         // Once it holds nothing there is nothing more to give back until it is used again.
-        let until = used + if rested == Some(used) { lives.max(idle) } else { idle };
-        if until > Instant::now() {
-            tokio::time::sleep_until(until.min(Instant::now() + idle).into()).await;
-            continue;
-        }
+        let until = last + if rested == Some(last) { lives.max(idle) } else { idle };
+        let turn = tokio::select! {
+            biased;
+            used = used.changed() => match used {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            () = tokio::time::sleep_until(until.into()) => None,
+            turn = turn(&open, last + MOMENT) => Some(turn),
+        };
         let Some(open) = open.upgrade() else { return };
-        // Besides the list and this, whoever holds it is a statement that runs.
-        if Arc::strong_count(&open) > 2 {
-            *lock(&open.used) = Instant::now();
+        let Some(mut parts) = open.alone() else {
+            open.used.send_replace(Instant::now());
             continue;
-        }
+        };
         let cx = open.context(Instant::now() + ROLLED_BACK_WITHIN);
-        if rested != Some(used) && open.rest(&cx).await {
-            rested = Some(used);
+        if rested != Some(last) && parts.rest(&cx).await {
+            rested = Some(last);
+            if let Some(turn) = turn {
+                tracing::info!(transaction = %open.id, "a transaction that has written nothing makes room for others");
+                turn.forget();
+            }
             continue;
         }
+        // What it has written it keeps: another one is asked.
+        if turn.is_some() {
+            continue;
+        }
+        drop(parts);
         lock(&all).remove(&open.id);
         match open.end(&cx, false).await {
             Ok(()) => tracing::info!(transaction = %open.id, "a transaction was left alone and is rolled back"),
@@ -310,6 +370,18 @@ async fn left_alone(open: Weak<Open>, all: Arc<Mutex<HashMap<Uuid, Arc<Open>>>>,
             }
         }
         return;
+    }
+}
+
+/// The turn of a transaction, left alone until then, to give back what others wait for. Those that were left alone for longer
+/// have theirs before it; not taken for good, it is that of the next.
+async fn turn(open: &Weak<Open>, from: Instant) -> OwnedSemaphorePermit {
+    tokio::time::sleep_until(from.into()).await;
+    let wanted = open.upgrade().and_then(|open| open.alone().map(|parts| parts.wanted()));
+    let mut turns: FuturesUnordered<_> = wanted.into_iter().flatten().map(|wanted| wanted.acquire_owned()).collect();
+    match turns.next().await {
+        Some(Ok(turn)) => turn,
+        _ => std::future::pending().await,
     }
 }
 

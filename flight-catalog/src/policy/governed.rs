@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, Kind, Result};
 use crate::name::TableName;
@@ -243,6 +244,10 @@ impl Transaction for Governed<dyn Transaction> {
 
     async fn rollback_to(&self, cx: &Context, name: &str) -> Result<()> {
         self.inner.rollback_to(cx, name).await
+    }
+
+    fn wanted(&self) -> Option<Arc<Semaphore>> {
+        self.inner.wanted()
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::flight::profile::TypeProfile;
 use crate::query::{Client, Protocol, Query};
 use crate::session::{LONGEST_NAME, Session, Sessions};
-use crate::transactions::Open;
+use crate::transactions::Using;
 use crate::wire::connection::Peer;
 
 /// The cookie that carries the sealed session.
@@ -108,7 +108,7 @@ impl Caller {
     }
 
     /// A query of this caller.
-    pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Open>>) -> Query {
+    pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Using>>) -> Query {
         let query = Query::new(self.context(), statement, self.session.clone(), Protocol::Flight);
         Query { parameters, transaction, session_lasts: self.keeps_cookies, client: self.client.clone(), ..query }
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::flight::caller::Caller;
 use crate::flight::ticket::check_owner;
 use crate::seal::{Purpose, Seal};
-use crate::transactions::{Open, Transactions};
+use crate::transactions::{Transactions, Using};
 
 /// `ActionEndSavepointRequest.EndSavepoint` (FlightSql.proto), which arrow-flight keeps to itself.
 pub const RELEASE: i32 = 1;
@@ -56,7 +56,7 @@ impl Handles {
     }
 
     /// An open transaction. Errors: it is not open here, or is another principal's.
-    pub fn open(&self, caller: &Caller, id: Uuid) -> Result<Arc<Open>> {
+    pub fn open(&self, caller: &Caller, id: Uuid) -> Result<Arc<Using>> {
         self.transactions.get(&caller.principal, id)
     }
 

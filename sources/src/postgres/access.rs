@@ -31,6 +31,11 @@ impl Session {
         Self { lease: Mutex::new(Some(lease)), writes: Mutex::default() }
     }
 
+    /// Whether the connection is there or in use.
+    pub(super) fn is_there(&self) -> bool {
+        !self.lease.try_lock().is_ok_and(|lease| lease.is_none())
+    }
+
     /// Takes the connection out for good. Errors: `Precondition` where it is gone.
     pub(super) async fn end(&self) -> Result<Lease> {
         self.lease.lock().await.take().ok_or_else(gone)

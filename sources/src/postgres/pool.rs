@@ -11,8 +11,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{CancelToken, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -33,7 +34,12 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The connections to one database.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
+    /// Those that can be used again.
     pool: Pool<Opener>,
+    /// Room for each that may be there, also for one that is being given up: the server has its session until then.
+    room: Arc<Semaphore>,
+    /// A permit for each who waits for room and whom no idle transaction has made any yet.
+    wanted: Arc<Semaphore>,
     config: Arc<Config>,
 }
 
@@ -42,38 +48,74 @@ impl Connections {
         let opener = Opener { config: Arc::clone(&config), tls: OnceCell::new() };
         let pool = Pool::builder(opener).max_size(config.pool).build();
         let pool = pool.map_err(|error| Error::internal("the pool cannot be made").caused_by(error))?;
-        Ok(Self { pool, config })
+        let (room, wanted) = (Arc::new(Semaphore::new(config.pool)), Arc::new(Semaphore::new(0)));
+        Ok(Self { pool, room, wanted, config })
     }
 
     /// A connection of one's own. Errors: `Exhausted` where all are in use for too long, `Unavailable` and `Unauthenticated`
     /// where none can be opened.
     pub(super) async fn get(&self) -> Result<Lease> {
         let Config { connect_timeout, read_timeout, pool, catalog, .. } = self.config.as_ref();
-        match tokio::time::timeout(*connect_timeout, self.pool.get()).await {
-            Ok(Ok(connection)) => Ok(Lease { connection: Some(connection), silence: *read_timeout }),
+        let until = Instant::now() + *connect_timeout;
+        let Ok(room) = timeout_at(until, self.room()).await else {
+            let message = format!("all {pool} connections of the catalog \"{catalog}\" are in use");
+            return Err(Error::exhausted(message).with_hint("try again later, or raise its option pool"));
+        };
+        let room = room?;
+        match timeout_at(until, self.pool.get()).await {
+            Ok(Ok(connection)) => Ok(Lease { used: Some((connection, room)), silence: *read_timeout }),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(error)) => Err(Error::internal("the pool gives no connection").caused_by(error)),
-            Err(_) if self.pool.status().available == 0 && self.pool.status().size >= *pool => {
-                let message = format!("all {pool} connections of the catalog \"{catalog}\" are in use");
-                Err(Error::exhausted(message).with_hint("try again later, or raise its option pool"))
-            }
             Err(_) => Err(unreachable(&self.config, "no answer in time")),
         }
+    }
+
+    /// Room for a connection; where there is none, it is wanted of idle transactions.
+    async fn room(&self) -> Result<OwnedSemaphorePermit> {
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
+            return Ok(room);
+        }
+        let _wanted = Wanted::new(&self.wanted);
+        let room = Arc::clone(&self.room).acquire_owned().await;
+        room.map_err(|error| Error::internal("the pool gives no room").caused_by(error))
+    }
+
+    /// A permit for each who waits for a connection: whoever takes one for good is to give a connection back.
+    pub(super) fn wanted(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.wanted)
+    }
+}
+
+/// One who waits, until then.
+struct Wanted<'a>(&'a Semaphore);
+
+impl<'a> Wanted<'a> {
+    fn new(wanted: &'a Semaphore) -> Self {
+        wanted.add_permits(1);
+        Self(wanted)
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        // Where an idle transaction has taken it already, what that gives back is for the next who waits.
+        self.0.forget_permits(1);
     }
 }
 
 /// A connection that is used. Unless it is given back, what runs on it is ended at the server, and it is closed.
 #[derive(Debug)]
 pub(super) struct Lease {
-    connection: Option<Object<Opener>>,
+    /// The connection, and after it its room.
+    used: Option<(Object<Opener>, OwnedSemaphorePermit)>,
     silence: Duration,
 }
 
 impl Lease {
     /// What is asked through. Errors: none, but for a defect.
     pub(super) fn client(&self) -> Result<&Client> {
-        let connection = self.connection.as_ref();
-        connection.map(|connection| &connection.client).ok_or_else(|| Error::internal("the connection was given back"))
+        let used = self.used.as_ref();
+        used.map(|(connection, _)| &connection.client).ok_or_else(|| Error::internal("the connection was given back"))
     }
 
     /// What the server answers. Errors: its own; `Unavailable` where it is silent for too long.
@@ -88,21 +130,21 @@ impl Lease {
 
     /// Lets the next statement have it: nothing runs on it any more.
     pub(super) fn give_back(mut self) {
-        self.connection = None;
+        self.used = None;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            Object::take(connection).abandon();
+        if let Some((connection, room)) = self.used.take() {
+            Object::take(connection).abandon(room);
         }
     }
 }
 
 /// An answer, unless the server is silent for too long.
 async fn answer_within<T>(most: Duration, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
-    match tokio::time::timeout(most, answer).await {
+    match timeout(most, answer).await {
         Ok(answer) => answer.map_err(error::of),
         Err(_) => Err(Error::unavailable(format!("the database was silent for {} s", most.as_secs()))
             .with_hint("see whether the server runs; where its statements take so long, raise the option read_timeout")),
@@ -132,8 +174,8 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Ends what runs on it, and closes it.
-    fn abandon(self) {
+    /// Ends what runs on it, and closes it; its room is for others when the server has ended it, or does not.
+    fn abandon(self, room: OwnedSemaphorePermit) {
         let Self { client, mut task, tls } = self;
         let cancel = client.cancel_token();
         let closed = client.is_closed();
@@ -141,32 +183,31 @@ impl Connection {
         runtime.spawn(async move {
             // Without it the task ends with the last answer that is due.
             drop(client);
-            let mut wait = FIRST_WAIT;
-            while !closed && wait < ENDED_WITHIN {
-                if !end(&cancel, tls.clone()).await {
-                    break;
-                }
-                // The server says nothing about whether a request to cancel was heard, and one that comes before the
-                // statement has begun is not.
-                if tokio::time::timeout(wait, &mut task.0).await.is_ok() {
-                    break;
-                }
-                wait *= 2;
+            if !closed && timeout(ENDED_WITHIN, end(&cancel, &tls, &mut task)).await.is_err() {
+                tracing::warn!("a statement that nobody waits for does not end at its database");
             }
             // The closed socket must do in any case.
             drop(task);
+            drop(room);
         });
     }
 }
 
-/// Asks the server to end what runs. Returns whether it could be asked.
-async fn end(cancel: &CancelToken, tls: MakeRustlsConnect) -> bool {
-    match tokio::time::timeout(ENDED_WITHIN, cancel.cancel_query(tls)).await {
-        Ok(Ok(())) => return true,
-        Ok(Err(error)) => tracing::warn!(%error, "a statement that nobody waits for cannot be ended at its database"),
-        Err(_) => tracing::warn!("a statement that nobody waits for cannot be ended at its database: no answer in time"),
+/// Asks the server to end what runs on a connection, again and again until it has, or cannot be asked.
+async fn end(cancel: &CancelToken, tls: &MakeRustlsConnect, task: &mut Task) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        if let Err(error) = cancel.cancel_query(tls.clone()).await {
+            tracing::warn!(%error, "a statement that nobody waits for cannot be ended at its database");
+            return;
+        }
+        // The server says nothing about whether a request to cancel was heard, and one that comes before the statement has
+        // begun is not.
+        if timeout(wait, &mut task.0).await.is_ok() {
+            return;
+        }
+        wait *= 2;
     }
-    false
 }
 
 /// Opens connections, and cleans those that come back.

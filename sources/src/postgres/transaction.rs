@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use nexus_flight_catalog::{Change, Context, Error, Resolved, Result, Source, Spec, TableEntry, Target, Transaction};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::access::{Access, Session};
 use super::{PostgresSource, SPEC, error};
@@ -21,6 +21,8 @@ pub(super) struct PostgresTransaction {
     inner: PostgresSource,
     session: Arc<Session>,
     savepoints: Mutex<Savepoints>,
+    /// Where others wait for its connection.
+    wanted: Arc<Semaphore>,
 }
 
 /// The marks that are set, the oldest first, by the numbers that they have at the server.
@@ -40,7 +42,7 @@ impl PostgresTransaction {
         lease.run(BEGIN).await?;
         let session = Arc::new(Session::new(lease));
         let inner = PostgresSource { access: Access::Transaction(Arc::clone(&session)), ..shared.clone() };
-        Ok(Self { inner, session, savepoints: Mutex::default() })
+        Ok(Self { inner, session, savepoints: Mutex::default(), wanted: connections.wanted() })
     }
 
     async fn run(&self, cx: &Context, sql: &str) -> Result<()> {
@@ -138,6 +140,11 @@ impl Transaction for PostgresTransaction {
         self.run(cx, &format!("ROLLBACK TO SAVEPOINT nexus_{number}")).await?;
         savepoints.set.truncate(at + 1);
         Ok(())
+    }
+
+    fn wanted(&self) -> Option<Arc<Semaphore>> {
+        // One that broke off has none to give back.
+        self.session.is_there().then(|| Arc::clone(&self.wanted))
     }
 }
 
