@@ -82,14 +82,8 @@ impl Gateway {
         let planner = Arc::new(planner);
         let writes = Arc::new(Writes::default());
         let threads = workers.clone();
-        let stack = stack::build(
-            config,
-            Arc::clone(&catalogs),
-            Arc::clone(&planner),
-            workers,
-            Arc::clone(&writes),
-            trail.clone(),
-        );
+        let stack =
+            stack::build(config, Arc::clone(&catalogs), Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
         if let Some(policy) = &config.policy {
             let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
             let kept = Arc::downgrade(&stack.kept);
