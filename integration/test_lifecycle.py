@@ -319,8 +319,8 @@ def begun(gateway: Gateway, over_http: bool) -> Iterator[Callable[[], bytes]]:
 def test_a_reader_that_takes_nothing_is_given_up(over_http: bool, hasty: Gateway, database: Database) -> None:
     with begun(hasty, over_http) as take, Client(hasty.flight) as other:
         assert take()
-        assert database.running("endless")
-        assert plain.reserved(hasty) > 0
+        # What comes first tells the columns, and the rows are asked for then.
+        assert eventually(lambda: database.running("endless") and plain.reserved(hasty) > 0, 10)
         assert eventually(lambda: not database.running() and plain.running(hasty) == plain.reserved(hasty) == 0, 30)
         here = f"select state, error from system.main.queries where statement = '{STREAMS}' order by started desc limit 1"
         [record] = other.rows(here)

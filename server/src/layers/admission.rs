@@ -154,7 +154,9 @@ impl Gate {
             }
             Ok(Err(_)) => Err(Error::unavailable("the server is closing")),
             Err(_) => {
-                let full = self.slots.full(&self.lock().sources, claim);
+                let state = self.lock();
+                let full = self.slots.full(&state.sources, claim).filter(|_| state.running < self.slots.all);
+                drop(state);
                 let over = full.map_or_else(String::new, |source| format!(" over the catalog \"{source}\""));
                 Err(self.refusal(&format!("no statement{over} ended within {:?} to make room", self.patience)))
             }
