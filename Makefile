@@ -34,7 +34,7 @@ book: ## Make web pages of the documentation
 bench: fetch build ## Measure against DataFusion in-process and a bare Flight server
 	$(PYTHON) integration/bench/bench.py
 
-soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database
+soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, the load tests with all their clients
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml integration/test_tpch.py integration/test_jdbc_tpch.py integration/test_tls.py integration/test_audit.py integration/test_spill.py integration/test_policy_pushed.py
 

@@ -5,6 +5,7 @@ import pytest
 TRANSACTION = "a transaction is open at the replica that began it"
 RUNNING = "a running statement is cancelled by its id at the replica that runs it"
 CANCELLED = "that a ticket was cancelled is remembered by the replica that was told"
+TOLD = "that a session was changed or closed is remembered by the replica that was told"
 RECORD = "each replica has a cache, a record of statements and metrics of its own"
 ROWS = "the rows of a memory catalog are in one process"
 UNREAD = "a body far above the bound is not read to its end, and Envoy takes the closed connection for no answer"
@@ -12,7 +13,11 @@ PROCESS = "it watches or stops one process"
 
 BOUND = {
     "test_adbc.py::test_nothing_warns_at_connect[False]": TRANSACTION,
-    "test_cli.py": PROCESS,
+    "test_cli.py::test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix[flight]": "the hello comes to Envoy",
+    "test_cli.py::test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix[http]": "the hello comes to Envoy",
+    "test_cli.py::test_ctrl_c_ends_a_gateway_that_is_busy": PROCESS,
+    "test_cli.py::test_sigterm_ends_it_too": PROCESS,
+    "test_cli.py::test_the_prompt_and_ctrl_c": RECORD,
     "test_docs.py": PROCESS,
     "test_files_written.py::test_there_are_no_transactions[bucket]": TRANSACTION,
     "test_files_written.py::test_there_are_no_transactions[folder]": TRANSACTION,
@@ -35,6 +40,10 @@ BOUND = {
     "test_postgres.py::test_a_transaction_is_seen_when_it_commits[commit]": TRANSACTION,
     "test_postgres.py::test_a_transaction_is_seen_when_it_commits[rollback]": TRANSACTION,
     "test_replicas.py": "it starts replicas of its own",
+    "test_sessions.py::test_a_driver_that_goes_back_to_an_older_value": TOLD,
+    "test_sessions.py::test_a_session_that_was_closed": TOLD,
+    "test_sessions.py::test_a_transaction": TRANSACTION,
+    "test_sessions.py::test_an_older_value_of_a_session": TOLD,
     "test_writes.py::test_a_transaction_is_seen_when_it_commits[commit]": TRANSACTION,
     "test_writes.py::test_a_transaction_is_seen_when_it_commits[rollback]": TRANSACTION,
     "test_writes.py::test_jdbc_writes_in_every_way[17]": ROWS,
@@ -62,7 +71,6 @@ ALONE = {
     "test_pool.py": "each replica has connections of its own",
     "test_reload.py": PROCESS,
     "test_secrets.py": PROCESS,
-    "test_sessions.py": TRANSACTION,
     "test_spill.py": PROCESS,
     "test_stopping.py": PROCESS,
     "test_temporary.py": "a temporary table is at the replica that made it",

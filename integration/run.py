@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 CARGO = ["cargo", "test", "--locked", "--no-fail-fast"]
 # The test files that are run with replicas too; bound.py says why the others are not.
-REPLICATED = """adbc alchemy errors files files_written http information_schema jdbc jdbc_tpch lifecycle login postgres pyarrow
-    substrait tpch types validation writes"""
+REPLICATED = """adbc alchemy cli errors files files_written http information_schema jdbc jdbc_tpch lifecycle login postgres
+    pyarrow sessions substrait tpch types validation writes"""
 # `test result: ok. 12 passed; 0 failed; 1 ignored; …` of cargo, `3 failed, 12 passed, 1 error in 4.2s` of pytest.
 COUNT = re.compile(r"(\d+) (passed|failed|error)")
 RESULT = re.compile(r"^test result: |^=+ .* in [\d.]+s.*=+$")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import grpc
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from gateway import Gateway, configured
-from wire import Client, statement
+from gateway import Gateway, configured, eventually
+from wire import SERVICE, Client, decode, descriptor, field, first, numbers, parse, running, statement
 
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
 CONFIG = """
@@ -120,6 +121,65 @@ def test_one_large_file_is_shared_out_by_its_row_groups(
 )
 def test_what_comes_as_a_whole(connection: flightsql.Connection, sql: str) -> None:
     assert len(parts(connection, sql)) == 1
+
+
+def in_four(client: Client, sql: str) -> tuple[bytes, list[bytes]]:
+    """The FlightInfo of a statement in a session of four parts, and its endpoints, as they came."""
+    client.session(endpoints="4")
+    info = client.unary(SERVICE + "GetFlightInfo", descriptor(statement(sql)))
+    return info, [value for number, value in parse(info) if number == 3]
+
+
+def ticket(endpoint: bytes) -> bytes:
+    return first(parse(first(parse(endpoint), 1)), 1)
+
+
+@pytest.mark.parametrize(("length", "count"), [(1 << 10, 4), (600 << 10, 3), (1000 << 10, 2)])
+def test_a_long_statement_comes_in_fewer_parts(gateways: list[Gateway], length: int, count: int) -> None:
+    with Client(gateways[0].flight) as client:
+        info, endpoints = in_four(client, f"select id from many /* {'x' * length} */")
+        assert len(endpoints) == count
+        # What clients of gRPC take in a message where nobody tells them otherwise.
+        assert len(info) < 4 << 20
+        shares = [decode(client.get(ticket(endpoint))) for endpoint in endpoints]
+        assert sorted(row["id"] for share in shares for row in share) == list(range(8000))
+
+
+def test_one_part_is_renewed_by_itself(gateways: list[Gateway]) -> None:
+    def expires(endpoint: bytes) -> tuple[int, int]:
+        said = numbers(first(parse(endpoint), 3))
+        return said[1], said.get(2, 0)
+
+    with Client(gateways[0].flight) as client, Client(gateways[1].flight) as elsewhere:
+        _, endpoints = in_four(client, "select id from many")
+        [renewed] = elsewhere.action("RenewFlightEndpoint", field(1, endpoints[2]))
+        assert expires(renewed) > max(map(expires, endpoints))
+        shares = [{row["id"] for row in decode(client.get(ticket(endpoint)))} for endpoint in endpoints]
+        assert {row["id"] for row in decode(elsewhere.get(ticket(renewed)))} == shares[2]
+        assert [len(share) for share in shares] == [2000] * 4
+        assert set.union(*shares) == set(range(8000))
+
+
+def test_all_parts_are_cancelled_together(gateways: list[Gateway]) -> None:
+    def refused(messages: Iterator[bytes]) -> None:
+        with pytest.raises(grpc.RpcError) as error:
+            list(messages)
+        assert error.value.code() is grpc.StatusCode.CANCELLED
+
+    with Client(gateways[0].flight) as client:
+        # More than is on its way at once, of each part.
+        info, endpoints = in_four(client, "select repeat(name, 20000) as wide from many")
+        assert len(endpoints) == 4
+        streams = [client.get(ticket(endpoint)) for endpoint in endpoints]
+        for stream in streams:
+            next(stream)
+        assert running(gateways[0]) == 4
+        assert client.action("CancelFlightInfo", field(1, info)) == [b"\x08\x01"]
+        for stream in streams:
+            refused(stream)
+        assert eventually(lambda: running(gateways[0]) == 0, 5)
+        for endpoint in endpoints:
+            refused(client.get(ticket(endpoint)))
 
 
 def test_nobody_gets_parts_unasked(gateways: list[Gateway]) -> None:

@@ -3,15 +3,18 @@ transactions, savepoints and tickets. A session that was closed, changed, or is 
 
 import base64
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import adbc_driver_flightsql.dbapi as flightsql
 import grpc
 import pytest
 
-from gateway import Gateway, configured, users
+import postgres
+from gateway import REPLICAS, Gateway, configured, users
 from wire import SERVICE, Client, bound, decode, descriptor, field, first, packed, parse, prepared, statement
 
 MEMORY = '[catalogs.demo]\nkind = "memory"\nwritable = true\n'
+SHARED = '[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{url}"\npassword = "{password}"\n'
 WHERE = "select count(*) > 0 as v from settings"
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -21,8 +24,14 @@ NAME = "nexus-session"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with two users and a table."""
-    # A transaction is open at one process.
-    with configured(tmp_path_factory.mktemp("two"), f"{MEMORY}{users('ann', 'bob')}", replicas=1) as gateway:
+    with ExitStack() as stack:
+        catalog = MEMORY
+        if REPLICAS > 1:
+            # What is in memory is in one process.
+            database = stack.enter_context(postgres.server())
+            database.sql("create schema main")
+            catalog = SHARED.format(url=database.url, password=postgres.PASSWORD)
+        gateway = stack.enter_context(configured(tmp_path_factory.mktemp("two"), f"{catalog}{users('ann', 'bob')}"))
         with Client(gateway.flight, "ann", "ann") as client:
             client.update("create table demo.main.t (id bigint)")
         yield gateway

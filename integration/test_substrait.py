@@ -7,13 +7,14 @@ import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import datafusion
 import duckdb
+import grpc
 import pytest
 from datafusion import substrait
 
 from answers import QUERIES, assert_same
 from data import TABLES
-from gateway import Gateway
-from wire import field
+from gateway import Gateway, configured
+from wire import Client, field, packed, prepared, unpacked
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +83,107 @@ ELSEWHERE = {
 }
 
 
+# A nullable number of 64 bits, a column of it, and the table of that column.
+NUMBER = field(7, b"\x10\x01")
+COLUMNS = field(1, b"r_regionkey") + field(2, field(1, NUMBER) + b"\x18\x02")
+REGION = field(1, b"region")
+TABLE = field(1, field(2, COLUMNS) + field(7, REGION))
+
+
+def plan(relation: bytes, columns: int = 1) -> bytes:
+    """The plan of a relation."""
+    return field(3, field(2, field(1, relation) + field(2, b"r_regionkey") * columns))
+
+
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_what_reads_from_elsewhere_is_refused_by_name(name: str, cursor: flightsql.Cursor) -> None:
-    def plan(*relations: bytes) -> bytes:
-        [whole] = relations if len(relations) == 1 else [field(12, field(2, relations[0]) + field(3, relations[1]))]
-        return field(3, field(2, field(1, whole) + field(2, b"r_regionkey") * len(relations)))
-
-    # A nullable column of 64 bits.
-    columns = field(2, field(1, b"r_regionkey") + field(2, field(1, field(7, b"\x10\x01")) + b"\x18\x02"))
-    elsewhere, table = field(1, columns + ELSEWHERE[name]), field(1, columns + field(7, field(1, b"region")))
+    elsewhere = field(1, field(2, COLUMNS) + ELSEWHERE[name])
     said = f"a Substrait plan cannot read from {name.split()[0]} here"
     # Also where a table of the same name is read beside it.
-    for refused in (plan(elsewhere), plan(table, elsewhere)):
+    for refused in (plan(elsewhere), plan(field(12, field(2, TABLE) + field(3, elsewhere)), 2)):
         for ask in (cursor.execute, cursor.adbc_execute_schema):
             with pytest.raises(adbc_driver_manager.NotSupportedError, match=said):
                 ask(refused)
         # Its module takes what is not supported to prepare for what need not be prepared.
         with pytest.raises(adbc_driver_manager.ProgrammingError, match="must call Prepare"):
             cursor.adbc_prepare(refused)
+
+
+# Relations: rows of a table put into it, a table made, rows of it changed; and a column of a parameter beside the table's own.
+WRITES = "a Substrait plan cannot write here; send the statement as SQL"
+REFUSED = {
+    "write": (field(19, field(1, REGION) + field(3, COLUMNS) + b"\x20\x01" + field(5, TABLE)), WRITES),
+    "ddl": (field(20, field(1, REGION) + field(3, COLUMNS) + b"\x28\x01\x30\x01"), WRITES),
+    "update": (field(22, field(1, REGION) + field(2, COLUMNS)), WRITES),
+    "parameter": (
+        field(7, field(2, TABLE) + field(3, field(14, field(1, NUMBER)))),
+        "a Substrait plan cannot take parameters here; put the values into it",
+    ),
+}
+
+
+def prepare(client: Client, plan: bytes) -> bytes:
+    """The handle of a plan that is prepared."""
+    body = packed("ActionCreatePreparedSubstraitPlanRequest", field(1, field(1, plan)))
+    [result] = client.action("CreatePreparedSubstraitPlan", body)
+    return unpacked(result)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_writes_or_has_parameters_is_refused(name: str, warehouse: Gateway, cursor: flightsql.Cursor) -> None:
+    relation, said = REFUSED[name]
+    refused = plan(relation, 2)
+    for ask in (cursor.execute, cursor.adbc_execute_schema):
+        with pytest.raises(adbc_driver_manager.NotSupportedError, match=said):
+            ask(refused)
+    cursor.adbc_statement.set_substrait_plan(refused)
+    with pytest.raises(adbc_driver_manager.NotSupportedError, match=said):
+        cursor.adbc_statement.execute_update()
+    with Client(warehouse.flight) as client, pytest.raises(grpc.RpcError) as error:
+        prepare(client, refused)
+    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, said)
+
+
+def test_a_plan_takes_no_values(warehouse: Gateway) -> None:
+    with Client(warehouse.flight) as client:
+        handle = prepare(client, plan(TABLE))
+        assert sorted(row["r_regionkey"] for row in client.run(prepared(handle))) == [0, 1, 2, 3, 4]
+        with pytest.raises(grpc.RpcError, match="the statement has 0 parameters and 1 was given"):
+            client.run(prepared(client.bind(handle, a=1)))
+
+
+def test_a_plan_that_writes_nothing_is_no_update(cursor: flightsql.Cursor) -> None:
+    cursor.adbc_statement.set_substrait_plan(plan(TABLE))
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="the statement writes nothing; send it as a query"):
+        cursor.adbc_statement.execute_update()
+
+
+@pytest.mark.parametrize("prepares", [False, True], ids=["statement", "prepared"])
+def test_a_plan_is_part_of_its_transaction(prepares: bool, tmp_path: Path, producer: datafusion.SessionContext) -> None:
+    def ids(connection: flightsql.Connection) -> list[tuple]:
+        with connection.cursor() as cursor:
+            if prepares:
+                cursor.adbc_prepare(kept)
+            cursor.execute(kept)
+            return cursor.fetchall()
+
+    producer.sql("create or replace table kept as select cast(1 as bigint) as id")
+    kept = substrait.Serde.serialize_bytes("select id from kept order by id", producer)
+    catalog = '[defaults]\ncatalog = "demo"\n[catalogs.demo]\nkind = "memory"\nwritable = true\n'
+    # A transaction is open at one process.
+    with (
+        configured(tmp_path, catalog, replicas=1) as gateway,
+        flightsql.connect(gateway.uri) as within,
+        flightsql.connect(gateway.uri, autocommit=True) as without,
+        without.cursor() as cursor,
+    ):
+        cursor.execute("create table kept as select cast(1 as bigint) as id")
+        for end, left in ((within.rollback, [(1,)]), (within.commit, [(1,), (2,)])):
+            with within.cursor() as writes:
+                writes.execute("insert into kept values (2)")
+            assert (ids(within), ids(without)) == ([(1,), (2,)], [(1,)])
+            end()
+            assert ids(without) == left
 
 
 def test_a_table_that_is_not_there_is_named(cursor: flightsql.Cursor, producer: datafusion.SessionContext) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pytest
 import requests
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -14,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 import postgres
 from gateway import Gateway, configured
-from wire import Client
+from wire import Client, ingest
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -93,6 +94,32 @@ def test_a_statement_is_part_of_the_trace_of_its_client(tmp_path: Path, collecto
     assert [collector.tree(span) for span in collector.spans if span.name == "describe"] == [{"plan": {"tables": {}}}]
     # A collector is another house.
     assert not any("secrets" in str(span) or postgres.PASSWORD in str(span) for span in collector.spans)
+
+
+def test_what_writes_and_what_the_cache_has(tmp_path: Path, collector: Collector) -> None:
+    catalog = '[defaults]\ncatalog = "kept"\n[catalogs.kept]\nkind = "memory"\nwritable = true\n'
+    with traced(tmp_path, collector, catalog) as gateway:
+        with Client(gateway.flight) as client:
+            assert client.update("create table secrets (id bigint)") == 0
+            assert client.update("insert into secrets values (1), (2)") == 2
+            client.put(ingest("secrets", pa.record_batch({"id": pa.array([3], pa.int64())})))
+        for use in ("miss", "hit"):
+            answer = post(gateway, "select count(*) as n from secrets")
+            assert (answer.status_code, answer.headers["x-nexus-cache"]) == (200, use)
+    made, inserted, put, miss, hit = sorted(
+        (span for span in collector.spans if span.name == "statement"), key=lambda span: span.start_time_unix_nano
+    )
+    for span in (made, inserted):
+        assert collector.tree(span) == {"plan": {"tables": {}}, "wait": {}, "write": {}}
+    assert collector.tree(put) == {"plan": {}, "wait": {}, "write": {}}
+    for span in (made, inserted, put):
+        assert attributes(span)["nexus.cache"] == "bypass"
+    written = [span for span in collector.spans if span.name == "write"]
+    assert [attributes(span)["nexus.catalog"] for span in written] == ["kept"] * 3
+    assert (attributes(miss)["nexus.cache"], collector.tree(miss)) == ("miss", {"plan": {"tables": {}}, "wait": {}, "run": {}})
+    # It waits for nothing, and nothing runs.
+    assert (attributes(hit)["nexus.cache"], collector.tree(hit)) == ("hit", {"plan": {"tables": {}}})
+    assert not any("secrets" in str(span) for span in collector.spans)
 
 
 def test_without_a_trace_of_the_client_as_many_as_are_wanted(tmp_path: Path, collector: Collector) -> None:

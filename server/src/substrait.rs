@@ -34,13 +34,23 @@ pub struct Parsed {
     pub tables: BTreeSet<TableReference>,
 }
 
-/// What plans may read from beside tables of catalogs, in JSON and as Substrait calls it. DataFusion takes a file for the table of
-/// its name.
-const ELSEWHERE: [(&str, &str); 3] =
-    [("localFiles", "local_files"), ("extensionTable", "extension_table"), ("icebergTable", "iceberg_table")];
+const BY_NAME: &str = "read from the named_table of a catalog";
+const BY_SQL: &str = "send the statement as SQL";
+const BY_VALUE: &str = "put the values into it";
+/// What a plan cannot do, by its name in JSON, and what to do instead. DataFusion takes a file for the table of its name, and has no
+/// words for what writes.
+const REFUSED: [(&str, &str, &str); 7] = [
+    ("localFiles", "read from local_files", BY_NAME),
+    ("extensionTable", "read from extension_table", BY_NAME),
+    ("icebergTable", "read from iceberg_table", BY_NAME),
+    ("write", "write", BY_SQL),
+    ("ddl", "write", BY_SQL),
+    ("update", "write", BY_SQL),
+    ("dynamicParameter", "take parameters", BY_VALUE),
+];
 
 /// Reads a serialised `substrait.Plan`. Errors: `Exhausted` over a cap or where it nests too deep for planning, `Invalid` for bytes
-/// that are no such message, or one that nests more than a hundred messages, `Unsupported` where it reads from anything but tables.
+/// that are no such message, or one that nests more than a hundred messages, `Unsupported` where it has what is `REFUSED`.
 pub fn parse(bytes: &[u8], caps: &Caps) -> Result<Parsed> {
     if bytes.len() > caps.bytes {
         let message = format!("the Substrait plan has {} bytes, the limit is {}", bytes.len(), caps.bytes);
@@ -73,13 +83,12 @@ pub fn title(bytes: &[u8], caps: &Caps) -> String {
     }
 }
 
-/// Collects the names of the tables that a message names anywhere. Errors: `Unsupported` where it reads from anything else.
+/// Collects the names of the tables that a message names anywhere. Errors: `Unsupported` where it has what is `REFUSED`.
 fn named(message: &Value, tables: &mut BTreeSet<TableReference>) -> Result<()> {
     match message {
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
-            if let Some((_, kind)) = ELSEWHERE.iter().find(|(field, _)| field == name) {
-                return Err(Error::unsupported(format!("a Substrait plan cannot read from {kind} here"))
-                    .with_hint("read from the named_table of a catalog"));
+            if let Some((_, what, instead)) = REFUSED.iter().find(|(field, ..)| field == name) {
+                return Err(Error::unsupported(format!("a Substrait plan cannot {what} here")).with_hint(*instead));
             }
             if name == "namedTable" {
                 tables.extend(value.get("names").and_then(Value::as_array).and_then(|names| reference(names)));

@@ -227,7 +227,9 @@ impl Service {
                 (schema, vec![self.endpoints.of_statement(&ticket)?])
             }
             Some(statement) => {
-                let query = self.query(caller, &statement)?;
+                let mut query = self.query(caller, &statement)?;
+                let options = &mut query.session.options;
+                options.endpoints = options.endpoints.map(|wanted| wanted.min(statement.endpoints()));
                 let Description { schema, is_update, parts, .. } = self.execute.describe(&query).await?;
                 if polled && is_update {
                     return writes(caller, &statement);
@@ -363,7 +365,8 @@ fn respond<T>(result: Result<Response<T>>) -> Result<Response<T>, Status> {
 }
 
 fn unimplemented<T>(what: &str) -> Result<T, Status> {
-    Err(status(&Error::unsupported(format!("{what} is not offered: this is a Flight SQL endpoint"))))
+    let message = format!("{what} is not offered: this is a Flight SQL endpoint");
+    Err(status(&Error::unsupported(message).with_hint("send a Flight SQL command by GetFlightInfo")))
 }
 
 #[tonic::async_trait]

@@ -19,6 +19,10 @@ use crate::session::Session;
 /// The most that bound parameters may take in a handle: handles come back in every call about them.
 pub const PARAMETERS: usize = 256 << 10;
 
+/// The most that the endpoints of an answer may take for its statement, which each of them carries. Clients take messages of 4 MiB where
+/// nobody tells them otherwise, and the statement comes back to them by itself too.
+const CARRIED: usize = 2 << 20;
+
 /// A statement that was described, to be run by whoever it was described for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ticket {
@@ -89,6 +93,13 @@ impl Statement {
                 .with_retryable(false));
         }
         Ok(Self { parameters, ..self.clone() })
+    }
+
+    /// The most endpoints that its answer may come in.
+    pub fn endpoints(&self) -> usize {
+        let plan = self.substrait.as_ref().map_or(0, |plan| plan.len());
+        let parameters = self.parameters.as_ref().map_or(0, Vec::len);
+        (CARRIED / (self.text.len() + plan + parameters).max(1)).max(1)
     }
 
     /// The bound rows.
