@@ -123,6 +123,52 @@ def test_of_some_types_the_driver_binds_only_null(kind: str, prepared: dict) -> 
     assert prepared[f"unbound NULL {kind}"] == []
 
 
+# Types that the driver has no setter for, by a cast of a text: the text, and what it shows of them.
+CAST = {
+    "UInt8": ("255", "255"),
+    "UInt16": ("65535", "65535"),
+    "UInt32": ("4294967295", "4294967295"),
+    "UInt64": ("18446744073709551615", "18446744073709551615"),
+    "Float16": ("-1.5", "-1.5"),
+    "Decimal32(9, 2)": ("-9999999.99", "-9999999.99"),
+    "Decimal64(18, 2)": ("9999999999999999.99", "9999999999999999.99"),
+    "Decimal256(76, 10)": ("9" * 66 + ".0123456789", "9" * 66 + ".0123456789"),
+    "LargeUtf8": ("é中😀", "é中😀"),
+    "Utf8View": ("longer than the twelve bytes of a view", "longer than the twelve bytes of a view"),
+    "LargeBinary": ("né", "6ec3a9"),
+    "BinaryView": ("longer than twelve", "6c6f6e676572207468616e207477656c7665"),
+    "FixedSizeBinary(4)": ("four", "666f7572"),
+    "Date64": ("2024-02-29", "2024-02-29"),
+    "Timestamp(s)": ("2026-02-28 23:59:59", "2026-02-28 23:59:59.0"),
+    "Timestamp(ms)": ("2026-02-28 23:59:59.123", "2026-02-28 23:59:59.123"),
+    "Timestamp(µs)": ("2026-02-28 23:59:59.123456", "2026-02-28 23:59:59.123456"),
+    "Timestamp(ns)": ("2026-02-28 23:59:59.123456789", "2026-02-28 23:59:59.123456789"),
+    "Time32(s)": ("12:34:56", "12:34:56"),
+    "Time64(ns)": ("12:34:56", "12:34:56"),
+    "Dictionary(Int32, Utf8)": ("x", "x"),
+    "Dictionary(UInt8, Utf8View)": ("x", "x"),
+}
+
+
+@pytest.fixture(scope="module")
+def cast(embedded: Gateway) -> dict:
+    """The rows of a value and of a NULL of each."""
+    words = [word for name, (text, _) in CAST.items() for word in (as_type(name), text)]
+    return jdbc.values(jdbc.probe("cast", embedded.flight, *words))
+
+
+def as_type(name: str) -> str:
+    """A parameter as another type: text becomes bytes of a fixed size by way of others."""
+    text = "arrow_cast(?, 'Binary')" if name.startswith("FixedSizeBinary") else "?"
+    return f"arrow_cast({text}, '{name}')"
+
+
+@pytest.mark.parametrize("name", CAST)
+def test_a_text_is_a_parameter_of_a_type_without_a_setter(name: str, cast: dict) -> None:
+    assert cast[as_type(name)] == [[CAST[name][1], name]]
+    assert cast[f"NULL {as_type(name)}"] == [[None, name]]
+
+
 @pytest.mark.parametrize("name", ["decimal", "date", "two"])
 def test_prepared_counts_are_those_of_literals(name: str, prepared: dict, embedded: Gateway) -> None:
     literal = {

@@ -242,6 +242,16 @@ def test_savepoints_by_go(gateway: Gateway, table: None) -> None:
     assert (said["without"], said["committed"]) == ([], [1, 3])
 
 
+def test_what_is_prepared_says_to_go_whether_it_writes(gateway: Gateway, table: None) -> None:
+    said = called_by_go("prepared", gateway.flight)
+    assert [(sql.split()[0], writes) for sql, writes in said.items()] == [
+        ("select", False),
+        ("insert", True),
+        ("delete", True),
+        ("begin", True),
+    ]
+
+
 @pytest.mark.parametrize("prepares", [False, True], ids=["statement", "prepared"])
 def test_what_writes_runs_when_it_is_described_and_once(
     prepares: bool, gateway: Gateway, connection: flightsql.Connection

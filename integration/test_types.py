@@ -39,20 +39,22 @@ def test_the_native_profile_changes_nothing(column: Column, typed: Gateway) -> N
     assert got.to_pylist() == expected.to_pylist()
 
 
-# DataFusion has no value of these types.
-NO_PARAMETERS = ("list_view", "large_list_view", "list_view_of_views", "large_list_view_of_views")
-
-
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_a_parameter_of_every_type_with_null(column: Column, typed: Gateway) -> None:
     [rows] = column.table.combine_chunks().to_batches()
     with flightsql.connect(typed.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        if column.name in NO_PARAMETERS:
-            with pytest.raises(adbc_driver_manager.NotSupportedError, match="is not taken; send its values as a List"):
-                cursor.execute("select ? as v", rows)
-            return
         cursor.execute("select ? as v", rows)
         assert cursor.fetch_arrow_table().to_pylist() == column.table.to_pylist()
+
+
+def test_list_views_that_show_the_same_values_again_and_again_are_refused(typed: Gateway) -> None:
+    """As lists those of a few kilobytes would be megabytes, or as many places of values that have no bytes."""
+    for values in (pa.array(range(1_000), pa.int64()), pa.nulls(1_000)):
+        starts, lengths = (pa.array([number] * 1_000, pa.int32()) for number in (0, 1_000))
+        views = pa.ListViewArray.from_arrays(starts, lengths, values)
+        refused = pytest.raises(adbc_driver_manager.Error, match="the parameters have more than 262144 bytes")
+        with flightsql.connect(typed.uri, autocommit=True) as connection, connection.cursor() as cursor, refused:
+            cursor.execute("select ? as v", pa.record_batch({"v": views}))
 
 
 @pytest.mark.parametrize(

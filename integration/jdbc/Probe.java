@@ -75,6 +75,7 @@ public final class Probe {
                 }
             }
             case "prepared" -> prepared(connection);
+            case "cast" -> cast(connection, rest);
             case "writes" -> writes(connection);
             case "batch" -> batch(connection);
             case "transactions" -> transactions(connection, other);
@@ -341,6 +342,17 @@ public final class Probe {
             print("again", names);
             print("parameters", map("count", again.getParameterMetaData().getParameterCount(),
                 "type", again.getParameterMetaData().getParameterTypeName(1), "columns", again.getMetaData().getColumnCount()));
+        }
+    }
+
+    /** A text and NULL as the parameter of an expression, and the type that it has then: EXPRESSION TEXT for each. */
+    private static void cast(Connection connection, List<String> rest) {
+        for (int at = 0; at < rest.size(); at += 2) {
+            String cast = rest.get(at);
+            String text = rest.get(at + 1);
+            String sql = "select v, arrow_typeof(v) as t from (select " + cast + " as v)";
+            bound(connection, cast, sql, s -> s.setString(1, text));
+            bound(connection, "NULL " + cast, sql, s -> s.setNull(1, Types.NULL));
         }
     }
 

@@ -32,7 +32,7 @@ func main() {
 	client := must(flightsql.NewClientCtx(ctx, os.Args[2], nil, cookies, plain))
 	defer client.Close()
 	commands := map[string]func(context.Context, *flightsql.Client){
-		"savepoints": savepoints, "cancel": cancel, "renew": renew, "options": options,
+		"savepoints": savepoints, "cancel": cancel, "renew": renew, "options": options, "prepared": prepared,
 	}
 	commands[os.Args[1]](ctx, client)
 }
@@ -101,6 +101,17 @@ func options(ctx context.Context, client *flightsql.Client) {
 	say("kept", []string{kept["endpoints"].GetStringValue(), kept["timeout"].GetStringValue()})
 	set("timeout", nil)
 	say("unset", must(client.GetSessionOptions(ctx, &flight.GetSessionOptionsRequest{})).SessionOptions["timeout"].GetStringValue())
+}
+
+// Whether each statement says that it writes, where it says anything of it.
+func prepared(ctx context.Context, client *flightsql.Client) {
+	for _, sql := range []string{all, "insert into demo.main.t values (?)", "delete from demo.main.t where id = ?", "begin"} {
+		statement := must(client.Prepare(ctx, sql))
+		if writes, told := statement.IsUpdate(); told {
+			say(sql, writes)
+		}
+		check(statement.Close(ctx))
+	}
 }
 
 // The whole numbers of a ticket.

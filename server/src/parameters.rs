@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ParamValues, ScalarValue, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
@@ -78,10 +78,38 @@ fn check(wanted: &[(String, DataType)], values: &RecordBatch) -> Result<()> {
     Err(Error::invalid(message).with_hint("bind a value to each of them"))
 }
 
-/// Whether there are list views in a type. DataFusion has no value of such a type, and as lists they may be far larger than what was
-/// sent: many views may show the same values.
-fn has_views(data_type: &DataType) -> bool {
+/// Whether there are list views in a type. DataFusion has no value of such a type.
+pub fn has_views(data_type: &DataType) -> bool {
     all_within(data_type).iter().any(|data_type| matches!(data_type, DataType::ListView(_) | DataType::LargeListView(_)))
+}
+
+/// Rows with lists in place of their list views. They may be far larger than what was sent: many views may show the same values.
+pub fn as_lists(rows: RecordBatch) -> Result<RecordBatch> {
+    if !rows.schema_ref().fields().iter().any(|field| has_views(field.data_type())) {
+        return Ok(rows);
+    }
+    let schema = with_lists(rows.schema_ref());
+    let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// The columns of [`as_lists`]. What is in a dictionary, in runs or in a union stays, since no cast reaches it.
+pub fn with_lists(schema: &Schema) -> SchemaRef {
+    let fields: Fields = schema.fields().iter().map(with_list).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn with_list(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::List(item) | DataType::ListView(item) => DataType::List(with_list(item)),
+        DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(with_list(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(with_list(item), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(with_list).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(with_list(entries), *sorted),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 /// Binds the first row.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow_flight::FlightData;
@@ -19,6 +19,7 @@ use tonic::Status;
 
 use crate::bounds::{all_within, unfolded};
 use crate::flight::status::broken;
+use crate::parameters::{as_lists, has_views, with_lists};
 use crate::query::size;
 
 /// The most messages of parameters that hold rows: a row of NULLs alone may have no bytes.
@@ -87,8 +88,8 @@ pub async fn sent(
     Ok(Sent { schema, batches: batches.boxed() })
 }
 
-/// The rows of parameters in a stream of messages, as one batch, which may have none; none where there are no columns. Errors: `Exhausted` for more than
-/// `most` bytes of them, and those of [`Sent::batches`].
+/// The rows of parameters in a stream of messages, as one batch, which may have none; none where there are no columns. List views
+/// have become lists. Errors: `Exhausted` for more than `most` bytes of them, and those of [`Sent::batches`].
 pub async fn parameters(
     first: FlightData,
     rest: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
@@ -97,10 +98,10 @@ pub async fn parameters(
 ) -> Result<Option<RecordBatch>> {
     let Sent { schema, mut batches } = sent(first, rest, memory).await?;
     let held = MemoryConsumer::new("parameters").register(memory);
-    let (mut rows, mut bytes, mut count) = (Vec::new(), 0, 0);
+    let (mut rows, mut bytes, mut count) = (Vec::new(), 0_usize, 0);
     while let Some(batch) = batches.try_next().await? {
         if batch.num_rows() > 0 {
-            bytes += bytes_of(&batch);
+            bytes = bytes.saturating_add(bytes_of(&batch)?);
             count += batch.num_rows();
             if bytes > most || rows.len() >= BATCHES {
                 return Err(too_much(&format!("the parameters have more than {most} bytes")));
@@ -110,7 +111,7 @@ pub async fn parameters(
             }
             // In the end they are there twice for a moment.
             held.try_grow(2 * unfolded_of(&batch)?)?;
-            rows.push(batch);
+            rows.push(as_lists(batch)?);
         }
     }
     let Some(schema) = schema.filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
@@ -119,7 +120,7 @@ pub async fn parameters(
     if types.any(|data_type| matches!(data_type, DataType::FixedSizeList(_, 0))) {
         return Err(Error::unsupported("lists of the fixed size 0 are not offered as parameters").with_hint("bind NULL"));
     }
-    concat_batches(&schema, &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
+    concat_batches(&with_lists(&schema), &rows).map(Some).map_err(|error| unreadable(&error.to_string()))
 }
 
 fn too_much(what: &str) -> Error {
@@ -176,13 +177,22 @@ fn unfolded_of(batch: &RecordBatch) -> Result<usize> {
     batch.columns().iter().try_fold(0_usize, |sum, column| Ok(sum.saturating_add(unfolded(column)?)))
 }
 
-fn bytes_of(batch: &RecordBatch) -> usize {
-    usize::try_from(size(batch)).unwrap_or(usize::MAX)
+/// The bytes of rows as they came, and of the lists that their list views become.
+fn bytes_of(batch: &RecordBatch) -> Result<usize> {
+    let mut sum = usize::try_from(size(batch)).unwrap_or(usize::MAX);
+    for column in batch.columns().iter().filter(|column| has_views(column.data_type())) {
+        sum = sum.saturating_add(unfolded(column)?);
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, NullArray, StringArray};
+    use arrow::array::{
+        ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, ListViewArray, NullArray, StringArray, StructArray,
+    };
+    use arrow::buffer::ScalarBuffer;
+    use arrow::datatypes::Field;
     use arrow_ipc::CompressionType;
     use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
     use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -230,6 +240,33 @@ mod tests {
         assert_eq!(read(several.clone()).await.unwrap().unwrap().num_rows(), 3);
         several.extend(std::iter::repeat_n(several[1].clone(), 1_100));
         insta::assert_snapshot!(read(several).await.unwrap_err(), @"the parameters have more than 1048576 bytes; bind fewer rows or smaller values at once");
+    }
+
+    #[tokio::test]
+    async fn list_views_become_lists_within_the_bound() {
+        // Each row shows the same numbers.
+        let views = |rows: usize| -> ArrayRef {
+            let item = Arc::new(Field::new_list_field(DataType::Int64, true));
+            let (starts, lengths) = (ScalarBuffer::from(vec![0; rows]), ScalarBuffer::from(vec![1_000; rows]));
+            Arc::new(ListViewArray::new(item, starts, lengths, Arc::new(Int64Array::from(vec![7; 1_000])), None))
+        };
+        let within = |views: ArrayRef| -> ArrayRef {
+            let field = Arc::new(Field::new("v", views.data_type().clone(), true));
+            Arc::new(StructArray::from(vec![(field, views)]))
+        };
+        let of = |column: ArrayRef| encoded(&RecordBatch::try_from_iter([("v", column)]).unwrap(), false);
+        let rows = read(of(views(2))).await.unwrap().unwrap();
+        assert_eq!(rows.column(0).as_list::<i32>().value(1).len(), 1_000);
+        let rows = read(of(within(views(2)))).await.unwrap().unwrap();
+        assert_eq!(rows.column(0).as_struct().column(0).as_list::<i32>().value(1).len(), 1_000);
+        for column in [views(1_000), within(views(1_000))] {
+            let error = read(of(column)).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Exhausted);
+            assert_eq!(error.message(), "the parameters have more than 1048576 bytes");
+        }
+        // Of no row too they are lists.
+        let rows = read(of(views(0))).await.unwrap().unwrap();
+        assert!(matches!(rows.column(0).data_type(), DataType::List(_)), "{}", rows.column(0).data_type());
     }
 
     #[tokio::test]

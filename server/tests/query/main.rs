@@ -1,4 +1,4 @@
-//! The one query path, without a network: names, parameters, cache, limits, cancelling, depth, and what is refused.
+//! The one query path, without a network: names, parameters, cache, limits, cancelling, depth, refusals, what is prepared.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,6 +14,7 @@ mod parameters;
 mod plans;
 mod policy;
 mod predicates;
+mod prepared;
 mod readonly;
 mod refusals;
 mod types;
