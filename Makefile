@@ -36,7 +36,7 @@ bench: fetch build ## Measure against DataFusion in-process and a bare Flight se
 
 soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, the load tests with all their clients
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration
-	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml integration/test_tpch.py integration/test_jdbc_tpch.py integration/test_tls.py integration/test_audit.py integration/test_spill.py integration/test_policy_pushed.py
+	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m "not soak" integration/test_tpch.py integration/test_jdbc_tpch.py integration/test_tls.py integration/test_audit.py integration/test_spill.py integration/test_policy_pushed.py
 
 docs: build ## Write the generated pages anew
 	$(CARGO_TARGET_DIR)/debug/nexus docs connectors > docs/src/connectors.md
