@@ -115,6 +115,7 @@ fn write(path: &Path, rows: &RecordBatch) {
     writer.close().unwrap();
 }
 
+/// A divisor is in brackets, which are of no question that is asked.
 fn operand(dice: &mut Dice, depth: u64) -> String {
     match dice.below(if depth == 0 { 5 } else { 9 }) {
         0 => "x".to_owned(),
@@ -124,9 +125,9 @@ fn operand(dice: &mut Dice, depth: u64) -> String {
         4 => "CAST(length(y) AS BIGINT)".to_owned(),
         5 => format!("({} + {})", operand(dice, depth - 1), operand(dice, depth - 1)),
         // What fails for a row that is hidden tells of it.
-        6 => format!("({} / {})", operand(dice, depth - 1), operand(dice, depth - 1)),
+        6 => format!("({} / [{}])", operand(dice, depth - 1), operand(dice, depth - 1)),
         7 => "CAST(y AS BIGINT)".to_owned(),
-        _ => format!("(100 / ({} - {}))", operand(dice, depth - 1), dice.below(60)),
+        _ => format!("(100 / [({} - {})])", operand(dice, depth - 1), dice.below(60)),
     }
 }
 
@@ -155,8 +156,18 @@ fn question(dice: &mut Dice) -> String {
     }
 }
 
+/// As it is asked.
+fn asked(question: &str) -> String {
+    question.replace(['[', ']'], "")
+}
+
+/// With null for what fails.
+fn lenient(question: &str) -> String {
+    question.replace("CAST(y", "TRY_CAST(y").replace('[', "nullif(").replace(']', ", 0)")
+}
+
 /// 1,200 questions over two restricted tables, which differ in what is hidden and in nothing else: the outcome is the same, errors
-/// among them, and where it is rows, those that a copy of what is seen gives.
+/// among them, and it is that of a copy of what is seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restricted_table_is_as_a_copy_of_what_it_shows() {
     let governed = Governed::new().await;
@@ -167,7 +178,7 @@ async fn a_restricted_table_is_as_a_copy_of_what_it_shows() {
     governed.fixture.gateway.catalogs.register("p", files);
     let put = |name: &str, rows: RecordBatch| memory.insert("main", name, vec![rows], Keys::default()).unwrap();
     let mut dice = Dice(7);
-    let (mut rows, mut errors) = (0, 0);
+    let (mut rows, mut errors, mut unasked) = (0, 0, 0);
     for (at, view) in VIEWS.iter().enumerate() {
         for (name, hidden) in ["t", "u"].into_iter().zip(HIDDEN) {
             let all: Vec<Row> = SEEN.into_iter().zip(hidden).flat_map(|(seen, hidden)| [seen, hidden]).collect();
@@ -178,15 +189,15 @@ async fn a_restricted_table_is_as_a_copy_of_what_it_shows() {
         governed.rules(view.rules());
         for _ in 0..100 {
             let question = question(&mut dice);
-            let of = |table: &str| {
+            let of = |question: &str, table: &str| {
                 let table = format!("{table}{at}");
                 question.replace(" t ", &format!(" {table} ")).replace(" t)", &format!(" {table})"))
             };
-            let wanted = governed.run("root", &of("m.main.c")).await;
+            let wanted = governed.run("root", &of(&asked(&question), "m.main.c")).await;
             for catalog in ["m", "p"] {
                 let said = format!("{} in {catalog}: {question}", view.filter);
-                let one = governed.run("cid", &of(&format!("{catalog}.main.t"))).await;
-                let other = governed.run("cid", &of(&format!("{catalog}.main.u"))).await;
+                let one = governed.run("cid", &of(&asked(&question), &format!("{catalog}.main.t"))).await;
+                let other = governed.run("cid", &of(&asked(&question), &format!("{catalog}.main.u"))).await;
                 let told = |outcome: &Result<String, Error>| match outcome {
                     Ok(rows) => rows.clone(),
                     Err(error) => error.to_string().replace(&format!("u{at}"), &format!("t{at}")),
@@ -198,11 +209,21 @@ async fn a_restricted_table_is_as_a_copy_of_what_it_shows() {
                         rows += 1;
                     }
                     (Err(got), Ok(wanted)) => panic!("{said}\n{got}, and over the copy\n{wanted}"),
-                    // Which condition is tried first, and so whether the other one fails, is not promised.
-                    (_, Err(_)) => errors += 1,
+                    (Err(got), Err(wanted)) => {
+                        assert_eq!(got.kind(), wanted.kind(), "{said}\n{got}, and over the copy\n{wanted}");
+                        errors += 1;
+                    }
+                    // Which condition is tried first, and so whether the other one fails, is not promised. Where that is not asked
+                    // it does not matter, so that the rows are those which it is null for.
+                    (Ok(got), Err(_)) => {
+                        let wanted = governed.run("root", &of(&lenient(&question), "m.main.c")).await.unwrap();
+                        assert_eq!(got, wanted, "{said}");
+                        unasked += 1;
+                    }
                 }
             }
         }
     }
-    assert!(rows > 300 && errors > 100, "{rows} answers and {errors} errors");
+    eprintln!("{rows} answers and {errors} errors are those of the copy; where it fails, {unasked} are right without what fails");
+    assert!(rows >= 1_000 && errors >= 100, "{rows} answers and {errors} errors");
 }
