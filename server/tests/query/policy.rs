@@ -8,8 +8,10 @@ mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use axum::Extension;
 use axum::body::to_bytes;
@@ -25,14 +27,18 @@ use datafusion_substrait::logical_plan::producer::to_substrait_plan;
 use futures::StreamExt;
 use nexus_flight_catalog::policy::{Action, Policies, Policy, PolicyText, RuleText};
 use nexus_flight_catalog::quantity::Size;
-use nexus_flight_catalog::{Error, IfExists, IfMissing, Kind, Principal};
+use nexus_flight_catalog::{Error, ForeignKey, IfExists, IfMissing, Keys, Kind, Principal};
+use nexus_server::config::Config;
+use nexus_server::flight::service::Service;
 use nexus_server::http::sql;
 use nexus_server::query::{CacheUse, Ingest, Query};
+use nexus_server::serve;
 use nexus_server::wire::connection::Peer;
 use nexus_server::wire::seat::Seat;
 use nexus_sources::memory::MemorySource;
 use prost::Message;
 use tokio::sync::Semaphore;
+use tonic::Request;
 
 use crate::fixture::{Fixture, shown};
 
@@ -55,10 +61,13 @@ impl Dice {
     }
 }
 
-/// A gateway whose catalogs `a` and `b` are governed, with the tables `t` and `u` of the columns x, y and z in each.
+/// A gateway whose catalogs `a` and `b` are governed, with the tables `t` and `u` of the columns x, y and z in each: x is the key of
+/// either, and z refers to that of the other one.
 struct Governed {
     fixture: Fixture,
     policies: Arc<Policies>,
+    /// Flight SQL as those meet it who have come in.
+    service: Service,
 }
 
 fn set<const N: usize>(items: [&str; N]) -> BTreeSet<String> {
@@ -82,16 +91,16 @@ impl Governed {
         let policies = Arc::new(Policies::new(policy, fixture.gateway.planner.expressions(), false).unwrap());
         fixture.gateway.catalogs.govern(Arc::clone(&policies));
         for catalog in ["a", "b"] {
-            fixture.gateway.catalogs.register(catalog, Arc::new(MemorySource::of_size(Size(16 << 20))));
+            let memory = MemorySource::of_size(Size(16 << 20));
+            for (table, other) in [("t", "u"), ("u", "t")] {
+                memory.insert("main", table, vec![rows()], keys(other)).unwrap();
+            }
+            fixture.gateway.catalogs.register(catalog, Arc::new(memory));
             fixture.gateway.catalogs.allow_writes(catalog);
         }
-        let governed = Self { fixture, policies };
-        for table in TABLES {
-            governed.run("root", &format!("CREATE TABLE {table} (x BIGINT, y VARCHAR, z BIGINT)")).await.unwrap();
-            let rows = "(1, 'one', 10), (2, 'two', 20), (3, NULL, 0), (4, 'four', NULL), (5, '5', 50)";
-            governed.run("root", &format!("INSERT INTO {table} VALUES {rows}")).await.unwrap();
-        }
-        governed
+        let config = Config::parse("[catalogs.test]\nkind = \"memory\"\n", Path::new("nexus.toml"), &|_| None).unwrap();
+        let service = serve::service(&config, &fixture.gateway).unwrap();
+        Self { fixture, policies, service }
     }
 
     fn rules(&self, rules: Vec<RuleText>) {
@@ -108,6 +117,13 @@ impl Governed {
 
     async fn ask(&self, who: &str, statement: &str) -> Result<(CacheUse, String), Error> {
         self.answer(self.query(who, statement)).await
+    }
+
+    /// A message of somebody who has come in.
+    fn call<T>(who: &str, message: T) -> Request<T> {
+        let mut call = Request::new(message);
+        call.extensions_mut().insert(Principal(who.into()));
+        call
     }
 
     async fn run(&self, who: &str, statement: &str) -> Result<String, Error> {
@@ -168,6 +184,21 @@ async fn plan_of(table: &str) -> Arc<[u8]> {
 fn schema() -> SchemaRef {
     let fields = [("x", DataType::Int64), ("y", DataType::Utf8), ("z", DataType::Int64)];
     Arc::new(Schema::new(fields.map(|(name, of)| Field::new(name, of, true)).to_vec()))
+}
+
+/// Those of each table.
+fn rows() -> RecordBatch {
+    let x = Int64Array::from(vec![1, 2, 3, 4, 5]);
+    let y = StringArray::from(vec![Some("one"), Some("two"), None, Some("four"), Some("5")]);
+    let z = Int64Array::from(vec![Some(10), Some(20), Some(0), None, Some(50)]);
+    RecordBatch::try_new(schema(), vec![Arc::new(x), Arc::new(y), Arc::new(z)]).unwrap()
+}
+
+/// Those of a table that refers to another one.
+fn keys(other: &str) -> Keys {
+    let (columns, referenced) = (vec!["z".to_owned()], vec!["x".to_owned()]);
+    let foreign = ForeignKey { columns, schema: "main".to_owned(), table: other.to_owned(), referenced };
+    Keys { primary: vec!["x".to_owned()], foreign: vec![foreign] }
 }
 
 /// What `cid` sees of `a.main.t`.

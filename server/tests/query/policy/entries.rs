@@ -1,18 +1,34 @@
 //! 10,000 cases of policy, user, table and way in, each judged by the oracle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Schema;
-use arrow_flight::IpcMessage;
-use arrow_flight::sql::{CommandGetCatalogs, CommandGetDbSchemas, CommandGetTables};
+use arrow::util::pretty::pretty_format_batches;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::{
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandGetCatalogs, CommandGetCrossReference,
+    CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetTables,
+    CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt,
+};
+use arrow_flight::{
+    Action as Call, CancelFlightInfoRequest, FlightDescriptor, FlightInfo, IpcMessage, RenewFlightEndpointRequest,
+};
 use axum::http::StatusCode;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use nexus_flight_catalog::policy::{Action, RuleText};
 use nexus_flight_catalog::{Context, Error, Kind, Principal};
 use nexus_server::flight::metadata;
 use nexus_server::flight::profile::TypeProfile;
-use nexus_server::query::CacheUse;
+use nexus_server::query::{CacheUse, Query};
+use nexus_server::transactions::Transactions;
+use prost::Message;
+use tonic::{Code, Status};
+use uuid::Uuid;
 
 use super::oracle::{Oracle, random_rule};
 use super::{COLUMNS, Dice, Governed, PEOPLE, TABLES};
@@ -44,7 +60,7 @@ async fn random_policies_hold_at_every_entry() {
             let (seen, rows) = (oracle.seen(who, table), oracle.rows(who, table));
             let said = format!("policy {number}: {who} {table}\n{rules:#?}");
             let case = Case { governed: &governed, oracle: &oracle, who, table, seen, rows, said };
-            match dice.below(18) {
+            match dice.below(24) {
                 0 => case.all_columns().await,
                 1 => case.one_column(dice.one(&COLUMNS)).await,
                 2 => case.count().await,
@@ -63,6 +79,12 @@ async fn random_policies_hold_at_every_entry() {
                 14 => case.over_http().await,
                 15 => case.kept().await,
                 16 => case.administered().await,
+                17 => case.keys_listed().await,
+                18 => case.of_another().await,
+                19 => case.of_their_own().await,
+                20 => case.inserted_and_committed().await,
+                21 => case.changed_and_committed().await,
+                22 => case.dropped_and_committed().await,
                 _ => case.native().await,
             }
         }
@@ -307,5 +329,136 @@ impl Case<'_> {
             (true, true) => Kind::Unsupported,
         };
         assert_eq!(kinds, [wanted; 2], "{}", self.said);
+    }
+
+    /// `GetPrimaryKeys`, `GetImportedKeys`, `GetExportedKeys` and `GetCrossReference`. A key is told of by columns that are seen as they
+    /// are, and to what it refers has to be seen as well.
+    async fn keys_listed(&self) {
+        let (catalogs, cx, oracle) = (&self.governed.fixture.gateway.catalogs, self.cx(), self.oracle);
+        let (catalog, schema) = (Some(self.catalog().to_owned()), Some("main".to_owned()));
+        let (table, other) = (self.table[7..].to_owned(), if self.table.ends_with('t') { "u" } else { "t" });
+        let other_table = format!("{}{other}", &self.table[..7]);
+        let primary = CommandGetPrimaryKeys { catalog: catalog.clone(), db_schema: schema.clone(), table: table.clone() };
+        let imported = CommandGetImportedKeys { catalog: catalog.clone(), db_schema: schema.clone(), table: table.clone() };
+        let exported = CommandGetExportedKeys { catalog: catalog.clone(), db_schema: schema.clone(), table: table.clone() };
+        let crossing = CommandGetCrossReference {
+            pk_catalog: catalog.clone(),
+            pk_db_schema: schema.clone(),
+            pk_table: other.to_owned(),
+            fk_catalog: catalog,
+            fk_db_schema: schema,
+            fk_table: table,
+        };
+        let refers = |from: &str, to: &str| oracle.sees_plain(self.who, from, "z") && oracle.seen(self.who, to).contains(&"x");
+        let (to_other, from_other) = (refers(self.table, &other_table), refers(&other_table, self.table));
+        for (what, listed, is_told) in [
+            ("primary", metadata::primary_keys(catalogs, &cx, &primary).await, oracle.sees_plain(self.who, self.table, "x")),
+            ("imported", metadata::imported_keys(catalogs, &cx, &imported).await, to_other),
+            ("exported", metadata::exported_keys(catalogs, &cx, &exported).await, from_other),
+            ("crossing", metadata::cross_reference(catalogs, &cx, &crossing).await, to_other),
+        ] {
+            assert_eq!(listed.unwrap().num_rows(), usize::from(is_told), "{what} keys\n{}", self.said);
+        }
+    }
+
+    /// What is had for a command.
+    async fn info(&self, who: &str, command: &Any) -> Result<FlightInfo, Status> {
+        let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
+        Ok(self.governed.service.get_flight_info(Governed::call(who, descriptor)).await?.into_inner())
+    }
+
+    async fn action(&self, who: &str, name: &str, body: Vec<u8>) -> Result<Vec<arrow_flight::Result>, Status> {
+        let action = Call { r#type: name.to_owned(), body: body.into() };
+        self.governed.service.do_action(Governed::call(who, action)).await?.into_inner().try_collect().await
+    }
+
+    /// A ticket and a prepared statement of who sees everything are of no use to anybody else, whatever they may see.
+    async fn of_another(&self) {
+        let query = format!("SELECT * FROM {}", self.table);
+        let request = ActionCreatePreparedStatementRequest { query: query.clone(), transaction_id: None }.as_any();
+        let made = self.action("root", "CreatePreparedStatement", request.encode_to_vec()).await.unwrap();
+        let made = Any::decode(made[0].body.clone()).unwrap();
+        let made = ActionCreatePreparedStatementResult::decode(made.value).unwrap();
+        let prepared = CommandPreparedStatementQuery { prepared_statement_handle: made.prepared_statement_handle }.as_any();
+        let descriptor = FlightDescriptor::new_cmd(prepared.encode_to_vec());
+        let info = self.info("root", &CommandStatementQuery { query, transaction_id: None }.as_any()).await.unwrap();
+        let endpoint = info.endpoint[0].clone();
+        let ticket = endpoint.ticket.clone().unwrap();
+        let renewal = RenewFlightEndpointRequest { endpoint: Some(endpoint) }.encode_to_vec();
+        let cancelling = CancelFlightInfoRequest { info: Some(info) }.encode_to_vec();
+        let service = &self.governed.service;
+        for (what, done) in [
+            ("run", service.do_get(Governed::call(self.who, ticket.clone())).await.map(drop)),
+            ("renewed", self.action(self.who, "RenewFlightEndpoint", renewal).await.map(drop)),
+            ("cancelled", self.action(self.who, "CancelFlightInfo", cancelling).await.map(drop)),
+            ("described", service.get_schema(Governed::call(self.who, descriptor)).await.map(drop)),
+            ("prepared", self.info(self.who, &prepared).await.map(drop)),
+        ] {
+            assert_eq!(done.unwrap_err().code(), Code::PermissionDenied, "{what}\n{}", self.said);
+        }
+        // Nobody has ended it for its own user.
+        service.do_get(Governed::call("root", ticket)).await.map(drop).unwrap();
+    }
+
+    /// A ticket of one's own gives what one sees.
+    async fn of_their_own(&self) {
+        let query = format!("SELECT * FROM {}", self.table);
+        match self.info(self.who, &CommandStatementQuery { query, transaction_id: None }.as_any()).await {
+            Ok(info) => {
+                let ticket = info.endpoint[0].ticket.clone().unwrap();
+                let messages = self.governed.service.do_get(Governed::call(self.who, ticket)).await.unwrap().into_inner();
+                let rows = FlightRecordBatchStream::new_from_flight_data(messages.map_err(FlightError::from));
+                let rows: Vec<RecordBatch> = rows.try_collect().await.unwrap();
+                assert_eq!(cells(&pretty_format_batches(&rows).unwrap().to_string()).1, self.rows, "{}", self.said);
+                assert!(!self.seen.is_empty(), "{}", self.said);
+            }
+            Err(error) => assert!(self.seen.is_empty() && error.code() == Code::NotFound, "{error}\n{}", self.said),
+        }
+    }
+
+    /// A statement in a transaction, which then sees what is seen outside, and commits.
+    async fn committed(&self, statement: &str, may: bool) {
+        let (cx, writes) = (self.cx(), Arc::clone(&self.governed.fixture.gateway.writes));
+        let transactions = Transactions::new(Duration::from_secs(60), Duration::from_secs(600), writes);
+        let id = transactions.begin(&cx.principal, Uuid::nil()).unwrap();
+        let inside = |statement: &str| Query {
+            transaction: Some(transactions.get(&cx.principal, id).unwrap()),
+            ..self.governed.query(self.who, statement)
+        };
+        let done = self.governed.answer(inside(statement)).await;
+        assert_eq!(done.is_ok(), may, "{statement}: {done:?}\n{}", self.said);
+        match self.governed.answer(inside(&format!("SELECT * FROM {}", self.table))).await {
+            Ok((_, found)) => assert_eq!(cells(&found), (self.header(), self.rows.clone()), "{}", self.said),
+            Err(error) => self.must_be_missing(&error),
+        }
+        transactions.end(&cx, id, true).await.unwrap();
+    }
+
+    fn header(&self) -> Vec<String> {
+        self.seen.iter().map(|column| (*column).to_owned()).collect()
+    }
+
+    /// Of no rows, so that the tables stay as they are.
+    async fn inserted_and_committed(&self) {
+        let may = self.oracle.allows(self.who, self.table, Action::Write) && self.seen == COLUMNS;
+        self.committed(&format!("INSERT INTO {} (x, y, z) SELECT 1, 'a', 2 WHERE false", self.table), may).await;
+    }
+
+    async fn changed_and_committed(&self) {
+        let may = self.oracle.allows(self.who, self.table, Action::Write) && !self.oracle.hides(self.who, self.table);
+        for change in
+            [format!("UPDATE {} SET z = 1 WHERE x = -1", self.table), format!("DELETE FROM {} WHERE x = -1", self.table)]
+        {
+            self.committed(&change, may).await;
+        }
+    }
+
+    async fn dropped_and_committed(&self) {
+        let made = format!("{}made", &self.table[..7]);
+        self.governed.run("root", &format!("CREATE TABLE {made} (x BIGINT, y VARCHAR, z BIGINT)")).await.unwrap();
+        let may = self.oracle.allows(self.who, &made, Action::Write) && !self.oracle.hides(self.who, &made);
+        self.committed(&format!("DROP TABLE {made}"), may).await;
+        let left = self.governed.run("root", &format!("DROP TABLE {made}")).await;
+        assert_eq!(left.is_ok(), !may, "{left:?}\n{}", self.said);
     }
 }

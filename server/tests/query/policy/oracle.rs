@@ -105,6 +105,11 @@ impl Oracle<'_> {
         self.deciding(who, table).into_iter().map(|(column, _)| column).collect()
     }
 
+    /// Whether a column is seen as it is, not by a mask.
+    pub(super) fn sees_plain(&self, who: &str, table: &str, column: &str) -> bool {
+        self.reads(who, table, column).is_some_and(|rule| !rule.masks.contains_key(column))
+    }
+
     /// The rows that are seen, as texts in their order.
     pub(super) fn rows(&self, who: &str, table: &str) -> Vec<Vec<String>> {
         let deciding = self.deciding(who, table);
