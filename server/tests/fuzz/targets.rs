@@ -1,9 +1,10 @@
 //! What takes bytes from outside, each by its real way in.
 
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
-use arrow_flight::{Action, FlightData, FlightDescriptor, Ticket};
+use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, Ticket};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 use nexus_flight_catalog::Result;
 use nexus_server::config::{Config, policies};
@@ -31,7 +32,7 @@ pub(crate) enum Target {
     Cookies,
     /// The header `authorization`.
     Credentials,
-    /// A statement.
+    /// A statement, whose rows are fetched too.
     Statements,
     /// A configuration or policy.
     Configurations,
@@ -99,7 +100,17 @@ impl Target {
             Self::Statements => {
                 let query = String::from_utf8_lossy(bytes).into_owned();
                 let command = CommandStatementQuery { query, transaction_id: None }.as_any().encode_to_vec();
-                door.call("GetFlightInfo", &FlightDescriptor::new_cmd(command)).await.holds();
+                let answer = door.call("GetFlightInfo", &FlightDescriptor::new_cmd(command)).await;
+                answer.holds();
+                if answer.status.code() != Code::Ok {
+                    return;
+                }
+                let info: FlightInfo = answer.message();
+                for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
+                    // Rows of some have no end.
+                    let within = (HeaderName::from_static("grpc-timeout"), &b"200m"[..]);
+                    door.send("DoGet", &[within], frame(&ticket)).await.unwrap().holds();
+                }
             }
             Self::Configurations => {
                 let text = String::from_utf8_lossy(bytes);
@@ -151,7 +162,7 @@ impl Target {
 }
 
 /// What the session has set, for who comes with further headers.
-async fn options(door: &Door, headers: &[(http::HeaderName, &[u8])]) -> Option<Answer> {
+async fn options(door: &Door, headers: &[(HeaderName, &[u8])]) -> Option<Answer> {
     door.send("DoAction", headers, frame(&Action::new("GetSessionOptions", ""))).await
 }
 
