@@ -8,13 +8,14 @@ from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import jdbc
 from gateway import Gateway, configured, eventually
 from issuer import AUDIENCE, ISSUER, Issuer, Key, good, rsa_key, serving, token
-from wire import reload_failures, says
+from wire import Client, reload_failures, says
 
 HEADER = "adbc.flight.sql.authorization_header"
 KEYS = {
@@ -124,6 +125,26 @@ def test_an_issuer_that_is_down_takes_nobody_with_it(guarded: Guarded) -> None:
     guarded.issuer.status = 200
     assert guarded.says(token(KEYS["rsa"], "RS256"))[0] == 200
     assert eventually(lambda: "503" in guarded.gateway.logged(), 10)
+
+
+def test_an_issuer_that_is_down_from_the_start_lets_nobody_in(tmp_path: Path) -> None:
+    with serving(*KEYS.values()) as issuer:
+        issuer.status = 503
+        text = TEXT.format(issuer=ISSUER, audience=AUDIENCE, keys=f'jwks = "{issuer.address}"')
+        with configured(tmp_path, text, replicas=1) as gateway:
+            tokens = [token(KEYS["rsa"], "RS256"), token(KEYS["ed"], "EdDSA"), token(KEYS["p256"], "ES256")]
+            assert issuer.asked
+            for given in tokens:
+                assert says(gateway.url, given)[0] == 401
+                with Client(gateway.flight, authorization=f"Bearer {given}") as client, pytest.raises(grpc.RpcError) as error:
+                    client.rows("select 1 as a")
+                assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert reload_failures(gateway.url, "keys of the issuer") >= 1
+            issuer.status = 200
+            for given in tokens:
+                assert eventually(lambda given=given: says(gateway.url, given)[0] == 200, 60)
+                with Client(gateway.flight, authorization=f"Bearer {given}") as client:
+                    assert client.rows("select 1 as a") == [{"a": 1}]
 
 
 def test_keys_that_are_no_keys_are_passed_over(guarded: Guarded) -> None:

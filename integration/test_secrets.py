@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 import postgres
 from gateway import Gateway, configured, eventually, nexus
-from issuer import AUDIENCE, ISSUER, good, rsa_key, serving, token
+from issuer import AUDIENCE, ISSUER, Issuer, good, rsa_key, serving, token
 from wire import SERVICE, Client, action, basic, descriptor, metric, packed, statement
 from wire import field as part
 
@@ -115,6 +115,7 @@ class Open:
     """A gateway, what it must not say, and all that it has said to its clients."""
 
     gateway: Gateway
+    issuer: Issuer
     folder: Path
     secrets: dict[str, str]
     environment: dict[str, str]
@@ -238,7 +239,7 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
                 "basic": basic("ann", random["password"]).split()[1],
             }
         )
-        yield Open(gateway, folder, secrets, environment)
+        yield Open(gateway, issuer, folder, secrets, environment)
 
 
 def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
@@ -281,6 +282,17 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
     for table in ("queries", "sessions", "settings", "sources", "cache"):
         assert loud.asks(f"select * from system.{table}", ways[0])[0] == 200
     loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10, verify=str(loud.roots)).text)
+    # The address of the issuer's keys is a secret as well, which answers with an error, and then not at all.
+    unknown, failures = token(rsa_key("unknown"), "RS256"), 'nexus_reload_failures_total{what="keys of the issuer"}'
+    for fails in (lambda: setattr(loud.issuer, "status", 503), lambda: (loud.issuer.shutdown(), loud.issuer.server_close())):
+        fails()
+        before = metric(gateway.url, failures, verify=str(loud.roots))
+
+        def is_told(before: float = before) -> bool:
+            assert loud.asks("select 1", f"Bearer {unknown}")[0] == 401
+            return metric(gateway.url, failures, verify=str(loud.roots)) > before
+
+        assert eventually(is_told, 20), gateway.tail()
     # A key of which a part is missing is not taken, and not quoted; nor is one that is asked for in plain.
     with pytest.raises(requests.RequestException):
         requests.get(f"http://{gateway.http}/livez", timeout=10).raise_for_status()

@@ -213,8 +213,8 @@ async fn a_restricted_table_is_as_a_copy_of_what_it_shows() {
                         assert_eq!(got.kind(), wanted.kind(), "{said}\n{got}, and over the copy\n{wanted}");
                         errors += 1;
                     }
-                    // Which condition is tried first, and so whether the other one fails, is not promised. Where that is not asked
-                    // it does not matter, so that the rows are those which it is null for.
+                    // Which condition is tried first, and so whether the other one fails, is not promised. Where that one is not
+                    // asked it does not matter what it is, so that the rows are those which it is null for.
                     (Ok(got), Err(_)) => {
                         let wanted = governed.run("root", &of(&lenient(&question), "m.main.c")).await.unwrap();
                         assert_eq!(got, wanted, "{said}");
