@@ -1,13 +1,13 @@
 """Clients of ADBC as processes of their own, which can be killed, and statements that run beside a test.
 
-Each process says `ready` when it is where it is to be killed.
+Each process says `ready` when it is where it is to be killed, but for those that come and go, which may be killed anywhere.
 """
 
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import adbc_driver_flightsql.dbapi as flightsql
 
@@ -53,16 +53,55 @@ with flightsql.connect(uri, db_kwargs=cookies, autocommit=True) as connection, c
             time.sleep(0.01)
 """
 
+# Connects, by a user where there is one, prepares a statement, binds 0, reads its first rows and closes all, with each of the
+# statements in turn, without an end.
+VISITOR = """
+import itertools, sys
+import adbc_driver_flightsql.dbapi as flightsql
+uri, user, *statements = sys.argv[1:]
+options = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+if user:
+    options |= {"username": user, "password": user}
+for sql in itertools.cycle(statements):
+    with flightsql.connect(uri, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(sql, (0,))
+        cursor.fetchone()
+"""
+
 
 @contextmanager
 def started(uri: str, kind: str, *rest: str) -> Iterator[subprocess.Popen[str]]:
     """One of them; it is ended with the block."""
-    words = [sys.executable, "-c", CLIENT, uri, kind, *rest]
+    with _process(CLIENT, uri, kind, *rest) as process:
+        yield process
+
+
+@contextmanager
+def visiting(uri: str, user: str, *statements: str) -> Iterator[subprocess.Popen[str]]:
+    """One that comes and goes, as nobody where the user is empty; it is ended with the block."""
+    with _process(VISITOR, uri, user, *statements) as process:
+        yield process
+
+
+@contextmanager
+def _process(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-c", program, *arguments]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def killed(client: AbstractContextManager[subprocess.Popen[str]], after: float) -> None:
+    """Starts a client, and kills it so many seconds later, wherever it is then; it does not end by itself."""
+    with client as process:
+        try:
+            code = process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return
+    raise AssertionError(f"a client ended by itself with {code}")
 
 
 def go_on(client: subprocess.Popen[str]) -> None:

@@ -72,20 +72,25 @@ def run_probe(
 ) -> subprocess.CompletedProcess[str]:
     """The same, where it may fail: the finished process. `query` is added to the URL; `login` has user and password."""
     url = URL.format(address=address, encryption=str(encryption).lower()) + query
-    environment = {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}
     words = _words(command, url, *arguments, jdk=jdk, zone=zone)
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=wait)
+    return subprocess.run(words, capture_output=True, text=True, env=_environment(login), timeout=wait)
 
 
 @contextmanager
-def talking(command: str, address: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The same while it runs, for a command that waits for lines; it is ended with the block."""
+def talking(command: str, address: str, *arguments: object, **login: str) -> Iterator[subprocess.Popen[str]]:
+    """The same while it runs, for a command that waits for lines or has no end; it is ended with the block."""
     words = _words(command, URL.format(address=address, encryption="false"), *arguments)
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=_environment(login), **pipes) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def _environment(login: dict[str, str]) -> dict[str, str]:
+    """What the probe is started with: it takes user and password from there."""
+    return {**os.environ, **{f"PROBE_{name.upper()}": value for name, value in login.items()}}
 
 
 def _words(command: str, url: str, *arguments: object, jdk: str = "17", zone: str = "UTC") -> list[str]:

@@ -1,5 +1,6 @@
 """Tables of files that clients write, in a folder and in a bucket: what arrives is read by others than the gateway."""
 
+import os
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 import s3
-from gateway import Gateway, configured
+from gateway import Gateway, configured, eventually
 
 ROWS = pa.table(
     {"id": pa.array([1, 2, None], pa.int64()), "name": ["one", None, "三"], "price": [Decimal("1.50"), None, Decimal("-2.25")]}
@@ -115,6 +116,39 @@ def test_a_stream_that_breaks_off_leaves_nothing(lake: tuple[Gateway, Path], con
     with pytest.raises((adbc_driver_manager.Error, ValueError)):
         ingest(connection, pa.RecordBatchReader.from_batches(ROWS.schema, broken()), "append")
     assert len(arrived(lake[1])) == 3
+
+
+# What a file holds back before its first rows are sent, and what of these is one part.
+ROW_GROUP, PART = 64 << 20, 16 << 20
+
+
+@pytest.mark.parametrize("lake", ["bucket"], indirect=True)
+def test_the_parts_of_a_stream_that_breaks_off_are_removed(lake: tuple[Gateway, Path], connection: flightsql.Connection) -> None:
+    root = lake[1].parents[1]
+    schema = pa.schema({"noise": pa.binary()})
+    begun: list[bool] = []
+
+    def uploads() -> list[str]:
+        """What the server has of uploads that have not ended."""
+        return [path.name for path in root.glob(".upload*")]
+
+    def are_there() -> bool:
+        """At least two parts, and no other on its way."""
+        return sum(".part-" in name for name in uploads()) >= 2 and not any(root.glob(".tmp.*"))
+
+    def broken() -> Iterator[pa.RecordBatch]:
+        # What cannot be made smaller, and more than a group of rows, whose parts are sent.
+        for _ in range((ROW_GROUP + 2 * PART) >> 20):
+            yield pa.record_batch([pa.array([os.urandom(1 << 16) for _ in range(16)], pa.binary())], schema=schema)
+        begun.append(eventually(are_there, 30))
+        raise ValueError("no more")
+
+    assert uploads() == []
+    with pytest.raises((adbc_driver_manager.Error, ValueError)):
+        ingest(connection, pa.RecordBatchReader.from_batches(schema, broken()), "create")
+    assert begun == [True]
+    assert eventually(lambda: uploads() == [], 10)
+    assert files(lake[1]) == []
 
 
 def test_statements_that_write(lake: tuple[Gateway, Path], connection: flightsql.Connection) -> None:

@@ -1,15 +1,15 @@
-"""Many clients at once, clients that are killed, statements that are cancelled, and a database that dies: every answer is
-right or an error, in time, and nothing stays behind. `make soak` runs the full sizes."""
+"""Many clients at once, clients that are killed, and statements that are cancelled: every answer is right or an error, in time,
+and nothing stays behind. `make soak` runs the full sizes."""
 
 import json
-import os
 import random
-import signal
+import subprocess
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -29,7 +29,6 @@ from wire import Client, reserved, running, statement
 SEED = """
 create table people as select n as id, 'name ' || n as name from generate_series(1, 100000) n;
 create view endless as select a.id, b.name from people a cross join people b;
-create view long as select a.id, repeat(a.name, 10) as name from people a cross join generate_series(1, 20);
 create view slow as select pg_sleep(60)::text as slept;
 """
 
@@ -49,14 +48,6 @@ pool = 20
 connect_timeout = 30
 read_timeout = 10
 
-[catalogs.kept]
-kind = "postgres"
-url = "{url}"
-password = "${{env:PASSWORD}}"
-connect_timeout = 30
-read_timeout = 10
-ttl = "1h"
-
 [catalogs.tpch]
 kind = "files"
 location = "{tpch}"
@@ -71,7 +62,7 @@ def sizes(short: tuple, full: tuple) -> pytest.MarkDecorator:
 
 # How many statements run at once.
 SLOTS = 8
-SIZES = {1: "times", 2: "clients, seconds"}
+SIZES = {1: "times", 2: "many, seconds"}
 # The seconds within which what nobody waits for has ended everywhere.
 SOON = 2
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
@@ -198,16 +189,31 @@ def signed_in(gateway: Gateway, user: str) -> flightsql.Connection:
     return flightsql.connect(gateway.uri, db_kwargs={**COOKIES, **login}, autocommit=True)
 
 
+# What clients that come and go ask, with one parameter.
+VISITED = ["select id, name from shop.public.people where id > ?", "select count(*) from tpch.main.lineitem where l_orderkey > ?"]
+# The seconds after which they are killed at the latest: some have been through all by then, some have not begun.
+LIVES = 4
+
+
+def visitor(gateway: Gateway, user: str, by_jdbc: bool) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A client that comes and goes."""
+    if by_jdbc:
+        return jdbc.talking("visit", gateway.flight, *VISITED, **({"user": user, "password": user} if user else {}))
+    return clients.visiting(gateway.uri, user, *VISITED)
+
+
 @sizes((8, 5), (64, 180))
 def test_every_answer_is_whole(
-    clients: int,
+    many: int,
     seconds: int,
     parted: Gateway,
+    database: Database,
     questions: dict[str, list[tuple[int, str]]],
     tmp_path: Path,
     figure: Callable[[str], None],
 ) -> None:
-    """Half of the clients are of ADBC, half of JDBC; half of each are one user, and half of these get no answer that was kept."""
+    """Half of the clients are of ADBC, half of JDBC; half of each are one user, and half of these get no answer that was kept.
+    Beside them others come and go, of which about one is killed each second, wherever it is."""
     assert all(ann[0] != bob[0] for ann, bob in zip(*questions.values(), strict=True))
     pairs = []
     for user, known in questions.items():
@@ -220,8 +226,11 @@ def test_every_answer_is_whole(
         with signed_in(parted, user) as connection, connection.cursor() as cursor:
             cursor.execute(known[0][1].format(fresh=""))
             cursor.fetchall()
+    assert eventually(lambda: running(parted) == 0 and established(parted, port(parted)) == 0, 10)
+    files, seed = opened(parted, database), random.randrange(1 << 32)
+    print(f"seed {seed}")
     end = time.monotonic() + seconds
-    right, wrong = [0] * (clients // 2), []
+    right, wrong, killed = [0] * (many // 2), [], [0, 0]
 
     def ask(number: int) -> None:
         chosen = random.Random(number)
@@ -240,23 +249,38 @@ def test_every_answer_is_whole(
         except Exception as error:
             wrong.append(repr(error))
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients // 2)]
+    def disturb(number: int) -> None:
+        chosen = random.Random(seed + number)
+        try:
+            while time.monotonic() < end:
+                user = chosen.choice(list(USERS))
+                clients.killed(visitor(parted, user, by_jdbc=number == 1), chosen.uniform(0, LIVES))
+                killed[number] += 1
+        except Exception as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(many // 2)]
+    threads += [threading.Thread(target=disturb, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     login = {"user": "root", "password": "root"}
-    [java] = jdbc.probe("load", parted.flight, clients // 2, seconds, *pairs, wait=seconds + 120, **login)
+    [java] = jdbc.probe("load", parted.flight, many // 2, seconds, *pairs, wait=seconds + 120, **login)
     for thread in threads:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert (wrong, java["value"]["wrong"]) == ([], [])
     by_jdbc = java["value"]["right"]
-    assert len(by_jdbc) == clients // 2
-    assert min(*right, *by_jdbc) > 0
-    assert eventually(lambda: running(parted) == 0 and reserved(parted) == 0, SOON)
+    assert len(by_jdbc) == many // 2
+    assert min(*right, *by_jdbc, *killed) > 0
+    assert eventually(lambda: running(parted) == 0 and reserved(parted) == 0 and not database.running(), SOON)
+    assert eventually(lambda: established(parted, port(parted)) == 0 and opened(parted, database) <= files + 5, 10), files
     for user in USERS:
         assert used(parted, user, "like 'select l_orderkey%' and statement not like '%random%'") >= {"hit", "bypass"}
         assert used(parted, user, "like 'select %random() < 2%'") == {"bypass"}
-    figure(f"answers that are whole: {sum(right)} by ADBC and {sum(by_jdbc)} by JDBC")
+    figure(
+        f"answers that are whole: {sum(right)} by ADBC and {sum(by_jdbc)} by JDBC; {sum(killed)} clients killed beside them, "
+        f"seed {seed}"
+    )
 
 
 def used(gateway: Gateway, user: str, condition: str) -> set[str]:
@@ -276,6 +300,8 @@ KINDS = [
 ]
 # The most sessions of one user that may have temporary tables at once.
 TEMPORARY = 24
+# How many clients come and go at once.
+VISITORS = 4
 
 
 def has_room(gateway: Gateway) -> bool:
@@ -313,7 +339,8 @@ def full(gateway: Gateway) -> Iterator[None]:
 def test_clients_that_are_killed_leave_nothing(
     times: int, brief: Gateway, database: Database, figure: Callable[[str], None]
 ) -> None:
-    """Neither of what runs, nor of their sessions, with options and temporary tables, once these have had their time."""
+    """Neither of what runs, nor of their sessions, with options and temporary tables, once these have had their time. First
+    those that come and go, at any time from their start on, and then those that are where they were to get to."""
     database.sql("create table if not exists written (id bigint)")
     sessions = "select count(*) from system.main.sessions"
     assert value(brief, "select count(*) from shop.public.people") == 100_000
@@ -324,7 +351,15 @@ def test_clients_that_are_killed_leave_nothing(
     def has_ended() -> bool:
         return running(brief) == 0 and reserved(brief) == 0 and not database.running() and not database.copying()
 
-    chosen, took = random.Random(7), []
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chosen, took = random.Random(seed), []
+    with ThreadPoolExecutor(VISITORS) as pool:
+        lives = [chosen.uniform(0, LIVES) for _ in range(VISITORS * times)]
+        each = [pool.submit(clients.killed, visitor(brief, "", number % 2 == 1), life) for number, life in enumerate(lives)]
+    for one in each:
+        one.result()
+    assert eventually(has_ended, SOON)
     for _ in range(times):
         # Those of the rounds before may leave too little room for the tables of one more.
         assert eventually(lambda: value(brief, sessions) <= TEMPORARY - 2 * len(KINDS), 20)
@@ -362,11 +397,11 @@ def test_clients_that_are_killed_leave_nothing(
     assert eventually(lambda: has_room(brief), SOON)
     assert (running(brief), reserved(brief)) == (0, 0)
     assert eventually(lambda: established(brief, port(brief)) == 0 and opened(brief, database) <= files + 5, 10), files
-    # Each of them, and the one of JDBC, had two at once at the most.
+    # Each of those that were there at once, and the one of JDBC, had two at the most.
     assert established(brief, database.port) <= 2 * (len(KINDS) + 1)
     figure(
-        f"{times * (len(KINDS) + 1)} clients killed: what ran had ended at the latest after {max(took):.2f} s; "
-        f"{opened(brief, database) - files:+} files"
+        f"{times * (len(KINDS) + 1 + VISITORS)} clients killed, seed {seed}: what ran had ended at the latest after "
+        f"{max(took):.2f} s; {opened(brief, database) - files:+} files"
     )
 
 
@@ -446,11 +481,12 @@ def test_what_jdbc_cancels_ends_at_the_database(
         for _ in range(times):
             assert probe.stdout.readline() == "there\n"
             assert len(database.running("endless")) == 1 == running(gateway)
+            asked = time.monotonic()
             clients.go_on(probe)
             assert probe.stdout.readline() == "cancelled\n"
             # Its client has not read on, and the statement is still open there.
-            asked = time.monotonic()
-            assert eventually(lambda: not database.running() and running(gateway) == 0 and reserved(gateway) == 0, SOON)
+            left = asked + SOON - time.monotonic()
+            assert eventually(lambda: not database.running() and running(gateway) == 0 and reserved(gateway) == 0, left)
             took.append(time.monotonic() - asked)
             clients.go_on(probe)
         answer = json.loads(probe.stdout.readline())
@@ -500,60 +536,6 @@ def test_a_jdbc_client_that_is_killed_is_planned_no_longer(
             assert eventually(lambda: len(database.running("col_description(")) == 1, 10)
             killed = time.monotonic()
             probe.kill()
-            assert eventually(lambda: not database.running(), SOON)
+            assert eventually(lambda: not database.running() and running(gateway) == 0 and reserved(gateway) == 0, SOON)
             took.append(time.monotonic() - killed)
     figure(f"what {times} killed JDBC clients had planned ended at the latest after {max(took):.2f} s")
-
-
-@sizes((4,), (50,))
-def test_a_database_that_is_killed_is_an_error(
-    times: int, gateway: Gateway, database: Database, figure: Callable[[str], None]
-) -> None:
-    """One of its processes, whereupon PostgreSQL ends all the others and starts anew, or all of them, in turn."""
-    long, small = "select id, name from kept.public.long", "select id, name from kept.public.long where id <= 100"
-
-    def use(sql: str) -> str:
-        """What the cache had to do with a statement at the last time."""
-        asked = f"select cache from system.main.queries where statement = '{sql}' order by started desc limit 1"
-        return value(gateway, asked)
-
-    took = []
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        # The catalog is one whose answers are kept.
-        for _ in range(2):
-            cursor.execute(small)
-            assert cursor.fetch_arrow_table().num_rows == 2_000
-        assert use(small) == "hit"
-        files = opened(gateway, database)
-        database.sql("checkpoint")
-        for number in range(times):
-            cursor.execute(long)
-            reader = cursor.fetch_record_batch()
-            assert reader.read_next_batch().num_rows > 0
-            assert eventually(lambda: len(database.running("long")) == 1, 5)
-            [process] = database.running("long")
-            whole = number % 2 == 1
-            killed = time.monotonic()
-            if whole:
-                database.kill()
-            else:
-                os.kill(process, signal.SIGKILL)
-            with pytest.raises((adbc_driver_manager.Error, OSError)):
-                for _ in reader:
-                    pass
-            took.append(time.monotonic() - killed)
-            assert took[-1] < 5
-            if whole:
-                with pytest.raises(adbc_driver_manager.Error):
-                    value(gateway, "select count(*) from kept.public.people")
-                database.start()
-            assert eventually(database.answers, 30)
-        # What was cut is not kept.
-        cursor.execute(long)
-        assert cursor.fetch_arrow_table().num_rows == 2_000_000
-        assert (use(long), use(small)) == ("miss", "hit")
-    assert eventually(lambda: running(gateway) == 0 and reserved(gateway) == 0 and not database.running(), SOON)
-    assert eventually(lambda: opened(gateway, database) <= files + 5, 10), files
-    figure(
-        f"{times} databases killed: an error at the latest after {max(took):.2f} s; {opened(gateway, database) - files:+} files"
-    )

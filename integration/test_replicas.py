@@ -199,6 +199,13 @@ def test_jdbc_writes_through_replicas_of_one_database(tmp_path: Path) -> None:
         written = database.sql("select id, name, price, day from main.by_jdbc order by id")
         assert written == [[value or "" for value in row] for row in said["rows"]]
         assert [row[0] for row in written] == ["1", "2", "3", "10", "11", "12"]
+        assert "zero" in said["failing"]["error"]
+        assert (said["as"], said["replace"]) == (6, 2)
+        assert "zero" in said["failing replace"]["error"]
+        assert said["made"] == database.sql("select id from main.made_by_jdbc order by id") == [["1"], ["2"]]
+        # It is at the replica that made it, and no table of the database.
+        assert said["temporary"] == 2
+        assert database.sql("select tablename from pg_tables where tablename = 'of_jdbc'") == []
 
 
 def test_every_file_is_run_with_replicas_or_it_is_said_why_not() -> None:

@@ -2,6 +2,7 @@
 savepoints, and statements that write and that nobody prepared."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -312,6 +313,29 @@ def test_updates_that_adbc_did_not_prepare(autocommit: bool, gateway: Gateway, c
         assert update("drop table demo.main.t") == 0
         if not autocommit:
             other.commit()
+
+
+@pytest.mark.parametrize("ends", ["autocommit", "commit", "rollback"])
+def test_many_rows_of_parameters(ends: str, gateway: Gateway, connection: flightsql.Connection) -> None:
+    rows = [(id, f"name {id}" if id % 3 else None, Decimal(id) / 4 if id % 5 else None) for id in range(10_000)]
+
+    def there(by: flightsql.Connection) -> list[tuple]:
+        with by.cursor() as cursor:
+            cursor.execute("select id, name, price from demo.main.many order by id")
+            return cursor.fetchall()
+
+    run(connection, "create table demo.main.many (id bigint, name varchar, price decimal(9, 2))")
+    try:
+        with flightsql.connect(gateway.uri, autocommit=ends == "autocommit") as other, other.cursor() as cursor:
+            cursor.executemany("insert into demo.main.many values (?, ?, ?)", rows)
+            assert cursor.rowcount == len(rows)
+            assert there(other) == rows
+            if ends != "autocommit":
+                assert there(connection) == []
+                other.commit() if ends == "commit" else other.rollback()
+            assert there(connection) == ([] if ends == "rollback" else rows)
+    finally:
+        run(connection, "drop table demo.main.many")
 
 
 def test_updates_that_nobody_prepared(gateway: Gateway) -> None:

@@ -83,6 +83,8 @@ public final class Probe {
             case "listing" -> listing(connection.getMetaData(), rest.get(0), rest.get(1), rest.get(2));
             case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1)), rest.contains("watched")));
             case "ask" -> print("ask", ask(connection, rest.get(0), Integer.parseInt(rest.get(1))));
+            case "follow" -> follow(connection, rest.get(0));
+            case "visit" -> visit(other, rest);
             case "load" -> print("load", Load.run(rest));
             default -> throw new IllegalArgumentException(command);
         }
@@ -459,6 +461,35 @@ public final class Probe {
             }
         }
         return map("said", said, "after", query(connection, "select 1").get("rows"));
+    }
+
+    /** Reads a statement: says `there` at its first row, reads on when it is sent a line, and says how that ended. */
+    private static void follow(Connection connection, String sql) throws SQLException, IOException {
+        // Nothing is closed: where the rows broke off this driver throws the reason once more.
+        ResultSet rows = connection.createStatement().executeQuery(sql);
+        long seen = 0;
+        try {
+            for (; rows.next(); seen++) {
+                pause(seen == 0, "there");
+            }
+            pause(true, "read to the end: " + seen);
+        } catch (SQLException | RuntimeException error) {
+            pause(true, "broke off");
+        }
+    }
+
+    /** Connects, prepares a statement, binds 0, reads its rows and closes all, with each of the statements in turn, without an end. */
+    private static void visit(Opened other, List<String> statements) throws SQLException {
+        for (int i = 0;; i = (i + 1) % statements.size()) {
+            try (Connection connection = other.open(); PreparedStatement statement = connection.prepareStatement(statements.get(i))) {
+                statement.setLong(1, 0);
+                try (ResultSet rows = statement.executeQuery()) {
+                    while (rows.next()) {
+                        rows.getObject(1);
+                    }
+                }
+            }
+        }
     }
 
     private static final BufferedReader LINES = new BufferedReader(new InputStreamReader(System.in));
