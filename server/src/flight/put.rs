@@ -157,7 +157,11 @@ const SETTLES: Duration = Duration::from_millis(50);
 /// No more rows, but a moment later. A program whose rows break off within the Go driver ends its stream as if they were all,
 /// and takes the call back at once: what is put then has to wait for that.
 fn settled() -> impl Stream<Item = Result<RecordBatch>> + Send {
-    stream::once(tokio::time::sleep(SETTLES)).filter_map(|()| future::ready(None))
+    let settles = async {
+        // Made here, so that its time begins after the last rows and not with the call.
+        tokio::time::sleep(SETTLES).await;
+    };
+    stream::once(settles).filter_map(|()| future::ready(None))
 }
 
 /// Rows for a table that is there, unless the client says otherwise.
