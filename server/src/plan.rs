@@ -7,11 +7,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -36,9 +35,7 @@ use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
 use crate::session::Session;
 use crate::shares::Shares;
-use crate::standard::{
-    Casts, Distinct, Escapes, Moments, MoreTypes, Numbers, Overlay, PlainNan, SingleRow, Subqueries, WholeRecursion,
-};
+use crate::standard::{self, Casts, Distinct, Escapes, MoreTypes, Numbers, PlainNan, SingleRow, Subqueries, WholeRecursion};
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::substrait;
@@ -122,8 +119,8 @@ impl Planner {
             .with_analyzer_rule(Arc::new(WholeRecursion))
             .with_physical_optimizer_rules(physical_rules(most))
             .build();
-        base.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
         windows::register(&mut base)?;
+        standard::register(&mut base)?;
         Ok(Self {
             catalogs,
             default_schema,
@@ -458,7 +455,6 @@ fn analyse(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let plan = Numbers.analyze(plan, state.config_options())?;
     let plan = Casts.analyze(plan, state.config_options())?;
     let plan = Escapes.analyze(plan, state.config_options())?;
-    let plan = Moments.analyze(plan, state.config_options())?;
     let plan = Frames.analyze(plan, state.config_options())?;
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     let plan = Distinct.analyze(plan, state.config_options())?;

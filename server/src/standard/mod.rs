@@ -4,6 +4,7 @@
 mod casts;
 mod distinct;
 mod escapes;
+mod items;
 mod moments;
 mod nan;
 mod numbers;
@@ -16,11 +17,25 @@ mod types;
 pub use casts::Casts;
 pub use distinct::Distinct;
 pub use escapes::Escapes;
-pub use moments::Moments;
 pub use nan::PlainNan;
 pub use numbers::Numbers;
-pub use overlay::Overlay;
 pub use recursion::WholeRecursion;
 pub use single_row::SingleRow;
 pub use subqueries::Subqueries;
 pub use types::MoreTypes;
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::registry::FunctionRegistry;
+use datafusion::logical_expr::ScalarUDF;
+
+use self::overlay::Overlay;
+
+/// Has a state call these functions in place of DataFusion's.
+pub fn register(state: &mut SessionState) -> Result<()> {
+    state.register_udf(Arc::new(ScalarUDF::from(Overlay::default())))?;
+    items::register(state)?;
+    moments::register(state)
+}

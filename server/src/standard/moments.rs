@@ -1,5 +1,5 @@
-//! Moments by formats. Of a column of texts DataFusion's `to_timestamp(text, format)` gives moments without the zone that its type
-//! promises, which fails where they become rows; the moments themselves are right.
+//! Moments of texts. Of a column of texts DataFusion's `to_timestamp` gives moments without the zone that its type promises, which fails
+//! where they become rows; the moments themselves are right.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,37 +7,23 @@ use std::sync::Arc;
 use arrow::array::{Array, make_array};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::registry::FunctionRegistry;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
-use datafusion::optimizer::AnalyzerRule;
 
-use crate::rewrite;
+const FUNCTIONS: [&str; 5] =
+    ["to_timestamp", "to_timestamp_seconds", "to_timestamp_millis", "to_timestamp_micros", "to_timestamp_nanos"];
 
-/// Has them give what they promise.
-#[derive(Debug)]
-pub struct Moments;
-
-impl AnalyzerRule for Moments {
-    fn name(&self) -> &str {
-        "moments"
+/// Has these functions of a state give what they promise.
+pub(super) fn register(state: &mut SessionState) -> Result<()> {
+    for name in FUNCTIONS {
+        let inner = state.udf(name)?;
+        state.register_udf(Arc::new(ScalarUDF::from(Zoned { inner })))?;
     }
-
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        rewrite::expressions(plan, |expr, _| expr.transform_up(|expr| Ok(zoned(expr))), Ok)
-    }
-}
-
-fn zoned(expr: Expr) -> Transformed<Expr> {
-    match expr {
-        Expr::ScalarFunction(ScalarFunction { func, args }) if args.len() > 1 && func.name().starts_with("to_timestamp") => {
-            Transformed::yes(ScalarUDF::from(Zoned { inner: func }).call(args))
-        }
-        other => Transformed::no(other),
-    }
+    Ok(())
 }
 
 /// The same moments, with the zone.
@@ -55,6 +41,10 @@ impl ScalarUDFImpl for Zoned {
         self.inner.name()
     }
 
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
     fn signature(&self) -> &Signature {
         self.inner.signature()
     }
@@ -65,6 +55,11 @@ impl ScalarUDFImpl for Zoned {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         self.inner.return_field_from_args(args)
+    }
+
+    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
+        let inner = self.inner.inner().with_updated_config(config)?;
+        Some(ScalarUDF::from(Self { inner: Arc::new(inner) }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -82,5 +77,9 @@ impl ScalarUDFImpl for Zoned {
             }
             other => Ok(other),
         }
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
     }
 }

@@ -5,8 +5,6 @@
 //! - Times of day of several precisions have the finest; DataFusion does not compare them.
 //! - An exact number beside an approximate one becomes approximate (ISO/IEC 9075-2, dyadic arithmetic and result types);
 //!   DataFusion makes the approximate one a decimal, which loses small values and refuses large ones.
-//! - The items of an array, and what is looked for or put among them, have one type too; DataFusion finds none where one of them
-//!   is a decimal and the other is not, or has other digits.
 //! - A decimal is rounded up and down with one digit more than it has; DataFusion's `ceil(0.5)` does not fit its own type.
 //! - The logarithm and the power of an exact number are approximate; DataFusion's have the digits after the point of their
 //!   argument, so that `log(2.5)` is 0.
@@ -33,22 +31,6 @@ const CHOOSING: [&str; 7] = ["coalesce", "greatest", "least", "make_array", "nul
 
 /// Functions that give something approximate of exact numbers too; a power of whole numbers stays exact.
 const APPROXIMATE: [&str; 2] = ["log", "power"];
-
-/// Functions of an array and of values that are items of it or may be.
-const AMONG_ITEMS: [&str; 12] = [
-    "array_append",
-    "array_has",
-    "array_position",
-    "array_positions",
-    "array_prepend",
-    "array_remove",
-    "array_remove_all",
-    "array_remove_n",
-    "array_replace",
-    "array_replace_all",
-    "array_replace_n",
-    "array_resize",
-];
 
 /// Settles it before the analysis gives every expression its type. Errors: `Invalid` for a text that is no number.
 #[derive(Debug)]
@@ -125,78 +107,12 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 false => args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, &DataType::Float64).map(|()| true))?,
             }
         }
-        Expr::ScalarFunction(ScalarFunction { func, args }) if AMONG_ITEMS.contains(&func.name()) => {
-            among_items(args, usize::from(func.name() == "array_prepend"), schema)?
-        }
         Expr::ScalarFunction(ScalarFunction { func, args }) if ["ceil", "floor"].contains(&func.name()) => {
             args.iter_mut().try_fold(false, |changed, arg| Ok::<_, DataFusionError>(changed | with_room(arg, schema)?))?
         }
         _ => false,
     };
     Ok(Transformed::new_transformed(expr, changed))
-}
-
-/// Gives the items of an array, which is one of the arguments, and the others one type. Returns whether it did.
-fn among_items(args: &mut [Expr], array: usize, schema: &DFSchema) -> Result<bool> {
-    let Some(array_type) = args.get(array).and_then(|array| type_of(array, schema)) else { return Ok(false) };
-    let Some(mut item) = item_of(&array_type).cloned() else { return Ok(false) };
-    for (_, arg) in args.iter().enumerate().filter(|(at, _)| *at != array) {
-        if let Some(common) = type_of(arg, schema).and_then(|data_type| common(&item, &data_type)) {
-            item = common;
-        }
-    }
-    let mut changed = false;
-    for (at, arg) in args.iter_mut().enumerate() {
-        let Some(data_type) = type_of(arg, schema) else { continue };
-        let wanted = match at == array {
-            true => with_items(&array_type, item.clone()),
-            false if common(&item, &data_type).is_some() => item.clone(),
-            // Such as how often, or where.
-            false => continue,
-        };
-        if data_type == wanted {
-            continue;
-        }
-        match arg {
-            Expr::Literal(..) if wanted.is_floating() => to(arg, &wanted)?,
-            _ => *arg = std::mem::take(arg).cast_to(&wanted, schema)?,
-        }
-        changed = true;
-    }
-    Ok(changed)
-}
-
-/// The type of the items of an array and of a value beside them, where one is exact; of arrays, that of arrays of such a type.
-fn common(item: &DataType, value: &DataType) -> Option<DataType> {
-    match (item, value) {
-        (DataType::Decimal128(item, scale), DataType::Decimal128(value, other)) => {
-            let whole = (i16::from(*item) - i16::from(*scale)).max(i16::from(*value) - i16::from(*other));
-            let scale = *scale.max(other);
-            let precision = u8::try_from(whole + i16::from(scale)).ok()?;
-            (precision <= DECIMAL128_MAX_PRECISION).then_some(DataType::Decimal128(precision, scale))
-        }
-        (approximate, exact) if approximate.is_floating() && exact.is_decimal() => Some(approximate.clone()),
-        (exact, approximate) if exact.is_decimal() && approximate.is_floating() => Some(DataType::Float64),
-        (array, value) => Some(with_items(array, common(item_of(array)?, item_of(value)?)?)),
-    }
-}
-
-fn item_of(array: &DataType) -> Option<&DataType> {
-    match array {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => Some(item.data_type()),
-        _ => None,
-    }
-}
-
-/// An array type with another type of items.
-fn with_items(array: &DataType, data_type: DataType) -> DataType {
-    let of = |item: &FieldRef| Arc::new(item.as_ref().clone().with_data_type(data_type));
-    match array {
-        DataType::List(item) => DataType::List(of(item)),
-        DataType::LargeList(item) => DataType::LargeList(of(item)),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(of(item), *size),
-        other => other.clone(),
-    }
 }
 
 /// Gives a decimal one digit more: the next whole number of 0.9 has one before the point. Returns whether it did.
@@ -425,18 +341,6 @@ fn number(text: &str, wanted: &DataType) -> Option<ScalarValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_item_and_a_value_beside_it_have_one_type() {
-        let exact = DataType::Decimal128;
-        assert_eq!(common(&exact(3, 1), &exact(4, 3)), Some(exact(5, 3)));
-        assert_eq!(common(&exact(38, 0), &exact(2, 1)), None);
-        assert_eq!(common(&DataType::Float32, &exact(2, 1)), Some(DataType::Float32));
-        assert_eq!(common(&exact(2, 1), &DataType::Float32), Some(DataType::Float64));
-        assert_eq!(common(&DataType::Float64, &DataType::Int64), None);
-        let list = |item| DataType::new_list(item, true);
-        assert_eq!(common(&list(DataType::Float64), &list(exact(2, 1))), Some(list(DataType::Float64)));
-    }
 
     #[test]
     fn nothing_is_rounded() {

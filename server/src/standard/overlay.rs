@@ -14,7 +14,7 @@ use nexus_flight_catalog::Error;
 
 /// Puts a text in the place of some characters of another; NULL where an argument is.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Overlay {
+pub(super) struct Overlay {
     signature: Signature,
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, ColumnOption, CreateTable, DataType, ExactNumberInfo, Expr, Ident, JoinConstraint, JoinOperator,
-    Query, Select, SelectInto, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableConstraint, TableFactor,
-    TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut,
+    BinaryOperator, CastKind, ColumnOption, CreateTable, DataType, Delete, ExactNumberInfo, Expr, FromTable, Ident,
+    JoinConstraint, JoinOperator, Query, Select, SelectInto, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement,
+    TableConstraint, TableFactor, TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitorMut,
 };
 use nexus_flight_catalog::{Error, Result};
 
@@ -16,6 +16,9 @@ use super::{named_windows, precedence};
 
 /// Errors: `Unsupported`.
 pub(super) fn repair(statement: &mut Statement) -> Result<()> {
+    if let Statement::Delete(delete) = statement {
+        refuse_alias(delete)?;
+    }
     if let Statement::CreateTable(create) = statement {
         refuse_dropped(create)?;
     }
@@ -67,6 +70,20 @@ fn refuse_dropped(create: &CreateTable) -> Result<()> {
     }
 }
 
+/// Refuses the other name of a table that rows are deleted from: DataFusion forgets it, and misses the columns that are named by it.
+fn refuse_alias(delete: &Delete) -> Result<()> {
+    let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+    let alias = from.iter().find_map(|table| match &table.relation {
+        TableFactor::Table { alias, .. } => alias.as_ref(),
+        _ => None,
+    });
+    match alias {
+        None => Ok(()),
+        Some(alias) => Err(Error::unsupported(format!("an alias in DELETE is not offered: {}", alias.name))
+            .with_hint("leave it out, and name the columns by the table")),
+    }
+}
+
 /// Of a column: catalog, schema, table, column, and a field of it.
 const LONGEST_NAME: usize = 5;
 
@@ -82,6 +99,15 @@ impl VisitorMut for Repairs {
             return ControlFlow::Break(
                 Error::invalid(format!("the name {expr} has more than {LONGEST_NAME} parts"))
                     .with_hint("write catalog.schema.table.column"),
+            );
+        }
+        // DataFusion takes the text of it, which a number has not.
+        if let Expr::TypedString(typed) = expr
+            && typed.value.clone().into_string().is_none()
+        {
+            return ControlFlow::Break(
+                Error::invalid(format!("{} is followed by a text, and not by {}", typed.data_type, typed.value))
+                    .with_hint(format!("write {} '{}'", typed.data_type, typed.value)),
             );
         }
         precedence::regroup(expr);

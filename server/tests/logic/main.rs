@@ -24,14 +24,14 @@ use regex::Regex;
 use skipped::Skipped;
 
 /// How many records are run. It only grows.
-const RUN: usize = 9_569;
+const RUN: usize = 9_571;
 /// How many records pass. It only grows, but by those that want refused, or answered wrongly, what is right by now; they are
 /// listed as differing.
-const PASSED: usize = 9_427;
+const PASSED: usize = 9_428;
 /// Of a thousand records that could pass, so many do.
 const PER_MILLE: usize = 990;
 /// Of a thousand records that are run, so many pass; what the gateway answers otherwise on purpose counts as failed.
-const PER_MILLE_OF_RUN: usize = 980;
+const PER_MILLE_OF_RUN: usize = 985;
 
 #[tokio::test]
 #[ignore = "it wants the files and gateways, which make test PARTS=logic gives it"]

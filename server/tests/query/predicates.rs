@@ -229,6 +229,34 @@ async fn casts_that_do_not_fit_are_errors_or_null() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_among_items_has_their_type() {
+    hold(&[
+        ("SELECT array_has(make_array(1e0 * id, 2.5e0), 2.5) FROM b WHERE id = 1", "true"),
+        ("SELECT array_has(make_array(0.1e0 * id), 0.1) FROM b WHERE id = 1", "true"),
+        ("SELECT id FROM b WHERE array_has(make_array(1.25, 2.5), id * 2.50) ORDER BY 1", "1"),
+        ("SELECT array_to_string(array_append(make_array(0.5e0), 2.5), ' ')", "0.5 2.5"),
+        ("SELECT array_position(make_array(1.5, 2.5), 2.50), array_position(make_array(1e0, 1e0), 1.0, 2)", "2|2"),
+        ("SELECT array_to_string(array_resize(make_array(1.5e0), 3, 9.5), ' ')", "1.5 9.5 9.5"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moments_of_a_column_of_texts_have_their_zone() {
+    let of = |call: &str| {
+        format!(
+            "SELECT arrow_typeof({call}), {call} = TIMESTAMP '2024-01-02T03:04:05Z' FROM (SELECT '2024-01-02 03:04:05' AS s FROM b WHERE id = 1)"
+        )
+    };
+    hold(&[
+        (&of("to_timestamp(s)"), "Timestamp(ns, \"+00:00\")|true"),
+        (&of("to_timestamp(s, '%d.%m.%Y', '%Y-%m-%d %H:%M:%S')"), "Timestamp(ns, \"+00:00\")|true"),
+        (&of("to_timestamp_millis(s)"), "Timestamp(ms, \"+00:00\")|true"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn patterns_with_wildcards_that_stand_for_themselves() {
     hold(&[
         (r"SELECT s FROM w WHERE s LIKE 'a\_%'", "a_b"),

@@ -184,6 +184,7 @@ async fn what_would_be_dropped_is_refused() {
         ("CREATE TABLE notes.main.t (a BIGINT REFERENCES notes.main.o (a))", "FOREIGN KEY in CREATE TABLE is not offered"),
         ("CREATE TABLE notes.main.t (a BIGINT, FOREIGN KEY (a) REFERENCES notes.main.o (a))", "FOREIGN KEY in CREATE TABLE"),
         ("CREATE TABLE notes.main.t (a BIGINT, INDEX i (a))", "INDEX in CREATE TABLE is not offered"),
+        ("DELETE FROM notes.main.t AS n WHERE n.a = 1", "an alias in DELETE is not offered: n"),
     ] {
         let error = fixture.error(statement).await;
         assert_eq!(error.kind(), Kind::Unsupported, "{statement}");
@@ -194,6 +195,14 @@ async fn what_would_be_dropped_is_refused() {
     let described = fixture.gateway.execute.describe(&fixture.query("SELECT * FROM notes.main.t")).await.unwrap();
     let types = described.schema.fields().iter().map(|field| field.data_type().to_string());
     assert_eq!(types.collect::<Vec<_>>(), ["Float64", "Float32"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typed_text_that_is_none_is_told() {
+    let fixture = Fixture::new("");
+    let error = fixture.error("SELECT TIMESTAMP 1").await;
+    insta::assert_snapshot!(error, @"TIMESTAMP is followed by a text, and not by 1; write TIMESTAMP '1'");
+    assert_eq!(error.kind(), Kind::Invalid);
 }
 
 #[tokio::test(flavor = "multi_thread")]
