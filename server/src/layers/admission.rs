@@ -544,7 +544,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends() {
-        let gate = Arc::new(Gate { patience: Duration::from_millis(20), ..Arc::into_inner(gate(2, 2, 1)).unwrap() });
+        let gate = Arc::new(Gate { patience: Duration::from_millis(20), ..Arc::into_inner(gate_to_sources(2, 1)).unwrap() });
         let _over_shop = granted(&gate, "a shop");
         let over = "no statement over the catalog \"shop\" ended within 20ms to make room";
         let any = "no statement ended within 20ms to make room";
