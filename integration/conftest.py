@@ -1,6 +1,7 @@
 """Fixtures for every test: the demo, the TPC-H files with DuckDB over them, and a gateway over the same files."""
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from gateway import REPLICAS, Gateway, configured, demo
 
 SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
 FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure() -> None:
+    """Lets a test open as many connections as the system lets it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

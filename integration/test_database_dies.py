@@ -18,7 +18,7 @@ import jdbc
 import postgres
 from gateway import Gateway, configured, eventually
 from postgres import Database
-from test_load import SOON, opened, sizes, value
+from test_load import opened, sizes, value
 from wire import reserved, running
 
 # Rows that are more than anybody holds back on the way.
@@ -210,5 +210,6 @@ def test_a_database_that_is_frozen_is_an_error(gateway: Gateway, database: Datab
     """Once it was silent for as long as it may be."""
     statements = [LONG.format(number) for number in range(3, 6)]
     with reading(gateway, database, statements) as begun, database.frozen():
-        assert all_break(begun, SILENT + SOON)
+        # What is on its way comes first, and the silence is counted from there.
+        assert all_break(begun, SILENT + 10)
     nothing_is_left(gateway, database, statements)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
@@ -38,8 +39,7 @@ pub(super) struct Connections {
     pool: Pool<Opener>,
     /// Room for each that may be there, also for one that is being given up: the server has its session until then.
     room: Arc<Semaphore>,
-    /// A permit for each who waits for room and whom no idle transaction has made any yet.
-    wanted: Arc<Semaphore>,
+    wanted: Arc<Wanted>,
     config: Arc<Config>,
 }
 
@@ -48,7 +48,7 @@ impl Connections {
         let opener = Opener { config: Arc::clone(&config), tls: OnceCell::new() };
         let pool = Pool::builder(opener).max_size(config.pool).build();
         let pool = pool.map_err(|error| Error::internal("the pool cannot be made").caused_by(error))?;
-        let (room, wanted) = (Arc::new(Semaphore::new(config.pool)), Arc::new(Semaphore::new(0)));
+        let (room, wanted) = (Arc::new(Semaphore::new(config.pool)), Arc::default());
         Ok(Self { pool, room, wanted, config })
     }
 
@@ -61,11 +61,13 @@ impl Connections {
             let message = format!("all {pool} connections of the catalog \"{catalog}\" are in use");
             return Err(Error::exhausted(message).with_hint("try again later, or raise its option pool"));
         };
-        let room = room?;
-        match timeout_at(until, self.pool.get()).await {
-            Ok(Ok(connection)) => Ok(Lease { used: Some((connection, room)), silence: *read_timeout }),
-            Ok(Err(PoolError::Backend(error))) => Err(error),
-            Ok(Err(error)) => Err(Error::internal("the pool gives no connection").caused_by(error)),
+        let (room, pool) = (room?, self.pool.clone());
+        // As a task, so that one which is being opened or cleaned for somebody who has left meanwhile keeps its room until it is there.
+        let opening = tokio::spawn(async move { timeout_at(until, pool.get()).await.map(|opened| (opened, room)) });
+        match opening.await.map_err(|error| Error::internal("a connection was not opened to its end").caused_by(error))? {
+            Ok((Ok(connection), room)) => Ok(Lease { used: Some((connection, room)), silence: *read_timeout }),
+            Ok((Err(PoolError::Backend(error)), _)) => Err(error),
+            Ok((Err(error), _)) => Err(Error::internal("the pool gives no connection").caused_by(error)),
             Err(_) => Err(unreachable(&self.config, "no answer in time")),
         }
     }
@@ -75,31 +77,49 @@ impl Connections {
         if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
             return Ok(room);
         }
-        let _wanted = Wanted::new(&self.wanted);
+        let _waiting = self.wanted.one_more();
         let room = Arc::clone(&self.room).acquire_owned().await;
         room.map_err(|error| Error::internal("the pool gives no room").caused_by(error))
     }
 
     /// A permit for each who waits for a connection: whoever takes one for good is to give a connection back.
     pub(super) fn wanted(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.wanted)
+        Arc::clone(&self.wanted.permits)
+    }
+}
+
+/// What is asked of idle transactions.
+#[derive(Debug)]
+struct Wanted {
+    /// Those who wait for room.
+    waiting: AtomicUsize,
+    /// No more than those: each that is taken for good gives one of them a connection.
+    permits: Arc<Semaphore>,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { waiting: AtomicUsize::new(0), permits: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Wanted {
+    fn one_more(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.permits.add_permits(1);
+        Waiting(self)
     }
 }
 
 /// One who waits, until then.
-struct Wanted<'a>(&'a Semaphore);
+struct Waiting<'a>(&'a Wanted);
 
-impl<'a> Wanted<'a> {
-    fn new(wanted: &'a Semaphore) -> Self {
-        wanted.add_permits(1);
-        Self(wanted)
-    }
-}
-
-impl Drop for Wanted<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // Where an idle transaction has taken it already, what that gives back is for the next who waits.
-        self.0.forget_permits(1);
+        let Wanted { waiting, permits } = self.0;
+        let still = waiting.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
+        // Where a transaction has given a connection for it, those that are left are for the others who wait.
+        permits.forget_permits(permits.available_permits().saturating_sub(still));
     }
 }
 
@@ -174,7 +194,7 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Ends what runs on it, and closes it; its room is for others when the server has ended it, or does not.
+    /// Ends what runs on it, and closes it; its room is for others when nothing runs there any more, or the server does not end it.
     fn abandon(self, room: OwnedSemaphorePermit) {
         let Self { client, mut task, tls } = self;
         let cancel = client.cancel_token();
