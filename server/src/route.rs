@@ -56,7 +56,11 @@ impl Run for Route {
         let tell = Tell::of(&planned);
         let Planned { query, schema, plan, tables: _, mut state, write, explain } = planned;
         if let Some(explain) = explain {
-            return self.explain(explain, plan, schema, state, &tell).await;
+            let held = query.transaction;
+            let Answer { schema, batches, cache } = self.explain(explain, plan, schema, state, &tell).await?;
+            // As below, since with ANALYZE it is executed as its rows are asked for.
+            let batches = batches.inspect(move |_| _ = &held).boxed();
+            return Ok(Answer { schema, batches, cache });
         }
         let Some(write) = write else {
             let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "run", nexus.route = HERE);

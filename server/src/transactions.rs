@@ -264,7 +264,10 @@ impl Open {
 
     async fn end(&self, cx: &Context, commits: bool) -> Result<()> {
         let mut parts = self.parts.lock().await;
-        parts.ended = true;
+        if std::mem::replace(&mut parts.ended, true) {
+            // Somebody else has, a moment before: nothing is left to commit.
+            return if commits { Err(not_open()) } else { Ok(()) };
+        }
         let written = parts.written.take();
         let mut outcome = Ok(());
         for (name, source) in std::mem::take(&mut parts.begun) {
@@ -314,7 +317,9 @@ fn busiest(all: &HashMap<Uuid, Arc<Open>>) -> Principal {
 
 /// Makes room: forgets the transaction of a principal that was left alone the longest of those that have written nothing.
 fn forget_one(all: &mut HashMap<Uuid, Arc<Open>>, principal: &Principal) -> bool {
-    let is_clean = |open: &Arc<Open>| open.parts.try_lock().is_ok_and(|parts| parts.written.is_none());
+    // Whoever uses one holds it, beside the list.
+    let is_clean =
+        |open: &Arc<Open>| Arc::strong_count(open) == 1 && open.parts.try_lock().is_ok_and(|parts| parts.written.is_none());
     let is_theirs = |open: &&Arc<Open>| open.principal == *principal && is_clean(open);
     let oldest = all.values().filter(is_theirs).min_by_key(|open| *open.used.borrow()).map(|open| open.id);
     oldest.is_some_and(|id| all.remove(&id).is_some())

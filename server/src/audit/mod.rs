@@ -116,6 +116,28 @@ struct End<'a> {
     writes: Option<&'a str>,
 }
 
+/// Work that is recorded as cancelled, unless it comes to its end.
+struct Left<'a> {
+    trail: &'a Trail,
+    query: &'a Query,
+    /// When it began, until its end is recorded.
+    began: Option<Instant>,
+}
+
+impl Left<'_> {
+    fn end(&mut self, outcome: Result<(), &Error>) {
+        if let Some(began) = self.began.take() {
+            self.trail.ended(self.query, began, outcome);
+        }
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.end(Err(&Error::cancelled()));
+    }
+}
+
 impl Trail {
     /// Goes on with the trail of a folder, which is made where it is not there. Errors: `Invalid` where it cannot be written or read,
     /// where another gateway writes it, and where records at its end are missing or changed.
@@ -206,9 +228,9 @@ impl Trail {
     pub async fn around<T>(trail: Option<&Self>, query: &Query, work: impl Future<Output = Result<T>>) -> Result<T> {
         let Some(trail) = trail else { return work.await };
         trail.start(query)?;
-        let began = Instant::now();
+        let mut left = Left { trail, query, began: Some(Instant::now()) };
         let done = work.await;
-        trail.ended(query, began, done.as_ref().map(drop));
+        left.end(done.as_ref().map(drop));
         done
     }
 

@@ -257,7 +257,7 @@ async fn set_options(
 fn set_catalog(service: &Service, caller: &mut Caller, value: SessionOptionValue) -> Result<(), OptionErrorValue> {
     let catalog = text(value)?.unwrap_or_else(|| service.sessions.start().catalog);
     service.catalogs.source(&caller.principal, &catalog).map_err(|_| OptionErrorValue::InvalidValue)?;
-    caller.session.catalog = catalog;
+    caller.set_catalog(catalog);
     Ok(())
 }
 
@@ -266,7 +266,7 @@ fn set_schema(service: &Service, caller: &mut Caller, value: SessionOptionValue)
     if schema.is_empty() || schema.len() > LONGEST_NAME {
         return Err(OptionErrorValue::InvalidValue);
     }
-    caller.session.schema = schema;
+    caller.set_schema(schema);
     Ok(())
 }
 

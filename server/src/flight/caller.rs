@@ -33,8 +33,10 @@ pub const TRACEPARENT: &str = "traceparent";
 pub struct Caller {
     /// Who it is.
     pub principal: Principal,
-    /// Its session: its own, or a new one with the defaults.
+    /// Its session: its own, or a new one with the defaults; with the names that this call alone is to have.
     pub session: Session,
+    /// The catalog and schema of the session itself.
+    lasting: (String, String),
     /// The types it can read.
     pub profile: TypeProfile,
     /// Whether it sent a session.
@@ -71,6 +73,7 @@ impl Caller {
             sessions.note(&principal, &session, agent).await;
         }
         let profile = profile.or(session.options.type_profile).unwrap_or_else(|| TypeProfile::of_user_agent(agent));
+        let lasting = (session.catalog.clone(), session.schema.clone());
         // For this call alone: a client that cannot set options can still send headers.
         for (name, value) in [(CATALOG, &mut session.catalog), (SCHEMA, &mut session.schema)] {
             if let Some(header) = headers.get(name) {
@@ -91,6 +94,7 @@ impl Caller {
         Ok(Self {
             principal,
             session,
+            lasting,
             profile,
             has_session: sent.is_some(),
             parent,
@@ -113,6 +117,24 @@ impl Caller {
         Query { parameters, transaction, session_lasts: self.keeps_cookies, client: self.client.clone(), ..query }
     }
 
+    /// Sets where names without a catalog are looked up from now on.
+    pub fn set_catalog(&mut self, catalog: String) {
+        self.lasting.0.clone_from(&catalog);
+        self.session.catalog = catalog;
+    }
+
+    /// Sets where names without a schema are looked up from now on.
+    pub fn set_schema(&mut self, schema: String) {
+        self.lasting.1.clone_from(&schema);
+        self.session.schema = schema;
+    }
+
+    /// The session without what is of this call alone.
+    fn own(&self) -> Session {
+        let (catalog, schema) = self.lasting.clone();
+        Session { catalog, schema, ..self.session.clone() }
+    }
+
     /// Makes a transaction that of the session.
     pub async fn set_transaction(&mut self, transaction: Option<Uuid>) {
         self.session.transaction = transaction;
@@ -125,7 +147,7 @@ impl Caller {
         self.changed = true;
         // What was not sent is a new session each time, and is not remembered before it comes back.
         if self.has_session {
-            self.sessions.note(&self.principal, &self.session, self.client.agent.as_deref()).await;
+            self.sessions.note(&self.principal, &self.own(), self.client.agent.as_deref()).await;
         }
     }
 
@@ -135,7 +157,7 @@ impl Caller {
         if self.has_session && !self.changed && temporary == self.session.temporary {
             return Ok(response);
         }
-        let session = Session { temporary, ..self.session.clone() };
+        let session = Session { temporary, ..self.own() };
         let sealed = self.sessions.seal(&self.principal, &session)?;
         let cookie = format!("{COOKIE}={sealed}; Path=/; HttpOnly; SameSite=Strict");
         let cookie = cookie.parse().map_err(|_| Error::internal("a session makes no header"))?;

@@ -390,7 +390,7 @@ impl FlightService for Service {
                     let known = self.log_in(&mut request, peer.as_ref()).await;
                     let known = known.inspect_err(|error| note_refusal(error, peer.as_ref()))?;
                     if let Some(peer) = peer {
-                        peer.seat.take().await;
+                        peer.seat.take().await?;
                     }
                     request.extensions_mut().insert(known.0);
                     request.extensions_mut().insert(known.1);

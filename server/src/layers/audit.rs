@@ -165,7 +165,7 @@ impl<E: Execute> Execute for Audit<E> {
 
     async fn execute(&self, mut query: Query) -> Result<Answer> {
         let mut open = self.open(&query)?;
-        // Without the span of the statement, whose end is that of its last holder.
+        // From before the span is set: the watch beside the rows must not keep it open.
         let (cx, most) = (query.cx.clone(), query.most);
         query.cx.span = open.span.clone();
         query.touched = open.touched.clone();

@@ -14,8 +14,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-/// The array is the first argument, or of `array_prepend` the second.
-const FUNCTIONS: [&str; 12] = [
+/// The array is the first argument, or of `array_prepend` the second: see [`array_of`].
+pub(super) const FUNCTIONS: [&str; 12] = [
     "array_append",
     "array_has",
     "array_position",
@@ -30,12 +30,17 @@ const FUNCTIONS: [&str; 12] = [
     "array_resize",
 ];
 
+/// Which argument of such a function is the array.
+pub(super) fn array_of(name: &str) -> usize {
+    usize::from(name == "array_prepend")
+}
+
 /// Has these functions of a state take them.
 pub(super) fn register(state: &mut SessionState) -> Result<()> {
     for name in FUNCTIONS {
         let inner = state.udf(name)?;
         let signature = Signature::user_defined(inner.signature().volatility);
-        let array = usize::from(name == "array_prepend");
+        let array = array_of(name);
         state.register_udf(Arc::new(ScalarUDF::from(AmongItems { inner, signature, array })))?;
     }
     Ok(())
@@ -129,7 +134,7 @@ fn common(item: &DataType, value: &DataType) -> Option<DataType> {
     }
 }
 
-fn item_of(array: &DataType) -> Option<&DataType> {
+pub(super) fn item_of(array: &DataType) -> Option<&DataType> {
     match array {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => Some(item.data_type()),
         _ => None,

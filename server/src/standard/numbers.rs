@@ -25,6 +25,7 @@ use nexus_flight_catalog::Error;
 
 use crate::rewrite;
 use crate::standard::casts::kept;
+use crate::standard::items;
 
 /// Functions whose arguments are values of one kind, of which they give one.
 const CHOOSING: [&str; 7] = ["coalesce", "greatest", "least", "make_array", "nullif", "nvl", "nvl2"];
@@ -105,6 +106,17 @@ fn settled(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             match func.name() == "power" && args.iter().all(whole) {
                 true => false,
                 false => args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, &DataType::Float64).map(|()| true))?,
+            }
+        }
+        // What is written among approximate items is the nearest of those; a cast of what is exact may give the one beside it.
+        Expr::ScalarFunction(ScalarFunction { func, args }) if items::FUNCTIONS.contains(&func.name()) => {
+            let array = args.get(items::array_of(func.name())).and_then(|array| type_of(array, schema));
+            match array.as_ref().and_then(items::item_of).filter(|item| item.is_floating()) {
+                Some(item) => {
+                    let exact = |arg: &&mut Expr| matches!(arg, Expr::Literal(value, _) if value.data_type().is_decimal());
+                    args.iter_mut().filter(exact).try_fold(false, |_, arg| to(arg, item).map(|()| true))?
+                }
+                None => false,
             }
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) if ["ceil", "floor"].contains(&func.name()) => {

@@ -283,8 +283,10 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
     let peer = peer(&request).cloned();
     match authenticator.authenticate(request.headers(), peer.as_ref()).await {
         Ok((principal, means)) => {
-            if let Some(peer) = peer {
-                peer.seat.take().await;
+            if let Some(peer) = peer
+                && let Err(error) = peer.seat.take().await
+            {
+                return if is_grpc(request.headers()) { status(&error).into_http() } else { problem(&error) };
             }
             request.extensions_mut().insert(principal);
             request.extensions_mut().insert(means);

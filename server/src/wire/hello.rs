@@ -78,10 +78,13 @@ impl Incoming {
                 if beginning.len() > BEGINNING {
                     beginning.retain(|seat| seat.upgrade().is_some_and(|seat| !seat.is_taken()));
                 }
-                if beginning.len() > BEGINNING
-                    && let Some(oldest) = beginning.pop_front().and_then(|seat| seat.upgrade())
-                {
-                    oldest.give_way();
+                if beginning.len() > BEGINNING {
+                    // Those who wait for a seat have come in, and stay as long as there are others.
+                    let is_strange = |seat: &Weak<Seat>| seat.upgrade().is_none_or(|seat| !seat.is_wanted());
+                    let oldest = beginning.iter().position(is_strange).unwrap_or(0);
+                    if let Some(oldest) = beginning.remove(oldest).and_then(|seat| seat.upgrade()) {
+                        oldest.give_way();
+                    }
                 }
             }
         });

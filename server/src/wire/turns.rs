@@ -1,5 +1,5 @@
 //! Turns to have a password checked: so many at once, and so many that wait. The addresses that they come from take turns, and when no
-//! more can wait the one with most of them there loses the last: who tries passwords keeps no other address out.
+//! more can wait the one with most of them there loses the last: who tries passwords from one address keeps no other out.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};

@@ -235,6 +235,7 @@ async fn what_is_among_items_has_their_type() {
         ("SELECT array_has(make_array(0.1e0 * id), 0.1) FROM b WHERE id = 1", "true"),
         ("SELECT id FROM b WHERE array_has(make_array(1.25, 2.5), id * 2.50) ORDER BY 1", "1"),
         ("SELECT array_to_string(array_append(make_array(0.5e0), 2.5), ' ')", "0.5 2.5"),
+        ("SELECT array_has(make_array(38655710476146987e-17), 0.38655710476146987)", "true"),
         ("SELECT array_position(make_array(1.5, 2.5), 2.50), array_position(make_array(1e0, 1e0), 1.0, 2)", "2|2"),
         ("SELECT array_to_string(array_resize(make_array(1.5e0), 3, 9.5), ' ')", "1.5 9.5 9.5"),
     ])
