@@ -133,7 +133,7 @@ def test_an_issuer_that_is_down_from_the_start_lets_nobody_in(tmp_path: Path) ->
         text = TEXT.format(issuer=ISSUER, audience=AUDIENCE, keys=f'jwks = "{issuer.address}"')
         with configured(tmp_path, text, replicas=1) as gateway:
             tokens = [token(KEYS["rsa"], "RS256"), token(KEYS["ed"], "EdDSA"), token(KEYS["p256"], "ES256")]
-            assert issuer.asked
+            assert eventually(lambda: issuer.asked, 10)
             for given in tokens:
                 assert says(gateway.url, given)[0] == 401
                 with Client(gateway.flight, authorization=f"Bearer {given}") as client, pytest.raises(grpc.RpcError) as error:
