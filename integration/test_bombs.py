@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import requests
 
-from gateway import Gateway, configured
+from gateway import Gateway, configured, users
 from test_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, call, frame
 from wire import SERVICE, Client, descriptor, field, first, packed, parse, varint
 
@@ -234,6 +234,27 @@ def test_headers_that_say_one_thing_often(gateway: Gateway) -> None:
             connection.socket.recv(1 << 16)
         with Client(gateway.flight) as client:
             assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+def test_handshakes_that_say_nothing(tmp_path: Path) -> None:
+    # One name without a value, kept in the table and then named by one byte each time: much to hold for little that is sent.
+    headers = call("Handshake") + b"\x40\x01x\x00" + b"\xbe" * 450
+
+    def knock(gateway: Gateway) -> Raw:
+        connection = Raw(gateway.flight)
+        for stream in range(1, 400, 2):
+            connection.send(frame(HEADERS, END_HEADERS, stream, headers))
+        # All but a few are refused at once; those may still say who they are.
+        assert next(stream for kind, _, stream, _ in connection.frames() if kind == HEADERS) > 1
+        return connection
+
+    with configured(tmp_path, users("ann"), replicas=1) as gateway, contextlib.ExitStack() as stack:
+        # What is read at once is held for a moment, and the memory for it is kept.
+        begun = [stack.enter_context(knock(gateway)) for _ in range(10)]
+        with Watched(gateway):
+            begun += [stack.enter_context(knock(gateway)) for _ in range(20)]
+            with Client(gateway.flight, "ann", "ann") as client:
+                assert client.rows("select 1 as v") == [{"v": 1}]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])

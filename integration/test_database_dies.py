@@ -1,12 +1,14 @@
 """A database that dies or freezes while its rows are read, by ADBC by itself and in a transaction, by JDBC and by HTTP: each is
 told in time, nothing that was cut ends well, and nothing of it is kept. `make soak` runs the full size."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
@@ -213,3 +215,19 @@ def test_a_database_that_is_frozen_is_an_error(gateway: Gateway, database: Datab
         # What is on its way comes first, and the silence is counted from there.
         assert all_break(begun, SILENT + 10)
     nothing_is_left(gateway, database, statements)
+
+
+@pytest.mark.parametrize("what", ["an update", "a commit"])
+def test_what_is_written_to_a_database_that_is_frozen_is_an_error(what: str, gateway: Gateway, database: Database) -> None:
+    with flightsql.connect(gateway.uri) as connection, connection.cursor() as cursor:
+        cursor.execute("insert into shop.public.written values (2)")
+        update = partial(cursor.execute, "update shop.public.written set id = 3")
+        work = {"an update": update, "a commit": connection.commit}[what]
+        with database.frozen():
+            began = time.monotonic()
+            with pytest.raises(adbc_driver_manager.Error, match=f"silent for {SILENT} s"):
+                work()
+            assert time.monotonic() - began < SILENT + 1
+        with contextlib.suppress(adbc_driver_manager.Error):
+            connection.rollback()
+    assert eventually(lambda: not database.running(), 10)

@@ -1,5 +1,6 @@
 """Chains and nestings of a hundred to a million, at every way in: a right answer or an error within ten seconds, no abort."""
 
+import contextlib
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 import requests
 
+import postgres
 from gateway import Gateway, configured, eventually, nexus
 from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, prepared, reload_failures, statement, varint
 
@@ -157,6 +159,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Cl
     """A gateway that takes long texts, with a table of one row."""
     with configured(tmp_path_factory.mktemp("depths"), TEXT, replicas=1) as gateway, Client(gateway.flight) as client:
         put(client, "create table one as select 1 as a")
+        put(client, "create table taken (v varchar)")
         yield gateway, client
 
 
@@ -191,7 +194,7 @@ WAYS: dict[str, Callable[[Gateway, Client, str], object]] = {
     "prepared": lambda _, client, sql: prepare(client, sql),
     "update": lambda _, client, sql: put(client, sql),
     "EXPLAIN": lambda _, client, sql: client.rows(f"explain {sql}", WITHIN),
-    "INSERT": lambda _, client, sql: put(client, f"insert into gone {sql}"),
+    "INSERT": lambda _, client, sql: put(client, f"insert into taken {sql}"),
     "CREATE VIEW": lambda _, client, sql: put(client, f"create view a as {sql}"),
     "HTTP": lambda gateway, _, sql: post(gateway, sql),
 }
@@ -235,6 +238,43 @@ def test_a_statement_at_every_way_in(name: str, all_ways: bool, deep: tuple[Gate
             if way == ways[0] and rows is not None and name in RIGHT:
                 assert [list(row.values()) for row in decode(iter(rows))] == [[RIGHT[name](count)]], count
     assert client.rows("select 1 as v") == [{"v": 1}]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Client]]:
+    """A gateway with a table of its own and one of a database, both of a row."""
+    shop = '[catalogs.shop]\nkind = "postgres"\nurl = "{}"\npassword = "{}"\nwritable = true\n'
+    with postgres.server() as database:
+        database.sql("create table changed as select 1 as a")
+        text = TEXT + shop.format(database.url, postgres.PASSWORD)
+        with configured(tmp_path_factory.mktemp("written"), text, replicas=1) as gateway, Client(gateway.flight) as client:
+            put(client, "create table m.main.changed as select cast(1 as int) as a")
+            yield gateway, client
+
+
+# Those that write, with an expression in its place; none changes the row.
+WRITES = {
+    "an update": "update {table} set a = 1 where ({expression}) is not null",
+    "a value": "update {table} set a = cast(({expression}) as int) where a = 2",
+    "a delete": "delete from {table} where ({expression}) is null and a = 2",
+}
+
+
+@pytest.mark.parametrize("sizes", [pytest.param([390], id="short"), pytest.param(SIZES, id="full", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_an_expression_in_what_writes(name: str, sizes: list[int], written: tuple[Gateway, Client]) -> None:
+    gateway, client = written
+    for count in sizes:
+        texts = [text.format(table="m.main.changed", expression=EXPRESSIONS[name](count)) for text in WRITES.values()]
+        texts += [text.format(table="shop.public.changed", expression=EXPRESSIONS[name](count)) for text in WRITES.values()]
+        texts.append(f"create table m.main.made as select {EXPRESSIONS[name](count)} as v")
+        for sql in texts:
+            told = TOLD if len(sql) <= LONGEST else TOO_LONG if len(sql) < LARGEST - 1_000 else TOO_LARGE
+            outcome(gateway, f"{sql[:60]} of {count}", partial(put, client, sql), told)
+        with contextlib.suppress(grpc.RpcError):
+            put(client, "drop table m.main.made")
+    for table in ("m.main.changed", "shop.public.changed"):
+        assert client.rows(f"select a from {table}") == [{"a": 1}]
 
 
 @pytest.fixture(scope="module")

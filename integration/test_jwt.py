@@ -109,6 +109,19 @@ def test_keys_come_and_go_without_a_restart(guarded: Guarded) -> None:
     guarded.issuer.gives(*KEYS.values())
 
 
+def test_an_issuer_that_withdraws_all_its_keys_lets_nobody_in(guarded: Guarded) -> None:
+    known, stranger = token(KEYS["rsa"], "RS256"), token(rsa_key("stranger"), "RS256")
+    assert guarded.says(known)[0] == 200
+    guarded.issuer.gives()
+    # Who has an unknown key makes it be asked.
+    assert eventually(lambda: guarded.says(stranger)[0] == guarded.says(known)[0] == 401, 60)
+    with Client(guarded.gateway.flight, authorization=f"Bearer {known}") as client, pytest.raises(grpc.RpcError) as error:
+        client.rows("select 1 as a")
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    guarded.issuer.gives(*KEYS.values())
+    assert eventually(lambda: guarded.says(known)[0] == 200, 60)
+
+
 def test_unknown_keys_make_the_issuer_be_asked_now_and_then(guarded: Guarded) -> None:
     before, stranger = guarded.issuer.asked, rsa_key("stranger")
     began = time.monotonic()

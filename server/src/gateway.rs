@@ -13,6 +13,7 @@ use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Res
 use crate::audit::Trail;
 use crate::bounds;
 use crate::config::{Config, policies};
+use crate::layers::admission::Gate;
 use crate::plan::Planner;
 use crate::query::Execute;
 use crate::reload;
@@ -51,6 +52,10 @@ pub struct Gateway {
     pub writes: Arc<Writes>,
     /// Where statements are recorded.
     pub trail: Option<Arc<Trail>>,
+    /// Whether there is room for one more of a user.
+    pub gate: Arc<Gate>,
+    /// The threads that what users ask for is made on.
+    pub workers: Workers,
 }
 
 impl Gateway {
@@ -81,7 +86,7 @@ impl Gateway {
         )?;
         let planner = Arc::new(planner);
         let writes = Arc::new(Writes::default());
-        let threads = workers.clone();
+        let (threads, lanes) = (workers.clone(), workers.clone());
         let stack =
             stack::build(config, Arc::clone(&catalogs), Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
         if let Some(policy) = &config.policy {
@@ -112,7 +117,8 @@ impl Gateway {
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
-        let gateway = Arc::new(Self { execute: stack.execute, catalogs, sessions, authenticator, seal, planner, writes, trail });
+        let (execute, gate, workers) = (stack.execute, stack.gate, lanes);
+        let gateway = Arc::new(Self { execute, catalogs, sessions, authenticator, seal, planner, writes, trail, gate, workers });
         if config.has_files() {
             let (first, mut before) = (config.clone(), config.clone());
             let held = Arc::downgrade(&gateway);

@@ -157,7 +157,9 @@ pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
     Ok(Service {
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
-        metadata: Metadata::new(facts)?,
+        metadata: Arc::new(Metadata::new(facts)?),
+        gate: Arc::clone(&gateway.gate),
+        workers: gateway.workers.clone(),
         endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0, config.flight.location.clone()),
         seal: Arc::clone(&gateway.seal),
         sessions: Arc::clone(&gateway.sessions),

@@ -29,6 +29,8 @@ pub struct Stack {
     pub history: Arc<History>,
     /// The answers that are kept.
     pub kept: Arc<Kept>,
+    /// Whether there is room for one more.
+    pub gate: Arc<Gate>,
 }
 
 /// Puts the layers on one another. Statements are recorded in the trail, where there is one.
@@ -51,11 +53,11 @@ pub fn build(
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
     let run = Cache::new(run, Arc::clone(&kept));
     // A statement becomes a plan here and nowhere else.
-    let execute = Plan { planner, gate, run: Arc::new(run), workers, most };
+    let execute = Plan { planner, gate: Arc::clone(&gate), run: Arc::new(run), workers, most };
     // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read, and are ended where
     // nobody wants or reads them any more.
     let execute = Arc::new(Audit::new(execute, Arc::clone(&history), trail, config.limits.stall.0));
-    Stack { execute, history, kept }
+    Stack { execute, history, kept, gate }
 }
 
 struct Plan<R> {

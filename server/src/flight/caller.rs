@@ -19,7 +19,8 @@ use crate::wire::connection::Peer;
 const COOKIE: &str = "nexus-session";
 /// The headers that say where names without a catalog or schema are looked up.
 pub const CATALOG: &str = "catalog";
-const SCHEMA: &str = "schema";
+/// See [`CATALOG`].
+pub const SCHEMA: &str = "schema";
 /// What programs call themselves that keep cookies from their first call on: the JDBC driver, and `nexus sql`.
 const KEEP_COOKIES: [&str; 2] = ["grpc-java", "nexus-sql"];
 /// The header that chooses a type profile.

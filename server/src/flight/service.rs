@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
@@ -17,7 +18,7 @@ use arrow_flight::{
     HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket as FlightTicket,
 };
 use bytes::Bytes;
-use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Catalogs, Context, Error, Principal, Result};
@@ -32,10 +33,12 @@ use crate::flight::commands::{self, Metadata};
 use crate::flight::control::Control;
 use crate::flight::encode::{self, encode, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
+use crate::flight::profile::TypeProfile;
 use crate::flight::put;
 use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::flight::transactions::Handles;
+use crate::layers::admission::Gate;
 use crate::query::{Client, Description, Execute, Protocol, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
@@ -44,6 +47,7 @@ use crate::statement::Caps;
 use crate::substrait;
 use crate::wire::auth::{Authenticator, Means, note_refusal};
 use crate::wire::connection::Peer;
+use crate::workers::Workers;
 use crate::write::{count_batch, count_schema};
 
 /// The Flight SQL service.
@@ -53,7 +57,11 @@ pub struct Service {
     /// What the metadata commands list.
     pub catalogs: Arc<Catalogs>,
     /// What `GetSqlInfo` and the like answer.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
+    /// Whether there is room for one more list.
+    pub gate: Arc<Gate>,
+    /// Where lists are made.
+    pub workers: Workers,
     /// Makes the endpoints that answers are fetched from.
     pub endpoints: Endpoints,
     /// Seals handles.
@@ -303,16 +311,31 @@ impl Service {
                 self.run(caller, ticket).await?
             }
             command => {
-                let cx = caller.context();
-                let catalogs = self.sessions.temporaries().over(&self.catalogs, &caller.session);
-                let batch = cx.run(self.metadata.answer(&cx, &catalogs, caller.profile, &command)).await?;
-                let batch = batch.ok_or_else(|| unknown_command(command.type_url()))?;
+                let batch = self.list(caller, command).await?;
+                let memory = MemoryConsumer::new("a list").register(&(self.shares.of(&caller.principal) as Arc<dyn MemoryPool>));
+                memory.try_grow(batch.get_array_memory_size())?;
                 let schema = batch.schema();
                 // The schemas of metadata are fixed by the protocol, so nothing in them is lowered.
-                encode(&schema, crate::flight::profile::TypeProfile::Native, stream::iter([Ok(batch)]).boxed()).boxed()
+                let rows = encode(&schema, TypeProfile::Native, stream::iter([Ok(batch)]).boxed());
+                rows.inspect(move |_| _ = &memory).boxed()
             }
         };
         Ok(messages.map_err(|error| status(&error)).boxed())
+    }
+
+    /// The answer to a command about metadata. It takes no slot, which a source that hangs would keep, and is made where statements of
+    /// the user are planned. Errors: `Exhausted` where as many are made, or planned, as there is room for.
+    async fn list(&self, caller: &Caller, command: Command) -> Result<RecordBatch> {
+        let cx = caller.context();
+        let coming = self.gate.announce(&caller.principal)?;
+        let catalogs = self.sessions.temporaries().over(&self.catalogs, &caller.session);
+        let (metadata, profile, within) = (Arc::clone(&self.metadata), caller.profile, cx.clone());
+        let list = async move {
+            let batch = metadata.answer(&within, &catalogs, profile, &command).await?;
+            drop(coming);
+            batch.ok_or_else(|| unknown_command(command.type_url()))
+        };
+        cx.run(self.workers.run(&caller.principal, list)).await
     }
 
     async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<encode::Message>>> {

@@ -23,6 +23,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Auth, AuthMode};
+use crate::flight::caller::{CATALOG, PROFILE, SCHEMA, TRACEPARENT};
 use crate::flight::status::status;
 use crate::reload::{self, Seen};
 use crate::seal::{Purpose, Seal};
@@ -42,6 +43,22 @@ const BASE64: GeneralPurpose =
 const TOKEN: &str = "auth-token-bin";
 /// The most bytes of a handshake by somebody who is not known yet.
 const LARGEST_CREDENTIALS: usize = 8 << 10;
+/// What a header takes besides its name and value.
+const HEADER: usize = 64;
+/// What is read of the headers of a handshake whose credentials are in its message.
+const KEPT_HEADERS: [&str; 11] = [
+    "content-type",
+    "te",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "grpc-timeout",
+    "user-agent",
+    "cookie",
+    PROFILE,
+    CATALOG,
+    SCHEMA,
+    TRACEPARENT,
+];
 
 /// A hash is made slow on purpose: no more than this many are checked at once.
 const CHECKED_AT_ONCE: usize = 2;
@@ -293,8 +310,15 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
             next.run(request).await
         }
         Err(_) if brings_credentials(&request) => {
-            let (parts, body) = request.into_parts();
             // Nobody yet may make the server hold more than credentials take.
+            let knock = peer.as_ref().map(|peer| peer.seat.knock().ok_or(()));
+            let (Ok(_knock), true) = (knock.transpose(), leave_out(request.headers_mut())) else {
+                return status(&Error::exhausted("too much is to be held for a handshake").with_hint(
+                    "send the name and password in the header authorization, and end each handshake before the next",
+                ))
+                .into_http();
+            };
+            let (parts, body) = request.into_parts();
             next.run(Request::from_parts(parts, Body::new(Limited::new(body, LARGEST_CREDENTIALS)))).await
         }
         Err(error) => {
@@ -314,6 +338,17 @@ pub async fn require(State(authenticator): State<Arc<Authenticator>>, mut reques
 fn brings_credentials(request: &Request) -> bool {
     let is_handshake = request.uri().path() == "/arrow.flight.protocol.FlightService/Handshake";
     is_handshake && !request.headers().contains_key(AUTHORIZATION) && !request.headers().contains_key(TOKEN)
+}
+
+/// Leaves out what a handshake does not need of its headers; whether the rest is no larger than credentials may be.
+fn leave_out(headers: &mut HeaderMap) -> bool {
+    let all = std::mem::take(headers);
+    for name in KEPT_HEADERS {
+        for value in all.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER).sum::<usize>() <= LARGEST_CREDENTIALS
 }
 
 /// Records that somebody was not let in.

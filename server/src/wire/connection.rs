@@ -23,7 +23,7 @@ use crate::wire::tls::Tls;
 /// Calls at once on one connection; the libraries set no bound of their own, or another one.
 pub const STREAMS: u32 = 256;
 /// The most bytes of the headers of a call, uncompressed: a session and a token take a part of them.
-pub const HEADERS: u32 = 64 << 10;
+pub const HEADERS: u32 = 16 << 10;
 /// Calls that a client may begin and give up before one of them is looked at; then its connection is closed.
 pub const GIVEN_UP: usize = 64;
 /// How often a client of HTTP/2 that says nothing is asked whether it is there, and how long it may take to say so.

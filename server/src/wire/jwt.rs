@@ -192,6 +192,11 @@ impl Jwt {
         }
         let given = issuer.keys().await;
         *asked = Some(Instant::now());
+        // An issuer that answers with none has withdrawn them all.
+        if given.as_ref().is_ok_and(Vec::is_empty) {
+            metrics::counter!("nexus_reload_failures_total", "what" => "keys of the issuer").increment(1);
+            tracing::warn!(error = %no_key(), "no token is taken");
+        }
         match given {
             Ok(known) => self.replace(Keys { known, given: Some(Instant::now()) }),
             Err(error) => {
@@ -244,7 +249,7 @@ fn read(path: &Path) -> Result<(Seen, Vec<Key>)> {
     let bytes = reload::read(path)
         .map_err(|reason| within(Error::invalid(format!("the keys of the issuer of tokens cannot be read: {reason}"))))?;
     let known = match bytes.trim_ascii_start().starts_with(b"{") {
-        true => of_set(&bytes),
+        true => of_set(&bytes).and_then(|known| if known.is_empty() { Err(no_key()) } else { Ok(known) }),
         false => of_pem(&bytes),
     };
     Ok((reload::seen(&[&bytes]), known.map_err(within)?))
@@ -256,18 +261,18 @@ struct Set {
     keys: Vec<Value>,
 }
 
-/// The usable keys of a JWK set. What is for other purposes stands beside them.
+/// The usable keys of a JWK set, which may be none. What is for other purposes stands beside them.
 fn of_set(bytes: &[u8]) -> Result<Vec<Key>> {
     let set: Set = serde_json::from_slice(bytes)
         .map_err(|error| Error::invalid(format!("the keys of the issuer of tokens are no JWK set: {error}")))?;
     let mut seen = HashSet::new();
-    let usable = set.keys.into_iter().take(MOST_KEYS).filter_map(|jwk| of_jwk(&serde_json::from_value(jwk).ok()?));
-    let usable: Vec<Key> = usable.filter(|key| seen.insert(key.id.clone())).collect();
-    match usable.is_empty() {
-        true => Err(Error::invalid("the issuer of tokens has no key to check them by")
-            .with_hint("it takes one of RSA with 2048 bits or more, P-256, P-384 or Ed25519")),
-        false => Ok(usable),
-    }
+    let usable = set.keys.into_iter().filter_map(|jwk| of_jwk(&serde_json::from_value(jwk).ok()?));
+    Ok(usable.filter(|key| seen.insert(key.id.clone())).take(MOST_KEYS).collect())
+}
+
+fn no_key() -> Error {
+    Error::invalid("the issuer of tokens has no key to check them by")
+        .with_hint("it takes one of RSA with 2048 bits or more, P-256, P-384 or Ed25519")
 }
 
 fn of_jwk(jwk: &Jwk) -> Option<Key> {

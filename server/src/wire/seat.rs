@@ -11,11 +11,15 @@ use tokio_util::sync::CancellationToken;
 /// How long a call waits for a seat: whoever was let in before it may not be any more a long time later.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many handshakes of one connection may be on their way before somebody has come in.
+const KNOCKS: usize = 4;
+
 /// The seat of one connection, which is given back when it is dropped.
 #[derive(Debug)]
 pub struct Seat {
     free: Arc<Semaphore>,
     wanted: AtomicBool,
+    knocks: Arc<Semaphore>,
     taken: OnceCell<OwnedSemaphorePermit>,
     gone: CancellationToken,
 }
@@ -23,7 +27,13 @@ pub struct Seat {
 impl Seat {
     /// One of these, not taken yet.
     pub fn new(free: Arc<Semaphore>) -> Arc<Self> {
-        Arc::new(Self { free, wanted: AtomicBool::default(), taken: OnceCell::new(), gone: CancellationToken::new() })
+        Arc::new(Self {
+            free,
+            wanted: AtomicBool::default(),
+            knocks: Arc::new(Semaphore::new(KNOCKS)),
+            taken: OnceCell::new(),
+            gone: CancellationToken::new(),
+        })
     }
 
     /// Takes it, once one is free: a call was let in. Errors: `Exhausted` where none is for too long.
@@ -36,6 +46,11 @@ impl Seat {
                 .with_hint("try again later, or raise limits.connections")
                 .with_retry_after(PATIENCE)
         })
+    }
+
+    /// Begins a handshake, until it is dropped; none where there are as many already.
+    pub fn knock(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.knocks).try_acquire_owned().ok()
     }
 
     /// Whether somebody who has come in waits for it, or has it.
