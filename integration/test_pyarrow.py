@@ -94,6 +94,14 @@ def test_what_is_not_offered_says_so(wire: Client) -> None:
     assert error.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT)
 
 
+def test_every_action_is_listed(client: flight.FlightClient) -> None:
+    prepared = {"CreatePreparedStatement", "CreatePreparedSubstraitPlan", "ClosePreparedStatement"}
+    transactions = {"BeginTransaction", "EndTransaction", "BeginSavepoint", "EndSavepoint"}
+    sessions = {"SetSessionOptions", "GetSessionOptions", "CloseSession"}
+    running = {"CancelFlightInfo", "CancelQuery", "RenewFlightEndpoint"}
+    assert {action.type for action in client.list_actions()} == prepared | transactions | sessions | running
+
+
 def test_flights_are_not_listed(client: flight.FlightClient) -> None:
     said = "ListFlights is not offered: this is a Flight SQL endpoint; send a Flight SQL command by GetFlightInfo"
     with pytest.raises(NotImplementedError, match=said):

@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use nexus_flight_catalog::{Error, Place, Result};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -199,7 +200,7 @@ async fn flight(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<()>> + use<>> {
     let service = Arc::new(service(config, gateway)?);
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.
     let health_service = health_service.max_decoding_message_size(LARGEST_QUESTION);
@@ -216,9 +217,13 @@ async fn flight(
     Ok(async move {
         let closing = async move {
             stop.cancelled().await;
-            health.set_not_serving::<FlightServiceServer<Service>>().await;
-            // That of the whole server, which has no name.
-            health.set_service_status("", ServingStatus::NotServing).await;
+            // The whole server has no name.
+            for name in [<FlightServiceServer<Service> as NamedService>::NAME, ""] {
+                health.set_service_status(name, ServingStatus::NotServing).await;
+                // Those who watch have heard the last of it, and are not waited for; who asks later hears the same.
+                health.clear_service_status(name).await;
+                health.set_service_status(name, ServingStatus::NotServing).await;
+            }
         };
         server
             .serve_with_incoming_shutdown(incoming, closing)
