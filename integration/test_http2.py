@@ -7,6 +7,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -44,9 +45,12 @@ PORTS = {"flight": ("GetFlightInfo", "DoPut"), "http": ("/v1/sql", "/v1/sql")}
 ports = pytest.mark.parametrize("port", PORTS)
 # What the scheduler alone may add on two processors that others use as well: a call goes through some ten threads, each of which
 # waits for its turn while they use up theirs, of up to 5 ms. Where nobody else computes it is two of these turns at most.
+# Measured on two processors, with no abuse: one call in a hundred took 1 to 5 ms, 10 ms beside two loops that do nothing but
+# compute, and 18 to 24 ms beside four.
+BUSY, IDLE = 0.05, 0.01
 forms = pytest.mark.parametrize(
     ("floor", "seconds", "rounds"),
-    [pytest.param(0.05, 1, 3, id="short"), pytest.param(0.01, 3, 5, id="full", marks=pytest.mark.soak)],
+    [pytest.param(BUSY, 1, 3, id="short"), pytest.param(IDLE, 3, 5, id="full", marks=pytest.mark.soak)],
 )
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 
@@ -93,8 +97,9 @@ def costs_little(
     rounds: int,
 ) -> None:
     """Holds that calls of others take at most three times as long beside an abuse as without it: half of them, and all but one in
-    a hundred where these are not below the floor. Into some rounds falls something else that this machine does, so one of them is
-    enough: where it is the abuse that costs, none is a good one."""
+    a hundred where these are not below the floor. Into some rounds falls something else that this machine does, so it is most of
+    them that count, by the floor of processors that are busy, and one by its own. No more are begun once that is decided."""
+    good, keeps_floor = 0, False
     for number in range(rounds):
         with others() as ask:
             times(ask, 0.1)
@@ -103,9 +108,14 @@ def costs_little(
             after, p99_after = times(ask, seconds)
         print(f"\nround {number}: median {median * 1000:.1f} ms, {after * 1000:.1f} ms beside it: {after / median:.1f} x")
         print(f"p99 {p99 * 1000:.1f} ms, {p99_after * 1000:.1f} ms beside it: {p99_after / p99:.1f} x")
-        if after <= 3 * median and p99_after <= max(3 * p99, floor):
+        is_fast = after <= 3 * median
+        good += is_fast and p99_after <= max(3 * p99, BUSY)
+        keeps_floor |= is_fast and p99_after <= max(3 * p99, floor)
+        if keeps_floor and good > rounds // 2:
             return
-    raise AssertionError(f"calls of others took longer in each of {rounds} rounds")
+        bad = number + 1 - good
+        assert bad <= rounds // 2, f"calls of others took longer in {bad} of {rounds} rounds"
+    raise AssertionError(f"one in a hundred calls of others took longer than {floor} s in each of {rounds} rounds")
 
 
 @contextlib.contextmanager
@@ -373,6 +383,35 @@ def test_who_does_not_go_on_is_let_go(tmp_path: Path) -> None:
             with contextlib.suppress(ConnectionError):
                 while connection.recv(1 << 16):
                     pass
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(200)
+@ports
+def test_who_is_silent_is_asked_whether_they_are_there(port: str, plain: Gateway) -> None:
+    """After a minute without a word; who says nothing to that for 20 s is let go, and who answers stays."""
+    address, asked, closed = getattr(plain, port), [], []
+
+    def is_silent() -> None:
+        began = time.monotonic()
+        with Raw(address) as raw:
+            raw.socket.settimeout(100)
+            asked.extend(time.monotonic() - began for kind, flags, _, _ in raw.frames() if (kind, flags) == (PING, 0))
+        closed.append(time.monotonic() - began)
+
+    silent = threading.Thread(target=is_silent)
+    silent.start()
+    with Raw(address) as there:
+        there.socket.settimeout(100)
+        frames = there.frames()
+        payload = next(payload for kind, flags, _, payload in frames if (kind, flags) == (PING, 0))
+        there.send(frame(PING, 1, 0, payload))
+        silent.join(100)
+        print(f"\nasked after {asked} s, closed after {closed} s")
+        assert 55 < asked[0] < 70
+        assert 75 < closed[0] < 90
+        there.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, call("/nowhere")))
+        assert next(each for each in frames if each[2])[0] == HEADERS
 
 
 class Puts(Raw):
