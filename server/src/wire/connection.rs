@@ -251,7 +251,7 @@ mod tests {
         let (_first, _second) = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let (mut first, mut second) = (port.accept().await.plain(), port.accept().await.plain());
         let seats = [&first, &second].map(|connection| Arc::clone(&connection.peer().seat));
-        seats[0].take().await;
+        seats[0].take().await.unwrap();
         let read = tokio::spawn(async move { second.read(&mut [0]).await });
         // So that it reads when it is let go.
         tokio::task::yield_now().await;
