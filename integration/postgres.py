@@ -1,5 +1,6 @@
 """A PostgreSQL server of its own: Debian's, over a new folder, with passwords by scram-sha-256."""
 
+import json
 import os
 import pwd
 import shutil
@@ -116,6 +117,11 @@ class Database:
                 raise RuntimeError("PostgreSQL does not end by SIGKILL")
             time.sleep(0.01)
 
+    def catalog(self, name: str, **options: object) -> str:
+        """The section of a configuration for a catalog of it, with more options."""
+        options = {"kind": "postgres", "url": self.url, "password": PASSWORD, **options}
+        return f"\n[catalogs.{name}]\n" + "".join(f"{option} = {json.dumps(value)}\n" for option, value in options.items())
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Freezes the whole server until the block ends: nothing answers, and no socket closes."""
@@ -182,6 +188,17 @@ def server(*settings: str) -> Iterator[Database]:
             database.process.wait(30)
 
 
+@contextmanager
+def taking_rows(name: str, schema: str, replicas: int) -> Iterator[str]:
+    """The section of a catalog that takes rows: in memory, or in a database with this schema, which replicas can share."""
+    if replicas == 1:
+        yield f'\n[catalogs.{name}]\nkind = "memory"\nwritable = true\n'
+        return
+    with server() as database:
+        database.sql(f"create schema if not exists {schema}")
+        yield database.catalog(name, writable=True)
+
+
 def _signal(pid: int, number: int) -> None:
     """To a server and the processes that it started, which have sessions of their own."""
     # Once it is frozen it starts no others; once it goes on it takes those off the list that have ended.
@@ -215,10 +232,4 @@ writable = true
 kind = "files"
 location = "{folder}"
 writable = true
-
-[catalogs.postgres]
-kind = "postgres"
-url = "{database.url}"
-password = "{PASSWORD}"
-writable = true
-"""
+{database.catalog("postgres", writable=True)}"""

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,24 +13,8 @@ import postgres
 from gateway import REPLICAS, configured
 
 HERE = Path(__file__).resolve().parent / "alchemy"
-MEMORY = """
-[defaults]
-catalog = "memory"
-[catalogs.memory]
-kind = "memory"
-writable = true
-"""
-# What is in memory is in one process: replicas have a database that they share, where each statement commits by itself.
-SHARED = """
-[defaults]
-catalog = "shared"
-schema = "public"
-[catalogs.shared]
-kind = "postgres"
-url = "{url}"
-password = "{password}"
-writable = true
-"""
+# Behind replicas each statement commits by itself, in the schema that a database has.
+DEFAULTS = '[defaults]\ncatalog = "tables"\n' + ('schema = "public"\n' if REPLICAS > 1 else "")
 URL = "adbc+flightsql://{address}?tls=false&adbc.flight.sql.rpc.with_cookie_middleware=true"
 
 # How many pass. It only grows.
@@ -90,13 +73,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """How each test ended: `passed`, `skipped` by what requirements.py says, or what was wrong."""
     folder = tmp_path_factory.mktemp("alchemy")
     report = folder / "report.xml"
-    with ExitStack() as servers:
-        text = MEMORY
-        if REPLICAS > 1:
-            database = servers.enter_context(postgres.server())
-            database.sql("create schema test_schema")
-            text = SHARED.format(url=database.url, password=postgres.PASSWORD)
-        gateway = servers.enter_context(configured(folder, text))
+    with (
+        postgres.taking_rows("tables", "test_schema", REPLICAS) as catalog,
+        configured(folder, DEFAULTS + catalog) as gateway,
+    ):
         options = ["-c", HERE / "pytest.ini", "-q", f"--junit-xml={report}", "--dburi", URL.format(address=gateway.flight)]
         options += [f"--deselect=test_suite.py::{name}_" for name in LEFT_OUT]
         words = [sys.executable, "-m", "pytest", *map(str, options), "test_suite.py"]

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from gateway import Gateway, configured, users
-from test_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, call, frame
+from test_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, call, frame, memory
 from wire import SERVICE, Client, descriptor, field, first, packed, parse, varint
 
 MOST = 64 << 20
@@ -252,10 +252,10 @@ def test_handshakes_that_say_nothing(tmp_path: Path) -> None:
         # What is read at once is there for a moment, and the memory for it is kept; what is held is held for each of them.
         for _ in range(30):
             stack.enter_context(knock(gateway))
-        before = Watched(gateway).read("VmRSS:")
+        before = memory(gateway)
         for _ in range(40):
             stack.enter_context(knock(gateway))
-        rise = Watched(gateway).read("VmRSS:") - before
+        rise = memory(gateway) - before
         print(f"\n{rise / 2**20:.1f} MiB more")
         assert rise < 40 << 20
         with Client(gateway.flight, "ann", "ann") as client:

@@ -32,23 +32,6 @@ create table written (id bigint);
 ROWS = 400_000
 # The seconds after which a database that says nothing is given up.
 SILENT = 5
-TEXT = f"""
-[catalogs.shop]
-kind = "postgres"
-url = "{{url}}"
-password = "{postgres.PASSWORD}"
-writable = true
-connect_timeout = 30
-read_timeout = {SILENT}
-
-[catalogs.kept]
-kind = "postgres"
-url = "{{url}}"
-password = "{postgres.PASSWORD}"
-connect_timeout = 30
-read_timeout = {SILENT}
-ttl = "1h"
-"""
 # What is read from a catalog whose answers are kept: of each number it is another statement with the same rows.
 LONG = "select id, name from kept.public.long where id > -{}"
 SMALL = "select id, name from kept.public.long where id <= 100"
@@ -67,7 +50,9 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def gateway(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with configured(tmp_path_factory.mktemp("dies"), TEXT.format(url=database.url)) as gateway:
+    waits = {"connect_timeout": 30, "read_timeout": SILENT}
+    text = database.catalog("shop", writable=True, **waits) + database.catalog("kept", ttl="1h", **waits)
+    with configured(tmp_path_factory.mktemp("dies"), text) as gateway:
         yield gateway
 
 

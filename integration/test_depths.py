@@ -172,14 +172,6 @@ def put(client: Client, sql: str) -> None:
     client.put([field(1, descriptor(packed("CommandStatementUpdate", field(1, sql.encode()))))], WITHIN)
 
 
-def prepare(client: Client, sql: str) -> list[bytes]:
-    """Prepares a statement, and runs it."""
-    request = packed("ActionCreatePreparedStatementRequest", field(1, sql.encode()))
-    [made] = client.action("CreatePreparedStatement", request, WITHIN)
-    # Within the Any, the handle is the first field.
-    return messages(client, prepared(first(parse(first(parse(made), 2)), 1)))
-
-
 def post(gateway: Gateway, sql: str) -> int:
     headers = {"content-type": "text/plain", "accept": "application/x-ndjson"}
     answer = requests.post(f"{gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=WITHIN)
@@ -191,7 +183,7 @@ WAYS: dict[str, Callable[[Gateway, Client, str], object]] = {
     "GetFlightInfo": lambda _, client, sql: messages(client, statement(sql)),
     "GetSchema": lambda _, client, sql: client.unary(SERVICE + "GetSchema", descriptor(statement(sql)), WITHIN),
     "PollFlightInfo": lambda _, client, sql: client.unary(SERVICE + "PollFlightInfo", descriptor(statement(sql)), WITHIN),
-    "prepared": lambda _, client, sql: prepare(client, sql),
+    "prepared": lambda _, client, sql: messages(client, prepared(client.prepare(sql))),
     "update": lambda _, client, sql: put(client, sql),
     "EXPLAIN": lambda _, client, sql: client.rows(f"explain {sql}", WITHIN),
     "INSERT": lambda _, client, sql: put(client, f"insert into taken {sql}"),
@@ -243,10 +235,9 @@ def test_a_statement_at_every_way_in(name: str, all_ways: bool, deep: tuple[Gate
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Client]]:
     """A gateway with a table of its own and one of a database, both of a row."""
-    shop = '[catalogs.shop]\nkind = "postgres"\nurl = "{}"\npassword = "{}"\nwritable = true\n'
     with postgres.server() as database:
         database.sql("create table changed as select 1 as a")
-        text = TEXT + shop.format(database.url, postgres.PASSWORD)
+        text = TEXT + database.catalog("shop", writable=True)
         with configured(tmp_path_factory.mktemp("written"), text, replicas=1) as gateway, Client(gateway.flight) as client:
             put(client, "create table m.main.changed as select cast(1 as int) as a")
             yield gateway, client

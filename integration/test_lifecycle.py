@@ -205,7 +205,7 @@ def database() -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def shop(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with it, where two statements run at once."""
-    text = f"[limits]\nconcurrency = {SLOTS}\n{catalog(database)}"
+    text = f"[limits]\nconcurrency = {SLOTS}\n{database.catalog('shop')}"
     with configured(tmp_path_factory.mktemp("shop"), text, replicas=1) as gateway:
         yield gateway
 
@@ -213,14 +213,9 @@ def shop(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def hasty(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with it, which waits three seconds for a reader that takes nothing."""
-    text = f'[limits]\nstall = "3s"\n{catalog(database)}'
+    text = f'[limits]\nstall = "3s"\n{database.catalog("shop")}'
     with configured(tmp_path_factory.mktemp("hasty"), text, replicas=1) as gateway:
         yield gateway
-
-
-def catalog(database: Database) -> str:
-    """The section of the server in a configuration."""
-    return f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
 
 
 # How a client ends a statement, by its FlightInfo or by the stream of its rows.

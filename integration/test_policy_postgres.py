@@ -76,8 +76,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     (folder / "policy.toml").write_text(POLICY)
     with postgres.server() as database:
         database.sql(SEED)
-        source = f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\nwritable = true'
-        inside = source.replace("shop", "inside").replace("writable = true", 'schemas = ["pg_catalog"]')
+        source, inside = database.catalog("shop", writable=True), database.catalog("inside", schemas=["pg_catalog"])
         defaults = '[defaults]\ncatalog = "shop"\nschema = "public"'
         text = "\n".join([users("root", "ann", "bob"), '[policy]\nfile = "policy.toml"', source, inside, defaults])
         with configured(folder, text, replicas=1) as gateway:

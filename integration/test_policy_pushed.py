@@ -149,7 +149,7 @@ def gateway(database: Database, folder: Path) -> Iterator[Gateway]:
     torn(folder / "lake" / "torn_folders" / "country=SE" / "part.parquet", range(61, 91), [0])
     (folder / "policy.toml").write_text(policy())
     catalogs = [
-        f'[catalogs.shop]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"',
+        database.catalog("shop"),
         '[catalogs.lake]\nkind = "files"\nlocation = "lake"',
         '[catalogs.heap]\nkind = "memory"\nwritable = true',
         '[cache]\nsize = "0"',

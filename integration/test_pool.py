@@ -70,15 +70,7 @@ def pooled(folder: Path, database: Database, pool: int, more: str = "") -> Itera
 [defaults]
 catalog = "shop"
 schema = "public"
-
-[catalogs.shop]
-kind = "postgres"
-url = "{database.url}"
-password = "{postgres.PASSWORD}"
-writable = true
-pool = {pool}
-connect_timeout = 4
-"""
+{database.catalog("shop", writable=True, pool=pool, connect_timeout=4)}"""
     with configured(folder, text, replicas=1) as gateway:
         yield gateway
 

@@ -190,8 +190,7 @@ def test_a_statement_that_runs_at_one_is_not_cancelled_at_another(replicas: dict
 def test_jdbc_writes_through_replicas_of_one_database(tmp_path: Path) -> None:
     with postgres.server() as database:
         database.sql("create schema main")
-        text = f'[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
-        with configured(tmp_path, text, replicas=2) as balanced:
+        with configured(tmp_path, database.catalog("demo", writable=True), replicas=2) as balanced:
             said = jdbc.values(jdbc.probe("writes", balanced.flight))
         assert (said["create"], said["insert"], said["prepared"], said["batch"]) == (0, 2, 1, [5])
         assert said["execute"] == {"hasRows": False, "count": 2}

@@ -3,7 +3,6 @@ transactions, savepoints and tickets. A session that was closed, changed, or is 
 
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import adbc_driver_flightsql.dbapi as flightsql
 import grpc
@@ -14,7 +13,6 @@ from gateway import REPLICAS, Gateway, configured, users
 from wire import SERVICE, Client, bound, decode, descriptor, field, first, packed, parse, prepared, statement
 
 MEMORY = '[catalogs.demo]\nkind = "memory"\nwritable = true\n'
-SHARED = '[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{url}"\npassword = "{password}"\n'
 WHERE = "select count(*) > 0 as v from settings"
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -24,14 +22,11 @@ NAME = "nexus-session"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with two users and a table."""
-    with ExitStack() as stack:
-        catalog = MEMORY
-        if REPLICAS > 1:
-            # What is in memory is in one process.
-            database = stack.enter_context(postgres.server())
-            database.sql("create schema main")
-            catalog = SHARED.format(url=database.url, password=postgres.PASSWORD)
-        gateway = stack.enter_context(configured(tmp_path_factory.mktemp("two"), f"{catalog}{users('ann', 'bob')}"))
+    folder = tmp_path_factory.mktemp("two")
+    with (
+        postgres.taking_rows("demo", "main", REPLICAS) as catalog,
+        configured(folder, f"{catalog}{users('ann', 'bob')}") as gateway,
+    ):
         with Client(gateway.flight, "ann", "ann") as client:
             client.update("create table demo.main.t (id bigint)")
         yield gateway

@@ -69,8 +69,7 @@ def test_a_statement_is_part_of_the_trace_of_its_client(tmp_path: Path, collecto
     # What is not sent yet is sent before the gateway ends.
     with postgres.server() as database:
         database.sql("create schema main; create table main.secrets (name text); insert into main.secrets values ('a'), ('b')")
-        catalog = f'[catalogs.pg]\nkind = "postgres"\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
-        with traced(tmp_path, collector, catalog) as gateway:
+        with traced(tmp_path, collector, database.catalog("pg")) as gateway:
             traceparent = f"00-{TRACE}-{PARENT}-01"
             assert post(gateway, "select name from pg.main.secrets", traceparent=traceparent).status_code == 200
             with Client(gateway.flight, traceparent=traceparent) as client:

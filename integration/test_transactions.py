@@ -31,8 +31,7 @@ def database() -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def before(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with its database as the catalog `demo`."""
-    catalog = f'[catalogs.demo]\nkind = "postgres"\nwritable = true\nurl = "{database.url}"\npassword = "{postgres.PASSWORD}"\n'
-    with configured(tmp_path_factory.mktemp("postgres"), catalog, replicas=1) as gateway:
+    with configured(tmp_path_factory.mktemp("postgres"), database.catalog("demo", writable=True), replicas=1) as gateway:
         yield gateway
 
 

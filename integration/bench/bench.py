@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 # In place of this folder, so that its modules have the names by which the tests have them.
 sys.path[0] = str(HERE.parent)
 
-from bench.audited import costs  # noqa: E402
+from bench.audited import CONFIG, costs  # noqa: E402
 from bench.frozen import ratio, two_calls  # noqa: E402
 from data import tpch_files  # noqa: E402
 from gateway import Gateway, configured, demo  # noqa: E402
@@ -28,15 +28,6 @@ ROUNDS = int(os.environ.get("NEXUS_BENCH_ROUNDS", "5"))
 SCALE = os.environ.get("NEXUS_BENCH_SCALE", "1")
 CALLS = 500
 MB = 1_000_000
-CONFIG = """
-[cache]
-size = "0"
-[defaults]
-catalog = "tpch"
-[catalogs.tpch]
-kind = "files"
-location = "{folder}"
-"""
 
 
 def main() -> int:

@@ -86,9 +86,14 @@ impl Gateway {
         )?;
         let planner = Arc::new(planner);
         let writes = Arc::new(Writes::default());
-        let (threads, lanes) = (workers.clone(), workers.clone());
-        let stack =
-            stack::build(config, Arc::clone(&catalogs), Arc::clone(&planner), workers, Arc::clone(&writes), trail.clone());
+        let stack = stack::build(
+            config,
+            Arc::clone(&catalogs),
+            Arc::clone(&planner),
+            workers.clone(),
+            Arc::clone(&writes),
+            trail.clone(),
+        );
         if let Some(policy) = &config.policy {
             let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
             let kept = Arc::downgrade(&stack.kept);
@@ -98,7 +103,7 @@ impl Gateway {
                 }
             };
             let (file, changed) = (config.base.join(&policy.file), forget);
-            catalogs.govern(policies(&file, planner.expressions(), redacts, &threads, changed)?);
+            catalogs.govern(policies(&file, planner.expressions(), redacts, &workers, changed)?);
         }
         for (name, catalog) in &config.catalogs {
             let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
@@ -111,13 +116,13 @@ impl Gateway {
         let seal = Arc::new(Seal::new(&config.tickets)?);
         let catalog = default_catalog(config);
         let sessions = Arc::new(Sessions::new(Arc::clone(&seal), catalog, config, temporaries));
-        let tokens = config.auth.tokens.as_ref().map(|file| ApiTokens::open(&config.base.join(file), &threads)).transpose()?;
-        let jwt = config.auth.jwt.as_ref().map(|jwt| Jwt::open(jwt, &config.base, &threads)).transpose()?;
+        let tokens = config.auth.tokens.as_ref().map(|file| ApiTokens::open(&config.base.join(file), &workers)).transpose()?;
+        let jwt = config.auth.jwt.as_ref().map(|jwt| Jwt::open(jwt, &config.base, &workers)).transpose()?;
         let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, jwt, Arc::clone(&seal), lives));
         let settings = config.resolved_settings(nexus_sources::SPECS);
         let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
-        let (execute, gate, workers) = (stack.execute, stack.gate, lanes);
+        let (execute, gate) = (stack.execute, stack.gate);
         let gateway = Arc::new(Self { execute, catalogs, sessions, authenticator, seal, planner, writes, trail, gate, workers });
         if config.has_files() {
             let (first, mut before) = (config.clone(), config.clone());
@@ -131,7 +136,7 @@ impl Gateway {
                 }
             };
             let read = move || first.again().map(|config| (config.referenced(), config));
-            threads.spawn(reload::follow("secrets", config.referenced(), read, take));
+            gateway.workers.spawn(reload::follow("secrets", config.referenced(), read, take));
         }
         Ok(gateway)
     }

@@ -1,5 +1,6 @@
 //! The nexus gateway: protocols over one query path.
 
+pub mod around;
 pub mod audit;
 pub mod bounds;
 pub mod cancel;

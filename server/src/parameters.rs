@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, ParamValues, ScalarValue, TableReference};
@@ -12,6 +11,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Cast, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Values, WriteOp};
+use nexus_flight_catalog::compact::exactly;
 use nexus_flight_catalog::{Error, Result};
 
 use crate::bounds::all_within;
@@ -89,7 +89,7 @@ pub fn as_lists(rows: RecordBatch) -> Result<RecordBatch> {
         return Ok(rows);
     }
     let schema = with_lists(rows.schema_ref());
-    let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+    let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| exactly(column, field.data_type()));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(schema, columns)?)
 }
@@ -160,8 +160,7 @@ pub fn spread(plan: &LogicalPlan, wanted: &[(String, DataType)], values: &Record
         return Ok(None);
     }
     check(wanted, values)?;
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let columns = values.columns().iter().zip(wanted).map(|(column, (_, wanted))| cast_with_options(column, wanted, &strict));
+    let columns = values.columns().iter().zip(wanted).map(|(column, (_, wanted))| exactly(column, wanted));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
     let fields = wanted.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{FieldRef, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -12,6 +11,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
+use nexus_flight_catalog::compact::exactly;
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Context, Error, Result};
 use tracing::Instrument;
@@ -212,7 +212,7 @@ fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let broken = |cause| Error::internal("the answer does not have the columns that its plan promised").caused_by(cause);
     let column = |(column, field): (&ArrayRef, &FieldRef)| match column.data_type() == field.data_type() {
         true => Ok(Arc::clone(column)),
-        false => cast_with_options(column, field.data_type(), &CastOptions { safe: false, ..CastOptions::default() }),
+        false => exactly(column, field.data_type()),
     };
     let columns = batch.columns().iter().zip(schema.fields()).map(column).collect::<Result<_, _>>().map_err(broken)?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

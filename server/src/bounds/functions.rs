@@ -1,27 +1,20 @@
 //! Functions whose answer can be far larger than what they are given. Before one of those runs, its answer is bounded from
 //! above; where that is too much the rows are cut into runs, and the answer itself is held to the bound.
 
-use std::any::Any;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType};
+use arrow::datatypes::{IntervalMonthDayNano, IntervalMonthDayNanoType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
-use datafusion::logical_expr::interval_arithmetic::Interval;
-use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::udf_eq::UdfEq;
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
 use nexus_flight_catalog::Error;
 
 use super::concatenation::Concatenation;
@@ -30,6 +23,7 @@ use super::measure::{Measured, bytes, runs};
 use super::patterns::{self, groups};
 use super::series::ending;
 use super::shown;
+use crate::around::{Around, Wrapped};
 
 /// How the size of an answer follows from the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,7 +88,7 @@ pub fn bounded(mut state: SessionState, most: usize) -> Result<SessionState> {
     let pool = Arc::clone(&state.runtime_env().memory_pool);
     let held = |inner: Arc<dyn ScalarUDFImpl>, growth| {
         let pool = Arc::clone(&pool);
-        Arc::new(ScalarUDF::new_from_impl(Bounded { inner: inner.into(), growth, most, pool }))
+        Arc::new(ScalarUDF::from(Wrapped(Bounded { inner: inner.into(), growth, most, pool })))
     };
     for (name, growth) in FUNCTIONS {
         let inner = Arc::clone(state.udf(name)?.inner());
@@ -272,7 +266,7 @@ impl Bounded {
     }
 
     fn too_large(&self, size: i128, most: i128) -> Error {
-        let name = self.name();
+        let name = self.inner.name();
         let size = if size == i128::MAX { "too much".to_owned() } else { shown(size.unsigned_abs()) };
         Error::exhausted(format!("{name} would make {size} at once, the limit is {}", shown(most.unsigned_abs())))
             .with_hint("ask for shorter values, or raise limits.memory")
@@ -288,9 +282,12 @@ fn sliced(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctio
     ScalarFunctionArgs { args: args.args.iter().map(slice).collect(), number_rows: rows, ..args.clone() }
 }
 
-#[warn(clippy::missing_trait_methods)]
-impl ScalarUDFImpl for Bounded {
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+impl Around for Bounded {
+    fn inner(&self) -> &dyn ScalarUDFImpl {
+        self.inner.as_ref()
+    }
+
+    fn invoke(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(ColumnarValue::Array(patterns)) = args.args.get(1).filter(|_| self.growth.has_pattern()) else {
             return self.within(args);
         };
@@ -299,44 +296,6 @@ impl ScalarUDFImpl for Bounded {
             self.within(sliced(&args, run.start, rows))?.into_array(rows)
         });
         self.joined(&parts.collect::<Result<Vec<_>>>()?)
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn display_name(&self, args: &[Expr]) -> Result<String> {
-        #[expect(deprecated, reason = "whoever still asks gets what the function says")]
-        self.inner.display_name(args)
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        self.inner.schema_name(args)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn is_nullable(&self, args: &[Expr], schema: &dyn datafusion::common::ExprSchema) -> bool {
-        #[expect(deprecated, reason = "whoever still asks gets what the function says")]
-        self.inner.is_nullable(args, schema)
     }
 
     fn with_updated_config(&self, _config: &ConfigOptions) -> Option<ScalarUDF> {
@@ -350,45 +309,5 @@ impl ScalarUDFImpl for Bounded {
             return Ok(ExprSimplifyResult::Original(args));
         }
         self.inner.simplify(args, info)
-    }
-
-    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
-        self.inner.preimage(args, literal, info)
-    }
-
-    fn short_circuits(&self) -> bool {
-        self.inner.short_circuits()
-    }
-
-    fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
-        self.inner.conditional_arguments(args)
-    }
-
-    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
-        self.inner.evaluate_bounds(inputs)
-    }
-
-    fn propagate_constraints(&self, interval: &Interval, inputs: &[&Interval]) -> Result<Option<Vec<Interval>>> {
-        self.inner.propagate_constraints(interval, inputs)
-    }
-
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        self.inner.output_ordering(inputs)
-    }
-
-    fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
-        self.inner.preserves_lex_ordering(inputs)
-    }
-
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(types)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
-    }
-
-    fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
-        self.inner.placement(args)
     }
 }

@@ -1,18 +1,17 @@
 //! Functions of an array and of values that are items of it or may be. Both have one type; DataFusion finds none where one of them is
 //! a decimal and the other is not, or has other digits, so that `array_has(prices, 2.5)` would be no function.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef};
+use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::registry::FunctionRegistry;
-use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ScalarUDF, ScalarUDFImpl, Signature};
+
+use crate::around::{Around, Wrapped};
 
 /// The array is the first argument, or of `array_prepend` the second: see [`array_of`].
 pub(super) const FUNCTIONS: [&str; 12] = [
@@ -41,7 +40,7 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
         let inner = state.udf(name)?;
         let signature = Signature::user_defined(inner.signature().volatility);
         let array = array_of(name);
-        state.register_udf(Arc::new(ScalarUDF::from(AmongItems { inner, signature, array })))?;
+        state.register_udf(Arc::new(ScalarUDF::from(Wrapped(AmongItems { inner, signature, array }))))?;
     }
     Ok(())
 }
@@ -75,17 +74,14 @@ impl AmongItems {
     }
 }
 
-impl ScalarUDFImpl for AmongItems {
-    fn as_any(&self) -> &dyn Any {
-        self
+impl Around for AmongItems {
+    fn inner(&self) -> &dyn ScalarUDFImpl {
+        self.inner.inner().as_ref()
     }
 
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
+    fn with_updated_config(&self, _config: &ConfigOptions) -> Option<ScalarUDF> {
+        // None of these hangs on the configuration.
+        None
     }
 
     fn signature(&self) -> &Signature {
@@ -96,26 +92,6 @@ impl ScalarUDFImpl for AmongItems {
         let settled = self.settled(types).into_iter().map(|data_type| Arc::new(Field::new("f", data_type, true)));
         let coerced = fields_with_udf(&settled.collect::<Vec<_>>(), self.inner.as_ref())?;
         Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
-    }
-
-    fn simplify(&self, args: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.simplify(args, context)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.inner.invoke_with_args(args)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 }
 

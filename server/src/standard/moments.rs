@@ -1,18 +1,17 @@
 //! Moments of texts. Of a column of texts DataFusion's `to_timestamp` gives moments without the zone that its type promises, which fails
 //! where they become rows; the moments themselves are right.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{Array, make_array};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::registry::FunctionRegistry;
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
+
+use crate::around::{Around, Wrapped};
 
 const FUNCTIONS: [&str; 5] =
     ["to_timestamp", "to_timestamp_seconds", "to_timestamp_millis", "to_timestamp_micros", "to_timestamp_nanos"];
@@ -21,7 +20,7 @@ const FUNCTIONS: [&str; 5] =
 pub(super) fn register(state: &mut SessionState) -> Result<()> {
     for name in FUNCTIONS {
         let inner = state.udf(name)?;
-        state.register_udf(Arc::new(ScalarUDF::from(Zoned { inner })))?;
+        state.register_udf(Arc::new(ScalarUDF::from(Wrapped(Zoned { inner }))))?;
     }
     Ok(())
 }
@@ -32,40 +31,20 @@ struct Zoned {
     inner: Arc<ScalarUDF>,
 }
 
-impl ScalarUDFImpl for Zoned {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
+impl Around for Zoned {
+    fn inner(&self) -> &dyn ScalarUDFImpl {
+        self.inner.inner().as_ref()
     }
 
     fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
         let inner = self.inner.inner().with_updated_config(config)?;
-        Some(ScalarUDF::from(Self { inner: Arc::new(inner) }))
+        Some(ScalarUDF::from(Wrapped(Self { inner: Arc::new(inner) })))
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let promised = args.return_field.data_type().clone();
         // Past the check of debug builds, which would fail here.
-        let given = self.inner.inner().invoke_with_args(args)?;
+        let given = self.inner().invoke_with_args(args)?;
         let lacks_zone = |given: &DataType| match (given, &promised) {
             (DataType::Timestamp(given, None), DataType::Timestamp(promised, Some(_))) => given == promised,
             _ => false,
@@ -77,9 +56,5 @@ impl ScalarUDFImpl for Zoned {
             }
             other => Ok(other),
         }
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 }

@@ -192,18 +192,20 @@ impl Jwt {
         }
         let given = issuer.keys().await;
         *asked = Some(Instant::now());
-        // An issuer that answers with none has withdrawn them all.
-        if given.as_ref().is_ok_and(Vec::is_empty) {
-            metrics::counter!("nexus_reload_failures_total", "what" => "keys of the issuer").increment(1);
-            tracing::warn!(error = %no_key(), "no token is taken");
-        }
-        match given {
-            Ok(known) => self.replace(Keys { known, given: Some(Instant::now()) }),
-            Err(error) => {
-                metrics::counter!("nexus_reload_failures_total", "what" => "keys of the issuer").increment(1);
-                tracing::warn!(%error, "the keys that tokens are checked by stay as they were");
+        let (error, outcome) = match given {
+            Err(error) => (error, "the keys that tokens are checked by stay as they were"),
+            Ok(known) => {
+                let is_none = known.is_empty();
+                self.replace(Keys { known, given: Some(Instant::now()) });
+                if !is_none {
+                    return;
+                }
+                // An issuer that answers with none has withdrawn them all.
+                (no_key(), "no token is taken")
             }
-        }
+        };
+        metrics::counter!("nexus_reload_failures_total", "what" => "keys of the issuer").increment(1);
+        tracing::warn!(%error, "{outcome}");
     }
 }
 

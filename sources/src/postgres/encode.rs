@@ -1,12 +1,12 @@
 //! Columns → rows in the binary form of COPY.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use bytes::{BufMut, BytesMut};
+use nexus_flight_catalog::compact::exactly;
 use nexus_flight_catalog::{Error, Result};
 use uuid::Uuid;
 
@@ -69,10 +69,9 @@ fn fitted(array: &ArrayRef, slot: &Slot) -> Result<ArrayRef> {
     if *array.data_type() == wanted {
         return Ok(ArrayRef::clone(array));
     }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    let cast = cast_with_options(array, &wanted, &options).map_err(|error| refused(slot, error))?;
+    let cast = exactly(array, &wanted).map_err(|error| refused(slot, error))?;
     if has_nanoseconds(array.data_type()) {
-        let back = cast_with_options(&cast, array.data_type(), &options).map_err(|error| refused(slot, error))?;
+        let back = exactly(&cast, array.data_type()).map_err(|error| refused(slot, error))?;
         if back.as_ref() != array.as_ref() {
             return Err(refused(slot, "nanoseconds"));
         }
