@@ -181,6 +181,11 @@ def running(gateway: Gateway) -> float:
     return metric(gateway.url, "nexus_statements_running")
 
 
+def load(gateway: Gateway) -> tuple[float, float]:
+    """The slots that its statements have, also those that nobody waits for any more, and how many wait for one."""
+    return metric(gateway.url, "nexus_slots_used"), metric(gateway.url, "nexus_statements_waiting")
+
+
 def reserved(gateway: Gateway) -> float:
     """The bytes that its statements hold of the memory limit."""
     return metric(gateway.url, "nexus_memory_reserved_bytes")

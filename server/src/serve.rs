@@ -99,6 +99,11 @@ pub fn metrics() -> Result<PrometheusHandle> {
         .map_err(|error| Error::internal("metrics cannot be collected").caused_by(error))?;
     metrics::describe_counter!("nexus_statements_total", "Statements that ended, by protocol and outcome.");
     metrics::describe_gauge!("nexus_statements_running", "Statements that run or wait.");
+    metrics::describe_gauge!(
+        "nexus_slots_used",
+        "Slots of limits.concurrency that statements have, until the last of their work."
+    );
+    metrics::describe_gauge!("nexus_statements_waiting", "Statements that wait for a slot, or are planned and will want one.");
     metrics::describe_gauge!("nexus_memory_reserved_bytes", "What statements hold of limits.memory.");
     metrics::describe_histogram!("nexus_statement_seconds", "From the arrival of a statement to the end of its rows.");
     metrics::describe_counter!("nexus_rows_sent_total", "Rows sent.");

@@ -103,6 +103,9 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 }
 
 async fn expose(State((gateway, metrics)): State<(Arc<Gateway>, PrometheusHandle)>) -> Response {
+    let (slots, waiting) = gateway.gate.load();
+    metrics::gauge!("nexus_slots_used").set(slots as f64);
+    metrics::gauge!("nexus_statements_waiting").set(waiting as f64);
     metrics::gauge!("nexus_memory_reserved_bytes").set(gateway.reserved() as f64);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }

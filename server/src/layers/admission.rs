@@ -141,6 +141,12 @@ impl Gate {
         Ok(Coming { gate: Arc::clone(self), principal: principal.clone() })
     }
 
+    /// How many statements have a slot, and how many wait for one or are planned and will.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.running, state.waiting + state.coming)
+    }
+
     async fn enter(self: &Arc<Self>, claim: &Claim) -> Result<Slot> {
         let mut place = match self.ask(claim)? {
             Asked::Granted(slot) => return Ok(slot),
@@ -509,11 +515,12 @@ mod tests {
     fn no_more_are_planned_than_there_is_room_for() {
         let gate = gate(4, 2, 3);
         let coming: Vec<_> = std::iter::from_fn(|| gate.announce(&who("heavy")).ok()).collect();
-        assert_eq!(coming.len(), 2 + 3);
+        assert_eq!((coming.len(), gate.load()), (2 + 3, (0, 5)));
         let light = gate.announce(&who("light")).unwrap();
         drop(coming);
         let _running = [granted(&gate, "heavy"), granted(&gate, "heavy")];
         let _waiting = [waits(&gate, "heavy"), waits(&gate, "heavy"), waits(&gate, "heavy")];
+        assert_eq!(gate.load(), (2, 3 + 1));
         assert!(gate.announce(&who("heavy")).is_err());
         drop(light);
         // Of the slots that are left to others.
