@@ -350,7 +350,8 @@ def test_lists_have_the_room_of_statements(timed: tuple[Gateway, Database], tmp_
             assert b"RetryInfo" in dict(error.value.trailing_metadata())["grpc-status-details-bin"]
             for each in hanging:
                 each.cancel()
-        assert eventually(lambda: list(call(message)) != [], 10)
+        assert eventually(lambda: load(gateway) == (0, 0), 10)
+        assert list(call(message)) != []
 
 
 @pytest.mark.parametrize(
