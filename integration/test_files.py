@@ -343,3 +343,19 @@ def test_a_declaration_without_a_path_is_about_the_file_of_that_name(tmp_path: P
     catalog = f'[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path}"\n[catalogs.lake.tables.semi]\ndelimiter = ";"\n'
     with configured(tmp_path, catalog) as gateway, Client(gateway.flight) as client:
         assert client.rows("select b from lake.main.semi") == [{"b": 2}]
+
+
+def test_the_least_and_the_greatest_of_files_that_begin_with_null(tmp_path: Path) -> None:
+    """What the first has is taken for no bound, and not for the least of all."""
+    folder = tmp_path / "data" / "t"
+    folder.mkdir(parents=True)
+    # As many as there are groups of three: the first three are read one after the other.
+    files = [[None], [50, 200], [10, 190], *([[60, 180]] * (3 * (os.cpu_count() or 1) - 3))]
+    for number, values in enumerate(files):
+        # Were all bounds known, they would be the answer.
+        known = number < 3
+        pq.write_table(pa.table({"x": pa.array(values, pa.int64())}), folder / f"{number:03}.parquet", write_statistics=known)
+    text = f'[cache]\nsize = "0"\n[catalogs.lake]\nkind = "files"\nlocation = "{tmp_path / "data"}"\n'
+    with configured(tmp_path, text) as gateway, Client(gateway.flight) as client:
+        sql = "select min(x) as least, max(x) as greatest from lake.main.t"
+        assert client.rows(sql) == [{"least": 10, "greatest": 200}]
