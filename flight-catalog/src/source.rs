@@ -48,6 +48,12 @@ pub trait Source: Debug + Send + Sync {
     /// One table, pinned to the version it names. Errors: `NotFound` for a schema or table that is not there.
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved>;
 
+    /// The table that a name is about which is no table's own: the same at another time, or what is known of its files. It follows from
+    /// the name alone, and no table of the source has such a name. Rules are about tables, so only who sees all of the table sees it.
+    fn about<'a>(&self, _name: &'a str) -> Option<&'a str> {
+        None
+    }
+
     /// Whether who asks may write to a table, there or not. Errors: `Denied`.
     fn check_write(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<()> {
         Ok(())

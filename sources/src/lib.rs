@@ -7,12 +7,16 @@ use std::sync::Arc;
 use nexus_flight_catalog::error::{list, nearest};
 use nexus_flight_catalog::{Error, Options, Place, Result, Source, Spec};
 
+pub mod delta;
 pub mod files;
+pub mod iceberg;
+mod lake;
 pub mod memory;
 pub mod postgres;
+mod stores;
 
 /// What can stand behind `kind = "…"`, sorted.
-pub static SPECS: &[&Spec] = &[&files::SPEC, &memory::SPEC, &postgres::SPEC];
+pub static SPECS: &[&Spec] = &[&delta::SPEC, &files::SPEC, &iceberg::SPEC, &memory::SPEC, &postgres::SPEC];
 
 /// Makes a source of a kind from its options, without touching anything outside the process.
 /// Errors: `Invalid`, with the key at fault; for an unknown kind with the nearest known one.
@@ -38,7 +42,7 @@ mod tests {
         let options = Options { catalog: "lake".into(), ..Options::default() };
         insta::assert_snapshot!(
             open("file", &options).unwrap_err(),
-            @r#"catalogs.lake.kind: there is no kind of source "file"; did you mean "files"? The kinds are "files", "memory", "postgres""#
+            @r#"catalogs.lake.kind: there is no kind of source "file"; did you mean "files"? The kinds are "delta", "files", "iceberg", "memory", "postgres""#
         );
     }
 
@@ -50,6 +54,9 @@ mod tests {
         };
         assert!(is_elsewhere("postgres", "url", "postgres://me@h/d"));
         assert!(is_elsewhere("files", "location", "s3://b"));
+        assert!(is_elsewhere("delta", "location", "s3://b"));
+        assert!(!is_elsewhere("delta", "location", "data"));
+        assert!(is_elsewhere("iceberg", "location", "s3://b"));
         assert!(!is_elsewhere("files", "location", "data"));
         assert!(!is_elsewhere("memory", "size", "1MiB"));
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::format::Format;
-use super::store::Store;
+use crate::stores::Store;
 
 /// The file's name.
 const NAME: &str = "_nexus.json";

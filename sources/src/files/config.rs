@@ -1,7 +1,6 @@
 //! The options of a catalog of files, checked as far as that is possible without touching the files.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::DFSchema;
@@ -9,12 +8,11 @@ use datafusion::logical_expr::{Cast, Expr};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use nexus_flight_catalog::error::list as listed;
 use nexus_flight_catalog::{Error, ForeignKey, Keys, Options, Place, Result, information_schema};
-use object_store::path::Path;
-use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::SPEC;
 use super::format::Format;
+use crate::stores::{Location, WrittenLocation};
 
 /// Where the files are and how they are read.
 pub(super) struct Config {
@@ -23,21 +21,6 @@ pub(super) struct Config {
     /// The schema that holds the tables.
     pub(super) schema: String,
     pub(super) tables: BTreeMap<String, Declared>,
-}
-
-pub(super) enum Location {
-    Folder(PathBuf),
-    Bucket { bucket: String, prefix: Path, access: Access },
-}
-
-/// How a bucket is reached.
-pub(super) struct Access {
-    pub(super) endpoint: Option<String>,
-    pub(super) region: Option<String>,
-    pub(super) access_key_id: Option<String>,
-    pub(super) secret_access_key: Option<SecretString>,
-    pub(super) session_token: Option<SecretString>,
-    pub(super) allow_http: bool,
 }
 
 /// A table as the configuration declares it.
@@ -56,14 +39,8 @@ pub(super) struct Declared {
 
 #[derive(Deserialize)]
 struct Written {
-    location: String,
-    endpoint: Option<String>,
-    region: Option<String>,
-    access_key_id: Option<String>,
-    secret_access_key: Option<SecretString>,
-    session_token: Option<SecretString>,
-    #[serde(default)]
-    allow_http: bool,
+    #[serde(flatten)]
+    location: WrittenLocation,
     schema: Option<String>,
     #[serde(default)]
     tables: BTreeMap<String, WrittenTable>,
@@ -114,63 +91,9 @@ impl Config {
             let place = |key: &str| options.key(&format!("tables.{name}{key}"));
             tables.insert(name.clone(), declared(&name, table, &schema, &place)?);
         }
-        let location = location(written, options)?;
+        let location = written.location.check(options)?;
         Ok(Self { catalog: options.catalog.clone(), location, schema, tables })
     }
-}
-
-fn location(written: Written, options: &Options) -> Result<Location> {
-    let Written { location, endpoint, region, access_key_id, secret_access_key, session_token, allow_http, .. } = written;
-    let Some((scheme, rest)) = location.split_once("://") else {
-        if let Some((scheme, _)) = location.split_once(":/") {
-            return Err(Error::invalid(format!("\"{scheme}:/\" begins neither a folder nor an address"))
-                .with_hint("write a local folder, or s3://bucket/prefix")
-                .at(options.key("location")));
-        }
-        for (name, given) in [
-            ("endpoint", endpoint.is_some()),
-            ("region", region.is_some()),
-            ("access_key_id", access_key_id.is_some()),
-            ("secret_access_key", secret_access_key.is_some()),
-            ("session_token", session_token.is_some()),
-        ] {
-            if given {
-                return Err(Error::invalid(format!("\"{name}\" has no meaning for the local folder \"{location}\""))
-                    .with_hint("remove it, or write the location as s3://bucket/prefix")
-                    .at(options.key(name)));
-            }
-        }
-        return Ok(Location::Folder(options.base.join(location)));
-    };
-    if scheme != "s3" {
-        return Err(Error::invalid(format!("a location cannot start with {scheme}://"))
-            .with_hint("write a local folder, or s3://bucket/prefix")
-            .at(options.key("location")));
-    }
-    for (name, other, given, missing) in [
-        ("access_key_id", "secret_access_key", access_key_id.is_some(), secret_access_key.is_none()),
-        ("secret_access_key", "access_key_id", secret_access_key.is_some(), access_key_id.is_none()),
-    ] {
-        if given && missing {
-            let error = Error::invalid(format!("\"{name}\" is given without \"{other}\""));
-            return Err(error.with_hint("give both, or neither").at(options.key(name)));
-        }
-    }
-    if !allow_http && endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
-        return Err(Error::invalid("the endpoint is http and not https")
-            .with_hint("set allow_http = true if that is meant")
-            .at(options.key("endpoint")));
-    }
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.is_empty() {
-        return Err(Error::invalid("the location names no bucket")
-            .with_hint("write s3://bucket/prefix")
-            .at(options.key("location")));
-    }
-    let prefix = Path::parse(prefix.trim_matches('/'))
-        .map_err(|cause| Error::invalid(format!("this is no path in a bucket: {cause}")).at(options.key("location")))?;
-    let access = Access { endpoint, region, access_key_id, secret_access_key, session_token, allow_http };
-    Ok(Location::Bucket { bucket: bucket.to_owned(), prefix, access })
 }
 
 fn declared(name: &str, table: WrittenTable, schema: &str, place: &dyn Fn(&str) -> Place) -> Result<Declared> {

@@ -17,8 +17,8 @@ use super::arrow_file;
 use super::format::Format;
 use super::listing::{File, Listing};
 use super::quotes::Quotes;
-use super::store::PinnedStore;
 use super::whole_numbers;
+use crate::stores::PinnedStore;
 
 /// How much of a file is looked at, after it is unpacked.
 const HEAD: usize = 4 * 1024 * 1024;

@@ -15,8 +15,8 @@ use super::claim::{self, Replaced};
 use super::config::Declared;
 use super::format::{Format, compression};
 use super::pattern::Pattern;
-use super::store::Store;
 use super::walk;
+use crate::stores::Store;
 
 /// The most files of one table.
 const MOST_FILES: usize = 100_000;

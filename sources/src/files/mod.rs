@@ -18,7 +18,6 @@ mod arrow_file;
 mod claim;
 mod config;
 mod decoding;
-mod footers;
 mod format;
 mod heads;
 mod listing;
@@ -27,7 +26,6 @@ mod pattern;
 mod quotes;
 mod scan;
 mod shape;
-mod store;
 mod strict;
 mod text_file;
 mod upload;
@@ -35,13 +33,16 @@ mod walk;
 mod whole_numbers;
 mod write;
 
-use config::{Config, Declared, Location};
-use footers::Footers;
+use config::{Config, Declared};
 use format::Format;
 use listing::{Listing, Target};
 use scan::FilesTable;
 use shape::Shape;
-use store::{PinnedStore, Store};
+
+use crate::stores::{
+    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, Footers, LOCATION, Location, PinnedStore, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN,
+    Store, text,
+};
 
 /// What this connector declares.
 pub static SPEC: Spec = Spec {
@@ -54,24 +55,20 @@ pub static SPEC: Spec = Spec {
     open,
 };
 
-const fn text(name: &'static str, help: &'static str) -> Opt {
-    Opt { name, value: OptType::String, required: false, secret: false, help }
-}
-
 const fn names(name: &'static str, help: &'static str) -> Opt {
     Opt { value: OptType::Strings, ..text(name, help) }
 }
 
 const OPTIONS: &[Opt] = &[
-    Opt { required: true, ..text("location", "a folder, relative to the configuration file, or s3://bucket/prefix") },
+    LOCATION,
     text("schema", "the name of the schema that holds the tables; main if not given"),
     Opt { value: OptType::Tables(TABLE), ..text("tables", "what to declare of tables, by their names; the others are found") },
-    text("endpoint", "the address of an S3 server other than that of AWS"),
-    text("region", "the region of the bucket"),
-    text("access_key_id", "the id of the access key; without it, it comes from the environment or the machine"),
-    Opt { secret: true, ..text("secret_access_key", "the secret of the access key") },
-    Opt { secret: true, ..text("session_token", "the token that goes with a temporary access key") },
-    Opt { value: OptType::Boolean, ..text("allow_http", "whether the endpoint may be http") },
+    ENDPOINT,
+    REGION,
+    ACCESS_KEY_ID,
+    SECRET_ACCESS_KEY,
+    SESSION_TOKEN,
+    ALLOW_HTTP,
 ];
 
 const TABLE: &[Opt] = &[

@@ -27,15 +27,14 @@ use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
-use super::footers::{Footers, Readers};
 use super::format::Format;
 use super::heads;
 use super::listing::{File, Listing};
 use super::located::Located;
 use super::shape::Shape;
-use super::store::{PinnedStore, Store};
 use super::strict::fields_read_as;
 use super::text_file::Text;
+use crate::stores::{Footers, PinnedStore, Reader, Readers, Store, unqualified};
 
 /// A table over the files of one listing.
 pub(super) struct FilesTable {
@@ -74,7 +73,7 @@ impl FilesTable {
             Format::Parquet => {
                 let mut options = TableParquetOptions::default();
                 options.global.schema_force_view_types = false;
-                let readers = Readers { store: Arc::clone(&self.pinned), footers: self.footers.clone() };
+                let readers = Readers { store: Arc::clone(&self.pinned), footers: self.footers.clone(), rewrite: None };
                 let source = ParquetSource::new(schema).with_table_parquet_options(options);
                 Arc::new(source.with_parquet_file_reader_factory(Arc::new(readers)))
             }
@@ -191,14 +190,14 @@ impl TableProvider for FilesTable {
         state.runtime_env().register_object_store(self.url.as_ref(), Arc::clone(&self.pinned) as _);
         let (groups, statistics) = self.groups(files, state.config().target_partitions())?;
         let format = self.listing.format;
-        let source = Arc::new(Located {
-            inner: self.reader(),
+        let opens = Located {
             store: Arc::clone(&self.store),
             format,
             text: Text { format, options: self.text, guessed: self.shape.guessed },
             batch_size: state.config().batch_size(),
             schema: self.schema.clone(),
-        });
+        };
+        let source = Arc::new(Reader { inner: self.reader(), opens });
         let config = FileScanConfigBuilder::new(self.url.clone(), source)
             .with_file_groups(groups)
             .with_file_compression_type(self.listing.compression)
@@ -213,15 +212,4 @@ impl TableProvider for FilesTable {
         let all = self.listing.files.iter().enumerate().collect();
         self.groups(all, 1).ok().map(|(_, statistics)| statistics)
     }
-}
-
-/// A statement's filter may name a column with its table; the folders know the bare name.
-fn unqualified(filter: Expr) -> DataFusionResult<Expr> {
-    use datafusion::common::Column;
-    use datafusion::common::tree_node::{Transformed, TreeNode};
-    let bare = filter.transform(|expr| match expr {
-        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::from_name(column.name)))),
-        other => Ok(Transformed::no(other)),
-    });
-    bare.map(|transformed| transformed.data)
 }

@@ -11,12 +11,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Result};
 use parquet::arrow::parquet_to_arrow_schema;
 
-use super::footers::Footers;
 use super::format::Format;
 use super::heads::{self, Seen};
 use super::listing::{File, Listing};
-use super::located::Locate;
-use super::store::{PinnedStore, Store};
+
+use crate::stores::{Footers, Locate, PinnedStore, Store};
 
 /// How many files are opened at once to learn their columns.
 const OPENED_AT_ONCE: usize = 16;
@@ -120,7 +119,7 @@ fn same_headers(store: &Store, files: &[File], seen: &[Seen]) -> Result<()> {
 }
 
 async fn parquet(store: &Arc<PinnedStore>, footers: &Footers, file: &File) -> Result<Seen, datafusion::error::DataFusionError> {
-    let footer = footers.read(store, &file.meta).await?;
+    let footer = footers.read(store, &file.meta, None).await?;
     let descriptor = footer.file_metadata();
     let written = parquet_to_arrow_schema(descriptor.schema_descr(), descriptor.key_value_metadata())?;
     let mut statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, &Arc::new(written.clone()))?;

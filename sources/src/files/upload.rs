@@ -17,7 +17,7 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::properties::WriterProperties;
 use tokio::io::AsyncWriteExt;
 
-use super::store::Store;
+use crate::stores::Store;
 
 /// A group of rows ends where it holds as much as this in memory.
 const ROW_GROUP: usize = 64 * 1024 * 1024;

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use super::format::Format;
 use super::listing::hidden;
 use super::pattern::Pattern;
-use super::store::too_long;
+use crate::stores::too_long;
 
 /// The files that are not empty and not hidden, of a pattern those that match; of more than `most`, as many. Links that lead
 /// nowhere or round are left out. Errors: about an entry that is wanted and cannot be read.

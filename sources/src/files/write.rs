@@ -13,9 +13,9 @@ use object_store::path::Path;
 use super::claim::{self, Held};
 use super::format::Format;
 use super::listing::{self, Listing, hidden};
-use super::store::Store;
 use super::upload::{Upload, unpacked};
 use super::{FilesSource, heads};
+use crate::stores::Store;
 
 /// A table that can be written, there or to be made.
 struct Written {

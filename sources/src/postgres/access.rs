@@ -10,7 +10,7 @@ use super::pool::{Connections, Lease};
 
 /// Where statements go.
 #[derive(Debug, Clone)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// To a connection from the pool, each to its own.
     Pool(Connections),
     /// To the connection of a transaction, one after the other.
@@ -19,7 +19,7 @@ pub(super) enum Access {
 
 /// The connection of a transaction, until it ends or breaks off.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     lease: Mutex<Option<Lease>>,
     /// Held by a statement that writes, whose savepoint others must not go behind.
     pub(super) writes: Mutex<()>,
@@ -45,7 +45,7 @@ impl Session {
 impl Access {
     /// A connection for a statement, or for some. What holds it is given to [`Held::settle`] with what came of them;
     /// dropped otherwise, it ends them and, in a transaction, that as well.
-    pub(super) async fn hold(&self) -> Result<Held<'_>> {
+    pub(crate) async fn hold(&self) -> Result<Held<'_>> {
         match self {
             Access::Pool(connections) => Ok(Held { lease: connections.get().await?, slot: None }),
             Access::Transaction(session) => {
@@ -59,7 +59,7 @@ impl Access {
 
 /// A connection that is held for a while.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     lease: Lease,
     slot: Option<MutexGuard<'a, Option<Lease>>>,
 }
@@ -74,7 +74,7 @@ impl Deref for Held<'_> {
 
 impl Held<'_> {
     /// Gives the connection back, unless what came of it means that something still runs there.
-    pub(super) fn settle<T>(self, result: Result<T>) -> Result<T> {
+    pub(crate) fn settle<T>(self, result: Result<T>) -> Result<T> {
         let Self { lease, slot } = self;
         match (&result, slot) {
             (Err(error), _) if matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Cancelled) => drop(lease),

@@ -1,7 +1,7 @@
 //! The options of a catalog of a PostgreSQL database, checked as far as that is possible without a connection.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nexus_flight_catalog::{Error, Options, Result};
@@ -12,10 +12,19 @@ use url::Url;
 
 use super::SPEC;
 
+/// How many connections may be open at once if that is not given.
+const POOL: u64 = 10;
+/// How many seconds it may take until there is a connection if that is not given.
+const CONNECT_TIMEOUT: u64 = 10;
+/// How many seconds the server may be silent if that is not given.
+const READ_TIMEOUT: u64 = 300;
+
 /// Where the database is, how it is entered, and for how long to wait for it.
-#[derive(Debug)]
-pub(super) struct Config {
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
     pub(super) catalog: String,
+    /// The option that says where the database is.
+    pub(super) key: &'static str,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
@@ -32,7 +41,7 @@ pub(super) struct Config {
     pub(super) read_timeout: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Tls {
     Off,
     /// Encrypted, with a certificate for the host that these authorities vouch for; those of the machine if not given.
@@ -57,10 +66,40 @@ impl Config {
     /// Errors: `Invalid` with the key at fault.
     pub(super) fn parse(options: &Options) -> Result<Self> {
         let Written { url, password, schemas, pool, tls, ca, connect_timeout, read_timeout } = options.parse(&SPEC)?;
+        let config = Self::new(options, ("url", url.as_str()), password, tls.as_deref(), ca.as_deref())?;
+        let within = |key: &str, value: Option<i64>, default: u64, most: u64| match value.map_or(Ok(default), u64::try_from) {
+            Ok(value) if (1..=most).contains(&value) => Ok(value),
+            _ => Err(Error::invalid(format!("{key} is not from 1 to {most}"))
+                .with_hint(format!("leave it out for {default}"))
+                .at(options.key(key))),
+        };
+        if schemas.as_ref().is_some_and(Vec::is_empty) {
+            let hint = "name some, or leave it out for all of them";
+            return Err(Error::invalid("no schema is named").with_hint(hint).at(options.key("schemas")));
+        }
+        Ok(Self {
+            pool: within("pool", pool, POOL, 1_000)? as usize,
+            connect_timeout: Duration::from_secs(within("connect_timeout", connect_timeout, CONNECT_TIMEOUT, 3_600)?),
+            read_timeout: Duration::from_secs(within("read_timeout", read_timeout, READ_TIMEOUT, 86_400)?),
+            schemas,
+            ..config
+        })
+    }
+
+    /// The database at an address, which comes with the name of its option, entered with this password; with the bounds by default.
+    /// `tls` is "off" or "verify"; if not given it is off on this machine and demanded elsewhere. `ca` may be relative to the
+    /// configuration file. Errors: `Invalid` with the key at fault: that of the address, or `ca`.
+    pub(crate) fn new(
+        options: &Options,
+        (key, address): (&'static str, &str),
+        password: Option<SecretString>,
+        tls: Option<&str>,
+        ca: Option<&Path>,
+    ) -> Result<Self> {
         // The text is not repeated in messages: a password may be somewhere in it.
-        let wrong = |message: &str, hint: &str| Err(Error::invalid(message).with_hint(hint).at(options.key("url")));
+        let wrong = |message: &str, hint: &str| Err(Error::invalid(message).with_hint(hint).at(options.key(key)));
         const FORM: &str = "write it as postgres://user@host:5432/database";
-        let Ok(parsed) = Url::parse(&url) else { return wrong("this is no address", FORM) };
+        let Ok(parsed) = Url::parse(address) else { return wrong("this is no address", FORM) };
         if !matches!(parsed.scheme(), "postgres" | "postgresql") {
             return wrong("the address does not start with postgres://", FORM);
         }
@@ -85,20 +124,10 @@ impl Config {
             return wrong("the address names no database", FORM);
         };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let within = |key: &str, value: Option<i64>, default: u64, most: u64| match value.map_or(Ok(default), u64::try_from) {
-            Ok(value) if (1..=most).contains(&value) => Ok(value),
-            _ => Err(Error::invalid(format!("{key} is not from 1 to {most}"))
-                .with_hint(format!("leave it out for {default}"))
-                .at(options.key(key))),
-        };
-        if schemas.as_ref().is_some_and(Vec::is_empty) {
-            let hint = "name some, or leave it out for all of them";
-            return Err(Error::invalid("no schema is named").with_hint(hint).at(options.key("schemas")));
-        }
-        let tls = match tls.as_deref() {
+        let tls = match tls {
             Some("off") => Tls::Off,
             None if ca.is_none() && is_here(&host) => Tls::Off,
-            _ => Tls::Verify { ca: ca.as_ref().map(|ca| options.base.join(ca)) },
+            _ => Tls::Verify { ca: ca.map(|ca| options.base.join(ca)) },
         };
         if ca.is_some() && matches!(tls, Tls::Off) {
             return Err(Error::invalid("\"ca\" has no meaning where tls is off")
@@ -107,17 +136,23 @@ impl Config {
         }
         Ok(Self {
             catalog: options.catalog.clone(),
+            key,
             port: parsed.port().unwrap_or(5432),
-            pool: within("pool", pool, 10, 1_000)? as usize,
-            connect_timeout: Duration::from_secs(within("connect_timeout", connect_timeout, 10, 3_600)?),
-            read_timeout: Duration::from_secs(within("read_timeout", read_timeout, 300, 86_400)?),
+            pool: POOL as usize,
+            connect_timeout: Duration::from_secs(CONNECT_TIMEOUT),
+            read_timeout: Duration::from_secs(READ_TIMEOUT),
+            schemas: None,
             host,
             user,
             database,
             password,
-            schemas,
             tls,
         })
+    }
+
+    /// The same with another time for which the server may be silent.
+    pub(crate) fn with_read_timeout(self, read_timeout: Duration) -> Self {
+        Self { read_timeout, ..self }
     }
 
     /// Where the server is, for messages.

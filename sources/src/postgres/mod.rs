@@ -24,9 +24,9 @@ mod transaction;
 mod types;
 mod write;
 
-use access::Access;
-use config::Config;
-use pool::Connections;
+pub(crate) use access::Access;
+pub(crate) use config::Config;
+pub(crate) use pool::Connections;
 use scan::PostgresTable;
 use transaction::PostgresTransaction;
 

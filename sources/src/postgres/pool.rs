@@ -34,7 +34,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// The connections to one database.
 #[derive(Debug, Clone)]
-pub(super) struct Connections {
+pub(crate) struct Connections {
     /// Those that can be used again.
     pool: Pool<Opener>,
     /// Room for each that may be there, also for one that is being given up: the server has its session until then.
@@ -44,7 +44,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(config: Arc<Config>) -> Result<Self> {
+    /// To the database that is configured; none is opened.
+    pub(crate) fn new(config: Arc<Config>) -> Result<Self> {
         let opener = Opener { config: Arc::clone(&config), tls: OnceCell::new() };
         let pool = Pool::builder(opener).max_size(config.pool).build();
         let pool = pool.map_err(|error| Error::internal("the pool cannot be made").caused_by(error))?;
@@ -125,7 +126,7 @@ impl Drop for Waiting<'_> {
 
 /// A connection that is used. Unless it is given back, what runs on it is ended at the server, and it is closed.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     /// The connection, and after it its room.
     used: Option<(Object<Opener>, OwnedSemaphorePermit)>,
     silence: Duration,
@@ -133,13 +134,13 @@ pub(super) struct Lease {
 
 impl Lease {
     /// What is asked through. Errors: none, but for a defect.
-    pub(super) fn client(&self) -> Result<&Client> {
+    pub(crate) fn client(&self) -> Result<&Client> {
         let used = self.used.as_ref();
         used.map(|(connection, _)| &connection.client).ok_or_else(|| Error::internal("the connection was given back"))
     }
 
     /// What the server answers. Errors: its own; `Unavailable` where it is silent for too long.
-    pub(super) async fn answer<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+    pub(crate) async fn answer<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
         answer_within(self.silence, answer).await
     }
 
@@ -307,7 +308,7 @@ fn refused(config: &Config, error: tokio_postgres::Error) -> Error {
         return match state.as_str() {
             "28P01" | "28000" if config.password.is_none() => made.with_hint("give a password").at(place("password")),
             "28P01" | "28000" => made.with_hint("check user and password, and pg_hba.conf of the server").at(place("password")),
-            "3D000" => Error::invalid(made.message()).with_hint("name another database").at(place("url")),
+            "3D000" => Error::invalid(made.message()).with_hint("name another database").at(place(config.key)),
             _ => made,
         };
     }
@@ -330,5 +331,5 @@ fn unreachable(config: &Config, why: &str) -> Error {
         config.catalog,
         config.address()
     ))
-    .with_hint("check its option url, and whether the server runs")
+    .with_hint(format!("check its option {}, and whether the server runs", config.key))
 }

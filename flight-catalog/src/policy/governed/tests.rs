@@ -1,4 +1,5 @@
-//! Statements in a source's own language: who may send them, and that what is refused never gets there.
+//! What no rule can be applied to, statements in a source's own language and a table at another time: who may ask, and that what is refused
+//! never gets there.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,12 @@ impl Source for Native {
     }
 
     async fn table(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<Resolved> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Err(Error::not_found("not there"))
+    }
+
+    fn about<'a>(&self, name: &'a str) -> Option<&'a str> {
+        Some(name.split_once('@')?.0)
     }
 
     async fn native_describe(&self, _cx: &Context, _sql: &str) -> Result<SchemaRef> {
@@ -174,4 +180,25 @@ async fn another_policy_takes_at_once_for_native_statements() {
     assert!(!asks(&source).await);
     policies.replace(policy(vec![rule("*.*.*", &both)])).unwrap();
     assert!(asks(&source).await);
+}
+
+#[tokio::test]
+async fn a_table_at_another_time_is_for_whom_nothing_of_it_is_hidden_from() {
+    let read = || rule("shop.main.t", &[Action::Read]);
+    for (rules, may, kind) in [
+        (vec![read()], true, Kind::NotFound),
+        (vec![rule("shop.*.*", &[Action::Read])], true, Kind::NotFound),
+        (vec![filtered(read())], false, Kind::Denied),
+        (vec![masked(read())], false, Kind::Denied),
+        (vec![of_column(rule("shop.main.t", &[])), read()], false, Kind::Denied),
+        (vec![of_bob(read())], false, Kind::NotFound),
+        (vec![rule("shop.main.t", &[Action::Write])], false, Kind::NotFound),
+        // No rule is about the name itself.
+        (vec![rule("shop.main.t@7", &[Action::Read])], false, Kind::NotFound),
+        (vec![filtered(rule("shop.main.t", &[Action::Read])), rule("shop.main.t@7", &[Action::Read])], false, Kind::Denied),
+    ] {
+        let source = Governed::new(Arc::new(Native::default()), "shop", policies(rules.clone()));
+        let error = source.table(&Context::new(Principal("ann".into())), "main", "t@7").await.unwrap_err();
+        assert_eq!((source.inner.asked.load(Ordering::Relaxed) == 1, error.kind()), (may, kind), "{rules:?}");
+    }
 }

@@ -20,49 +20,69 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
-use super::store::PinnedStore;
+use super::pinned::PinnedStore;
 
 /// How much of a file's end is read at first: most footers fit.
 const TAIL: usize = 64 * 1024;
 /// The memory that the footers of one source may take.
 const KEPT: u64 = 64 * 1024 * 1024;
 
-/// One state of one file.
+/// Changes the footers of files before anybody sees them.
+pub(crate) trait Rewrite: fmt::Debug + Send + Sync {
+    /// Footers are kept under it: what has the same key changes all footers alike.
+    fn key(&self) -> u64;
+
+    /// The changed footer, or none where it stays as it is. Errors: what is wrong with the file, without its place.
+    fn rewrite(&self, footer: &ParquetMetaData) -> nexus_flight_catalog::Result<Option<ParquetMetaData>>;
+}
+
+/// One state of one file, and how its footer is changed.
 #[derive(PartialEq, Eq, Hash)]
 struct FileState {
     path: Path,
     size: u64,
     modified: i64,
     e_tag: Option<String>,
+    rewrite: Option<u64>,
 }
 
 impl FileState {
-    fn of(meta: &ObjectMeta) -> Self {
+    fn of(meta: &ObjectMeta, rewrite: Option<&dyn Rewrite>) -> Self {
         let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
-        Self { path: meta.location.clone(), size: meta.size, modified, e_tag: meta.e_tag.clone() }
+        let (path, e_tag) = (meta.location.clone(), meta.e_tag.clone());
+        Self { path, size: meta.size, modified, e_tag, rewrite: rewrite.map(|rewrite| rewrite.key()) }
     }
 }
 
 /// The footers that a source has read.
 #[derive(Clone)]
-pub(super) struct Footers(moka::future::Cache<FileState, Arc<ParquetMetaData>>);
+pub(crate) struct Footers(moka::future::Cache<FileState, Arc<ParquetMetaData>>);
 
 impl Footers {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let weigh = |_: &FileState, footer: &Arc<ParquetMetaData>| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
         Self(moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build())
     }
 
-    /// The footer of a file, with its page index where there is one.
-    pub(super) async fn read(&self, store: &Arc<PinnedStore>, meta: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
-        let key = FileState::of(meta);
+    /// The footer of a file, with its page index where there is one, and changed if that is wanted. An error of the change is the
+    /// cause of the one that comes back.
+    pub(crate) async fn read(
+        &self,
+        store: &Arc<PinnedStore>,
+        meta: &ObjectMeta,
+        rewrite: Option<&dyn Rewrite>,
+    ) -> Result<Arc<ParquetMetaData>> {
+        let key = FileState::of(meta, rewrite);
         if let Some(footer) = self.0.get(&key).await {
             return Ok(footer);
         }
         let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone() };
         let reader =
             ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_prefetch_hint(Some(TAIL));
-        let footer = Arc::new(without_float_bounds(reader.load_and_finish(fetch, meta.size).await?)?);
+        let footer = without_float_bounds(reader.load_and_finish(fetch, meta.size).await?)?;
+        let changed = rewrite.map_or(Ok(None), |rewrite| rewrite.rewrite(&footer));
+        let changed = changed.map_err(|error| ParquetError::External(Box::new(error)))?;
+        let footer = Arc::new(changed.unwrap_or(footer));
         self.0.insert(key, Arc::clone(&footer)).await;
         Ok(footer)
     }
@@ -118,10 +138,19 @@ impl MetadataFetch for Fetch {
 }
 
 /// Gives DataFusion's Parquet reader the files of one listing with the footers already known.
-#[derive(Debug)]
-pub(super) struct Readers {
-    pub(super) store: Arc<PinnedStore>,
-    pub(super) footers: Footers,
+#[derive(Debug, Clone)]
+pub(crate) struct Readers {
+    pub(crate) store: Arc<PinnedStore>,
+    pub(crate) footers: Footers,
+    /// How footers are changed; none where they stay as they are.
+    pub(crate) rewrite: Option<Arc<dyn Rewrite>>,
+}
+
+impl Readers {
+    /// The footer of a file as DataFusion's reader sees it.
+    pub(crate) async fn footer(&self, meta: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
+        self.footers.read(&self.store, meta, self.rewrite.as_deref()).await
+    }
 }
 
 impl ParquetFileReaderFactory for Readers {
@@ -133,14 +162,12 @@ impl ParquetFileReaderFactory for Readers {
         metrics: &ExecutionPlanMetricsSet,
     ) -> DataFusionResult<Box<dyn AsyncFileReader + Send>> {
         let metrics = ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), metrics);
-        let (store, footers) = (Arc::clone(&self.store), self.footers.clone());
-        Ok(Box::new(Reader { store, footers, meta: file.object_meta, metrics }))
+        Ok(Box::new(Reader { of: self.clone(), meta: file.object_meta, metrics }))
     }
 }
 
 struct Reader {
-    store: Arc<PinnedStore>,
-    footers: Footers,
+    of: Readers,
     meta: ObjectMeta,
     metrics: ParquetFileMetrics,
 }
@@ -157,10 +184,70 @@ impl AsyncFileReader for Reader {
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
         let bytes: u64 = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
         self.metrics.bytes_scanned.add(bytes as usize);
-        async move { Ok(self.store.get_ranges(&self.meta.location, &ranges).await?) }.boxed()
+        async move { Ok(self.of.store.get_ranges(&self.meta.location, &ranges).await?) }.boxed()
     }
 
     fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        self.footers.read(&self.store, &self.meta).boxed()
+        self.of.footer(&self.meta).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int32Array, RecordBatch};
+    use nexus_flight_catalog::{Error, Kind};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::{FileMetaData, ParquetMetaDataBuilder};
+
+    use super::super::{Locate, Location, Store, immutable};
+    use super::*;
+
+    /// Says that the file was written by somebody, whose number is not 0.
+    #[derive(Debug)]
+    struct By(u64);
+
+    impl Rewrite for By {
+        fn key(&self) -> u64 {
+            self.0
+        }
+
+        fn rewrite(&self, footer: &ParquetMetaData) -> nexus_flight_catalog::Result<Option<ParquetMetaData>> {
+            let (file, writer) = (footer.file_metadata(), self.0.to_string());
+            match self.0 {
+                0 => Err(Error::unsupported("nobody wrote this")),
+                _ => {
+                    let file = FileMetaData::new(1, file.num_rows(), Some(writer), None, file.schema_descr_ptr(), None);
+                    Ok(Some(ParquetMetaDataBuilder::new(file).build()))
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_footer_is_kept_with_each_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        std::fs::write(folder.path().join("a.parquet"), &bytes).unwrap();
+
+        let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());
+        let meta = immutable(Path::from("a.parquet"), bytes.len() as u64);
+        let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&store), [(meta.location.clone(), meta.size)]));
+        let footers = Footers::new();
+        let writer = async |by: u64| {
+            let footer = footers.read(&pinned, &meta, Some(&By(by))).await.unwrap();
+            footer.file_metadata().created_by().map(str::to_owned)
+        };
+        assert_eq!((writer(1).await, writer(2).await), (Some("1".to_owned()), Some("2".to_owned())));
+        assert_eq!(writer(1).await, Some("1".to_owned()));
+        let unchanged = footers.read(&pinned, &meta, None).await.unwrap();
+        assert_eq!(unchanged.num_row_groups(), 1);
+        let failed = footers.read(&pinned, &meta, Some(&By(0))).await.unwrap_err();
+        let error = store.locate(failed.into(), &meta.location);
+        assert_eq!((error.kind(), error.message()), (Kind::Unsupported, "nobody wrote this"));
+        assert_eq!(error.place(), Some(&store.place(&meta.location)));
     }
 }

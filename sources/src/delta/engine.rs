@@ -1,0 +1,244 @@
+//! The kernel that knows Delta's log, over the folder of one table and on the runtime that calls it.
+
+use std::error::Error as StdError;
+use std::num::NonZero;
+use std::sync::Arc;
+
+use delta_kernel::history_manager::error::LogHistoryError;
+use delta_kernel::schema::SchemaRef;
+use delta_kernel::{
+    DeltaResult, DeltaResultIteratorStatic, Engine, EngineData, EvaluationHandler, FileDataReadResultIterator, FileMeta,
+    JsonHandler, ParquetFooter, ParquetHandler, PredicateRef, StorageHandler,
+};
+use delta_kernel_default_engine::executor::TaskExecutor;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use nexus_flight_catalog::error::shortened;
+use nexus_flight_catalog::{Error, Result};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use tokio::runtime::{EnterGuard, Handle};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::lake::Lake;
+
+/// What the kernel takes for the address of every table: its store begins at the table's folder, so whatever that is called is never
+/// written as part of an address. Of what this scheme names the kernel knows that listings come in no order.
+pub(super) const ROOT: &str = "file:///";
+
+/// How many files of a log are read ahead.
+const AHEAD: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(15);
+/// How many pieces of work the kernel does at once: each holds a thread, and what it waits for needs another one of the same pool.
+static AT_ONCE: Semaphore = Semaphore::const_new(32);
+
+/// The longest that is repeated of what the kernel says, in bytes.
+const SAID: usize = 500;
+
+/// The kernel, set to one table.
+pub(super) struct Kernel {
+    engine: Confined,
+    lake: Arc<Lake>,
+    /// What is read, for errors.
+    place: Path,
+}
+
+/// Does work with the kernel, which blocks, where that holds up nobody. The kernel's store begins at `root`; errors have `place` as
+/// their place. Whoever no longer waits leaves the work to end by itself.
+/// Errors: those of the work; `Data` where the kernel panics.
+pub(super) async fn blocking<T: Send + 'static>(
+    lake: &Arc<Lake>,
+    root: &Path,
+    place: Path,
+    work: impl FnOnce(&Kernel) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let store = PrefixStore::new(Arc::clone(lake.store.objects()), root.clone());
+    let executor = Arc::new(Caller(Handle::current()));
+    let inner = DefaultEngineBuilder::new(Arc::new(store)).with_task_executor(executor).with_buffer_size(AHEAD).build();
+    let engine = Confined { parquet: Arc::new(OwnFiles(inner.parquet_handler())), inner };
+    let shown = lake.store.place(&place);
+    let kernel = Kernel { engine, lake: Arc::clone(lake), place };
+    let room = AT_ONCE.acquire().await.map_err(|cause| Error::internal("there is no room for the kernel").caused_by(cause))?;
+    let worked = tokio::task::spawn_blocking(move || {
+        // Until the work ends, which nobody may wait for any more.
+        let _room = room;
+        work(&kernel)
+    });
+    match worked.await {
+        Ok(done) => done,
+        Err(ended) if ended.is_panic() => {
+            Err(Error::data("this is not sound: its parts contradict each other").with_hint(RESTORE).at(shown))
+        }
+        Err(ended) => Err(Error::internal("a task of this statement ended early").caused_by(ended)),
+    }
+}
+
+/// What is advised where a log is damaged.
+const RESTORE: &str = "restore it, or write the table again";
+
+impl Kernel {
+    pub(super) fn engine(&self) -> &dyn Engine {
+        &self.engine
+    }
+
+    pub(super) fn lake(&self) -> &Arc<Lake> {
+        &self.lake
+    }
+
+    /// What the kernel answers, with its errors in our words.
+    pub(super) fn heard<T>(&self, answer: DeltaResult<T>) -> Result<T> {
+        answer.map_err(|error| self.explain(error))
+    }
+
+    /// An error about what is read: it does not hold what it should.
+    pub(super) fn damaged(&self, why: impl Into<String>) -> Error {
+        Error::data(why).with_hint(RESTORE).at(self.lake.store.place(&self.place))
+    }
+
+    fn explain(&self, error: delta_kernel::Error) -> Error {
+        use delta_kernel::Error as Said;
+        let unsupported = |message: String| Error::unsupported(message).at(self.lake.store.place(&self.place));
+        match error {
+            Said::Backtraced { source, .. } => self.explain(*source),
+            Said::ObjectStore(cause) => self.store_error(&cause),
+            Said::FileNotFound(path) => self.missing(&path),
+            Said::Unsupported(message) => {
+                unsupported(format!("the table is of a kind that is not read: {}", self.told(&message)))
+            }
+            Said::MaxCatalogVersion(_) => {
+                unsupported("only the catalog of this table knows its versions (catalogManaged)".to_owned())
+            }
+            Said::LogHistory(history) => match *history {
+                LogHistoryError::Internal { source: Some(source), .. } => self.explain(*source),
+                other => self.damaged(format!("this cannot be read: {}", self.told(&other.to_string()))),
+            },
+            other => match of_store(&other) {
+                Some(cause) => self.store_error(cause),
+                None => self.damaged(format!("this cannot be read: {}", self.told(&other.to_string()))),
+            },
+        }
+    }
+
+    fn store_error(&self, cause: &object_store::Error) -> Error {
+        match cause {
+            object_store::Error::NotFound { path, .. } => self.missing(path),
+            other => self.lake.store.error(other, &self.place),
+        }
+    }
+
+    fn missing(&self, path: &str) -> Error {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let hint = "run the statement again if it was cleaned up just now, else restore the file";
+        Error::data(format!("the file \"{name}\" is missing")).with_hint(hint).at(self.lake.store.place(&self.place))
+    }
+
+    /// The first line of a message, without the address that we made up.
+    fn told(&self, message: &str) -> String {
+        shortened(message.lines().next().unwrap_or_default().replace(ROOT, ""), SAID)
+    }
+}
+
+/// The error of a store that is beneath another.
+fn of_store(error: &delta_kernel::Error) -> Option<&object_store::Error> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<object_store::Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Runs what the kernel waits for on the runtime that asks it. The kernel itself runs where it may block, so no worker waits.
+#[derive(Debug)]
+struct Caller(Handle);
+
+impl TaskExecutor for Caller {
+    type Guard<'a> = EnterGuard<'a>;
+
+    fn block_on<T>(&self, task: T) -> T::Output
+    where
+        T: Future + Send + 'static,
+        T::Output: Send + 'static,
+    {
+        self.0.block_on(task)
+    }
+
+    fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(self.0.spawn(task));
+    }
+
+    fn spawn_blocking<T, R>(&self, task: T) -> BoxFuture<'_, DeltaResult<R>>
+    where
+        T: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let running = self.0.spawn_blocking(task);
+        async move { running.await.map_err(delta_kernel::Error::join_failure) }.boxed()
+    }
+
+    fn enter(&self) -> EnterGuard<'_> {
+        self.0.enter()
+    }
+}
+
+/// The kernel's own engine, which reads nothing but what is in its store.
+struct Confined {
+    inner: DefaultEngine<Caller>,
+    parquet: Arc<dyn ParquetHandler>,
+}
+
+impl Engine for Confined {
+    fn evaluation_handler(&self) -> Arc<dyn EvaluationHandler> {
+        self.inner.evaluation_handler()
+    }
+
+    fn storage_handler(&self) -> Arc<dyn StorageHandler> {
+        self.inner.storage_handler()
+    }
+
+    fn json_handler(&self) -> Arc<dyn JsonHandler> {
+        self.inner.json_handler()
+    }
+
+    fn parquet_handler(&self) -> Arc<dyn ParquetHandler> {
+        Arc::clone(&self.parquet)
+    }
+}
+
+/// A checkpoint may name its parts by any address, and the kernel's reader asks other hosts for those that are signed.
+struct OwnFiles(Arc<dyn ParquetHandler>);
+
+impl ParquetHandler for OwnFiles {
+    fn read_parquet_files(
+        &self,
+        files: &[FileMeta],
+        physical_schema: SchemaRef,
+        predicate: Option<PredicateRef>,
+    ) -> DeltaResult<FileDataReadResultIterator> {
+        match files.iter().find(|file| !is_own(file)) {
+            Some(stray) => Err(delta_kernel::Error::generic(format!("{} is not within the table", stray.location))),
+            None => self.0.read_parquet_files(files, physical_schema, predicate),
+        }
+    }
+
+    fn write_parquet_file(&self, location: Url, _data: DeltaResultIteratorStatic<Box<dyn EngineData>>) -> DeltaResult<()> {
+        Err(delta_kernel::Error::generic(format!("{location} is not to be written")))
+    }
+
+    fn read_parquet_footer(&self, file: &FileMeta) -> DeltaResult<ParquetFooter> {
+        match is_own(file) {
+            true => self.0.read_parquet_footer(file),
+            false => Err(delta_kernel::Error::generic(format!("{} is not within the table", file.location))),
+        }
+    }
+}
+
+fn is_own(file: &FileMeta) -> bool {
+    file.location.as_str().starts_with(ROOT)
+}

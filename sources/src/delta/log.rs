@@ -1,0 +1,343 @@
+//! The versions of tables: which is the latest, which was there at a time, and what each holds.
+
+use std::fmt;
+use std::sync::Arc;
+
+use delta_kernel::history_manager::error::LogHistoryError;
+use delta_kernel::history_manager::{HistoryCommitType, get_earliest_commit, latest_version_as_of};
+use delta_kernel::snapshot::{Snapshot as KernelSnapshot, SnapshotRef};
+use nexus_flight_catalog::error::list;
+use nexus_flight_catalog::{Error, Kind, Result};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use super::deletes::{self, Kept};
+use super::engine::{Kernel, ROOT, blocking};
+use super::files;
+use super::layout::log_of;
+use crate::lake::{Lake, Snapshot};
+
+/// The features of a table that change how it is read, of those that are read here.
+const FEATURES: &[&str] = &[
+    "columnMapping",
+    "deletionVectors",
+    "timestampNtz",
+    "typeWidening",
+    "typeWidening-preview",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+];
+/// Of how many tables the latest version is known.
+const TABLES: u64 = 256;
+/// How often a log is read that is another at the end than at the beginning.
+const TRIES: usize = 3;
+/// The memory that lists of files may take.
+const KEPT: u64 = 64 * 1024 * 1024;
+
+/// A table at one version.
+pub(super) struct Pinned {
+    /// The table's folder.
+    pub(super) table: Path,
+    snapshot: SnapshotRef,
+    /// Tells the commit that made this version from any other; none where only a checkpoint is left of it.
+    commit: Option<String>,
+}
+
+impl Pinned {
+    /// What no other state of any table at this place has: of a table that was put back to what it was, or made anew by a copy, the number
+    /// of a version comes twice, and its commit does not.
+    pub(super) fn version(&self) -> String {
+        let id = self.snapshot.table_configuration().metadata().id();
+        let commit = self.commit.as_deref().unwrap_or("-");
+        format!("{id}:{}:{commit}", self.snapshot.version())
+    }
+}
+
+/// The logs of a catalog's tables, with what was read of them.
+pub(super) struct Logs {
+    pub(super) lake: Arc<Lake>,
+    latest: moka::future::Cache<Path, Arc<Pinned>>,
+    read: moka::future::Cache<(Path, String), Arc<Snapshot>>,
+    vectors: Kept,
+}
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Logs({:?})", self.lake)
+    }
+}
+
+impl Logs {
+    pub(super) fn new(lake: Arc<Lake>) -> Self {
+        let weigh = |_: &(Path, String), snapshot: &Arc<Snapshot>| {
+            // A file has a path and a name, and each column of it two bounds with their flags.
+            let each = 400 + 64 * snapshot.bounds.len();
+            u32::try_from(snapshot.files.len().saturating_mul(each)).unwrap_or(u32::MAX)
+        };
+        let read = moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build();
+        Self { lake, latest: moka::future::Cache::new(TABLES), read, vectors: deletes::kept() }
+    }
+
+    /// A table as it is now. Errors: `Data` where its log is damaged; `Unsupported` where it has a feature that is not read.
+    pub(super) async fn latest(&self, table: &Path) -> Result<Arc<Pinned>> {
+        let mut previous = None;
+        if let Some(known) = self.latest.get(table).await {
+            let version = known.snapshot.version();
+            let next = self.commit(table, version.saturating_add(1));
+            let (same, next) = futures::try_join!(self.commit(table, version), next)?;
+            // A table made anew has another commit there: then nothing that is known of the log holds.
+            if same.is_some() && same == known.commit {
+                if next.is_none() {
+                    return Ok(known);
+                }
+                previous = Some(Arc::clone(&known.snapshot));
+            }
+        }
+        for _ in 0..TRIES {
+            let previous = previous.take();
+            let build = move |kernel: &Kernel| {
+                let builder = match previous {
+                    Some(previous) => KernelSnapshot::builder_from(previous),
+                    None => KernelSnapshot::builder_for(ROOT),
+                };
+                kernel.heard(builder.build(kernel.engine()))
+            };
+            let snapshot = blocking(&self.lake, table, log_of(table), build).await?;
+            if let Some(pinned) = self.pinned(table, snapshot).await? {
+                self.latest.insert(table.clone(), Arc::clone(&pinned)).await;
+                return Ok(pinned);
+            }
+        }
+        Err(self.made_anew(table))
+    }
+
+    /// A table as it was at a version. Errors: `NotFound`, with the versions that are there, and those of [`Self::latest`].
+    pub(super) async fn at_version(&self, table: &Path, version: u64) -> Result<Arc<Pinned>> {
+        let latest = self.latest(table).await?;
+        let last = latest.snapshot.version();
+        if version == last {
+            return Ok(latest);
+        }
+        let build = move |kernel: &Kernel| {
+            let built = match version < last {
+                true => Some(KernelSnapshot::builder_for(ROOT).at_version(version).build(kernel.engine())),
+                false => None,
+            };
+            if let Some(Ok(snapshot)) = built {
+                return Ok(snapshot);
+            }
+            let first = first(kernel, &latest.snapshot)?;
+            match built {
+                Some(damaged) if version >= first => kernel.heard(damaged),
+                _ => {
+                    let message = format!("the table has no version {version}");
+                    Err(Error::not_found(message).with_hint(format!("its versions are {first} to {last}")))
+                }
+            }
+        };
+        let snapshot = blocking(&self.lake, table, log_of(table), build).await?;
+        self.pinned(table, snapshot).await?.ok_or_else(|| self.made_anew(table))
+    }
+
+    /// A table as it was at a time, in milliseconds since 1970: the latest version that was there by then. Errors: as of
+    /// [`Self::at_version`].
+    pub(super) async fn at_time(&self, table: &Path, millis: i64) -> Result<Arc<Pinned>> {
+        let latest = self.latest(table).await?;
+        let last = latest.snapshot.version();
+        let find = move |kernel: &Kernel| match latest_version_as_of(
+            &latest.snapshot,
+            kernel.engine(),
+            millis,
+            HistoryCommitType::Recreatable,
+        ) {
+            Err(delta_kernel::Error::LogHistory(cause)) if matches!(*cause, LogHistoryError::TimestampOutOfRange { .. }) => {
+                let first = first(kernel, &latest.snapshot)?;
+                Err(Error::not_found("the table has no version that is as old")
+                    .with_hint(format!("its versions are {first} to {last}; take one by its number")))
+            }
+            found => Ok(kernel.heard(found)?.version),
+        };
+        let version = blocking(&self.lake, table, log_of(table), find).await?;
+        self.at_version(table, version).await
+    }
+
+    /// The files of a table at its version. Errors: `Data`, `Unsupported`.
+    pub(super) async fn read(&self, pinned: &Pinned) -> Result<Arc<Snapshot>> {
+        let key = (pinned.table.clone(), pinned.version());
+        if let Some(read) = self.read.get(&key).await {
+            return Ok(read);
+        }
+        let (vectors, table, snapshot) = (self.vectors.clone(), pinned.table.clone(), Arc::clone(&pinned.snapshot));
+        let read = move |kernel: &Kernel| files::read(kernel, &vectors, &table, &snapshot);
+        let read = blocking(&self.lake, &pinned.table, log_of(&pinned.table), read).await;
+        if read.is_err() {
+            // A checkpoint may have taken the place of the log that is remembered; the next statement looks anew.
+            self.latest.invalidate(&pinned.table).await;
+        }
+        let read = Arc::new(read?);
+        self.read.insert(key, Arc::clone(&read)).await;
+        Ok(read)
+    }
+
+    /// The snapshot with its commit; none where that is another by now than the kernel has listed.
+    async fn pinned(&self, table: &Path, snapshot: SnapshotRef) -> Result<Option<Arc<Pinned>>> {
+        readable(&snapshot).map_err(|error| error.at(self.lake.store.place(&log_of(table))))?;
+        let commit = self.commit(table, snapshot.version()).await?;
+        let listed = snapshot.log_segment().listed.latest_commit_file.as_ref();
+        let listed = listed.filter(|commit| commit.version == snapshot.version()).map(|commit| &commit.location);
+        let is_same = match (&commit, listed) {
+            (Some(commit), Some(listed)) => commit.starts_with(&format!("{} {} ", listed.size, listed.last_modified)),
+            (commit, listed) => commit.is_none() && listed.is_none(),
+        };
+        Ok(is_same.then(|| Arc::new(Pinned { table: table.clone(), snapshot, commit })))
+    }
+
+    fn made_anew(&self, table: &Path) -> Error {
+        Error::new(Kind::Precondition, "the table was made anew while its log was read")
+            .with_hint("run the statement again")
+            .with_retryable(true)
+            .at(self.lake.store.place(&log_of(table)))
+    }
+
+    /// What tells the commit of a version from any other that may come to stand in its place; none where it is not there.
+    async fn commit(&self, table: &Path, version: u64) -> Result<Option<String>> {
+        let path = log_of(table).join(format!("{version:020}.json"));
+        match self.lake.store.objects().head(&path).await {
+            Ok(meta) => {
+                let changed = meta.last_modified.timestamp_millis();
+                Ok(Some(format!("{} {changed} {}", meta.size, meta.e_tag.unwrap_or_default())))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(cause) => Err(self.lake.store.error(&cause, &path)),
+        }
+    }
+}
+
+/// The oldest version that can still be read.
+fn first(kernel: &Kernel, latest: &SnapshotRef) -> Result<u64> {
+    let log = kernel.heard(latest.table_root().join("_delta_log/").map_err(Into::into))?;
+    kernel.heard(get_earliest_commit(kernel.engine(), &log, None, HistoryCommitType::Recreatable))
+}
+
+/// Errors: `Unsupported` for a table whose rows are not what they seem to who does not know one of its features.
+fn readable(snapshot: &SnapshotRef) -> Result<()> {
+    let features = snapshot.table_configuration().protocol().reader_features().unwrap_or_default();
+    let names: Vec<String> = features.iter().map(ToString::to_string).collect();
+    let unknown: Vec<&str> = names.iter().map(String::as_str).filter(|name| !FEATURES.contains(name)).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("the table has features that are not read here: {}", list(&unknown)))
+        .with_hint("drop them from the table where it is written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path as LocalPath;
+
+    use datafusion::common::ScalarValue;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::stores::{Location, Store};
+
+    fn logs(folder: &LocalPath) -> Logs {
+        let location = Location::Folder(folder.to_owned());
+        Logs::new(Arc::new(Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location)))
+    }
+
+    fn commit(folder: &LocalPath, version: u64, actions: &[Value]) {
+        let log = folder.join("a%20b 文/_delta_log");
+        std::fs::create_dir_all(&log).unwrap();
+        let lines: Vec<String> = actions.iter().map(Value::to_string).collect();
+        std::fs::write(log.join(format!("{version:020}.json")), lines.join("\n")).unwrap();
+    }
+
+    fn made(id: &str) -> [Value; 2] {
+        let field = |name: &str, of: &str| json!({ "name": name, "type": of, "nullable": true, "metadata": {} });
+        let schema = json!({ "type": "struct", "fields": [field("n", "long"), field("p", "string")] }).to_string();
+        let format = json!({ "provider": "parquet", "options": {} });
+        let table = json!({ "id": id, "format": format, "schemaString": schema, "partitionColumns": ["p"], "configuration": {} });
+        [json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }), json!({ "metaData": table })]
+    }
+
+    fn added(path: &str, value: &str) -> Value {
+        let stats = r#"{"numRecords":3,"minValues":{"n":1},"maxValues":{"n":9},"nullCount":{"n":0}}"#;
+        let values = json!({ "p": value });
+        json!({ "add": { "path": path, "partitionValues": values, "size": 10, "modificationTime": 0, "dataChange": true, "stats": stats } })
+    }
+
+    async fn paths(logs: &Logs, pinned: &Pinned) -> Vec<String> {
+        logs.read(pinned).await.unwrap().files.iter().map(|file| file.path.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn each_version_has_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata, added("p=1%25202/one%20.parquet", "1%202")]);
+        let first = logs.latest(&table).await.unwrap();
+        assert!(first.version().starts_with("x:0:"));
+        let snapshot = logs.read(&first).await.unwrap();
+        let file = &snapshot.files[0];
+        assert_eq!(file.path.as_ref(), "a%20b 文/p=1%202/one .parquet");
+        assert_eq!((file.size, file.rows, file.deleted), (10, Some(3), Some(0)));
+        assert_eq!((snapshot.constants.as_slice(), &file.constants[0]), (&[1][..], &ScalarValue::from("1%202")));
+        let least = ScalarValue::try_from_array(&snapshot.bounds[0].min, 0).unwrap();
+        assert_eq!((least, snapshot.bounds[1].nulls.value(0)), (ScalarValue::Int64(Some(1)), 0));
+
+        let removed = json!({ "remove": { "path": "p=1%25202/one%20.parquet", "deletionTimestamp": 1, "dataChange": true } });
+        commit(folder.path(), 1, &[removed, added("two.parquet", "")]);
+        let second = logs.latest(&table).await.unwrap();
+        assert!(second.version().starts_with("x:1:"));
+        assert_eq!(paths(&logs, &second).await, ["a%20b 文/two.parquet"]);
+        assert!(logs.read(&second).await.unwrap().files[0].constants[0].is_null());
+        let before = logs.at_version(&table, 0).await.unwrap();
+        assert!(before.version().starts_with("x:0:"));
+        assert_eq!(paths(&logs, &before).await.len(), 1);
+        assert_eq!(paths(&logs, &before).await, paths(&logs, &first).await);
+        assert_eq!(logs.at_time(&table, i64::MAX).await.unwrap().version(), second.version());
+        for missing in [logs.at_version(&table, 5).await, logs.at_time(&table, 0).await] {
+            let error = missing.err().unwrap();
+            assert_eq!(error.kind(), Kind::NotFound);
+            assert!(error.hint().unwrap().starts_with("its versions are 0 to 1"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_made_anew_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata, added("one.parquet", "a")]);
+        commit(folder.path(), 1, &[added("two.parquet", "a")]);
+        assert!(logs.latest(&table).await.unwrap().version().starts_with("x:1:"));
+        std::fs::remove_dir_all(folder.path().join("a%20b 文")).unwrap();
+        let [protocol, metadata] = made("y");
+        commit(folder.path(), 0, &[protocol, metadata]);
+        let anew = logs.latest(&table).await.unwrap();
+        assert!(anew.version().starts_with("y:0:"));
+        assert_eq!(paths(&logs, &anew).await.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_right_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [_, metadata] = made("x");
+        let features = json!(["deletionVectors", "fancy"]);
+        let protocol =
+            json!({ "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features });
+        commit(folder.path(), 0, &[json!({ "protocol": protocol }), metadata]);
+        let refused = logs.latest(&table).await.err().unwrap();
+        assert!(refused.kind() == Kind::Unsupported && refused.message().contains("fancy"), "{refused}");
+
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata]);
+        commit(folder.path(), 2, &[added("two.parquet", "a")]);
+        assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data);
+        commit(folder.path(), 1, &[Value::from("cut")]);
+        assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data);
+    }
+}

@@ -1,0 +1,219 @@
+//! Delta Lake tables in a local folder or a bucket.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nexus_flight_catalog::{
+    Capabilities, Context, Error, Keys, Opt, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
+    information_schema,
+};
+use object_store::path::Path;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+
+mod deletes;
+mod engine;
+mod files;
+mod layout;
+mod log;
+mod metadata_tables;
+mod stats;
+mod types;
+mod values;
+
+use log::{Logs, Pinned};
+
+use crate::lake::{Lake, LakeTable, Name, moment};
+use crate::stores::{
+    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Store, WrittenLocation,
+    text,
+};
+
+/// What this connector declares.
+pub static SPEC: Spec = Spec {
+    kind: "delta",
+    summary: "Delta Lake tables in a local folder or an S3 bucket",
+    options: OPTIONS,
+    capabilities: Capabilities { filters: true, limit: true, versions: true, ..Capabilities::NONE },
+    proof: Proof::Real,
+    docs: include_str!("docs.md"),
+    open,
+};
+
+const OPTIONS: &[Opt] = &[
+    LOCATION,
+    text("schema", "the name of the schema that holds the tables that are directly in the location; main if not given"),
+    ENDPOINT,
+    REGION,
+    ACCESS_KEY_ID,
+    SECRET_ACCESS_KEY,
+    SESSION_TOKEN,
+    ALLOW_HTTP,
+];
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    location: WrittenLocation,
+    schema: Option<String>,
+}
+
+fn open(options: &Options) -> Result<Arc<dyn Source>> {
+    let written: Written = options.parse(&SPEC)?;
+    let schema = written.schema.unwrap_or_else(|| "main".to_owned());
+    if schema == information_schema::NAME || schema.is_empty() {
+        return Err(Error::invalid("no schema of tables can have this name")
+            .with_hint("choose another, or leave schema out")
+            .at(options.key("schema")));
+    }
+    let location = written.location.check(options)?;
+    Ok(Arc::new(DeltaSource { catalog: options.catalog.clone(), location, schema, logs: OnceCell::new() }))
+}
+
+/// The tables of one location.
+struct DeltaSource {
+    catalog: String,
+    location: Location,
+    /// The schema of the tables that are directly in the location.
+    schema: String,
+    /// Opened when it is first needed, and again as long as that fails.
+    logs: OnceCell<Logs>,
+}
+
+impl fmt::Debug for DeltaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeltaSource({}, {:?})", self.catalog, self.logs.get())
+    }
+}
+
+/// What a name stands for besides the table as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meant {
+    Version(u64),
+    /// In milliseconds since 1970.
+    Time(i64),
+    History,
+    Files,
+}
+
+impl DeltaSource {
+    async fn logs(&self) -> Result<&Logs> {
+        let open = || async {
+            let store = Arc::new(Store::open(&self.catalog, &self.location)?);
+            Ok(Logs::new(Arc::new(Lake::new(store, &self.location))))
+        };
+        self.logs.get_or_try_init(open).await
+    }
+
+    /// The folder of a table, and what of it a name means.
+    async fn find(&self, store: &Store, schema: &str, name: &str) -> Result<(Path, Option<Meant>)> {
+        let parsed = Name::parse(name);
+        let table = parsed.about().unwrap_or(name);
+        let folder = layout::find(store, &self.schema, schema, table).await?;
+        let folder = folder.ok_or_else(|| Error::not_found(format!("table \"{table}\" does not exist")))?;
+        Ok((folder, meant(parsed)?))
+    }
+
+    /// A table at a version as a provider. Errors: `Data`, `Unsupported`.
+    async fn resolved(&self, logs: &Logs, name: &str, pinned: &Pinned) -> Result<Resolved> {
+        let version = pinned.version();
+        let snapshot = logs.read(pinned).await?;
+        let table = format!("{}\0{name}", pinned.table);
+        let provider = LakeTable::new(Arc::clone(&logs.lake), &self.catalog, &table, &version, snapshot)?;
+        Ok(Resolved { provider: Arc::new(provider), version: Version::Pinned(version), keys: Keys::default() })
+    }
+}
+
+/// What a name means besides the table as it is now. Errors: `NotFound` for what means nothing.
+fn meant(name: Name<'_>) -> Result<Option<Meant>> {
+    let other = |message: String, hint: &str| Err(Error::not_found(message).with_hint(hint));
+    match name {
+        Name::Now(_) => Ok(None),
+        Name::About(_, "history") => Ok(Some(Meant::History)),
+        Name::About(_, "files") => Ok(Some(Meant::Files)),
+        Name::About(table, what) => {
+            other(format!("nothing about the table \"{table}\" is called \"{what}\""), "there are \"$files\" and \"$history\"")
+        }
+        Name::At(_, when) => match when.parse().map(Meant::Version).ok().or_else(|| moment(when).map(Meant::Time)) {
+            Some(meant) => Ok(Some(meant)),
+            None => other(
+                format!("\"{when}\" is no version of the table, and no time"),
+                "write the number of a version, as in \"t@7\", a date, or a time as in \"t@2024-01-01T00:00:00Z\"",
+            ),
+        },
+    }
+}
+
+#[async_trait]
+impl Source for DeltaSource {
+    fn spec(&self) -> &'static Spec {
+        &SPEC
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        matches!(self.location, Location::Bucket { .. })
+    }
+
+    fn about<'a>(&self, name: &'a str) -> Option<&'a str> {
+        Name::parse(name).about()
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<()> {
+        cx.run(async { layout::reached(&self.logs().await?.lake.store).await }).await
+    }
+
+    async fn schemas(&self, cx: &Context) -> Result<Vec<String>> {
+        cx.run(async { layout::schemas(&self.logs().await?.lake.store, &self.schema).await }).await
+    }
+
+    async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
+        let names = async { layout::tables(&self.logs().await?.lake.store, &self.schema, schema).await };
+        Ok(cx.run(names).await?.into_iter().map(TableEntry::table).collect())
+    }
+
+    async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
+        cx.run(async {
+            let logs = self.logs().await?;
+            let (folder, meant) = self.find(&logs.lake.store, schema, table).await?;
+            let pinned = match meant {
+                None | Some(Meant::Files) => logs.latest(&folder).await?,
+                Some(Meant::Version(version)) => logs.at_version(&folder, version).await?,
+                Some(Meant::Time(millis)) => logs.at_time(&folder, millis).await?,
+                Some(Meant::History) => {
+                    // Commits are cleaned up, which no version of the table tells.
+                    let provider = metadata_tables::history(&logs.lake, &folder).await?;
+                    return Ok(Resolved { provider, version: Version::Unknown, keys: Keys::default() });
+                }
+            };
+            if meant != Some(Meant::Files) {
+                return self.resolved(logs, table, &pinned).await;
+            }
+            let provider = metadata_tables::files(logs.read(&pinned).await?.as_ref())?;
+            Ok(Resolved { provider, version: Version::Pinned(pinned.version()), keys: Keys::default() })
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_mean_a_version_or_a_time() {
+        let meant = |name| meant(Name::parse(name));
+        assert_eq!(meant("t@7").unwrap(), Some(Meant::Version(7)));
+        assert_eq!(meant("t@1970-01-02").unwrap(), Some(Meant::Time(86_400_000)));
+        assert_eq!(meant("t$files").unwrap(), Some(Meant::Files));
+        insta::assert_snapshot!(meant("t$file").unwrap_err(), @r#"nothing about the table "t" is called "file"; there are "$files" and "$history""#);
+        insta::assert_snapshot!(meant("t@yesterday").unwrap_err(), @r#""yesterday" is no version of the table, and no time; write the number of a version, as in "t@7", a date, or a time as in "t@2024-01-01T00:00:00Z""#);
+    }
+
+    #[test]
+    fn a_schema_has_a_name_of_its_own() {
+        let values = [("location", "data"), ("schema", "information_schema")].map(|(key, value)| (key.to_owned(), value.into()));
+        let options = Options { catalog: "lake".into(), values: values.into_iter().collect(), ..Options::default() };
+        insta::assert_snapshot!(open(&options).unwrap_err(), @"catalogs.lake.schema: no schema of tables can have this name; choose another, or leave schema out");
+    }
+}

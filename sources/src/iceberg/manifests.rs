@@ -1,0 +1,143 @@
+//! The manifests of a snapshot: which files it is made of.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::spec::{
+    Manifest, ManifestContentType, ManifestEntry, ManifestFile, ManifestList, ManifestStatus, PartitionField, SchemaRef,
+    Snapshot, Transform,
+};
+use nexus_flight_catalog::{Error, Result};
+use object_store::path::Path;
+
+use super::avro;
+use super::partition::named_as_written;
+use super::table::{Table, parsed, refused, unreadable};
+use crate::lake::Lake;
+
+/// How many manifests are read side by side.
+const AT_ONCE: usize = 8;
+
+/// A manifest with the files in it that the snapshot has.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) content: ManifestContentType,
+    pub(super) spec: i32,
+    /// The columns of the table when it was written.
+    pub(super) schema: SchemaRef,
+    /// With the numbers that they have from the manifest.
+    pub(super) entries: Vec<ManifestEntry>,
+}
+
+/// The manifests of a snapshot. Errors: `Data` where their list is not there or not sound.
+pub(super) async fn list(lake: &Lake, table: &Table, snapshot: &Snapshot) -> Result<Vec<ManifestFile>> {
+    let path = lake.inside(snapshot.manifest_list())?;
+    let bytes = lake.read(&path, avro::LARGEST as u64).await?;
+    let version = table.metadata.format_version();
+    let list = parsed(lake, &path, move || {
+        let file = avro::File::new(&bytes)?;
+        let list = ManifestList::parse_with_version(&file.bytes(), version).map_err(|cause| unreadable(&cause.message()))?;
+        if list.entries().len() as u64 != file.values {
+            return Err(cut());
+        }
+        Ok(list)
+    });
+    Ok(list.await?.consume_entries().into_iter().collect())
+}
+
+/// The files of some manifests that are not deleted, in the order of the manifests.
+/// Errors: `Data` where one is not there, not sound, or has not as many files as its list says.
+pub(super) async fn files(lake: &Arc<Lake>, table: &Arc<Table>, manifests: Vec<ManifestFile>) -> Result<Vec<Files>> {
+    let alive = manifests.into_iter().filter(|manifest| manifest.has_added_files() || manifest.has_existing_files());
+    let read = alive.map(|manifest| read(Arc::clone(lake), Arc::clone(table), manifest));
+    stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+}
+
+async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Result<Files> {
+    let path = lake.inside(&manifest.manifest_path)?;
+    if manifest.key_metadata.as_ref().is_some_and(|key| !key.is_empty()) {
+        return Err(refused("encrypted manifests".to_owned()).at(lake.store.place(&path)));
+    }
+    let bytes = lake.read(&path, avro::LARGEST as u64).await?;
+    parsed(&lake, &path, move || {
+        let mut file = avro::File::new(&bytes)?;
+        let counts = [manifest.added_files_count, manifest.existing_files_count, manifest.deleted_files_count];
+        // Tables of format 1 need not have counts.
+        if counts.contains(&None) && i64::try_from(bytes.len()) != Ok(manifest.manifest_length) {
+            return Err(cut());
+        }
+        named_as_written(&mut file)?;
+        let read = Manifest::parse_avro(&file.bytes()).map_err(|cause| unreadable(&cause.message()))?;
+        check(&table, &manifest, &read, file.values)?;
+        let schema = Arc::clone(read.metadata().schema());
+        let (entries, _) = read.into_parts();
+        let alive = entries.into_iter().filter(|entry| entry.is_alive());
+        let entries = alive.map(|entry| inherit(Arc::unwrap_or_clone(entry), &manifest)).collect::<Result<_>>()?;
+        Ok(Files { content: manifest.content, spec: manifest.partition_spec_id, schema, entries })
+    })
+    .await
+}
+
+/// Whether a manifest is the one that its list tells of.
+fn check(table: &Table, manifest: &ManifestFile, read: &Manifest, count: u64) -> Result<()> {
+    let with = |status| read.entries().iter().filter(|entry| entry.status() == status).count();
+    for (said, status) in [
+        (manifest.added_files_count, ManifestStatus::Added),
+        (manifest.existing_files_count, ManifestStatus::Existing),
+        (manifest.deleted_files_count, ManifestStatus::Deleted),
+    ] {
+        if said.is_some_and(|said| with(status) != said as usize) {
+            return Err(cut());
+        }
+    }
+    let Some(spec) = table.metadata.partition_spec_by_id(manifest.partition_spec_id) else {
+        return Err(Error::data(format!("the table has no partition spec {}", manifest.partition_spec_id)));
+    };
+    let own = read.metadata().partition_spec().fields();
+    let same = |(own, known): (&PartitionField, &PartitionField)| {
+        own.transform == known.transform && (own.source_id == known.source_id || own.transform == Transform::Void)
+    };
+    let has_spec = own.len() == spec.fields().len() && own.iter().zip(spec.fields()).all(same);
+    if read.entries().len() as u64 != count || *read.metadata().content() != manifest.content || !has_spec {
+        return Err(cut());
+    }
+    if let Some(entry) = read.entries().iter().find(|entry| entry.is_alive() && lacks_values(manifest, own, entry)) {
+        let message = format!("the partition of {} has NULL where the list of manifests says that none has", entry.file_path());
+        return Err(Error::data(message).with_hint("write the manifest again, or go back to an earlier state of the table"));
+    }
+    Ok(())
+}
+
+/// Whether the partition of a file has NULL for what no file of the manifest is said to have NULL for.
+fn lacks_values(manifest: &ManifestFile, fields: &[PartitionField], entry: &ManifestEntry) -> bool {
+    let summaries = manifest.partitions.as_deref().unwrap_or_default();
+    let mut values = summaries.iter().zip(fields).zip(entry.data_file().partition().fields());
+    values.any(|((summary, field), value)| !summary.contains_null && value.is_none() && field.transform != Transform::Void)
+}
+
+/// The file is another than the one that is meant.
+pub(super) fn cut() -> Error {
+    Error::data("this is not the file that the table's metadata tells of: it was cut or replaced")
+        .with_hint("restore the file, or go back to an earlier state of the table")
+}
+
+/// Sequence numbers and snapshots are those of the manifest where a file has none, as the specification says of inheritance.
+fn inherit(mut entry: ManifestEntry, manifest: &ManifestFile) -> Result<ManifestEntry> {
+    let inherits = entry.status == ManifestStatus::Added || manifest.sequence_number == 0;
+    let inherited = inherits.then_some(manifest.sequence_number);
+    entry.snapshot_id = entry.snapshot_id.or(Some(manifest.added_snapshot_id));
+    entry.sequence_number = entry.sequence_number.or(inherited);
+    if entry.sequence_number.is_none() {
+        return Err(Error::data(format!("{} is from before and has no sequence number", entry.file_path())));
+    }
+    Ok(entry)
+}
+
+/// Where a file of rows or deletes is. Errors: `Unsupported` for an encrypted one.
+pub(super) fn place(lake: &Lake, entry: &ManifestEntry) -> Result<Path> {
+    let path = lake.inside(entry.file_path())?;
+    if entry.data_file().key_metadata().is_some_and(|key| !key.is_empty()) {
+        return Err(refused("encrypted files".to_owned()).at(lake.store.place(&path)));
+    }
+    Ok(path)
+}

@@ -1,0 +1,121 @@
+//! The files of one catalog of lake tables: what is read of them besides the rows of statements.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_flight_catalog::{Error, Result};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use super::kept::Kept;
+use crate::stores::{Footers, Location, Store};
+
+/// The store of a catalog, with what was read of its files already. All its tables share one.
+pub(crate) struct Lake {
+    pub(crate) store: Arc<Store>,
+    pub(super) footers: Footers,
+    pub(super) kept: Arc<Kept>,
+    /// How the metadata of tables begins the address of what is in the store, without a slash at the end.
+    roots: Vec<String>,
+}
+
+impl fmt::Debug for Lake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lake({:?})", self.store)
+    }
+}
+
+impl Lake {
+    /// Over a store that was opened at this location.
+    pub(crate) fn new(store: Arc<Store>, location: &Location) -> Self {
+        let mut roots = Vec::new();
+        match location {
+            Location::Folder(folder) => {
+                let real = store.folder.as_deref();
+                for folder in [Some(folder.as_path()), real].into_iter().flatten() {
+                    let folder = folder.display().to_string();
+                    let folder = folder.trim_end_matches('/');
+                    roots.extend(["file://", "file:", ""].map(|scheme| format!("{scheme}{folder}")));
+                }
+            }
+            Location::Bucket { bucket, prefix, .. } => {
+                let slash = if prefix.as_ref().is_empty() { "" } else { "/" };
+                // Of one store, in the words of the tools that write to it.
+                roots.extend(["s3", "s3a", "s3n"].map(|scheme| format!("{scheme}://{bucket}{slash}{prefix}")));
+            }
+        }
+        Self { store, footers: Footers::new(), kept: Arc::new(Kept::new()), roots }
+    }
+
+    /// The same files, and what was read of them, behind another store of the same location.
+    pub(crate) fn through(&self, store: Arc<Store>) -> Self {
+        Self { store, footers: self.footers.clone(), kept: Arc::clone(&self.kept), roots: self.roots.clone() }
+    }
+
+    /// The path in the store of what the metadata of a table names by an address. Errors: `Denied` for what is not in the store.
+    pub(crate) fn inside(&self, address: &str) -> Result<Path> {
+        let rest = self.roots.iter().find_map(|root| address.strip_prefix(root.as_str())?.strip_prefix('/'));
+        // Several slashes are one in a folder, and other names in a bucket.
+        let path = rest.and_then(|rest| match self.store.folder {
+            Some(_) => Path::parse(rest.split('/').filter(|part| !part.is_empty()).collect::<Vec<&str>>().join("/")).ok(),
+            None => Path::parse(rest.trim_end_matches('/')).ok(),
+        });
+        path.ok_or_else(|| {
+            // What follows a question mark may sign for who reads it.
+            let address = address.split('?').next().unwrap_or_default();
+            Error::denied(format!("the table names {address}, which is not within {}", self.store.show(&Path::default())))
+                .with_hint("a table cannot be moved away from its files; set the location to a folder that holds both")
+        })
+    }
+
+    /// What is in a file of metadata of so many bytes at most. Errors: `Data` where it is not there, or larger.
+    pub(crate) async fn read(&self, path: &Path, most: u64) -> Result<Bytes> {
+        self.store.stays_within(path).await?;
+        let read = async {
+            let opened = self.store.objects().get(path).await?;
+            if opened.meta.size > most {
+                return Ok(None);
+            }
+            opened.bytes().await.map(Some)
+        };
+        match read.await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => {
+                Err(Error::data(format!("this has more than {most} bytes, and should be metadata")).at(self.store.place(path)))
+            }
+            Err(cause) => Err(self.failure(&cause, path)),
+        }
+    }
+
+    /// An error of reading a file that metadata names, in our words: `Data` where it is not there, or not the one that is meant.
+    pub(super) fn failure(&self, cause: &object_store::Error, path: &Path) -> Error {
+        let message = match cause {
+            object_store::Error::NotFound { .. } => "the table's metadata names this file, and it is not there",
+            object_store::Error::Precondition { .. } => "this is not the file that the table's metadata names: its size differs",
+            other => return self.store.error(other, path),
+        };
+        Error::data(message).with_hint(GONE).at(self.store.place(path))
+    }
+}
+
+/// What is advised where a file is missing.
+pub(super) const GONE: &str = "it was removed by hand, or its snapshot has expired; run the statement again, or restore the file";
+
+#[cfg(test)]
+mod tests {
+    use super::super::positions::tests::lake;
+    use super::*;
+
+    #[test]
+    fn several_slashes_are_one_in_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, root) = (lake(&folder), folder.path().display().to_string());
+        for address in [format!("{root}/t/a.avro"), format!("file:{root}//t///a.avro"), format!("file://{root}/t//a.avro/")] {
+            assert_eq!(lake.inside(&address).unwrap(), Path::from("t/a.avro"), "{address}");
+        }
+        for address in [format!("{root}//../t"), format!("{root}t/a.avro")] {
+            assert!(lake.inside(&address).is_err(), "{address}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What the tables of lakes share, whichever format tells of them: a snapshot is a list of Parquet files with the rows of each that are
+//! deleted, and is read by one scan.
+//!
+//! The formats' crates read metadata and nothing else. What makes answers right is decided here, once: columns are found in a file
+//! as its format says ([`Columns`]), deleted rows are positions that the reader never decodes ([`Deletes`]), and whatever is left out
+//! by bounds is left out by [`Bounds`].
+
+mod access;
+mod columns;
+mod conform;
+mod equality;
+mod kept;
+mod name;
+mod open;
+mod positions;
+mod scan;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub(crate) use access::Lake;
+pub(crate) use columns::{Column, Columns};
+pub(crate) use equality::{Equality, EqualityFile};
+pub(crate) use name::{Name, is_name, moment};
+pub(crate) use positions::{All, DeleteFile, Positions, Tail, Vector};
+pub(crate) use scan::{LakeTable, rows};
+pub(crate) use snapshot::{Bounds, DataFile, Deletes, Snapshot};
+pub(crate) use vector::deletion_vector;

@@ -1,0 +1,22 @@
+//! The stores that files are in, which connectors of files share: local folders and buckets, and what is read of a file at first.
+
+mod credentials;
+mod filters;
+mod footers;
+mod locate;
+mod location;
+mod pinned;
+mod reader;
+mod store;
+
+pub(crate) use credentials::{Given, Renewed, no_keys};
+pub(crate) use filters::unqualified;
+pub(crate) use footers::{Footers, Readers, Rewrite};
+pub(crate) use locate::{Locate, cause};
+pub(crate) use location::{
+    ACCESS_KEY_ID, ALLOW_HTTP, Access, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, WrittenLocation,
+    text,
+};
+pub(crate) use pinned::{PinnedStore, immutable};
+pub(crate) use reader::{Opens, Reader, caught, unsound};
+pub(crate) use store::{Store, credentials, too_long};

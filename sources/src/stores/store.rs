@@ -1,0 +1,241 @@
+//! The stores that hold files: a local folder or a bucket.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nexus_flight_catalog::{Error, Kind, Place, Result};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, RetryConfig};
+use secrecy::ExposeSecret;
+
+use super::credentials::of_keys;
+use super::location::{Access, Location};
+
+/// An opened store whose paths are relative to the configured location.
+pub(crate) struct Store {
+    pub(super) inner: Arc<dyn ObjectStore>,
+    /// What stands before a path when it is shown.
+    pub(super) shown: String,
+    /// The folder, with all links resolved, if it is a local one.
+    pub(crate) folder: Option<PathBuf>,
+    /// What to do where the store refuses the keys.
+    keys: String,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is beneath holds the credentials and would print them.
+        write!(f, "Store({})", self.shown)
+    }
+}
+
+impl Store {
+    /// Opens a location. Errors: `NotFound` for a local folder that is not there.
+    pub(crate) fn open(catalog: &str, location: &Location) -> Result<Self> {
+        Self::opened(catalog, location, None)
+    }
+
+    /// The same, where somebody gives the keys of a bucket anew as often as they are needed. Keys that are configured are not used.
+    pub(crate) fn with_credentials(catalog: &str, location: &Location, keys: AwsCredentialProvider) -> Result<Self> {
+        Self::opened(catalog, location, Some(keys))
+    }
+
+    fn opened(catalog: &str, location: &Location, given: Option<AwsCredentialProvider>) -> Result<Self> {
+        let keys = match given {
+            Some(_) => format!("the keys are given by the catalog server of \"{catalog}\"; check what it lets the gateway read"),
+            None => format!("check access_key_id, secret_access_key and session_token of the catalog \"{catalog}\""),
+        };
+        let place = |key: &str| Place::Key(format!("catalogs.{catalog}.{key}"));
+        match location {
+            Location::Folder(folder) => {
+                let missing = |cause: &dyn fmt::Display| {
+                    Error::not_found(format!("the folder {} cannot be opened: {cause}", folder.display()))
+                        .with_hint("create it, or correct the location; it is relative to the configuration file")
+                        .at(place("location"))
+                };
+                let folder = folder.canonicalize().map_err(|cause| missing(&cause))?;
+                let local = LocalFileSystem::new_with_prefix(&folder).map_err(|cause| missing(&cause))?;
+                // A table that is dropped leaves no folder, which would be taken for one.
+                let local = local.with_automatic_cleanup(true);
+                let shown = folder.display().to_string();
+                Ok(Self { inner: Arc::new(local), shown, folder: Some(folder), keys })
+            }
+            Location::Bucket { bucket, prefix, access } => {
+                let s3 = builder(bucket, access, given).build().map_err(|cause| {
+                    Error::invalid(format!("the bucket \"{bucket}\" cannot be set up: {cause}")).at(place("location"))
+                })?;
+                let shown = if prefix.as_ref().is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") };
+                let inner: Arc<dyn ObjectStore> = match prefix.as_ref() {
+                    "" => Arc::new(s3),
+                    _ => Arc::new(PrefixStore::new(s3, prefix.clone())),
+                };
+                Ok(Self { inner, shown, folder: None, keys })
+            }
+        }
+    }
+
+    /// The store itself, for listing.
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+
+    /// A path as the user would look for it.
+    pub(crate) fn show(&self, path: &Path) -> String {
+        if path.as_ref().is_empty() { self.shown.clone() } else { format!("{}/{path}", self.shown) }
+    }
+
+    /// The place of a file in an error.
+    pub(crate) fn place(&self, path: &Path) -> Place {
+        Place::File { path: self.show(path), line: None }
+    }
+
+    /// When the entries of a local folder last changed; nothing of a bucket, which is listed as it is at one moment.
+    pub(crate) fn changed(&self, folder: &Path) -> Option<SystemTime> {
+        let folder = self.folder.as_ref()?.join(folder.as_ref());
+        std::fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    /// Whether nothing is there any more, not even a link.
+    pub(crate) fn is_gone(&self, path: &Path) -> bool {
+        self.folder.as_ref().is_some_and(|folder| folder.join(path.as_ref()).symlink_metadata().is_err())
+    }
+
+    /// Errors: `Denied` where a folder, there or to be made, is behind a link that leads out of the location.
+    pub(crate) async fn stays_within(&self, folder: &Path) -> Result<()> {
+        let Some(root) = self.folder.clone() else { return Ok(()) };
+        let mut wanted = root.join(folder.as_ref());
+        let stays = tokio::task::spawn_blocking(move || {
+            // What is not there yet is made in the nearest folder that is.
+            while wanted.symlink_metadata().is_err() && wanted.pop() {}
+            wanted.canonicalize().is_ok_and(|real| real.starts_with(&root))
+        });
+        if stays.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))? {
+            return Ok(());
+        }
+        Err(Error::denied("this is a link that leads out of the location, or to nothing")
+            .with_hint("remove the link")
+            .at(self.place(folder)))
+    }
+
+    /// An error of listing in our words: what is not there then is the bucket or the folder.
+    pub(crate) fn list_error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        match cause {
+            object_store::Error::NotFound { .. } if self.folder.is_none() => no_bucket().at(self.place(path)),
+            object_store::Error::NotFound { .. } => Error::not_found("the folder does not exist").at(self.place(path)),
+            other => self.error(other, path),
+        }
+    }
+
+    /// An error of reading in our words, about a path that was listed. It never holds a credential.
+    pub(crate) fn error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        self.failure(cause, path, "read")
+    }
+
+    /// An error of writing in our words.
+    pub(crate) fn write_error(&self, cause: &object_store::Error, path: &Path) -> Error {
+        self.failure(cause, path, "written")
+    }
+
+    fn failure(&self, cause: &object_store::Error, path: &Path, done: &str) -> Error {
+        if let Some(error) = of_keys(cause) {
+            return error.copied().at(self.place(path));
+        }
+        let text = cause.to_string();
+        let unknown_key = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "NotSignedUp"];
+        let rejected = unknown_key.iter().any(|code| text.contains(code));
+        let error = match cause {
+            object_store::Error::Unauthenticated { .. } => {
+                Error::unauthenticated("the store refuses the credentials").with_hint(&self.keys)
+            }
+            _ if rejected => Error::unauthenticated("the store refuses the credentials").with_hint(&self.keys),
+            _ if text.contains("NoSuchBucket") => no_bucket(),
+            object_store::Error::PermissionDenied { .. } if self.folder.is_none() => {
+                Error::denied("the store does not allow this to the credentials").with_hint(&self.keys)
+            }
+            object_store::Error::PermissionDenied { .. } => Error::denied(format!("by this process it may not be {done}")),
+            object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => changed(),
+            object_store::Error::InvalidPath { source } => {
+                Error::data(format!("the name of a file here is no path: {source}")).with_hint("rename the file")
+            }
+            object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
+            object_store::Error::Generic { source, .. } if is_too_long(source.as_ref()) => too_long(),
+            // Only what was listed is asked for: the object has become shorter.
+            _ if text.contains("InvalidRange") => changed(),
+            _ => Error::unavailable(format!("the store cannot be {done}: {}", first_line(&text))),
+        };
+        error.at(self.place(path))
+    }
+}
+
+/// Whether a file named bytes that it does not have.
+fn beyond(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
+}
+
+/// Whether the file system does not take a path.
+fn is_too_long(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(cause), |cause| cause.source());
+    causes.any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidFilename)
+    })
+}
+
+/// What is said of such a path: it does not become shorter.
+pub(crate) fn too_long() -> Error {
+    Error::invalid("the file system takes no name as long as this").with_hint("take a shorter one")
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn no_bucket() -> Error {
+    Error::not_found("the bucket does not exist").with_hint("check the location of the catalog, and the endpoint and region")
+}
+
+/// A statement reads the files that were there when it began, or it fails.
+fn changed() -> Error {
+    Error::new(Kind::Precondition, "the file has changed or gone since the statement began")
+        .with_hint("run the statement again")
+        .with_retryable(true)
+}
+
+/// What gives the keys of a bucket as they hold at each time, and its region where one is known; for what else they are good for.
+/// Errors: where they cannot be set up.
+pub(crate) fn credentials(bucket: &str, access: &Access) -> Result<(AwsCredentialProvider, Option<String>), object_store::Error> {
+    let builder = builder(bucket, access, None);
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    Ok((Arc::clone(builder.build()?.credentials()), region))
+}
+
+fn builder(bucket: &str, access: &Access, given: Option<AwsCredentialProvider>) -> AmazonS3Builder {
+    // Without keys here, they come from where the tools of AWS look: the environment, the container, the machine.
+    let mut builder = match (given, &access.access_key_id) {
+        (Some(given), _) => AmazonS3Builder::new().with_credentials(given),
+        (None, Some(_)) => AmazonS3Builder::new(),
+        (None, None) => AmazonS3Builder::from_env(),
+    };
+    let retry = RetryConfig { max_retries: 4, retry_timeout: Duration::from_secs(20), ..RetryConfig::default() };
+    builder = builder.with_bucket_name(bucket).with_retry(retry).with_allow_http(access.allow_http);
+    if let Some(endpoint) = &access.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(region) = &access.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(id) = &access.access_key_id {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = &access.secret_access_key {
+        builder = builder.with_secret_access_key(secret.expose_secret());
+    }
+    if let Some(token) = &access.session_token {
+        builder = builder.with_token(token.expose_secret());
+    }
+    builder
+}
