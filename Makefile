@@ -5,7 +5,7 @@ PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())
 MDBOOK = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.MDBOOK))')
 DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
-.PHONY: run test fuzz check book bench soak docs build fetch
+.PHONY: run test fuzz check book bench soak docs build fetch lakes
 .DEFAULT_GOAL := build
 
 build: ## Build the gateway
@@ -37,6 +37,10 @@ bench: fetch build ## Measure against DataFusion in-process and a bare Flight se
 soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, the load tests with all their clients
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m "not soak" integration/test_tpch.py integration/test_jdbc_tpch.py integration/test_tls.py integration/test_audit.py integration/test_spill.py integration/test_policy_pushed.py
+
+lakes: fetch ## Have Spark write the tables of lakes and its answers anew, which are kept in integration/lake
+	python3 integration/fetch.py spark lake-jars
+	$(PYTHON) integration/lake/write.py
 
 docs: build ## Write the generated pages anew
 	$(CARGO_TARGET_DIR)/debug/nexus docs connectors > docs/src/connectors.md

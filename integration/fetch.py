@@ -1,4 +1,4 @@
-"""Fetches what the tests need, into the cache: Python packages, drivers, clients, SQL tests, an S3 server. Safe to run again."""
+"""Fetches what the tests need, into the cache: Python packages, drivers, clients, SQL tests, servers. Safe to run again."""
 
 import hashlib
 import os
@@ -8,18 +8,30 @@ import sys
 import tarfile
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("NEXUS_CACHE") or Path.home() / ".cache" / "nexus-gateway")
 
-ADBC_VALIDATION_SHA256 = "94c072e87caf840aa8ac4377c3b9a3b5e9ab065b4ab79f15fce2307852057adb"
 JDBC_DRIVER = "flight-sql-jdbc-driver-18.3.0.jar"
 JDBC_DRIVER_SHA256 = "3f418b46c880e263558c5de669bdbede2c5d4375527ced116fb29f795b03704c"
+# What the pom.xml of a folder here asks for: one checksum over all its jars, each name with that of its jar. The three servers
+# are 19 MiB in 32 jars, 117 MiB in 91, and 233 MiB in one: with a quick registry 7, 20 and 7 s.
+JARS_SHA256 = {
+    "iceberg_rest": "a044ad4c7954dae979bdf2c1718bcc9c4c544aaffb26c689d29733fb701f609a",
+    "metastore": "0055bd3a9e4bccd70e88975fee143eaf897f4fc5937ad66d8bd2a37ed9587ecd",
+    "nessie": "9883a2e2f83e680c704c575932e9d48dd99d33ce5022dcc7cc1ccd5066941b5d",
+    "lake": "f600e8f03757b7e485f0df7cf82bcf5cc631add999fd8da08b70f69367ceec6d",
+    "validation": "94c072e87caf840aa8ac4377c3b9a3b5e9ab065b4ab79f15fce2307852057adb",
+}
 LOGIC_SUITE = "datafusion-sqllogictest@53.1.0"
 LOGIC_SUITE_SHA256 = "04e5a4a7a49143a68936992b6dbb0db44121c635e9992b2482817278f1e69c56"
 S3_SERVER = "s3s-fs@0.14.1"
 SCENARIOS = "github.com/apache/arrow-go/v18/arrow/internal/flight_integration/cmd/arrow-flight-integration-client"
+# Asked for by `make lakes` alone.
+SPARK = "pyspark-3.5.7"
+SPARK_SHA256 = "80e36514e0c5c126d35a26adf4f405cd4a69de96a8ea8a3c1e9a65fce2fb4eaa"
 CARGO_DENY = "cargo-deny@0.20.2"
 MDBOOK = "mdbook@0.5.2"
 
@@ -50,14 +62,17 @@ def main() -> int:
     steps = {
         "python packages": python,
         "jdbc driver": jdbc_driver,
-        "adbc validation": adbc_validation,
+        "adbc validation": partial(maven, "validation"),
+        "iceberg rest server": partial(maven, "iceberg_rest"),
+        "nessie": partial(maven, "nessie"),
+        "hive metastore": partial(maven, "metastore"),
         "logic suite": logic_suite,
         "scenarios": scenarios,
         "calls": calls,
         "s3 server": s3_server,
         "protobuf compiler": protoc,
     }
-    asked = {"cargo-deny": cargo_deny, "mdbook": mdbook}
+    asked = {"cargo-deny": cargo_deny, "mdbook": mdbook, "spark": spark, "lake-jars": lake_writers}
     if sys.argv[1:]:
         steps = {name: asked[name] for name in sys.argv[1:]}
     for name, step in steps.items():
@@ -76,9 +91,19 @@ def jdbc_jar() -> Path:
     return CACHE / "jars" / JDBC_DRIVER
 
 
-def validation_jars() -> Path:
-    """Where the ADBC driver in Java is, with the tests of such drivers; another list of them means another folder."""
-    return CACHE / "jars" / f"validation-{sha256(HERE / 'validation' / 'pom.xml')[:12]}"
+def jar_folder(name: str) -> Path:
+    """Where the jars are that the pom.xml of a folder here asks for; another list of them means another folder."""
+    return CACHE / "jars" / f"{name}-{sha256(HERE / name / 'pom.xml')[:12]}"
+
+
+def spark_home() -> Path:
+    """Where Spark is, which writes tables of lakes; its Python is in the folder above."""
+    return CACHE / SPARK / "deps"
+
+
+def lake_jars() -> Path:
+    """Where that is which makes Spark write those tables; another list of it means another folder."""
+    return jar_folder("lake")
 
 
 def logic_files() -> Path:
@@ -129,20 +154,39 @@ def jdbc_driver() -> str:
     return str(jar)
 
 
-def adbc_validation() -> str:
-    jars = validation_jars()
-    if not jars.exists():
-        jars.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=jars.parent) as folder:
-            part = Path(folder) / "jars"
-            copy = ["mvn", "-q", "-B", "-C", "-f", HERE / "validation" / "pom.xml", "dependency:copy-dependencies"]
-            retried(*copy, f"-DoutputDirectory={part}")
+def maven(name: str, goal: str = "dependency:copy-dependencies") -> str:
+    """Has Maven copy what the pom.xml of a folder here asks for."""
+    folder = jar_folder(name)
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
+            part = Path(parts) / "jars"
+            retried("mvn", "-q", "-B", "-C", "-f", HERE / name / "pom.xml", goal, f"-DoutputDirectory={part}")
             # One checksum over all: each name with that of its jar.
             lines = [f"{sha256(jar)}  {jar.name}\n" for jar in sorted(part.iterdir())]
-            if hashlib.sha256("".join(lines).encode()).hexdigest() != ADBC_VALIDATION_SHA256:
-                sys.exit(f"the {len(lines)} jars of validation/pom.xml have other checksums than expected: not used")
-            part.replace(jars)
-    return str(jars)
+            if hashlib.sha256("".join(lines).encode()).hexdigest() != JARS_SHA256[name]:
+                sys.exit(f"the {len(lines)} jars of {name}/pom.xml have other checksums than expected: not used")
+            part.replace(folder)
+    return str(folder)
+
+
+def lake_writers() -> str:
+    return maven("lake", "dependency:copy")
+
+
+def spark() -> str:
+    """What pip knows is the source; it is unpacked and not built, since what runs is in it already."""
+    home = spark_home()
+    if not home.exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            part = Path(folder)
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+            (part / "wanted.txt").write_text(f"{SPARK.replace('-', '==')} --hash=sha256:{SPARK_SHA256}\n")
+            retried(*pip, "--dest", part, "-r", part / "wanted.txt")
+            with tarfile.open(part / f"{SPARK}.tar.gz") as packed:
+                packed.extractall(part, filter="data")
+            (part / SPARK).replace(home.parent)
+    return str(home)
 
 
 def logic_suite() -> str:

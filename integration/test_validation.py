@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fetch import validation_jars
+from fetch import jar_folder
 from gateway import REPLICAS, configured
 from jdbc import homes
 
@@ -47,7 +47,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, s
     """How each test ended, and what was wrong."""
     folder = tmp_path_factory.mktemp("validation")
     (folder / "Types.sql").write_text((HERE / "Types.sql").read_text())
-    java, jars = homes()["17"] / "bin", f"{validation_jars()}/*"
+    java, jars = homes()["17"] / "bin", f"{jar_folder('validation')}/*"
     # What closes may be interrupted, as the driver declares.
     lints = ["-Xlint:all,-classfile,-try", "-Werror"]
     subprocess.run([java / "javac", "--release", "17", *lints, "-cp", jars, "-d", folder, *HERE.glob("*.java")], check=True)

@@ -1,0 +1,105 @@
+"""Tables that Spark wrote as Iceberg and Delta: each version of each has the rows that Spark reads, and queries of every kind
+give Spark's answers, by ADBC and by JDBC."""
+
+from collections.abc import Iterator
+
+import adbc_driver_flightsql.dbapi as flightsql
+import pytest
+
+import jdbc
+import lakes
+from gateway import Gateway, configured
+
+TABLES: dict[str, dict] = lakes.answers()["tables"]
+CATALOGS = sorted({table["catalog"] for table in TABLES.values()})
+VERSIONS = [(name, version) for name, table in TABLES.items() for version in table["versions"]]
+QUERIES = [(name, *query) for name, table in TABLES.items() for query in table["queries"]]
+
+each_table = pytest.mark.parametrize("name", TABLES)
+each_version = pytest.mark.parametrize(
+    ("name", "version"), VERSIONS, ids=[f"{name}@{version['id']}" for name, version in VERSIONS]
+)
+each_query = pytest.mark.parametrize(
+    ("name", "sql", "expected"),
+    [(name, sql, expected) for name, _, sql, expected in QUERIES],
+    ids=[f"{name}-{query}" for name, query, *_ in QUERIES],
+)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway over the folders, cache off."""
+    sections = [f'[catalogs.{kind}]\nkind = "{kind}"\nlocation = "{lakes.folder() / kind}"\n' for kind in CATALOGS]
+    with configured(tmp_path_factory.mktemp("lakes"), '[cache]\nsize = "0"\n' + "".join(sections)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
+    """A cursor of ADBC."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def by_jdbc(gateway: Gateway) -> dict:
+    """What JDBC gives for each statement of these tests."""
+    statements = [checksum(name, TABLES[name]["now"]) for name in TABLES] + [sql for _, _, sql, _ in QUERIES]
+    return jdbc.values(jdbc.probe("query", gateway.flight, *statements))
+
+
+def checksum(name: str, version: dict, suffix: str = "") -> str:
+    """The SQL of the checksum of a version; without a suffix the table as it is."""
+    table = TABLES[name]
+    called = f'{table["catalog"]}.{table["schema"]}."{name}{suffix}"'
+    return table["checksums"][version["by"]].replace("{table}", called)
+
+
+def expected_of(version: dict) -> list[list[str | None]]:
+    """What the SQL of the checksum gives."""
+    return [[str(version["rows"]), version["checksum"]]]
+
+
+def answer(cursor: flightsql.Cursor, sql: str) -> list[list[str | None]]:
+    cursor.execute(sql)
+    return [list(row) for row in cursor.fetchall()]
+
+
+@each_table
+def test_a_table_has_a_history(name: str) -> None:
+    versions = TABLES[name]["versions"]
+    assert len({(version["rows"], version["checksum"]) for version in versions}) >= 4
+    assert len({version["id"] for version in versions}) == len(versions) >= 5
+
+
+@each_version
+def test_adbc_reads_what_spark_reads_of_each_version(name: str, version: dict, cursor: flightsql.Cursor) -> None:
+    assert answer(cursor, checksum(name, version, f"@{version['id']}")) == expected_of(version)
+
+
+@each_table
+def test_adbc_reads_what_spark_reads_now(name: str, cursor: flightsql.Cursor) -> None:
+    assert answer(cursor, checksum(name, TABLES[name]["now"])) == expected_of(TABLES[name]["now"])
+
+
+@each_query
+def test_adbc_gives_the_answer_of_spark(name: str, sql: str, expected: list, cursor: flightsql.Cursor) -> None:
+    assert answer(cursor, sql) == expected, f"{name}: {sql}"
+
+
+@each_table
+@pytest.mark.timeout(300)
+def test_jdbc_reads_what_spark_reads_now(name: str, by_jdbc: dict) -> None:
+    assert read(by_jdbc, checksum(name, TABLES[name]["now"])) == expected_of(TABLES[name]["now"])
+
+
+@each_query
+@pytest.mark.timeout(300)
+def test_jdbc_gives_the_answer_of_spark(name: str, sql: str, expected: list, by_jdbc: dict) -> None:
+    assert read(by_jdbc, sql) == expected, f"{name}: {sql}"
+
+
+def read(answers: dict, sql: str) -> list[list[str | None]]:
+    listing = answers[sql]
+    assert "error" not in listing, listing
+    return listing["rows"]
