@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::lake::Lake;
+use crate::stores::ended_early;
 
 /// What the kernel takes for the address of every table: its store begins at the table's folder, so whatever that is called is never
 /// written as part of an address. Of what this scheme names the kernel knows that listings come in no order.
@@ -70,7 +71,7 @@ pub(super) async fn blocking<T: Send + 'static>(
         Err(ended) if ended.is_panic() => {
             Err(Error::data("this is not sound: its parts contradict each other").with_hint(RESTORE).at(shown))
         }
-        Err(ended) => Err(Error::internal("a task of this statement ended early").caused_by(ended)),
+        Err(ended) => Err(ended_early(ended)),
     }
 }
 

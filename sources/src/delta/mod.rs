@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nexus_flight_catalog::{
     Capabilities, Context, Error, Keys, Opt, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
-    information_schema,
 };
 use object_store::path::Path;
 use serde::Deserialize;
@@ -27,7 +26,7 @@ use log::{Logs, Pinned};
 use crate::lake::{Lake, LakeTable, Name, moment};
 use crate::stores::{
     ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Store, WrittenLocation,
-    text,
+    schema, text,
 };
 
 /// What this connector declares.
@@ -61,12 +60,7 @@ struct Written {
 
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
     let written: Written = options.parse(&SPEC)?;
-    let schema = written.schema.unwrap_or_else(|| "main".to_owned());
-    if schema == information_schema::NAME || schema.is_empty() {
-        return Err(Error::invalid("no schema of tables can have this name")
-            .with_hint("choose another, or leave schema out")
-            .at(options.key("schema")));
-    }
+    let schema = schema(written.schema, "tables", options)?;
     let location = written.location.check(options)?;
     Ok(Arc::new(DeltaSource { catalog: options.catalog.clone(), location, schema, logs: OnceCell::new() }))
 }

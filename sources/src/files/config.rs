@@ -7,12 +7,12 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Cast, Expr};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use nexus_flight_catalog::error::list as listed;
-use nexus_flight_catalog::{Error, ForeignKey, Keys, Options, Place, Result, information_schema};
+use nexus_flight_catalog::{Error, ForeignKey, Keys, Options, Place, Result};
 use serde::Deserialize;
 
 use super::SPEC;
 use super::format::Format;
-use crate::stores::{Location, WrittenLocation};
+use crate::stores::{Location, WrittenLocation, schema};
 
 /// Where the files are and how they are read.
 pub(super) struct Config {
@@ -80,12 +80,7 @@ impl Config {
     /// Errors: `Invalid` with the key at fault.
     pub(super) fn parse(options: &Options) -> Result<Self> {
         let mut written: Written = options.parse(&SPEC)?;
-        let schema = written.schema.clone().unwrap_or_else(|| "main".to_owned());
-        if schema == information_schema::NAME || schema.is_empty() {
-            return Err(Error::invalid("no schema of files can have this name")
-                .with_hint("choose another, or leave schema out")
-                .at(options.key("schema")));
-        }
+        let schema = schema(written.schema.take(), "files", options)?;
         let mut tables = BTreeMap::new();
         for (name, table) in std::mem::take(&mut written.tables) {
             let place = |key: &str| options.key(&format!("tables.{name}{key}"));

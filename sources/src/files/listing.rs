@@ -16,7 +16,7 @@ use super::config::Declared;
 use super::format::{Format, compression};
 use super::pattern::Pattern;
 use super::walk;
-use crate::stores::Store;
+use crate::stores::{Store, ended_early};
 
 /// The most files of one table.
 const MOST_FILES: usize = 100_000;
@@ -119,7 +119,7 @@ async fn top(store: &Store) -> Result<(Vec<Path>, Vec<Path>)> {
         }
         Ok::<_, std::io::Error>((files, folders))
     });
-    let listed = listed.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?;
+    let listed = listed.await.map_err(ended_early)?;
     listed.map_err(|cause| {
         Error::unavailable(format!("the folder cannot be listed: {cause}")).at(store.place(&Path::default())).caused_by(cause)
     })
@@ -134,7 +134,7 @@ async fn within(store: &Store, paths: Vec<Path>) -> Result<Vec<Path>> {
     let Some(root) = store.folder.clone() else { return Ok(paths) };
     let stays = move |path: &Path| root.join(path.as_ref()).canonicalize().is_ok_and(|real| real.starts_with(&root));
     let kept = tokio::task::spawn_blocking(move || paths.into_iter().filter(stays).collect());
-    kept.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))
+    kept.await.map_err(ended_early)
 }
 
 /// Lists the files of a table. Errors: `NotFound` where there are none and no columns are declared.

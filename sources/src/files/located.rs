@@ -1,6 +1,5 @@
 //! How the files of a catalog of files are opened: with the file in every error, and by readers of our own where DataFusion's would not do.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -10,7 +9,7 @@ use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScan
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DataFusionResult;
 use datafusion_datasource::projection::SplitProjection;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use nexus_flight_catalog::Result;
 use object_store::ObjectStore;
 
@@ -18,7 +17,7 @@ use super::arrow_file;
 use super::format::Format;
 use super::strict::converted;
 use super::text_file::{self, Text};
-use crate::stores::{Locate, Opens, Store, caught, unsound};
+use crate::stores::{Locate, Opens, Store, guarded};
 
 /// Opens files so that errors say which file they come from.
 #[derive(Clone)]
@@ -80,19 +79,12 @@ struct LocatedOpener {
 impl FileOpener for LocatedOpener {
     fn open(&self, file: PartitionedFile) -> DataFusionResult<FileOpenFuture> {
         let (store, path) = (Arc::clone(&self.store), file.object_meta.location.clone());
-        let schema = Arc::clone(&self.schema);
-        let opening = self.inner.open(file).map_err(|error| store.locate(error, &path))?;
-        Ok(async move {
-            // Where a reader meets what no writer would have written, it may panic.
-            let opened = AssertUnwindSafe(opening).catch_unwind().await.unwrap_or_else(|_| Err(unsound()));
-            let batches = opened.map_err(|error| store.locate(error, &path))?;
-            let fit = move |batch: DataFusionResult<RecordBatch>| {
-                let batch = batch.and_then(|batch| Ok(strict(batch, &schema)?));
-                Ok(batch.map_err(|error| store.locate(error, &path))?)
-            };
-            Ok(caught(batches).map(fit).boxed())
-        }
-        .boxed())
+        let (inner, schema) = (Arc::clone(&self.inner), Arc::clone(&self.schema));
+        let opening = async move {
+            let batches = inner.open(file)?.await?;
+            Ok(batches.map(move |batch| Ok(strict(batch?, &schema)?)).boxed())
+        };
+        Ok(guarded(opening, move |error| store.locate(error, &path).into()))
     }
 }
 

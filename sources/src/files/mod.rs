@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::object_store::ObjectStoreUrl;
 use nexus_flight_catalog::error::list as listed;
 use nexus_flight_catalog::{
     Capabilities, Context, Error, Keys, Opt, OptType, Options, Proof, Resolved, Result, Source, Spec, TableEntry, TableKind,
     Version,
 };
-use ring::digest::{SHA256, digest};
 use tokio::sync::OnceCell;
 
 mod arrow_file;
@@ -41,7 +39,7 @@ use shape::Shape;
 
 use crate::stores::{
     ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, Footers, LOCATION, Location, PinnedStore, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN,
-    Store, text,
+    Store, session_url, text,
 };
 
 /// What this connector declares.
@@ -217,7 +215,7 @@ impl Source for FilesSource {
         let shape = self.shape(table, &listing, &pinned, text).await?;
         let version = Version::Pinned(listing.version.clone());
         let name = format!("{}\0{table}\0{}", self.config.catalog, listing.version);
-        let url = ObjectStoreUrl::parse(format!("nexus-files://{}", hex(&name)))?;
+        let url = session_url(&name)?;
         let provider = FilesTable::new(Arc::clone(store), pinned, self.footers.clone(), listing, shape, text, url);
         let keys = declared.map_or_else(Keys::default, |declared| declared.keys.clone());
         Ok(Resolved { provider: Arc::new(provider), version, keys })
@@ -230,9 +228,4 @@ impl Source for FilesSource {
     async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
         cx.run(self.drop_files(schema, table)).await
     }
-}
-
-/// A name for what a text identifies, of letters that a URL's host can have.
-fn hex(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use super::format::Format;
 use super::listing::hidden;
 use super::pattern::Pattern;
-use crate::stores::too_long;
+use crate::stores::{ended_early, too_long};
 
 /// The files that are not empty and not hidden, of a pattern those that match; of more than `most`, as many. Links that lead
 /// nowhere or round are left out. Errors: about an entry that is wanted and cannot be read.
@@ -20,7 +20,7 @@ pub(super) async fn files(root: PathBuf, folder: Path, pattern: Option<Pattern>,
         walk.folder(folder.as_ref())?;
         Ok(walk.found)
     });
-    walk.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?
+    walk.await.map_err(ended_early)?
 }
 
 struct Walk {

@@ -15,7 +15,7 @@ use super::format::Format;
 use super::listing::{self, Listing, hidden};
 use super::upload::{Upload, unpacked};
 use super::{FilesSource, heads};
-use crate::stores::Store;
+use crate::stores::{Store, ended_early};
 
 /// A table that can be written, there or to be made.
 struct Written {
@@ -195,7 +195,7 @@ impl FilesSource {
 /// Does to its end what has begun, whether it is still wanted or not: others would have to finish the half of it.
 async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let done = tokio::spawn(work).await;
-    done.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?
+    done.map_err(ended_early)?
 }
 
 fn meanwhile(target: &Target) -> Error {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nexus_flight_catalog::{Error, Opt, OptType, Options, Result, information_schema};
+use nexus_flight_catalog::{Error, Opt, OptType, Options, Result};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -10,7 +10,8 @@ use url::Url;
 use super::SPEC;
 use crate::postgres::Config as Database;
 use crate::stores::{
-    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, WrittenLocation, text,
+    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, WrittenLocation, schema,
+    text,
 };
 
 /// The kinds of catalogs.
@@ -134,7 +135,7 @@ impl Config {
             }
         }
         let tables = match kind.as_str() {
-            "folder" => Tables::Folder { schema: schema(written.schema, options)? },
+            "folder" => Tables::Folder { schema: schema(written.schema, "tables", options)? },
             "rest" => {
                 let uri = address(&written.uri.unwrap_or_default(), "uri", written.location.allow_http, options)?;
                 let uri = uri.as_str().trim_end_matches('/').to_owned();
@@ -157,16 +158,6 @@ impl Config {
         };
         Ok(Self { location: written.location.check(options)?, tables })
     }
-}
-
-fn schema(written: Option<String>, options: &Options) -> Result<String> {
-    let schema = written.unwrap_or_else(|| "main".to_owned());
-    if schema == information_schema::NAME || schema.is_empty() {
-        return Err(Error::invalid("no schema of tables can have this name")
-            .with_hint("choose another, or leave schema out")
-            .at(options.key("schema")));
-    }
-    Ok(schema)
 }
 
 /// An address of HTTP. What is written is not repeated in messages: somebody may have put a password into it.

@@ -17,6 +17,7 @@ use super::manifests::{Files, files, list, place};
 use super::table::{State, Table, refused};
 use super::types::{bounds_are_values, columns, ids_among, value};
 use crate::lake::{Bounds, DataFile, Lake, Snapshot};
+use crate::stores::ended_early;
 
 /// A file of a manifest, with that manifest.
 #[derive(Clone, Copy)]
@@ -59,7 +60,7 @@ pub(super) async fn read(lake: &Arc<Lake>, table: &Arc<Table>, state: &State) ->
     // What is left is work for a thread that may be busy: there may be a hundred thousand files.
     let (lake, table, state) = (Arc::clone(lake), Arc::clone(table), state.clone());
     let put_together = tokio::task::spawn_blocking(move || assemble(&lake, &table, &state, &manifests));
-    put_together.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?
+    put_together.await.map_err(ended_early)?
 }
 
 fn assemble(lake: &Arc<Lake>, table: &Table, state: &State, manifests: &[Files]) -> Result<(Snapshot, usize)> {

@@ -13,10 +13,10 @@ use iceberg::spec::{
 use nexus_flight_catalog::error::{list, shortened};
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
-use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::lake::{Lake, moment};
+use crate::stores::{ended_early, hex};
 
 /// The most bytes of a file of metadata, packed or not: it takes many times as much where it is parsed.
 const LARGEST: u64 = 128 * 1024 * 1024;
@@ -109,7 +109,7 @@ impl Table {
         let mapping = mapping.transpose()?;
         let mark = match (&unnumbered, written) {
             (None, None) => None,
-            marked => Some(short(&format!("{marked:?}"))),
+            marked => Some(hex(&format!("{marked:?}"), 8)),
         };
         Ok(Self { metadata, refs, mapping, mark, defaults, bytes: bytes.len() })
     }
@@ -192,11 +192,6 @@ impl Table {
     }
 }
 
-/// A few letters that stand for a text.
-fn short(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Runs a parser over a file, on a thread that may be busy. Whatever it meets is about the file, and so is a panic.
 pub(super) async fn parsed<T: Send + 'static>(
     lake: &Lake,
@@ -206,7 +201,7 @@ pub(super) async fn parsed<T: Send + 'static>(
     let parsed = match tokio::task::spawn_blocking(parse).await {
         Ok(parsed) => parsed,
         Err(cause) if cause.is_panic() => Err(Error::data("the file is not sound: its parts contradict each other")),
-        Err(cause) => return Err(Error::internal("a task of this statement ended early").caused_by(cause)),
+        Err(cause) => return Err(ended_early(cause)),
     };
     parsed.map_err(|error| error.at(lake.store.place(path)))
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use datafusion::common::runtime::SpawnedTask;
 use moka::future::Cache;
-use nexus_flight_catalog::{Error, Kind, Result};
+use nexus_flight_catalog::{Kind, Result};
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 
 use super::equality::{EqualityFile, Keys};
 use super::positions::{DeleteFile, Named, Tail};
+use crate::stores::ended_early;
 
 /// The memory that each kind of these may take.
 const MOST: u64 = 64 * 1024 * 1024;
@@ -97,7 +98,7 @@ where
                 // Another statement has less memory left, which says nothing of this one.
                 Ok((Err(error), false)) if error.kind() == Kind::Exhausted => {}
                 Ok((Err(error), _)) => return Err(error.copied()),
-                Err(cause) => return Err(Error::internal("a task of this statement ended early").caused_by(cause)),
+                Err(cause) => return Err(ended_early(cause)),
             }
         }
     }
@@ -108,6 +109,7 @@ mod tests {
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use nexus_flight_catalog::Error;
     use tokio::sync::Notify;
     use tokio::task::yield_now;
 

@@ -1,6 +1,5 @@
 //! How a data file of a snapshot is opened: without the rows that are deleted, and only if it is the file that the snapshot names.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::datasource::listing::PartitionedFile;
@@ -8,7 +7,6 @@ use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroup
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScanConfig, FileSource};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::memory_pool::MemoryPool;
-use futures::{FutureExt, StreamExt};
 use nexus_flight_catalog::{Error, Result};
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -18,7 +16,7 @@ use roaring::RoaringTreemap;
 
 use super::access::Lake;
 use super::snapshot::{DataFile, Snapshot};
-use crate::stores::{Locate, Opens, Readers, caught, cause, unsound};
+use crate::stores::{Locate, Opens, Readers, cause, guarded};
 
 /// The place of a file in its snapshot.
 pub(super) struct Place(pub(super) usize);
@@ -59,18 +57,12 @@ impl FileOpener for Opener {
     fn open(&self, part: PartitionedFile) -> DataFusionResult<FileOpenFuture> {
         let (inner, of) = (Arc::clone(&self.inner), self.of.clone());
         let path = part.object_meta.location.clone();
-        Ok(async move {
-            let opening = async {
-                let part = of.without_deleted(part).await?;
-                inner.open(part)?.await
-            };
-            // Where a reader meets what no writer would have written, it may panic.
-            let opened = AssertUnwindSafe(opening).catch_unwind().await.unwrap_or_else(|_| Err(unsound()));
-            let located = move |error: DataFusionError| DataFusionError::from(of.located(error, &path));
-            let batches = opened.map_err(&located)?;
-            Ok(caught(batches).map(move |batch| batch.map_err(&located)).boxed())
-        }
-        .boxed())
+        let opens = of.clone();
+        let opening = async move {
+            let part = opens.without_deleted(part).await?;
+            inner.open(part)?.await
+        };
+        Ok(guarded(opening, move |error| of.located(error, &path).into()))
     }
 }
 

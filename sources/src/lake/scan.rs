@@ -34,14 +34,13 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
-use ring::digest::{SHA256, digest};
 
 use super::access::Lake;
 use super::columns::Columns;
 use super::conform::Conforming;
 use super::open::{AsSnapshot, Place};
 use super::snapshot::{Bounds, DataFile, Snapshot};
-use crate::stores::{PinnedStore, Reader, Readers, immutable, unqualified};
+use crate::stores::{PinnedStore, Reader, Readers, immutable, session_url, unqualified};
 
 /// Of how many files at most DataFusion is told what is known of each: it looks at them again as its own conditions get narrower.
 const DESCRIBED: usize = 1000;
@@ -51,6 +50,8 @@ pub(crate) struct LakeTable {
     lake: Arc<Lake>,
     snapshot: Arc<Snapshot>,
     version: String,
+    /// The columns in the order in which DataFusion scans them.
+    order: Vec<usize>,
     /// Under which the statement's session knows the files; no other snapshot has the same.
     url: ObjectStoreUrl,
 }
@@ -64,8 +65,9 @@ impl fmt::Debug for LakeTable {
 impl LakeTable {
     /// The table of this name in a catalog, as it is in this version. Errors: `Internal`.
     pub(crate) fn new(lake: Arc<Lake>, catalog: &str, table: &str, version: &str, snapshot: Arc<Snapshot>) -> Result<Self> {
-        let url = lake_url(&format!("{catalog}\0{table}\0{version}"))?;
-        Ok(Self { lake, snapshot, version: version.to_owned(), url })
+        let url = session_url(&format!("{catalog}\0{table}\0{version}"))?;
+        let order = scan_order(&snapshot);
+        Ok(Self { lake, snapshot, version: version.to_owned(), order, url })
     }
 
     /// The files that can hold wanted rows, as places in the snapshot.
@@ -107,8 +109,8 @@ impl LakeTable {
         };
         let untouched = chosen.iter().all(|file| file.deletes.is_none());
         let bytes = sum(chosen.iter().map(|file| Some(file.size))).map_or(Precision::Absent, Precision::Inexact);
-        let columns = scan_order(&self.snapshot).into_iter().map(|column| {
-            let bounds = self.snapshot.bounds.get(column);
+        let columns = self.order.iter().map(|column| {
+            let bounds = self.snapshot.bounds.get(*column);
             bounds.map_or_else(ColumnStatistics::new_unknown, |bounds| bounds.of(files, &chosen, untouched))
         });
         Statistics { num_rows: rows, total_byte_size: bytes, column_statistics: columns.collect() }
@@ -150,8 +152,7 @@ impl TableProvider for LakeTable {
         let pinned = files.iter().filter_map(|file| self.snapshot.files.get(*file)).map(|file| (file.path.clone(), file.size));
         let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&self.lake.store), pinned));
         state.runtime_env().register_object_store(self.url.as_ref(), Arc::clone(&pinned) as _);
-        let order = scan_order(&self.snapshot);
-        let places = wanted.iter().filter_map(|column| order.iter().position(|at| at == column)).collect();
+        let places = wanted.iter().filter_map(|column| self.order.iter().position(|at| at == column)).collect();
         let pool = Arc::clone(&state.runtime_env().memory_pool);
         let groups = self.groups(&files, state.config().target_partitions());
         let config = config(&self.lake, &self.snapshot, pinned, pool, self.url.clone())
@@ -166,9 +167,8 @@ impl TableProvider for LakeTable {
         let all: Vec<usize> = (0..self.snapshot.files.len()).collect();
         let scanned = self.statistics_of(&all);
         // In the order of the table's columns.
-        let order = scan_order(&self.snapshot);
-        let columns = (0..order.len()).map(|column| {
-            let place = order.iter().position(|at| *at == column);
+        let columns = (0..self.order.len()).map(|column| {
+            let place = self.order.iter().position(|at| *at == column);
             place.and_then(|place| scanned.column_statistics.get(place).cloned()).unwrap_or_else(ColumnStatistics::new_unknown)
         });
         Some(Statistics { column_statistics: columns.collect(), ..scanned })
@@ -188,7 +188,7 @@ pub(crate) async fn rows(
     let file = DataFile { path: path.clone(), name, size, rows: None, deleted: Some(0), constants: Vec::new(), deletes: None };
     let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), 1)).collect();
     let snapshot = Arc::new(Snapshot { schema, columns: columns.clone(), constants: Vec::new(), files: vec![file], bounds });
-    let url = lake_url(&format!("\0{path}"))?;
+    let url = session_url(&format!("\0{path}"))?;
     let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&lake.store), [(path.clone(), size)]));
     let task = Arc::new(TaskContext::default());
     task.runtime_env().register_object_store(url.as_ref(), Arc::clone(&pinned) as _);
@@ -313,10 +313,4 @@ impl Bounds {
 fn sum(numbers: impl Iterator<Item = Option<u64>>) -> Option<usize> {
     let sum = numbers.into_iter().try_fold(0_u64, |sum, number| sum.checked_add(number?))?;
     usize::try_from(sum).ok()
-}
-
-/// A name for what a text identifies, of letters that the host of an address can have.
-fn lake_url(text: &str) -> Result<ObjectStoreUrl> {
-    let name: String = digest(&SHA256, text.as_bytes()).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Ok(ObjectStoreUrl::parse(format!("nexus-lake://{name}"))?)
 }

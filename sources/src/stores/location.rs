@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nexus_flight_catalog::{Error, Opt, OptType, Options, Result};
+use nexus_flight_catalog::{Error, Opt, OptType, Options, Result, information_schema};
 use object_store::path::Path;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -22,6 +22,17 @@ pub(crate) const SECRET_ACCESS_KEY: Opt = Opt { secret: true, ..text("secret_acc
 pub(crate) const SESSION_TOKEN: Opt =
     Opt { secret: true, ..text("session_token", "the token that goes with a temporary access key") };
 pub(crate) const ALLOW_HTTP: Opt = Opt { value: OptType::Boolean, ..text("allow_http", "whether the endpoint may be http") };
+
+/// The schema of what is directly in a location, of these things. Errors: `Invalid` for a name that no schema can have.
+pub(crate) fn schema(written: Option<String>, of: &str, options: &Options) -> Result<String> {
+    let schema = written.unwrap_or_else(|| "main".to_owned());
+    if schema == information_schema::NAME || schema.is_empty() {
+        return Err(Error::invalid(format!("no schema of {of} can have this name"))
+            .with_hint("choose another, or leave schema out")
+            .at(options.key("schema")));
+    }
+    Ok(schema)
+}
 
 /// Where the files of a catalog are.
 pub(crate) enum Location {

@@ -8,6 +8,7 @@ mod location;
 mod pinned;
 mod reader;
 mod store;
+mod tasks;
 
 pub(crate) use credentials::{Given, Renewed, no_keys};
 pub(crate) use filters::unqualified;
@@ -15,8 +16,9 @@ pub(crate) use footers::{Footers, Readers, Rewrite};
 pub(crate) use locate::{Locate, cause};
 pub(crate) use location::{
     ACCESS_KEY_ID, ALLOW_HTTP, Access, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, WrittenLocation,
-    text,
+    schema, text,
 };
-pub(crate) use pinned::{PinnedStore, immutable};
-pub(crate) use reader::{Opens, Reader, caught, unsound};
+pub(crate) use pinned::{PinnedStore, hex, immutable, session_url};
+pub(crate) use reader::{Opens, Reader, guarded};
 pub(crate) use store::{Store, credentials, too_long};
+pub(crate) use tasks::ended_early;

@@ -9,13 +9,16 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
+use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use nexus_flight_catalog::Result;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, coalesce_ranges,
 };
+use ring::digest::{SHA256, digest};
 
 use super::store::Store;
 
@@ -70,6 +73,16 @@ impl PinnedStore {
         }
         Ok(opened)
     }
+}
+
+/// Under which the session of a statement knows the files that a text stands for; no other text has the same.
+pub(crate) fn session_url(text: &str) -> Result<ObjectStoreUrl> {
+    Ok(ObjectStoreUrl::parse(format!("nexus-files://{}", hex(text, 16)))?)
+}
+
+/// Letters that stand for a text: two for each of so many bytes of its digest.
+pub(crate) fn hex(text: &str, bytes: usize) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The listing of a file of which no more is known.

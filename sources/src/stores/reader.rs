@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::config::ConfigOptions;
-use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource};
+use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScanConfig, FileSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::expressions::Column;
@@ -16,7 +16,8 @@ use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr
 use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
-use futures::{Stream, StreamExt};
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
 use nexus_flight_catalog::Error;
 use object_store::ObjectStore;
 
@@ -147,12 +148,26 @@ impl<O: Opens> FileSource for Reader<O> {
     }
 }
 
+/// A file that is being opened. Whatever goes wrong, then or while it is read, is told by `located`, and so is a panic of the reader.
+pub(crate) fn guarded(
+    opening: impl Future<Output = Result<BoxStream<'static, Result<RecordBatch>>>> + Send + 'static,
+    located: impl Fn(DataFusionError) -> DataFusionError + Send + 'static,
+) -> FileOpenFuture {
+    async move {
+        // Where a reader meets what no writer would have written, it may panic.
+        let opened = AssertUnwindSafe(opening).catch_unwind().await.unwrap_or_else(|_| Err(unsound()));
+        let batches = opened.map_err(&located)?;
+        Ok(caught(batches).map(move |batch| batch.map_err(&located)).boxed())
+    }
+    .boxed()
+}
+
 /// The same batches, with an error where the reader panics, and nothing after it.
-pub(crate) fn caught(batches: impl Stream<Item = Result<RecordBatch>>) -> impl Stream<Item = Result<RecordBatch>> {
+fn caught(batches: impl Stream<Item = Result<RecordBatch>>) -> impl Stream<Item = Result<RecordBatch>> {
     AssertUnwindSafe(batches).catch_unwind().map(|batch| batch.unwrap_or_else(|_| Err(unsound())))
 }
 
-pub(crate) fn unsound() -> DataFusionError {
+fn unsound() -> DataFusionError {
     Error::data("the file is not sound: its parts contradict each other").with_hint("write the file again, or remove it").into()
 }
 

@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 
 use super::credentials::of_keys;
 use super::location::{Access, Location};
+use super::tasks::ended_early;
 
 /// An opened store whose paths are relative to the configured location.
 pub(crate) struct Store {
@@ -114,7 +115,7 @@ impl Store {
             while wanted.symlink_metadata().is_err() && wanted.pop() {}
             wanted.canonicalize().is_ok_and(|real| real.starts_with(&root))
         });
-        if stays.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))? {
+        if stays.await.map_err(ended_early)? {
             return Ok(());
         }
         Err(Error::denied("this is a link that leads out of the location, or to nothing")

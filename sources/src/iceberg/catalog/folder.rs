@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Catalog, Current, Found};
 use crate::lake::{Lake, is_name};
-use crate::stores::{Location, Store};
+use crate::stores::{Location, Store, ended_early};
 
 /// The most entries of a folder in which tables are looked for.
 const MOST: usize = 10_000;
@@ -222,8 +222,7 @@ async fn list(store: &Store, folder: &Path, most: usize) -> Result<Vec<Entry>> {
         Some(root) => {
             let inside = root.join(folder.as_ref());
             let listed = tokio::task::spawn_blocking(move || on_disk(&root, &inside, most));
-            let listed =
-                listed.await.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?;
+            let listed = listed.await.map_err(ended_early)?;
             listed.map_err(|cause| {
                 Error::unavailable(format!("the folder cannot be listed: {cause}")).at(store.place(folder)).caused_by(cause)
             })?

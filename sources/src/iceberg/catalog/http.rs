@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use crate::stores::ended_early;
 use nexus_flight_catalog::error::shortened;
 use nexus_flight_catalog::{Error, Place, Result};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -126,7 +127,7 @@ impl Http {
     pub(super) async fn parsed<T: DeserializeOwned + Send + 'static>(&self, body: Vec<u8>) -> Result<T> {
         // On a thread that may be busy: the metadata of a table may be large.
         let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<T>(&body)).await;
-        let parsed = parsed.map_err(|cause| Error::internal("a task of this statement ended early").caused_by(cause))?;
+        let parsed = parsed.map_err(ended_early)?;
         // The parser's own words may repeat what it read, and that may be secret.
         parsed.map_err(|cause| {
             let (line, column) = (cause.line(), cause.column());
