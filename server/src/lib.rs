@@ -11,7 +11,6 @@ pub mod docs;
 pub mod explain;
 pub mod flight;
 pub mod gateway;
-pub mod hex;
 pub mod http;
 pub mod lanes;
 pub mod latest;

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use hex::FromHex;
 use ring::digest::{Context, SHA256};
 use ring::hmac;
 
 use crate::config::TicketKey;
-use crate::hex::{hex, unhex};
 
 /// What stands between a record and its hash, which is the last of its line.
 const MARK: &str = ",\"chain\":\"";
@@ -67,9 +67,8 @@ impl Chain {
         let link = format!("{:020} {}", last.index, last.hex());
         match &self.0 {
             Some(key) => {
-                let mut tag = [0; HASH];
-                tag.copy_from_slice(hmac::sign(key, signed(&link).as_bytes()).as_ref());
-                format!("{link} {}", hex(&tag))
+                let tag = hmac::sign(key, signed(&link).as_bytes());
+                format!("{link} {}", hex::encode(tag))
             }
             None => link,
         }
@@ -92,8 +91,8 @@ impl Chain {
         let is_right = match &self.0 {
             Some(key) => {
                 let tag = tag.strip_prefix(' ')?;
-                let bytes = unhex(tag)?;
-                hex(&bytes) == tag && hmac::verify(key, signed(link).as_bytes(), &bytes).is_ok()
+                let bytes = <[u8; HASH]>::from_hex(tag).ok()?;
+                hex::encode(bytes) == tag && hmac::verify(key, signed(link).as_bytes(), &bytes).is_ok()
             }
             None => tag.is_empty(),
         };
@@ -129,7 +128,7 @@ impl Link {
 
     /// A link that is known from elsewhere.
     pub(super) fn known(index: u64, hash: &str) -> Option<Self> {
-        let link = Self { index, hash: unhex(hash)?, is_record: true };
+        let link = Self { index, hash: FromHex::from_hex(hash).ok()?, is_record: true };
         // Only as it is written: of two texts for one hash, one would be a change that nobody sees.
         (link.hex() == hash).then_some(link)
     }
@@ -140,7 +139,7 @@ impl Link {
     }
 
     pub(super) fn hex(&self) -> String {
-        hex(&self.hash)
+        hex::encode(self.hash)
     }
 
     /// What a whole line says of itself.

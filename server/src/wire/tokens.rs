@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hex::FromHex;
 use nexus_flight_catalog::{Error, Place, Principal, Result};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::{TokenText, Tokens};
-use crate::hex::{hex, unhex};
 use crate::reload::{self, Seen};
 use crate::workers::Workers;
 
@@ -77,7 +77,7 @@ pub fn new(user: &str) -> Result<(String, String)> {
     let mut bytes = [0; RANDOM_BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::internal("the system gives no random numbers"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-    let entry = Tokens { tokens: vec![TokenText { user: user.to_owned(), sha256: hex(&hash(&token)), expires: None }] };
+    let entry = Tokens { tokens: vec![TokenText { user: user.to_owned(), sha256: hex::encode(hash(&token)), expires: None }] };
     let lines = toml::to_string(&entry).map_err(|error| Error::internal("a token could not be written").caused_by(error))?;
     Ok((token, lines))
 }
@@ -103,7 +103,7 @@ fn read(path: &Path) -> Result<(Seen, BTreeMap<Hash, Known>)> {
         if user.is_empty() {
             return Err(within(Error::invalid(format!("token {number} has no user"))));
         }
-        let hash = unhex(&sha256).ok_or_else(|| {
+        let hash = <Hash>::from_hex(&sha256).map_err(|_| {
             within(
                 Error::invalid(format!("the sha256 of token {number} is not 64 hexadecimal digits"))
                     .with_hint("make token and hash with nexus token; never write the token itself"),
