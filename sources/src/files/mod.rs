@@ -26,7 +26,6 @@ mod scan;
 mod shape;
 mod strict;
 mod text_file;
-mod upload;
 mod walk;
 mod whole_numbers;
 mod write;

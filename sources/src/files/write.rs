@@ -13,9 +13,8 @@ use object_store::path::Path;
 use super::claim::{self, Held};
 use super::format::Format;
 use super::listing::{self, Listing, hidden};
-use super::upload::{Upload, unpacked};
 use super::{FilesSource, heads};
-use crate::stores::{Store, ended_early};
+use crate::stores::{Store, Upload, unbroken, unpacked};
 
 /// A table that can be written, there or to be made.
 struct Written {
@@ -75,7 +74,7 @@ impl FilesSource {
         if begun == Put::Append {
             // Files that are added stand in nobody's way. A table that was dropped meanwhile does not come back, though.
             target.put(self.written(&target.table).await?.version().as_ref())?;
-            return upload.close().await.map(|()| true);
+            return upload.close().await.map(|_| true);
         }
         let mut held = Held::take(&table.store, &table.folder, name).await?;
         let now = self.written(&target.table).await?;
@@ -190,12 +189,6 @@ impl FilesSource {
             _ => Ok(()),
         }
     }
-}
-
-/// Does to its end what has begun, whether it is still wanted or not: others would have to finish the half of it.
-async fn unbroken<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    let done = tokio::spawn(work).await;
-    done.map_err(ended_early)?
 }
 
 fn meanwhile(target: &Target) -> Error {

@@ -9,6 +9,7 @@ mod pinned;
 mod reader;
 mod store;
 mod tasks;
+mod upload;
 
 pub(crate) use credentials::{Given, Renewed, no_keys};
 pub(crate) use filters::unqualified;
@@ -21,4 +22,5 @@ pub(crate) use location::{
 pub(crate) use pinned::{PinnedStore, hex, immutable, session_url};
 pub(crate) use reader::{Opens, Reader, guarded};
 pub(crate) use store::{Store, credentials, too_long};
-pub(crate) use tasks::ended_early;
+pub(crate) use tasks::{ended_early, unbroken};
+pub(crate) use upload::{Upload, Uploaded, unpacked};

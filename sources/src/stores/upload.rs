@@ -14,10 +14,11 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use tokio::io::AsyncWriteExt;
 
-use crate::stores::Store;
+use super::Store;
 
 /// A group of rows ends where it holds as much as this in memory.
 const ROW_GROUP: usize = 64 * 1024 * 1024;
@@ -27,15 +28,25 @@ const PART: usize = 16 * 1024 * 1024;
 const PARTS_AT_ONCE: usize = 2;
 
 /// Takes rows and makes one file of them.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     store: Arc<Store>,
     path: Path,
     writer: AsyncArrowWriter<Parts>,
 }
 
+/// A file that is there.
+#[derive(Debug)]
+pub(crate) struct Uploaded {
+    pub(crate) path: Path,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// What its footer says of its rows, with statistics of each column in each group of them.
+    pub(crate) footer: ParquetMetaData,
+}
+
 impl Upload {
     /// Errors: `Unsupported` for a type that Parquet does not have.
-    pub(super) fn begin(store: &Arc<Store>, path: Path, schema: SchemaRef) -> Result<Self> {
+    pub(crate) fn begin(store: &Arc<Store>, path: Path, schema: SchemaRef) -> Result<Self> {
         if let Some(field) = schema.fields().iter().find(|field| !is_held(field.data_type())) {
             let message = format!("no type of Parquet holds the column \"{}\" of the type {}", field.name(), field.data_type());
             return Err(Error::unsupported(message).with_hint("cast it, or leave it out"));
@@ -51,7 +62,7 @@ impl Upload {
     }
 
     /// Adds rows.
-    pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(crate) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut written = self.writer.write(batch).await;
         if written.is_ok() && self.writer.memory_size() > ROW_GROUP {
             written = self.writer.flush().await;
@@ -60,14 +71,15 @@ impl Upload {
     }
 
     /// Sends what is still held, so that little is left to be done at the end.
-    pub(super) async fn flush(&mut self) -> Result<()> {
+    pub(crate) async fn flush(&mut self) -> Result<()> {
         self.writer.flush().await.map_err(|cause| failed(&self.store, &self.path, cause))
     }
 
     /// Makes the file be there.
-    pub(super) async fn close(self) -> Result<()> {
-        let Self { store, path, writer } = self;
-        writer.close().await.map(|_| ()).map_err(|cause| failed(&store, &path, cause))
+    pub(crate) async fn close(self) -> Result<Uploaded> {
+        let Self { store, path, mut writer } = self;
+        let footer = writer.finish().await.map_err(|cause| failed(&store, &path, cause))?;
+        Ok(Uploaded { size: writer.bytes_written() as u64, footer, path })
     }
 }
 
@@ -84,7 +96,7 @@ fn failed(store: &Store, path: &Path, cause: ParquetError) -> Error {
 
 /// The columns of a new file for such rows: their dictionaries are stored as the values, which the writer takes them for. Each
 /// batch may come with a dictionary of its own, and the keys of one are not made for the values of all.
-pub(super) fn unpacked(rows: &SchemaRef) -> SchemaRef {
+pub(crate) fn unpacked(rows: &SchemaRef) -> SchemaRef {
     let column = |field: &Arc<Field>| match field.data_type() {
         DataType::Dictionary(_, values) if is_unpacked(values) => {
             Arc::new(field.as_ref().clone().with_data_type(values.as_ref().clone()))
