@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::seeds::{Put, Stored, open, violations};
+use crate::seeds::{Stored, into_folder, open, violations};
 use nexus_flight_catalog::conformance::{Fixture, check, seed, types};
 use nexus_sources::memory::MemorySource;
 
@@ -24,12 +24,7 @@ async fn memory() {
 async fn files(stored: Stored) {
     let folder = tempfile::tempdir().unwrap();
     let source = open(serde_json::json!({ "location": folder.path(), "tables": stored.declared() }));
-    let path = folder.path().to_owned();
-    let put: Put = Box::new(move |name, bytes| {
-        std::fs::write(path.join(name), bytes).unwrap();
-        Box::pin(async {})
-    });
-    violations(check(&stored.fixture(source, put).await).await);
+    violations(check(&stored.fixture(source, into_folder(folder.path())).await).await);
 }
 
 #[tokio::test]

@@ -4,7 +4,10 @@
 
 // One program: each links the whole of DataFusion, which takes a minute.
 mod conformance;
+mod delta;
 mod files;
+mod iceberg;
+mod lakes;
 mod liars;
 mod postgres;
 mod s3;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::seeds::{Put, Stored, open, violations};
+use crate::delta;
+use crate::seeds::{Put, Stored, open, open_as, violations};
 use nexus_flight_catalog::conformance::check;
 use nexus_flight_catalog::{Context, Error, Kind, Principal, Source};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -40,6 +41,17 @@ impl Server {
             "region": "us-east-1", "access_key_id": self.key, "secret_access_key": self.secret,
         })
     }
+
+    /// Writes objects under a prefix.
+    fn put(&self, prefix: String) -> Put {
+        let store = self.store();
+        Box::new(move |name, bytes| {
+            let (store, path) = (Arc::clone(&store), Path::parse(format!("{prefix}/{name}")).unwrap());
+            Box::pin(async move {
+                store.put(&path, bytes.into()).await.unwrap();
+            })
+        })
+    }
 }
 
 async fn bucket(stored: Stored) {
@@ -47,14 +59,7 @@ async fn bucket(stored: Stored) {
     let prefix = format!("conformance/{}", stored.file("seed"));
     let mut options = server.options(&prefix);
     options["tables"] = stored.declared();
-    let store = server.store();
-    let put: Put = Box::new(move |name, bytes| {
-        let (store, path) = (Arc::clone(&store), Path::parse(format!("{prefix}/{name}")).unwrap());
-        Box::pin(async move {
-            store.put(&path, bytes.into()).await.unwrap();
-        })
-    });
-    violations(check(&stored.fixture(open(options), put).await).await);
+    violations(check(&stored.fixture(open(options), server.put(prefix)).await).await);
 }
 
 #[tokio::test]
@@ -79,6 +84,14 @@ async fn bucket_json() {
 #[ignore = "needs an S3 server: make test starts one and runs this"]
 async fn bucket_arrow() {
     bucket(Stored::Arrow).await;
+}
+
+#[tokio::test]
+#[ignore = "needs an S3 server: make test starts one and runs this"]
+async fn bucket_delta() {
+    let (server, prefix) = (Server::running(), "conformance/delta");
+    let source = open_as("delta", server.options(prefix));
+    violations(check(&delta::fixture(source, server.put(prefix.to_owned())).await).await);
 }
 
 async fn refusal(options: Value) -> Error {

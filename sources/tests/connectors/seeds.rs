@@ -1,6 +1,6 @@
 //! The seed as files of every format, and what a catalog over them declares.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -106,8 +106,24 @@ impl Stored {
 
 /// A source of files with these options.
 pub(crate) fn open(values: Value) -> Arc<dyn Source> {
+    open_as("files", values)
+}
+
+/// A source of a kind with these options.
+pub(crate) fn open_as(kind: &str, values: Value) -> Arc<dyn Source> {
     let options = Options { catalog: "lake".into(), base: PathBuf::new(), values: values.as_object().unwrap().clone() };
-    nexus_sources::open("files", &options).unwrap()
+    nexus_sources::open(kind, &options).unwrap()
+}
+
+/// Writes files in a folder, and makes the folders within it.
+pub(crate) fn into_folder(folder: &Path) -> Put {
+    let folder = folder.to_owned();
+    Box::new(move |name, bytes| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        Box::pin(async {})
+    })
 }
 
 /// Fails with all violations, a line each.
