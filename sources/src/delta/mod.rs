@@ -24,10 +24,7 @@ mod values;
 use log::{Logs, Pinned};
 
 use crate::lake::{Lake, LakeTable, Name, moment};
-use crate::stores::{
-    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, Store, WrittenLocation,
-    schema, text,
-};
+use crate::stores::{BUCKET, Location, Store, WrittenLocation, located, schema, text};
 
 /// What this connector declares.
 pub static SPEC: Spec = Spec {
@@ -40,16 +37,10 @@ pub static SPEC: Spec = Spec {
     open,
 };
 
-const OPTIONS: &[Opt] = &[
-    LOCATION,
-    text("schema", "the name of the schema that holds the tables that are directly in the location; main if not given"),
-    ENDPOINT,
-    REGION,
-    ACCESS_KEY_ID,
-    SECRET_ACCESS_KEY,
-    SESSION_TOKEN,
-    ALLOW_HTTP,
-];
+const OPTIONS: &[Opt; 8] = &located(
+    [text("schema", "the name of the schema that holds the tables that are directly in the location; main if not given")],
+    BUCKET,
+);
 
 #[derive(Deserialize)]
 struct Written {

@@ -36,10 +36,7 @@ use listing::{Listing, Target};
 use scan::FilesTable;
 use shape::Shape;
 
-use crate::stores::{
-    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, Footers, LOCATION, Location, PinnedStore, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN,
-    Store, session_url, text,
-};
+use crate::stores::{BUCKET, Footers, Location, PinnedStore, Store, located, session_url, text};
 
 /// What this connector declares.
 pub static SPEC: Spec = Spec {
@@ -56,17 +53,16 @@ const fn names(name: &'static str, help: &'static str) -> Opt {
     Opt { value: OptType::Strings, ..text(name, help) }
 }
 
-const OPTIONS: &[Opt] = &[
-    LOCATION,
-    text("schema", "the name of the schema that holds the tables; main if not given"),
-    Opt { value: OptType::Tables(TABLE), ..text("tables", "what to declare of tables, by their names; the others are found") },
-    ENDPOINT,
-    REGION,
-    ACCESS_KEY_ID,
-    SECRET_ACCESS_KEY,
-    SESSION_TOKEN,
-    ALLOW_HTTP,
-];
+const OPTIONS: &[Opt; 9] = &located(
+    [
+        text("schema", "the name of the schema that holds the tables; main if not given"),
+        Opt {
+            value: OptType::Tables(TABLE),
+            ..text("tables", "what to declare of tables, by their names; the others are found")
+        },
+    ],
+    BUCKET,
+);
 
 const TABLE: &[Opt] = &[
     text("path", "a file, a folder, or a pattern with *, ? and **, under the location; what has the table's name if not given"),

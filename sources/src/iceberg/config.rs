@@ -9,44 +9,41 @@ use url::Url;
 
 use super::SPEC;
 use crate::postgres::Config as Database;
-use crate::stores::{
-    ACCESS_KEY_ID, ALLOW_HTTP, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, WrittenLocation, schema,
-    text,
-};
+use crate::stores::{BUCKET, BucketOptions, Location, WrittenLocation, located, schema, text};
 
 /// The kinds of catalogs.
 const KINDS: &[&str] = &["folder", "rest", "hive", "sql", "glue"];
 
 /// What a user can say.
-pub(super) const OPTIONS: &[Opt] = &[
-    LOCATION,
-    Opt {
-        value: OptType::OneOf(KINDS),
-        ..text("catalog", "who knows which tables there are; folder, which is the location itself, if not given")
+pub(super) const OPTIONS: &[Opt; 18] = &located(
+    [
+        Opt {
+            value: OptType::OneOf(KINDS),
+            ..text("catalog", "who knows which tables there are; folder, which is the location itself, if not given")
+        },
+        text("uri", "the address of the catalog server, such as https://catalog.example.com/iceberg"),
+        text("warehouse", "the name of the warehouse, where a REST catalog has more than one"),
+        Opt { secret: true, ..text("credential", "who asks a REST catalog, as id:secret, for which tokens are fetched") },
+        Opt { secret: true, ..text("token", "a token for a REST catalog, which is sent as it is") },
+        text("scope", "what the tokens of a REST catalog are for; catalog if not given"),
+        text("oauth2_server_uri", "where tokens are fetched; v1/oauth/tokens of the catalog if not given"),
+        Opt { secret: true, ..text("password", "the password of the user in the uri of a SQL catalog") },
+        Opt {
+            value: OptType::OneOf(&["off", "verify"]),
+            ..text("tls", "whether a SQL catalog is spoken to by TLS; verify if not given, and off on this machine")
+        },
+        text("ca", "a PEM file with the authorities that a SQL catalog is trusted by; those of the machine if not given"),
+        text("schema", "the name of the schema of tables that are directly in the location; main if not given"),
+    ],
+    BucketOptions {
+        access_key_id: Opt {
+            help: "the id of the access key; without it, it comes from the REST catalog, the environment or the machine",
+            ..BUCKET.access_key_id
+        },
+        allow_http: Opt { help: "whether endpoint, uri and oauth2_server_uri may be http", ..BUCKET.allow_http },
+        ..BUCKET
     },
-    text("uri", "the address of the catalog server, such as https://catalog.example.com/iceberg"),
-    text("warehouse", "the name of the warehouse, where a REST catalog has more than one"),
-    Opt { secret: true, ..text("credential", "who asks a REST catalog, as id:secret, for which tokens are fetched") },
-    Opt { secret: true, ..text("token", "a token for a REST catalog, which is sent as it is") },
-    text("scope", "what the tokens of a REST catalog are for; catalog if not given"),
-    text("oauth2_server_uri", "where tokens are fetched; v1/oauth/tokens of the catalog if not given"),
-    Opt { secret: true, ..text("password", "the password of the user in the uri of a SQL catalog") },
-    Opt {
-        value: OptType::OneOf(&["off", "verify"]),
-        ..text("tls", "whether a SQL catalog is spoken to by TLS; verify if not given, and off on this machine")
-    },
-    text("ca", "a PEM file with the authorities that a SQL catalog is trusted by; those of the machine if not given"),
-    text("schema", "the name of the schema of tables that are directly in the location; main if not given"),
-    ENDPOINT,
-    REGION,
-    Opt {
-        help: "the id of the access key; without it, it comes from the REST catalog, the environment or the machine",
-        ..ACCESS_KEY_ID
-    },
-    SECRET_ACCESS_KEY,
-    SESSION_TOKEN,
-    Opt { help: "whether endpoint, uri and oauth2_server_uri may be http", ..ALLOW_HTTP },
-];
+);
 
 /// The options that some kinds have, with those kinds.
 const SOME_HAVE: &[(&str, &[&str])] = &[

@@ -12,16 +12,46 @@ pub(crate) const fn text(name: &'static str, help: &'static str) -> Opt {
     Opt { name, value: OptType::String, required: false, secret: false, help }
 }
 
-pub(crate) const LOCATION: Opt =
+const LOCATION: Opt =
     Opt { required: true, ..text("location", "a folder, relative to the configuration file, or s3://bucket/prefix") };
-pub(crate) const ENDPOINT: Opt = text("endpoint", "the address of an S3 server other than that of AWS");
-pub(crate) const REGION: Opt = text("region", "the region of the bucket");
-pub(crate) const ACCESS_KEY_ID: Opt =
-    text("access_key_id", "the id of the access key; without it, it comes from the environment or the machine");
-pub(crate) const SECRET_ACCESS_KEY: Opt = Opt { secret: true, ..text("secret_access_key", "the secret of the access key") };
-pub(crate) const SESSION_TOKEN: Opt =
-    Opt { secret: true, ..text("session_token", "the token that goes with a temporary access key") };
-pub(crate) const ALLOW_HTTP: Opt = Opt { value: OptType::Boolean, ..text("allow_http", "whether the endpoint may be http") };
+
+/// The options that say how a bucket is reached.
+pub(crate) struct BucketOptions {
+    pub(crate) endpoint: Opt,
+    pub(crate) region: Opt,
+    pub(crate) access_key_id: Opt,
+    pub(crate) secret_access_key: Opt,
+    pub(crate) session_token: Opt,
+    pub(crate) allow_http: Opt,
+}
+
+pub(crate) const BUCKET: BucketOptions = BucketOptions {
+    endpoint: text("endpoint", "the address of an S3 server other than that of AWS"),
+    region: text("region", "the region of the bucket"),
+    access_key_id: text("access_key_id", "the id of the access key; without it, it comes from the environment or the machine"),
+    secret_access_key: Opt { secret: true, ..text("secret_access_key", "the secret of the access key") },
+    session_token: Opt { secret: true, ..text("session_token", "the token that goes with a temporary access key") },
+    allow_http: Opt { value: OptType::Boolean, ..text("allow_http", "whether the endpoint may be http") },
+};
+
+/// All options of a connector of files: where those are, its own, and how a bucket is reached, which makes `ALL` of them.
+pub(crate) const fn located<const OWN: usize, const ALL: usize>(own: [Opt; OWN], bucket: BucketOptions) -> [Opt; ALL] {
+    let BucketOptions { endpoint, region, access_key_id, secret_access_key, session_token, allow_http } = bucket;
+    let bucket = [endpoint, region, access_key_id, secret_access_key, session_token, allow_http];
+    assert!(ALL == 1 + OWN + bucket.len(), "another number of options");
+    let mut all = [LOCATION; ALL];
+    let mut at = 0;
+    while at < OWN {
+        all[1 + at] = own[at];
+        at += 1;
+    }
+    let mut at = 0;
+    while at < bucket.len() {
+        all[1 + OWN + at] = bucket[at];
+        at += 1;
+    }
+    all
+}
 
 /// The schema of what is directly in a location, of these things. Errors: `Invalid` for a name that no schema can have.
 pub(crate) fn schema(written: Option<String>, of: &str, options: &Options) -> Result<String> {

@@ -15,10 +15,7 @@ pub(crate) use credentials::{Given, Renewed, no_keys};
 pub(crate) use filters::unqualified;
 pub(crate) use footers::{Footers, Readers, Rewrite};
 pub(crate) use locate::{Locate, cause};
-pub(crate) use location::{
-    ACCESS_KEY_ID, ALLOW_HTTP, Access, ENDPOINT, LOCATION, Location, REGION, SECRET_ACCESS_KEY, SESSION_TOKEN, WrittenLocation,
-    schema, text,
-};
+pub(crate) use location::{Access, BUCKET, BucketOptions, Location, WrittenLocation, located, schema, text};
 pub(crate) use pinned::{PinnedStore, hex, immutable, session_url};
 pub(crate) use reader::{Opens, Reader, guarded};
 pub(crate) use store::{Store, credentials, too_long};

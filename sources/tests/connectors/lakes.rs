@@ -36,13 +36,13 @@ pub(crate) fn held() -> Vec<SeedTable> {
 
 /// The same rows in the types of a schema.
 pub(crate) fn conformed(batch: &RecordBatch, schema: SchemaRef) -> RecordBatch {
-    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()).unwrap());
-    let columns = columns.collect();
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap()).collect();
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-/// The rows of a table in two files, or in none. The first has deleted rows, of which none is one of the table: all of its first row
-/// group, and one before every third row.
+/// The rows of a table in two files, or in none. The first has deleted rows, of which none is one of the table: all of its first
+/// row group, and one before every third row.
 pub(crate) fn files(batch: &RecordBatch) -> Vec<File> {
     let half = batch.num_rows() / 2;
     if half == 0 {
