@@ -1,6 +1,7 @@
 //! The rows that a deletion vector takes out of a file.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,12 +15,14 @@ use roaring::RoaringTreemap;
 use url::Url;
 
 use super::engine::{Kernel, ROOT, blocking};
-use crate::lake::{DataFile, Deletes, Lake};
+use crate::lake::{DataFile, Deletes, Lake, deletion_vector};
 
 /// The memory that the vectors of one catalog may take.
 const KEPT: u64 = 64 * 1024 * 1024;
 /// What stands around a vector in its file: its length before it, its checksum after it.
 const AROUND: u64 = 8;
+/// What a file of vectors begins with: the version of its format.
+const VERSION: &[u8] = &[1];
 
 /// The vectors that a catalog has read, by what names each in its log; a vector never changes.
 pub(super) type Kept = moka::future::Cache<(Path, String), Arc<RoaringTreemap>>;
@@ -33,8 +36,8 @@ pub(super) fn kept() -> Kept {
 pub(super) struct Vector {
     lake: Arc<Lake>,
     kept: Kept,
-    /// Where the kernel's store begins.
-    root: Path,
+    /// The table's folder.
+    table: Path,
     /// The file that holds the vector; none where the log does.
     file: Option<Path>,
     /// The table's log.
@@ -59,30 +62,22 @@ impl Vector {
     ) -> Result<Self> {
         let lake = Arc::clone(kernel.lake());
         let begin = kernel.heard(Url::parse(ROOT).map_err(Into::into))?;
-        let (root, file, descriptor) = match descriptor.storage_type {
-            DeletionVectorStorageType::Inline => (table.clone(), None, descriptor),
+        let file = match descriptor.storage_type {
+            DeletionVectorStorageType::Inline => None,
             DeletionVectorStorageType::PersistedRelative => {
                 let address = kernel.heard(descriptor.absolute_path(&begin))?.unwrap_or(begin);
-                // What stands before its name could be another address, which the kernel would ask.
+                // What stands before its name could be another address.
                 let within = Some(address.path()).filter(|_| address.as_str().starts_with(ROOT));
                 let within = within.and_then(|path| Path::from_url_path(path).ok());
                 let within = within.ok_or_else(|| kernel.damaged("the name of a deletion vector is no path in the table"))?;
-                (table.clone(), Some(table.parts().chain(within.parts()).collect()), descriptor)
+                Some(table.parts().chain(within.parts()).collect())
             }
             DeletionVectorStorageType::PersistedAbsolute => {
                 let decoded = percent_decode_str(&descriptor.path_or_inline_dv).decode_utf8_lossy().into_owned();
-                let file = lake.inside(&decoded)?;
-                let mut address = begin;
-                if let Ok(mut segments) = address.path_segments_mut() {
-                    segments.clear().extend(file.parts().map(|part| part.as_ref().to_owned()));
-                }
-                let DeletionVectorDescriptor { storage_type, offset, size_in_bytes, cardinality, .. } = descriptor;
-                let path_or_inline_dv = address.into();
-                let own = DeletionVectorDescriptor { storage_type, path_or_inline_dv, offset, size_in_bytes, cardinality };
-                (Path::default(), Some(file), own)
+                Some(lake.inside(&decoded)?)
             }
         };
-        Ok(Self { lake, kept: kept.clone(), root, file, log: log.clone(), descriptor })
+        Ok(Self { lake, kept: kept.clone(), table: table.clone(), file, log: log.clone(), descriptor })
     }
 
     /// How many rows it takes out.
@@ -90,9 +85,38 @@ impl Vector {
         u64::try_from(self.descriptor.cardinality).ok()
     }
 
-    /// The bytes that are read to know the rows. Errors: `Data` where the file is not there, or ends before the vector does.
-    async fn size(&self) -> Result<u64> {
-        let Some(file) = &self.file else { return Ok(self.descriptor.path_or_inline_dv.len() as u64) };
+    /// The rows that it takes out. Errors: `Data` where its file is not there, or ends before the vector does; `Exhausted` where
+    /// there is no room in the pool for it.
+    async fn read(&self, pool: &Arc<dyn MemoryPool>) -> Result<RoaringTreemap> {
+        // The bytes, and the rows that are made of them.
+        let reserve = |bytes: u64| {
+            let reservation = MemoryConsumer::new("deletion vector").register(pool);
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_mul(2);
+            reservation.try_grow(bytes).map(|()| reservation)
+        };
+        let Some(file) = &self.file else {
+            let _reserved = reserve(self.descriptor.path_or_inline_dv.len() as u64)?;
+            let descriptor = self.descriptor.clone();
+            let read = move |kernel: &Kernel| {
+                let begin = kernel.heard(Url::parse(ROOT).map_err(Into::into))?;
+                kernel.heard(descriptor.read(kernel.engine().storage_handler(), &begin))
+            };
+            return blocking(&self.lake, &self.table, self.log.clone(), read).await;
+        };
+        // A file holds the vectors of many files of rows, so that no more than its own part is read.
+        let store = &self.lake.store;
+        let part = self.part(file).await?;
+        let _reserved = reserve(part.end - part.start)?;
+        let read = store.objects().get_ranges(file, &[0..VERSION.len() as u64, part]).await;
+        let read = read.map_err(|cause| store.error(&cause, file))?;
+        match read.as_slice() {
+            [version, vector] if **version == *VERSION => deletion_vector(vector).map_err(|error| error.at(store.place(file))),
+            _ => Err(self.unsound("its file is of another format")),
+        }
+    }
+
+    /// Where the vector is in its file, with what stands around it.
+    async fn part(&self, file: &Path) -> Result<Range<u64>> {
         self.lake.store.stays_within(file).await?;
         let meta = match self.lake.store.objects().head(file).await {
             Ok(meta) => meta,
@@ -104,13 +128,12 @@ impl Vector {
             Err(cause) => return Err(self.lake.store.error(&cause, file)),
         };
         let number = |number: i32| u64::try_from(number).unwrap_or(u64::MAX);
-        let end = number(self.descriptor.offset.unwrap_or(1))
-            .saturating_add(number(self.descriptor.size_in_bytes))
-            .saturating_add(AROUND);
+        let start = number(self.descriptor.offset.unwrap_or(1));
+        let end = start.saturating_add(number(self.descriptor.size_in_bytes)).saturating_add(AROUND);
         if end > meta.size {
             return Err(self.unsound(format!("it has {} bytes, and the vector should end at {end}", meta.size)));
         }
-        Ok(meta.size)
+        Ok(start..end)
     }
 
     fn unsound(&self, why: impl fmt::Display) -> Error {
@@ -124,21 +147,11 @@ impl Vector {
 #[async_trait]
 impl Deletes for Vector {
     async fn of(&self, file: &DataFile, pool: &Arc<dyn MemoryPool>) -> Result<Arc<RoaringTreemap>> {
-        let key = (self.root.clone(), self.descriptor.unique_id());
+        let key = (self.table.clone(), self.descriptor.unique_id());
         let rows = match self.kept.get(&key).await {
             Some(rows) => rows,
             None => {
-                let size = self.size().await?;
-                // The file, and the rows that are made of it.
-                let reservation = MemoryConsumer::new("deletion vector").register(pool);
-                reservation.try_grow((size as usize).saturating_mul(2))?;
-                let descriptor = self.descriptor.clone();
-                let place = self.file.clone().unwrap_or_else(|| self.log.clone());
-                let read = move |kernel: &Kernel| {
-                    let begin = kernel.heard(Url::parse(ROOT).map_err(Into::into))?;
-                    kernel.heard(descriptor.read(kernel.engine().storage_handler(), &begin))
-                };
-                let rows = Arc::new(blocking(&self.lake, &self.root, place, read).await?);
+                let rows = Arc::new(self.read(pool).await?);
                 self.kept.insert(key, Arc::clone(&rows)).await;
                 rows
             }

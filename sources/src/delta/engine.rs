@@ -22,6 +22,7 @@ use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::within::Within;
 use crate::lake::Lake;
 use crate::stores::ended_early;
 
@@ -54,7 +55,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     place: Path,
     work: impl FnOnce(&Kernel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let store = PrefixStore::new(Arc::clone(lake.store.objects()), root.clone());
+    let store = PrefixStore::new(Within(Arc::clone(&lake.store)), root.clone());
     let executor = Arc::new(Caller(Handle::current()));
     let inner = DefaultEngineBuilder::new(Arc::new(store)).with_task_executor(executor).with_buffer_size(AHEAD).build();
     let engine = Confined { parquet: Arc::new(OwnFiles(inner.parquet_handler())), inner };
@@ -123,9 +124,16 @@ impl Kernel {
 
     fn store_error(&self, cause: &object_store::Error) -> Error {
         match cause {
-            object_store::Error::NotFound { path, .. } => self.missing(path),
-            other => self.lake.store.error(other, &self.place),
+            object_store::Error::NotFound { path, .. } => return self.missing(path),
+            object_store::Error::Generic { source, .. } => {
+                // A link that leads out of the location tells which file it is.
+                if let Some(ours) = source.downcast_ref::<Error>().filter(|error| error.place().is_some()) {
+                    return ours.copied();
+                }
+            }
+            _ => {}
         }
+        self.lake.store.error(cause, &self.place)
     }
 
     fn missing(&self, path: &str) -> Error {

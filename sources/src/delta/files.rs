@@ -53,6 +53,7 @@ pub(super) fn read(kernel: &Kernel, kept: &Kept, table: &Path, of: &SnapshotRef)
     }
     let Reading { collected, constants, files, .. } = reading;
     let bounds = collected.into_iter().map(|column| column.finish(files.len())).collect::<Result<_>>()?;
+    let columns = Arc::new(columns.without(&constants));
     Ok(Snapshot { schema, columns, constants, files, bounds })
 }
 

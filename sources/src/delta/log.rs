@@ -236,6 +236,8 @@ mod tests {
     use std::path::Path as LocalPath;
 
     use datafusion::common::ScalarValue;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+    use roaring::RoaringTreemap;
     use serde_json::{Value, json};
 
     use super::*;
@@ -339,5 +341,66 @@ mod tests {
         assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data);
         commit(folder.path(), 1, &[Value::from("cut")]);
         assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_log_that_is_a_link_to_elsewhere_is_refused() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata]);
+        commit(elsewhere.path(), 1, &[added("two.parquet", "a")]);
+        let name = "a%20b 文/_delta_log/00000000000000000001.json";
+        std::os::unix::fs::symlink(elsewhere.path().join(name), folder.path().join(name)).unwrap();
+        let error = logs.latest(&table).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Denied, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+
+    /// The version of the format, a vector of these rows, and what other files of rows have.
+    fn vectors(rows: &RoaringTreemap) -> (Vec<u8>, usize) {
+        let mut vector = 1_681_511_377_u32.to_le_bytes().to_vec();
+        rows.serialize_into(&mut vector).unwrap();
+        let length = u32::try_from(vector.len()).unwrap().to_be_bytes();
+        let sum = crc32fast::hash(&vector).to_be_bytes();
+        ([&[1_u8][..], &length[..], &vector[..], &sum[..], &[0; 100_000][..]].concat(), vector.len())
+    }
+
+    #[tokio::test]
+    async fn of_a_file_of_vectors_no_more_is_read_than_the_wanted_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Path::parse("a%20b 文").unwrap();
+        let wanted = RoaringTreemap::from([0_u64, 2]);
+        let (mut bytes, size) = vectors(&wanted);
+        let mut file = added("one.parquet", "a");
+        file["add"]["deletionVector"] = json!({
+            "storageType": "u", "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA", "offset": 1, "sizeInBytes": size, "cardinality": 2,
+        });
+        let [_, metadata] = made("x");
+        let features = json!(["deletionVectors"]);
+        let protocol =
+            json!({ "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features });
+        commit(folder.path(), 0, &[json!({ "protocol": protocol }), metadata, file]);
+        let path = folder.path().join("a%20b 文/deletion_vector_61d16c75-6994-46b7-a15b-8b538852e50e.bin");
+        let little: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(10_000));
+        let read = async || {
+            let logs = logs(folder.path());
+            let snapshot = logs.read(&logs.latest(&table).await.unwrap()).await.unwrap();
+            snapshot.files[0].deletes.as_ref().unwrap().of(&snapshot.files[0], &little).await
+        };
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(*read().await.unwrap(), wanted);
+        assert_eq!(little.reserved(), 0);
+        // Another format, then another checksum, and a file that ends before the vector does.
+        bytes[0] = 2;
+        std::fs::write(&path, &bytes).unwrap();
+        insta::assert_snapshot!(read().await.unwrap_err().message(), @"the deletion vector is not sound: its file is of another format");
+        bytes[0] = 1;
+        bytes[5 + size] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        insta::assert_snapshot!(read().await.unwrap_err().message(), @"the deletion vector is not sound: its checksum is another");
+        std::fs::write(&path, &bytes[..5 + size]).unwrap();
+        let error = read().await.unwrap_err();
+        assert!(error.message().starts_with("the deletion vector is not sound: it has "), "{error}");
     }
 }

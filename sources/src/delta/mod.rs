@@ -20,6 +20,7 @@ mod metadata_tables;
 mod stats;
 mod types;
 mod values;
+mod within;
 
 use log::{Logs, Pinned};
 

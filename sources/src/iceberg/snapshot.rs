@@ -109,7 +109,8 @@ fn assemble(lake: &Arc<Lake>, table: &Table, state: &State, manifests: &[Files])
         None => bounds(&data, field, arrow.data_type()),
     });
     let bounds = bounds.collect::<Result<Vec<Bounds>>>()?;
-    Ok((Snapshot { schema, columns: known, constants, files: rows, bounds }, deletes.len()))
+    let columns = Arc::new(known.without(&constants));
+    Ok((Snapshot { schema, columns, constants, files: rows, bounds }, deletes.len()))
 }
 
 /// The columns that every file's partition gives the value of. Files of migrated tables do not hold them, others hold the same value.

@@ -187,7 +187,8 @@ pub(crate) async fn rows(
     let name = path.to_string();
     let file = DataFile { path: path.clone(), name, size, rows: None, deleted: Some(0), constants: Vec::new(), deletes: None };
     let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), 1)).collect();
-    let snapshot = Arc::new(Snapshot { schema, columns: columns.clone(), constants: Vec::new(), files: vec![file], bounds });
+    let columns = Arc::new(columns.clone());
+    let snapshot = Arc::new(Snapshot { schema, columns, constants: Vec::new(), files: vec![file], bounds });
     let url = session_url(&format!("\0{path}"))?;
     let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&lake.store), [(path.clone(), size)]));
     let task = Arc::new(TaskContext::default());
@@ -214,8 +215,7 @@ fn config(
     options.global.schema_force_view_types = false;
     // What Spark writes by default, over a range of years that nanoseconds do not have.
     options.global.coerce_int96 = Some("us".to_owned());
-    let columns: Arc<Columns> = Arc::new(snapshot.columns.without(&snapshot.constants));
-    let readers = Readers { store: pinned, footers: lake.footers.clone(), rewrite: Some(Arc::clone(&columns) as _) };
+    let readers = Readers { store: pinned, footers: lake.footers.clone(), rewrite: Some(Arc::clone(&snapshot.columns) as _) };
     let source = ParquetSource::new(schema)
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(Arc::new(readers.clone()));

@@ -19,8 +19,8 @@ use super::columns::Columns;
 pub(crate) struct Snapshot {
     /// The columns as clients see them.
     pub(crate) schema: SchemaRef,
-    /// How the files name those columns.
-    pub(crate) columns: Columns,
+    /// How the files name those columns that they hold.
+    pub(crate) columns: Arc<Columns>,
     /// The columns, as places in `schema`, that the files do not hold: each has one value in a file, as Delta's partition columns do.
     pub(crate) constants: Vec<usize>,
     /// The files that hold its rows.

@@ -80,7 +80,7 @@ fn made(files: usize, deleted: &RoaringTreemap) -> Made {
         exact: BooleanArray::from(vec![true; files]),
     };
     let bounds = vec![ids, Bounds::unknown(&DataType::Utf8, files)];
-    let columns = Columns::new(vec![column("id"), column("name")]);
+    let columns = Arc::new(Columns::new(vec![column("id"), column("name")]));
     Made { folder, snapshot: Snapshot { schema, columns, constants: Vec::new(), files: listed, bounds } }
 }
 
@@ -225,11 +225,11 @@ fn older() -> Made {
     ]));
     let column = |name: &str, id: i32, fields| Column { name: name.into(), id: Some(id), aliases: Vec::new(), fields };
     let leaf = |name: &str, id: i32| column(name, id, Vec::new());
-    let columns = Columns::new(vec![
+    let columns = Arc::new(Columns::new(vec![
         column("one", 11, vec![leaf("b", 12), leaf("a", 13)]),
         column("points", 1, vec![column("element", 2, vec![leaf("x", 5), leaf("old", 3)])]),
         column("named", 7, vec![leaf("key", 8), column("value", 9, vec![leaf("c", 14)])]),
-    ]);
+    ]));
     let file = DataFile {
         path: Path::from("0.parquet"),
         name: "0.parquet".to_owned(),
