@@ -13,7 +13,7 @@ use object_store::path::Path;
 use super::manifests::place;
 use super::snapshot::Entry;
 use super::table::{Table, refused};
-use super::types::column;
+use super::types::{column, lost_column};
 use crate::lake::{All, Columns, DeleteFile, Deletes, Equality, EqualityFile, Lake, Positions, Tail, Vector};
 
 /// A spec and the values by it, in the types that they have been promoted to.
@@ -203,7 +203,7 @@ fn vector_of(lake: &Arc<Lake>, delete: &Entry<'_>) -> Result<Vector> {
 /// The key columns by their ids: in the types of now, or of when they were last there.
 fn keys(table: &Table, schema: &Schema, ids: &[i32]) -> Result<Keys> {
     let mapping = table.mapping.as_ref();
-    let (mut fields, mut columns): (Vec<Field>, Vec<_>) = (Vec::new(), Vec::new());
+    let (mut fields, mut columns, mut lost): (Vec<Field>, Vec<_>, _) = (Vec::new(), Vec::new(), None);
     for id in ids {
         let now = schema.as_struct().field_by_id(*id).cloned();
         let Some(field) = now.or_else(|| table.past_column(*id)) else {
@@ -215,11 +215,12 @@ fn keys(table: &Table, schema: &Schema, ids: &[i32]) -> Result<Keys> {
         if fields.iter().any(|known| *known.name() == field.name) {
             return Err(refused(format!("equality deletes by two columns that were each called \"{}\"", field.name)));
         }
+        lost = lost.or_else(|| lost_column(&field, mapping));
         let (field, column) = column(&field, mapping)?;
         fields.push(field);
         columns.push(column);
     }
-    Ok((Arc::new(ArrowSchema::new(fields)), Columns::new(columns)))
+    Ok((Arc::new(ArrowSchema::new(fields)), Columns::new(columns).with_lost(lost)))
 }
 
 fn partition(entry: &Entry<'_>) -> Partition {

@@ -20,17 +20,40 @@ const LONGEST: i32 = 64 * 1024;
 pub(super) fn columns(schema: &Schema, mapping: Option<&NameMapping>) -> Result<(SchemaRef, Columns)> {
     let mapped: Vec<&MappedField> = mapping.map(|mapping| mapping.fields().iter().collect()).unwrap_or_default();
     let (fields, columns) = all(schema.as_struct().fields().iter().map(AsRef::as_ref), &mapped)?;
+    let lost = schema.as_struct().fields().iter().find_map(|field| lost(field, &mapped));
     let commented = fields.iter().zip(schema.as_struct().fields()).map(|(field, written)| match &written.doc {
         Some(doc) => Arc::new(field.as_ref().clone().with_metadata(HashMap::from([("comment".to_owned(), doc.clone())]))),
         None => Arc::clone(field),
     });
-    Ok((Arc::new(ArrowSchema::new(commented.collect::<Fields>())), Columns::new(columns)))
+    Ok((Arc::new(ArrowSchema::new(commented.collect::<Fields>())), Columns::new(columns).with_lost(lost)))
 }
 
 /// One column right in a schema.
 pub(super) fn column(field: &NestedField, mapping: Option<&NameMapping>) -> Result<(Field, Column)> {
     let mapped: Vec<&MappedField> = mapping.map(|mapping| mapping.fields().iter().collect()).unwrap_or_default();
     one(field, &mapped)
+}
+
+/// The name of a column, or of a field within it, that the mapping has since given to a later one: it knows no more what older files
+/// without ids have under that name.
+pub(super) fn lost_column(field: &NestedField, mapping: Option<&NameMapping>) -> Option<String> {
+    let mapped: Vec<&MappedField> = mapping.map(|mapping| mapping.fields().iter().collect()).unwrap_or_default();
+    lost(field, &mapped)
+}
+
+fn lost(field: &NestedField, mapped: &[&MappedField]) -> Option<String> {
+    let named_so = mapped.iter().filter(|other| other.names().contains(&field.name));
+    if named_so.map(|other| other.field_id()).max().flatten() > Some(field.id) {
+        return Some(field.name.clone());
+    }
+    let own = mapped.iter().filter(|own| own.field_id() == Some(field.id));
+    let within: Vec<&MappedField> = own.flat_map(|own| own.fields().iter().map(AsRef::as_ref)).collect();
+    match field.field_type.as_ref() {
+        Type::Primitive(_) => None,
+        Type::Struct(inner) => inner.fields().iter().find_map(|field| lost(field, &within)),
+        Type::List(list) => lost(&list.element_field, &within),
+        Type::Map(map) => lost(&map.key_field, &within).or_else(|| lost(&map.value_field, &within)),
+    }
 }
 
 fn all<'a>(fields: impl Iterator<Item = &'a NestedField>, mapped: &[&MappedField]) -> Result<(Fields, Vec<Column>)> {
@@ -207,6 +230,26 @@ mod tests {
         assert_eq!((inner.id, inner.name.as_str(), inner.aliases.as_slice()), (Some(4), "名", ["name".to_owned()].as_slice()));
         let ids: Vec<Option<i32>> = columns[2].fields.iter().map(|field| field.id).collect();
         assert_eq!((ids, columns[2].aliases.len()), (vec![Some(6), Some(7)], 0));
+    }
+
+    #[test]
+    fn a_name_that_the_mapping_has_given_to_a_later_column_is_lost() {
+        let mapping = |json: serde_json::Value| serde_json::from_value::<NameMapping>(json).unwrap();
+        let lost = |id, mapping: &NameMapping| {
+            let inner = NestedField::optional(4, "x", PrimitiveType::Int.into());
+            let point = Type::Struct(iceberg::spec::StructType::new(vec![inner.into()]));
+            let fields = [NestedField::optional(id, "a", PrimitiveType::Int.into()), NestedField::optional(3, "point", point)];
+            fields.iter().find_map(|field| lost_column(field, Some(mapping)))
+        };
+        let given = mapping(serde_json::json!([{ "field-id": 1, "names": [] }, { "field-id": 2, "names": ["a"] }]));
+        assert_eq!(lost(1, &given), Some("a".to_owned()));
+        // The later column itself, and one that nobody gave a name in the mapping.
+        assert_eq!((lost(2, &given), lost(5, &given)), (None, None));
+        let kept = mapping(serde_json::json!([{ "field-id": 1, "names": ["a"] }]));
+        assert_eq!(lost(1, &kept), None);
+        let within = [serde_json::json!({ "field-id": 5, "names": ["x"] })];
+        let within = mapping(serde_json::json!([{ "field-id": 3, "names": ["point"], "fields": within }]));
+        assert_eq!(lost(1, &within), Some("x".to_owned()));
     }
 
     #[test]

@@ -19,7 +19,9 @@ use crate::stores::Rewrite;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Columns {
     columns: Vec<Column>,
-    /// Stands for all of them where footers are kept.
+    /// A column that is not known in files without field ids: what was its name there is by now that of another.
+    lost: Option<String>,
+    /// Stands for all of that where footers are kept.
     key: u64,
 }
 
@@ -40,15 +42,24 @@ pub(crate) struct Column {
 impl Columns {
     /// In the order of the table's schema.
     pub(crate) fn new(columns: Vec<Column>) -> Self {
+        Self::of(columns, None)
+    }
+
+    /// The same, of which one may be lost: its name in files without field ids is by now that of another. Such files are refused.
+    pub(crate) fn with_lost(self, lost: Option<String>) -> Self {
+        Self::of(self.columns, lost)
+    }
+
+    fn of(columns: Vec<Column>, lost: Option<String>) -> Self {
         let mut hasher = DefaultHasher::new();
-        columns.hash(&mut hasher);
-        Self { columns, key: hasher.finish() }
+        (&columns, &lost).hash(&mut hasher);
+        Self { columns, lost, key: hasher.finish() }
     }
 
     /// The same without the columns at these places.
     pub(crate) fn without(&self, places: &[usize]) -> Self {
         let kept = self.columns.iter().enumerate().filter(|(place, _)| !places.contains(place));
-        Self::new(kept.map(|(_, column)| column.clone()).collect())
+        Self::of(kept.map(|(_, column)| column.clone()).collect(), self.lost.clone())
     }
 
     /// The footer of a file with the names of the table at every level; none where it has them already. What is no column of the
@@ -59,13 +70,18 @@ impl Columns {
     /// What Parquet has no type for, such as seconds since 1970, is then the plain number that it is written as, which is read as no
     /// time.
     ///
-    /// Errors: `Data` where it is not certain which field is which column, or where one has another shape in the file.
+    /// Errors: `Data` where it is not certain which field is which column, or where one has another shape in the file; `Unsupported`
+    /// where a column is lost.
     pub(crate) fn rename(&self, footer: &ParquetMetaData) -> Result<Option<ParquetMetaData>> {
         let file = footer.file_metadata();
         let fields = fields_of(file.schema());
         let mut ids = Vec::new();
         look_through(fields, &mut ids)?;
         if any(&self.columns, |column| column.id.is_some()) {
+            if let Some(name) = self.lost.as_ref().filter(|_| ids.is_empty()) {
+                let message = format!("the file has no field ids, and the name \"{name}\" is by now that of a later column");
+                return Err(Error::unsupported(message).with_hint("read a newer state of the table, or write the file again"));
+            }
             if ids.is_empty() && !fields.is_empty() && !any(&self.columns, |column| !column.aliases.is_empty()) {
                 return Err(Error::data("the file has no field ids, and the table no name mapping")
                     .with_hint("give the table a name mapping (schema.name-mapping.default), or write the file again"));
@@ -381,8 +397,12 @@ mod tests {
 
     /// The rows of a file under the names of a table.
     fn rows(file: &Bytes, columns: Vec<Column>) -> Result<String> {
+        renamed_rows(file, &Columns::new(columns))
+    }
+
+    fn renamed_rows(file: &Bytes, columns: &Columns) -> Result<String> {
         let footer = footer(file);
-        let footer = Columns::new(columns).rename(&footer)?.unwrap_or(footer);
+        let footer = columns.rename(&footer)?.unwrap_or(footer);
         let metadata = ArrowReaderMetadata::try_new(Arc::new(footer), ArrowReaderOptions::new()).unwrap();
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata).build().unwrap();
         let mut writer = LineDelimitedWriter::new(Vec::new());
@@ -429,6 +449,23 @@ mod tests {
         insta::assert_snapshot!(rows(&file, vec![mapped]).unwrap(), @r#"{"n":7}"#);
         let error = rows(&file, vec![by_id("n", 1, Vec::new())]).unwrap_err();
         insta::assert_snapshot!(error, @"the file has no field ids, and the table no name mapping; give the table a name mapping (schema.name-mapping.default), or write the file again");
+    }
+
+    #[test]
+    fn a_column_whose_name_is_by_now_that_of_another_is_refused_without_ids() {
+        let columns = || {
+            let other = Column { aliases: vec!["b".into()], ..by_id("b", 2, Vec::new()) };
+            Columns::new(vec![by_id("a", 1, Vec::new()), other]).with_lost(Some("a".into()))
+        };
+        let with_ids = file(vec![field("a", 1, DataType::Int32)], r#"{"a": 7}"#);
+        insta::assert_snapshot!(renamed_rows(&with_ids, &columns()).unwrap(), @r#"{"a":7}"#);
+        let without = file(vec![Field::new("a", DataType::Int32, true)], r#"{"a": 7}"#);
+        for columns in [columns(), columns().without(&[1])] {
+            let error = renamed_rows(&without, &columns).unwrap_err();
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(error, @r#"the file has no field ids, and the name "a" is by now that of a later column; read a newer state of the table, or write the file again"#);
+            }
+        }
     }
 
     #[test]
