@@ -175,6 +175,7 @@ def client(
         section("rest", catalog="rest", uri=rest.uri, **kept_in(bucket))
         + section("sql", catalog="sql", uri=url, password=postgres.PASSWORD, **kept_in(bucket))
         + section("hive", catalog="hive", uri=server.uri, location=str(folder))
+        + section("folder", **{**kept_in(bucket), "location": f"s3://{BUCKET}/warehouse"})
     )
     with configured(tmp_path_factory.mktemp("catalogs"), text) as gateway, Client(gateway.flight) as client:
         yield client
@@ -182,7 +183,7 @@ def client(
             assert secret not in gateway.logged()
 
 
-@pytest.mark.parametrize("catalog", ["rest", "sql", "hive"])
+@pytest.mark.parametrize("catalog", ["rest", "sql", "hive", "folder"])
 def test_each_snapshot(catalog: str, client: Client, in_bucket: list[Answer], in_folder: list[Answer]) -> None:
     answers = in_folder if catalog == "hive" else in_bucket
     holds(client, f"{catalog}.shop.orders", answers[0])

@@ -1,6 +1,7 @@
 """Tables that Spark wrote as Iceberg and Delta: each version of each has the rows that Spark reads, and queries of every kind
-give Spark's answers, by ADBC and by JDBC."""
+give Spark's answers, by ADBC and by JDBC. Delta's are read in a bucket too; Iceberg's name their files by where they are."""
 
+import shutil
 from collections.abc import Iterator
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -8,6 +9,7 @@ import pytest
 
 import jdbc
 import lakes
+import s3
 from gateway import Gateway, configured
 
 TABLES: dict[str, dict] = lakes.answers()["tables"]
@@ -15,9 +17,17 @@ CATALOGS = sorted({table["catalog"] for table in TABLES.values()})
 VERSIONS = [(name, version) for name, table in TABLES.items() for version in table["versions"]]
 QUERIES = [(name, *query) for name, table in TABLES.items() for query in table["queries"]]
 
+BUCKET = "lake"
+# Its files are another table's, named by where they are on the machine.
+CLONED = "delta_cloned"
+MOVED = [(name, version) for name, version in VERSIONS if TABLES[name]["catalog"] == "delta" and name != CLONED]
+
 each_table = pytest.mark.parametrize("name", TABLES)
 each_version = pytest.mark.parametrize(
     ("name", "version"), VERSIONS, ids=[f"{name}@{version['id']}" for name, version in VERSIONS]
+)
+each_moved_version = pytest.mark.parametrize(
+    ("name", "version"), MOVED, ids=[f"{name}@{version['id']}" for name, version in MOVED]
 )
 each_query = pytest.mark.parametrize(
     ("name", "sql", "expected"),
@@ -27,9 +37,28 @@ each_query = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway over the folders, cache off."""
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
+    """Delta's tables as objects. They are of now, with parts of a second."""
+    root = tmp_path_factory.mktemp("s3") / "root"
+    shutil.copytree(lakes.folder() / "delta", root / BUCKET / "delta", copy_function=shutil.copyfile)
+    with s3.server(root) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(bucket: s3.Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway over the folders and the bucket, cache off."""
     sections = [f'[catalogs.{kind}]\nkind = "{kind}"\nlocation = "{lakes.folder() / kind}"\n' for kind in CATALOGS]
+    sections.append(f"""
+[catalogs.bucket]
+kind = "delta"
+location = "s3://{BUCKET}/delta"
+endpoint = "{bucket.endpoint}"
+region = "us-east-1"
+access_key_id = "{s3.KEY}"
+secret_access_key = "{s3.SECRET}"
+allow_http = true
+""")
     with configured(tmp_path_factory.mktemp("lakes"), '[cache]\nsize = "0"\n' + "".join(sections)) as running:
         yield running
 
@@ -48,10 +77,10 @@ def by_jdbc(gateway: Gateway) -> dict:
     return jdbc.values(jdbc.probe("query", gateway.flight, *statements))
 
 
-def checksum(name: str, version: dict, suffix: str = "") -> str:
-    """The SQL of the checksum of a version; without a suffix the table as it is."""
+def checksum(name: str, version: dict, suffix: str = "", catalog: str = "") -> str:
+    """The SQL of the checksum of a version; without a suffix the table as it is, without a catalog in that of its folder."""
     table = TABLES[name]
-    called = f'{table["catalog"]}.{table["schema"]}."{name}{suffix}"'
+    called = f'{catalog or table["catalog"]}.{table["schema"]}."{name}{suffix}"'
     return table["checksums"][version["by"]].replace("{table}", called)
 
 
@@ -75,6 +104,16 @@ def test_a_table_has_a_history(name: str) -> None:
 @each_version
 def test_adbc_reads_what_spark_reads_of_each_version(name: str, version: dict, cursor: flightsql.Cursor) -> None:
     assert answer(cursor, checksum(name, version, f"@{version['id']}")) == expected_of(version)
+
+
+@each_moved_version
+def test_adbc_reads_what_spark_reads_of_each_version_in_a_bucket(name: str, version: dict, cursor: flightsql.Cursor) -> None:
+    assert answer(cursor, checksum(name, version, f"@{version['id']}", "bucket")) == expected_of(version)
+
+
+def test_a_clone_in_a_bucket_is_refused(cursor: flightsql.Cursor) -> None:
+    with pytest.raises(flightsql.Error, match=f"which is not within s3://{BUCKET}/delta"):
+        cursor.execute(f"select count(*) as n from bucket.main.{CLONED}")
 
 
 @each_table

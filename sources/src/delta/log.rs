@@ -186,7 +186,9 @@ impl Logs {
         let listed = snapshot.log_segment().listed.latest_commit_file.as_ref();
         let listed = listed.filter(|commit| commit.version == snapshot.version()).map(|commit| &commit.location);
         let is_same = match (&commit, listed) {
-            (Some(commit), Some(listed)) => commit.starts_with(&format!("{} {} ", listed.size, listed.last_modified)),
+            (Some(commit), Some(listed)) => {
+                commit.starts_with(&format!("{} {} ", listed.size, self.told(listed.last_modified)))
+            }
             (commit, listed) => commit.is_none() && listed.is_none(),
         };
         Ok(is_same.then(|| Arc::new(Pinned { table: table.clone(), snapshot, commit })))
@@ -199,12 +201,18 @@ impl Logs {
             .at(self.lake.store.place(&log_of(table)))
     }
 
+    /// The time of a file's last change, in milliseconds since 1970, as far as a list and a look at the file agree on it: of an object the
+    /// look tells whole seconds, as a header of HTTP does, and the list of many servers tells more.
+    fn told(&self, changed: i64) -> i64 {
+        if self.lake.store.folder.is_some() { changed } else { changed.div_euclid(1000) }
+    }
+
     /// What tells the commit of a version from any other that may come to stand in its place; none where it is not there.
     async fn commit(&self, table: &Path, version: u64) -> Result<Option<String>> {
         let path = log_of(table).join(format!("{version:020}.json"));
         match self.lake.store.objects().head(&path).await {
             Ok(meta) => {
-                let changed = meta.last_modified.timestamp_millis();
+                let changed = self.told(meta.last_modified.timestamp_millis());
                 Ok(Some(format!("{} {changed} {}", meta.size, meta.e_tag.unwrap_or_default())))
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
