@@ -83,6 +83,7 @@ ALONE = {
     "test_traces.py": PROCESS,
     "test_written_types.py": ROWS,
     "test_transactions.py": TRANSACTION,
+    "test_unity.py": ALIKE,
 }
 
 

@@ -24,6 +24,11 @@ def answers() -> dict:
     return json.loads(ANSWERS.read_text())
 
 
+def put(bucket: Path) -> None:
+    """Makes Delta's tables the objects `delta/…` of a bucket, which is a folder. They are of now, with parts of a second."""
+    shutil.copytree(folder() / "delta", bucket / "delta", copy_function=shutil.copyfile)
+
+
 @cache
 def folder() -> Path:
     """Where the tables are: Iceberg's in `iceberg/db`, Delta's in `delta/main`. Nothing may write there. Fails where the archive

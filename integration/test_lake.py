@@ -1,7 +1,6 @@
 """Tables that Spark wrote as Iceberg and Delta: each version of each has the rows that Spark reads, and queries of every kind
 give Spark's answers, by ADBC and by JDBC. Delta's are read in a bucket too; Iceberg's name their files by where they are."""
 
-import shutil
 from collections.abc import Iterator
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -38,9 +37,9 @@ each_query = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
-    """Delta's tables as objects. They are of now, with parts of a second."""
+    """Delta's tables as objects."""
     root = tmp_path_factory.mktemp("s3") / "root"
-    shutil.copytree(lakes.folder() / "delta", root / BUCKET / "delta", copy_function=shutil.copyfile)
+    lakes.put(root / BUCKET)
     with s3.server(root) as running:
         yield running
 

@@ -27,8 +27,8 @@ HOP = {"connection", "content-length", "date", "keep-alive", "server", "transfer
 Headers = list[tuple[str, str]]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """A request that may be passed on as it came."""
+class Handler(BaseHTTPRequestHandler):
+    """A request of a stub; it may be passed on as it came."""
 
     protocol_version = "HTTP/1.1"
 
@@ -99,7 +99,7 @@ class Store(ThreadingHTTPServer):
         return time.time() > max(self.ends.values(), default=0)
 
 
-class _Objects(_Handler):
+class _Objects(Handler):
     def do_GET(self) -> None:
         ends = self.server.ends.get(self.headers.get("x-amz-security-token", ""))
         if ends is not None and time.time() <= ends:
@@ -126,7 +126,7 @@ class Catalog(ThreadingHTTPServer):
         # How often it was asked for a token, and for a table.
         self.asked = self.loads = 0
         # What it does instead of an answer, where something is wrong with it.
-        self.fault: Callable[[_Handler], None] | None = None
+        self.fault: Callable[[Handler], None] | None = None
         self.sent = 0
         self.over = threading.Event()
 
@@ -150,7 +150,7 @@ class Catalog(ThreadingHTTPServer):
         return time.time() > max(self.tokens.values(), default=0)
 
 
-class _Calls(_Handler):
+class _Calls(Handler):
     def do_GET(self) -> None:
         body, path = self.body(), urlsplit(self.path).path
         if self.server.fault:
@@ -209,12 +209,12 @@ class _Calls(_Handler):
         return json.dumps(table).encode()
 
 
-def garbage(call: _Handler) -> None:
+def garbage(call: Handler) -> None:
     """Says what is no JSON."""
     call.reply(200, [("content-type", "application/json")], b"<html>\xff\x00 it works!</html>")
 
 
-def endless(call: _Handler) -> None:
+def endless(call: Handler) -> None:
     """Says a gigabyte, for as long as anybody listens."""
     call.send_response(200)
     call.send_header("content-type", "application/json")
@@ -228,7 +228,7 @@ def endless(call: _Handler) -> None:
             call.server.sent += 1 << 16
 
 
-def silent(call: _Handler) -> None:
+def silent(call: Handler) -> None:
     """Says nothing at all."""
     call.server.over.wait()
     call.close_connection = True

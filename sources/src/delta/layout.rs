@@ -1,12 +1,15 @@
 //! Which folders are tables: those with a log, directly in the location or one folder deeper.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::path::Path;
 
-use crate::lake::is_name;
+use super::catalog::{Catalog, Found};
+use crate::lake::{Lake, is_name};
 use crate::stores::Store;
 
 /// What makes a folder a table.
@@ -15,6 +18,34 @@ const LOG: &str = "_delta_log";
 const MOST: usize = 10_000;
 /// How many folders are looked at side by side.
 const AT_ONCE: usize = 16;
+
+/// The tables of one location.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) lake: Arc<Lake>,
+    /// The schema of the tables that are directly in the location.
+    pub(super) schema: String,
+}
+
+#[async_trait]
+impl Catalog for Folder {
+    async fn ping(&self) -> Result<()> {
+        reached(&self.lake.store).await
+    }
+
+    async fn schemas(&self) -> Result<Vec<String>> {
+        schemas(&self.lake.store, &self.schema).await
+    }
+
+    async fn tables(&self, schema: &str) -> Result<Vec<String>> {
+        tables(&self.lake.store, &self.schema, schema).await
+    }
+
+    async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>> {
+        let folder = find(&self.lake.store, &self.schema, schema, table).await?;
+        Ok(folder.map(|folder| Found { lake: Arc::clone(&self.lake), folder }))
+    }
+}
 
 /// The log of a table.
 pub(super) fn log_of(table: &Path) -> Path {
@@ -41,7 +72,7 @@ async fn is_listed(store: &Store, folder: &Path) -> Result<bool> {
 }
 
 /// The tables of a schema that lie directly in the location are of the schema `default`; a folder with tables is a schema too.
-pub(super) async fn schemas(store: &Store, default: &str) -> Result<Vec<String>> {
+async fn schemas(store: &Store, default: &str) -> Result<Vec<String>> {
     let mut schemas = BTreeSet::from([default.to_owned()]);
     let mut seen = 0;
     for (folder, is_table) in looked_at(store, &Path::default(), &mut seen).await? {
@@ -54,7 +85,7 @@ pub(super) async fn schemas(store: &Store, default: &str) -> Result<Vec<String>>
 }
 
 /// The names of the tables of a schema. Errors: `NotFound` for a schema that is not there.
-pub(super) async fn tables(store: &Store, default: &str, schema: &str) -> Result<Vec<String>> {
+async fn tables(store: &Store, default: &str, schema: &str) -> Result<Vec<String>> {
     let root = Path::default();
     let missing = || Error::not_found(format!("schema \"{schema}\" does not exist"));
     if is_listed(store, &root).await? {
@@ -78,7 +109,7 @@ pub(super) async fn tables(store: &Store, default: &str, schema: &str) -> Result
 
 /// The folder of a table; none where there is no such table.
 /// Errors: `Invalid` where two folders could be meant, `Denied` where it is behind a link that leads out of the location.
-pub(super) async fn find(store: &Store, default: &str, schema: &str, table: &str) -> Result<Option<Path>> {
+async fn find(store: &Store, default: &str, schema: &str, table: &str) -> Result<Option<Path>> {
     let root = Path::default();
     if schema == default && table == own_name(store) && is_table(store, &root).await? {
         return Ok(Some(root));
@@ -108,7 +139,7 @@ pub(super) async fn find(store: &Store, default: &str, schema: &str, table: &str
 }
 
 /// Whether the location can be listed. Errors: those of the store.
-pub(super) async fn reached(store: &Store) -> Result<()> {
+async fn reached(store: &Store) -> Result<()> {
     match store.objects().list(None).next().await {
         Some(Err(cause)) => Err(store.list_error(&cause, &Path::default())),
         _ => Ok(()),

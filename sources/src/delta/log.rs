@@ -56,6 +56,8 @@ impl Pinned {
 /// The logs of a catalog's tables, with what was read of them.
 pub(super) struct Logs {
     pub(super) lake: Arc<Lake>,
+    /// What the lake reads, where that is one table alone: what was read goes on to read with the lake that it was read with.
+    of: String,
     latest: moka::future::Cache<Path, Arc<Pinned>>,
     read: moka::future::Cache<(Path, String), Arc<Snapshot>>,
     vectors: Kept,
@@ -75,7 +77,13 @@ impl Logs {
             u32::try_from(snapshot.files.len().saturating_mul(each)).unwrap_or(u32::MAX)
         };
         let read = moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build();
-        Self { lake, latest: moka::future::Cache::new(TABLES), read, vectors: deletes::kept() }
+        Self { lake, of: String::new(), latest: moka::future::Cache::new(TABLES), read, vectors: deletes::kept() }
+    }
+
+    /// The same, and what was read, where a lake of its own reads the table of this name.
+    pub(super) fn through(&self, lake: Arc<Lake>, of: String) -> Self {
+        let Self { latest, read, vectors, .. } = self;
+        Self { lake, of, latest: latest.clone(), read: read.clone(), vectors: vectors.clone() }
     }
 
     /// A table as it is now. Errors: `Data` where its log is damaged; `Unsupported` where it has a feature that is not read.
@@ -163,7 +171,7 @@ impl Logs {
 
     /// The files of a table at its version. Errors: `Data`, `Unsupported`.
     pub(super) async fn read(&self, pinned: &Pinned) -> Result<Arc<Snapshot>> {
-        let key = (pinned.table.clone(), pinned.version());
+        let key = (pinned.table.clone(), format!("{}\0{}", self.of, pinned.version()));
         if let Some(read) = self.read.get(&key).await {
             return Ok(read);
         }
@@ -186,9 +194,7 @@ impl Logs {
         let listed = snapshot.log_segment().listed.latest_commit_file.as_ref();
         let listed = listed.filter(|commit| commit.version == snapshot.version()).map(|commit| &commit.location);
         let is_same = match (&commit, listed) {
-            (Some(commit), Some(listed)) => {
-                commit.starts_with(&format!("{} {} ", listed.size, self.told(listed.last_modified)))
-            }
+            (Some(commit), Some(listed)) => commit.starts_with(&format!("{} {} ", listed.size, self.told(listed.last_modified))),
             (commit, listed) => commit.is_none() && listed.is_none(),
         };
         Ok(is_same.then(|| Arc::new(Pinned { table: table.clone(), snapshot, commit })))
@@ -201,8 +207,8 @@ impl Logs {
             .at(self.lake.store.place(&log_of(table)))
     }
 
-    /// The time of a file's last change, in milliseconds since 1970, as far as a list and a look at the file agree on it: of an object the
-    /// look tells whole seconds, as a header of HTTP does, and the list of many servers tells more.
+    /// The time of a file's last change, from milliseconds since 1970, as far as a list and a look at the file agree on it: of an
+    /// object the look tells whole seconds, as a header of HTTP does, and the list of many servers tells more.
     fn told(&self, changed: i64) -> i64 {
         if self.lake.store.folder.is_some() { changed } else { changed.div_euclid(1000) }
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nexus_flight_catalog::{
-    Capabilities, Context, Error, Keys, Opt, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
+    Capabilities, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
 };
 use object_store::path::Path;
-use serde::Deserialize;
 use tokio::sync::OnceCell;
 
+mod catalog;
+mod config;
 mod deletes;
 mod engine;
 mod files;
@@ -19,57 +20,54 @@ mod log;
 mod metadata_tables;
 mod stats;
 mod types;
+mod unity;
 mod values;
 mod within;
 
+use catalog::{Catalog, Found};
+use config::{Config, Tables};
+use layout::Folder;
 use log::{Logs, Pinned};
+use unity::Unity;
 
 use crate::lake::{Lake, LakeTable, Name, moment};
-use crate::stores::{BUCKET, Location, Store, WrittenLocation, located, schema, text};
+use crate::stores::{Location, Store};
 
 /// What this connector declares.
 pub static SPEC: Spec = Spec {
     kind: "delta",
-    summary: "Delta Lake tables in a local folder or an S3 bucket",
-    options: OPTIONS,
+    summary: "Delta Lake tables in a local folder or an S3 bucket, found by their layout or by Unity Catalog",
+    options: config::OPTIONS,
     capabilities: Capabilities { filters: true, limit: true, versions: true, ..Capabilities::NONE },
     proof: Proof::Real,
     docs: include_str!("docs.md"),
     open,
 };
 
-const OPTIONS: &[Opt; 8] = &located(
-    [text("schema", "the name of the schema that holds the tables that are directly in the location; main if not given")],
-    BUCKET,
-);
-
-#[derive(Deserialize)]
-struct Written {
-    #[serde(flatten)]
-    location: WrittenLocation,
-    schema: Option<String>,
-}
-
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
-    let written: Written = options.parse(&SPEC)?;
-    let schema = schema(written.schema, "tables", options)?;
-    let location = written.location.check(options)?;
-    Ok(Arc::new(DeltaSource { catalog: options.catalog.clone(), location, schema, logs: OnceCell::new() }))
+    let Config { location, tables } = Config::parse(options)?;
+    Ok(Arc::new(DeltaSource { catalog: options.catalog.clone(), location, known_by: tables, opened: OnceCell::new() }))
 }
 
 /// The tables of one location.
 struct DeltaSource {
     catalog: String,
     location: Location,
-    /// The schema of the tables that are directly in the location.
-    schema: String,
+    /// Who knows its tables.
+    known_by: Tables,
     /// Opened when it is first needed, and again as long as that fails.
-    logs: OnceCell<Logs>,
+    opened: OnceCell<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    tables: Box<dyn Catalog>,
+    logs: Logs,
 }
 
 impl fmt::Debug for DeltaSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DeltaSource({}, {:?})", self.catalog, self.logs.get())
+        write!(f, "DeltaSource({}, {:?})", self.catalog, self.opened.get())
     }
 }
 
@@ -84,21 +82,28 @@ enum Meant {
 }
 
 impl DeltaSource {
-    async fn logs(&self) -> Result<&Logs> {
+    async fn opened(&self) -> Result<&Opened> {
         let open = || async {
             let store = Arc::new(Store::open(&self.catalog, &self.location)?);
-            Ok(Logs::new(Arc::new(Lake::new(store, &self.location))))
+            let lake = Arc::new(Lake::new(store, &self.location));
+            let logs = Logs::new(Arc::clone(&lake));
+            let tables: Box<dyn Catalog> = match &self.known_by {
+                Tables::Folder { schema } => Box::new(Folder { lake, schema: schema.clone() }),
+                Tables::Unity(unity) => Box::new(Unity::new(&self.catalog, &self.location, lake, unity.clone())?),
+            };
+            Ok::<_, Error>(Opened { tables, logs })
         };
-        self.logs.get_or_try_init(open).await
+        self.opened.get_or_try_init(open).await
     }
 
-    /// The folder of a table, and what of it a name means.
-    async fn find(&self, store: &Store, schema: &str, name: &str) -> Result<(Path, Option<Meant>)> {
+    /// The folder of a table with what reads its log, and what of the table a name means.
+    async fn find(&self, schema: &str, name: &str) -> Result<(Logs, Path, Option<Meant>)> {
+        let Opened { tables, logs } = self.opened().await?;
         let parsed = Name::parse(name);
         let table = parsed.about().unwrap_or(name);
-        let folder = layout::find(store, &self.schema, schema, table).await?;
-        let folder = folder.ok_or_else(|| Error::not_found(format!("table \"{table}\" does not exist")))?;
-        Ok((folder, meant(parsed)?))
+        let found = tables.find(schema, table).await?;
+        let Found { lake, folder } = found.ok_or_else(|| Error::not_found(format!("table \"{table}\" does not exist")))?;
+        Ok((logs.through(lake, format!("{schema}\0{table}")), folder, meant(parsed)?))
     }
 
     /// A table at a version as a provider. Errors: `Data`, `Unsupported`.
@@ -138,7 +143,7 @@ impl Source for DeltaSource {
     }
 
     fn is_elsewhere(&self) -> bool {
-        matches!(self.location, Location::Bucket { .. })
+        matches!(self.location, Location::Bucket { .. }) || matches!(self.known_by, Tables::Unity(_))
     }
 
     fn about<'a>(&self, name: &'a str) -> Option<&'a str> {
@@ -146,22 +151,21 @@ impl Source for DeltaSource {
     }
 
     async fn ping(&self, cx: &Context) -> Result<()> {
-        cx.run(async { layout::reached(&self.logs().await?.lake.store).await }).await
+        cx.run(async { self.opened().await?.tables.ping().await }).await
     }
 
     async fn schemas(&self, cx: &Context) -> Result<Vec<String>> {
-        cx.run(async { layout::schemas(&self.logs().await?.lake.store, &self.schema).await }).await
+        cx.run(async { self.opened().await?.tables.schemas().await }).await
     }
 
     async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
-        let names = async { layout::tables(&self.logs().await?.lake.store, &self.schema, schema).await };
+        let names = async { self.opened().await?.tables.tables(schema).await };
         Ok(cx.run(names).await?.into_iter().map(TableEntry::table).collect())
     }
 
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
         cx.run(async {
-            let logs = self.logs().await?;
-            let (folder, meant) = self.find(&logs.lake.store, schema, table).await?;
+            let (logs, folder, meant) = self.find(schema, table).await?;
             let pinned = match meant {
                 None | Some(Meant::Files) => logs.latest(&folder).await?,
                 Some(Meant::Version(version)) => logs.at_version(&folder, version).await?,
@@ -173,7 +177,7 @@ impl Source for DeltaSource {
                 }
             };
             if meant != Some(Meant::Files) {
-                return self.resolved(logs, table, &pinned).await;
+                return self.resolved(&logs, table, &pinned).await;
             }
             let provider = metadata_tables::files(logs.read(&pinned).await?.as_ref())?;
             Ok(Resolved { provider, version: Version::Pinned(pinned.version()), keys: Keys::default() })
@@ -194,12 +198,5 @@ mod tests {
         assert_eq!(meant("t$files").unwrap(), Some(Meant::Files));
         insta::assert_snapshot!(meant("t$file").unwrap_err(), @r#"nothing about the table "t" is called "file"; there are "$files" and "$history""#);
         insta::assert_snapshot!(meant("t@yesterday").unwrap_err(), @r#""yesterday" is no version of the table, and no time; write the number of a version, as in "t@7", a date, or a time as in "t@2024-01-01T00:00:00Z""#);
-    }
-
-    #[test]
-    fn a_schema_has_a_name_of_its_own() {
-        let values = [("location", "data"), ("schema", "information_schema")].map(|(key, value)| (key.to_owned(), value.into()));
-        let options = Options { catalog: "lake".into(), values: values.into_iter().collect(), ..Options::default() };
-        insta::assert_snapshot!(open(&options).unwrap_err(), @"catalogs.lake.schema: no schema of tables can have this name; choose another, or leave schema out");
     }
 }

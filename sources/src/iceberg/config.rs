@@ -8,6 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::SPEC;
+use crate::lake::{address, checked_token};
 use crate::postgres::Config as Database;
 use crate::stores::{BUCKET, BucketOptions, Location, WrittenLocation, located, schema, text};
 
@@ -157,25 +158,6 @@ impl Config {
     }
 }
 
-/// An address of HTTP. What is written is not repeated in messages: somebody may have put a password into it.
-fn address(written: &str, key: &str, allow_http: bool, options: &Options) -> Result<Url> {
-    let wrong = |message: &str, hint: &str| Err(Error::invalid(message).with_hint(hint).at(options.key(key)));
-    let url = match Url::parse(written) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => url,
-        _ => return wrong("this is no address of a server", "write it as https://host/path"),
-    };
-    if url.scheme() == "http" && !allow_http {
-        return wrong("the address is http and not https", "set allow_http = true if that is meant");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return wrong("a user in the address is not heeded", "write credential = \"${env:NAME}\" or token = \"${env:NAME}\"");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return wrong("the address has parameters behind the path", "leave them out");
-    }
-    Ok(url)
-}
-
 fn asks(
     credential: Option<SecretString>,
     token: Option<SecretString>,
@@ -191,13 +173,7 @@ fn asks(
                 return wrong(message, "add credential, or remove it", key);
             }
         }
-        return match token {
-            None => Ok(Asks::Nobody),
-            Some(token) if is_token(token.expose_secret()) => Ok(Asks::Token(token)),
-            Some(_) => {
-                wrong("this is no token: it has characters that tokens do not have", "look for a space or line end", "token")
-            }
-        };
+        return token.map_or(Ok(Asks::Nobody), |token| checked_token(token, options).map(Asks::Token));
     };
     if token.is_some() {
         return wrong("a token is given beside the credential that tokens are fetched for", "give one of the two", "token");
@@ -209,11 +185,6 @@ fn asks(
         }
         _ => wrong("this is no id with a secret", "write credential = \"id:secret\"", "credential"),
     }
-}
-
-/// Whether a text can stand in a header.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -265,7 +236,7 @@ mod tests {
         insta::assert_snapshot!(uri("catalog.example.com"), @"catalogs.lake.uri: this is no address of a server; write it as https://host/path");
         insta::assert_snapshot!(uri("thrift://h"), @"catalogs.lake.uri: this is no address of a server; write it as https://host/path");
         insta::assert_snapshot!(uri("http://h"), @"catalogs.lake.uri: the address is http and not https; set allow_http = true if that is meant");
-        insta::assert_snapshot!(uri("https://me:hunter2@h"), @r#"catalogs.lake.uri: a user in the address is not heeded; write credential = "${env:NAME}" or token = "${env:NAME}""#);
+        insta::assert_snapshot!(uri("https://me:hunter2@h"), @"catalogs.lake.uri: a user in the address is not heeded; leave it out; other keys say who asks");
         insta::assert_snapshot!(uri("https://h?warehouse=w"), @"catalogs.lake.uri: the address has parameters behind the path; leave them out");
         insta::assert_snapshot!(refusal(rest(&[("schema", "s")])), @r#"catalogs.lake.schema: "schema" has no meaning where the catalog is "rest"; remove it, or set catalog = "folder""#);
         insta::assert_snapshot!(refusal(rest(&[("credential", "hunter2")])), @r#"catalogs.lake.credential: this is no id with a secret; write credential = "id:secret""#);

@@ -58,7 +58,7 @@ fn open(options: &Options) -> Result<Arc<dyn Source>> {
     };
     Ok(Arc::new(IcebergSource {
         catalog: options.catalog.clone(),
-        location: Arc::new(location),
+        location,
         known_by: tables,
         opened: OnceCell::new(),
         tables: moka::future::Cache::builder().max_capacity(KEPT_TABLES).weigher(weigh_table).build(),
@@ -69,7 +69,7 @@ fn open(options: &Options) -> Result<Arc<dyn Source>> {
 /// The tables of one location.
 struct IcebergSource {
     catalog: String,
-    location: Arc<Location>,
+    location: Location,
     /// Who knows its tables.
     known_by: Tables,
     /// Opened when it is first needed, and again as long as that fails.
@@ -192,7 +192,7 @@ impl Source for IcebergSource {
     }
 
     fn is_elsewhere(&self) -> bool {
-        matches!(*self.location, Location::Bucket { .. }) || !matches!(self.known_by, Tables::Folder { .. })
+        matches!(self.location, Location::Bucket { .. }) || !matches!(self.known_by, Tables::Folder { .. })
     }
 
     fn about<'a>(&self, name: &'a str) -> Option<&'a str> {

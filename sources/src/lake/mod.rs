@@ -4,11 +4,14 @@
 //! The formats' crates read metadata and nothing else. What makes answers right is decided here, once: columns are found in a file
 //! as its format says ([`Columns`]), deleted rows are positions that the reader never decodes ([`Deletes`]), and whatever is left out
 //! by bounds is left out by [`Bounds`].
+//!
+//! The servers that know tables are called here too, with whatever they give for a time ([`Http`], [`Vending`]).
 
 mod access;
 mod columns;
 mod conform;
 mod equality;
+mod http;
 mod kept;
 mod name;
 mod open;
@@ -18,12 +21,17 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod vector;
+mod vended;
 
 pub(crate) use access::Lake;
 pub(crate) use columns::{Column, Columns};
 pub(crate) use equality::{Equality, EqualityFile};
+#[cfg(test)]
+pub(crate) use http::tests::{Reply, served};
+pub(crate) use http::{Answer, Http, MOST_NAMES, Page, address, checked_token, encoded};
 pub(crate) use name::{Name, is_name, moment};
 pub(crate) use positions::{All, DeleteFile, Positions, Tail, Vector};
 pub(crate) use scan::{LakeTable, rows};
 pub(crate) use snapshot::{Bounds, DataFile, Deletes, Snapshot};
 pub(crate) use vector::deletion_vector;
+pub(crate) use vended::{Vending, Vends, life};

@@ -39,11 +39,6 @@ impl<T> Renewed<T> {
         Self(Mutex::new(None))
     }
 
-    /// Has this already.
-    pub(crate) fn of(given: Given<T>) -> Self {
-        Self(Mutex::new(Some(Held::new(given))))
-    }
-
     /// Takes what was given in another way.
     pub(crate) async fn set(&self, given: Given<T>) {
         *self.0.lock().await = Some(Held::new(given));
@@ -149,7 +144,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_refused_is_given_up_once() {
-        let renewed = Renewed::of(Given { value: 1, life: None });
+        let renewed = Renewed::new();
+        renewed.set(Given { value: 1, life: None }).await;
         let first = renewed.get(async { given(2, None) }).await.unwrap();
         renewed.forget(&first).await;
         assert_eq!(get(&renewed, given(2, None)).await.unwrap(), 2);

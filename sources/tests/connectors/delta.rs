@@ -125,9 +125,7 @@ fn z85(bytes: &[u8]) -> String {
 }
 
 fn structure(fields: &Fields) -> Value {
-    let field = |field: &FieldRef| {
-        json!({ "name": field.name(), "type": delta_type(field.data_type()), "nullable": true, "metadata": {} })
-    };
+    let field = |field: &FieldRef| json!({ "name": field.name(), "type": delta_type(field.data_type()), "nullable": true, "metadata": {} });
     json!({ "type": "struct", "fields": fields.iter().map(field).collect::<Vec<Value>>() })
 }
 

@@ -3,7 +3,6 @@
 mod folder;
 mod glue;
 mod hive;
-mod http;
 mod rest;
 mod sql;
 mod thrift;

@@ -1,58 +1,41 @@
 //! Tables that a server knows (Iceberg's REST OpenAPI), which may give the keys of the store for each of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
-use object_store::CredentialProvider;
-use object_store::aws::{AwsCredential, AwsCredentialProvider};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::{ExposeSecret, SecretString};
+use object_store::aws::AwsCredential;
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use super::http::{Answer, Http};
 use super::token::Tokens;
 use super::vended::{Loaded, Vended};
 use super::{Catalog, Current, Found};
 use crate::iceberg::config;
-use crate::lake::Lake;
-use crate::stores::{Access, Location, Renewed, Store, no_keys};
+use crate::lake::{Answer, Http, Lake, MOST_NAMES, Page, Vending, Vends, encoded};
+use crate::stores::{Given, Location, Store};
 
-/// The most namespaces, the most tables of one, and the most pages of either.
-const MOST: usize = 10_000;
 /// How many levels of namespaces are looked into.
 const DEEPEST: usize = 16;
 /// How many namespaces are looked into side by side.
 const AT_ONCE: usize = 8;
-/// How many tables are open whose keys the catalog gives.
-const MOST_STORES: u64 = 256;
 /// What stands between the levels of a namespace where the server says nothing else.
 const SEPARATOR: &str = "%1F";
-/// What may stand in a part of an address as it is (RFC 3986, 2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The tables of one warehouse.
 pub(in crate::iceberg) struct Rest {
-    catalog: String,
     calls: Arc<Calls>,
-    location: Arc<Location>,
     /// Read with the keys that are configured, or else with those of this machine.
     lake: Arc<Lake>,
-    /// Read with the keys that the catalog gives: by the names of the table, the folder of its metadata, and where the store is.
-    vended: moka::future::Cache<String, Arc<Opened>>,
-}
-
-/// A table whose keys the catalog gives.
-struct Opened {
-    lake: Arc<Lake>,
-    keys: Arc<Keys>,
+    /// Read with the keys that the catalog gives, where none are configured: by the names of the table and the folder of its metadata.
+    vending: Option<Vending>,
 }
 
 impl fmt::Debug for Rest {
@@ -64,17 +47,13 @@ impl fmt::Debug for Rest {
 impl Rest {
     /// Opens a location whose tables a server knows, which is asked when it is needed. Errors: `NotFound` for a local folder that is
     /// not there.
-    pub(in crate::iceberg) fn open(catalog: &str, location: &Arc<Location>, config: config::Rest) -> Result<Self> {
-        let lake = Lake::new(Arc::new(Store::open(catalog, location)?), location);
-        let http = Http::new(Place::Key(format!("catalogs.{catalog}.uri")))?;
+    pub(in crate::iceberg) fn open(catalog: &str, location: &Location, config: config::Rest) -> Result<Self> {
+        let lake = Arc::new(Lake::new(Arc::new(Store::open(catalog, location)?), location));
+        let http = Http::new(Place::Key(format!("catalogs.{catalog}.uri")), "credential or token")?;
+        let vending = Vending::new(catalog, location, &lake, &http);
         let config::Rest { uri, warehouse, asks } = config;
-        Ok(Self {
-            catalog: catalog.to_owned(),
-            calls: Arc::new(Calls { http, tokens: asks.into(), uri, warehouse, settings: OnceCell::new() }),
-            location: Arc::clone(location),
-            lake: Arc::new(lake),
-            vended: moka::future::Cache::new(MOST_STORES),
-        })
+        let calls = Calls { http, tokens: asks.into(), uri, warehouse, settings: OnceCell::new() };
+        Ok(Self { calls: Arc::new(calls), lake, vending })
     }
 
     /// The namespaces directly in another, or the outermost ones.
@@ -96,47 +75,6 @@ impl Rest {
         });
         Ok(children.filter(|names| names.last().is_some_and(|name| is_level(name))).collect())
     }
-
-    /// The lake that reads a table with keys that came with it.
-    async fn opened(&self, namespace: &[String], table: &str, folder: &str, vended: Vended) -> Result<Arc<Lake>> {
-        let Location::Bucket { bucket, prefix, access } = &*self.location else { return Ok(Arc::clone(&self.lake)) };
-        let endpoint = match (&access.endpoint, vended.endpoint) {
-            (Some(configured), _) => Some(configured.clone()),
-            (None, Some(given)) => Some(self.trusted(given, access.allow_http)?),
-            (None, None) => None,
-        };
-        let region = access.region.clone().or(vended.region);
-        let (at, within) = (endpoint.as_deref().unwrap_or_default(), region.as_deref().unwrap_or_default());
-        let key = format!("{}\0{table}\0{folder}\0{at}\0{within}", namespace.join("."));
-        if let Some(opened) = self.vended.get(&key).await {
-            opened.keys.held.set(vended.keys).await;
-            return Ok(Arc::clone(&opened.lake));
-        }
-        let (calls, held) = (Arc::clone(&self.calls), Renewed::of(vended.keys));
-        let keys = Arc::new(Keys { calls, namespace: namespace.to_vec(), table: table.to_owned(), held });
-        let (access_key_id, secret_access_key, session_token) = (None, None, None);
-        let allow_http = access.allow_http;
-        let access = Access { endpoint, region, access_key_id, secret_access_key, session_token, allow_http };
-        let location = Location::Bucket { bucket: bucket.clone(), prefix: prefix.clone(), access };
-        let given: AwsCredentialProvider = keys.clone();
-        let store = Store::with_credentials(&self.catalog, &location, given)?;
-        let lake = Arc::new(self.lake.through(Arc::new(store)));
-        self.vended.insert(key, Arc::new(Opened { lake: Arc::clone(&lake), keys })).await;
-        Ok(lake)
-    }
-
-    /// An address of the store that the server has chosen. Errors: `Denied` where what is read there could be changed on the way.
-    fn trusted(&self, address: String, allow_http: bool) -> Result<String> {
-        let is_safe = Url::parse(&address).is_ok_and(|url| {
-            let scheme = url.scheme() == "https" || (url.scheme() == "http" && allow_http);
-            scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
-        });
-        if is_safe {
-            return Ok(address);
-        }
-        let error = Error::denied("the catalog server names an address of the store that is not https");
-        Err(self.calls.http.at(error.with_hint("set endpoint to the address that is meant")))
-    }
 }
 
 #[async_trait]
@@ -153,8 +91,8 @@ impl Catalog for Rest {
             let children: Vec<Vec<Vec<String>>> = stream::iter(children).buffered(AT_ONCE).try_collect().await?;
             level = children.into_iter().flatten().collect();
             schemas.extend(level.iter().map(|names| names.join(".")).filter(|name| name != information_schema::NAME));
-            if schemas.len() > MOST {
-                return Err(self.calls.too_many());
+            if schemas.len() > MOST_NAMES {
+                return Err(self.calls.http.too_many());
             }
             if level.is_empty() {
                 break;
@@ -176,15 +114,21 @@ impl Catalog for Rest {
 
     async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>> {
         let Some(namespace) = levels(schema).filter(|_| is_table(table)) else { return Ok(None) };
-        let wants_keys = matches!(&*self.location, Location::Bucket { access, .. } if access.access_key_id.is_none());
-        let Some(loaded) = self.calls.table(&namespace, table, wants_keys).await? else { return Ok(None) };
+        let Some(loaded) = self.calls.table(&namespace, table, self.vending.is_some()).await? else { return Ok(None) };
         let location = loaded.location().map_err(|error| self.calls.http.at(error))?.to_owned();
         let path = self.lake.inside(&location)?;
-        let vended = if wants_keys { loaded.vended().map_err(|error| self.calls.http.at(error))? } else { None };
+        let vended = match &self.vending {
+            Some(vending) => loaded.vended().map_err(|error| self.calls.http.at(error))?.map(|vended| (vending, vended)),
+            None => None,
+        };
         let lake = match vended {
-            Some(vended) => {
+            Some((vending, Vended { keys, endpoint, region })) => {
                 let folder = location.rsplit_once('/').map_or("", |(folder, _)| folder);
-                self.opened(&namespace, table, folder, vended).await?
+                let key = format!("{}\0{table}\0{folder}", namespace.join("."));
+                let vends = Loads { calls: Arc::clone(&self.calls), namespace, table: table.to_owned() };
+                let opened = vending.open(&key, endpoint, region, vends).await?;
+                opened.hold(keys).await;
+                Arc::clone(&opened.lake)
             }
             None => Arc::clone(&self.lake),
         };
@@ -211,10 +155,6 @@ fn is_level(name: &str) -> bool {
 /// Whether a table of this name can be asked for: no address has a part that is called as a folder or the one above it.
 fn is_table(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['@', '$'])
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 /// What is asked of a server.
@@ -253,7 +193,7 @@ struct Configuration {
 }
 
 #[derive(Deserialize)]
-struct Page<T> {
+struct Listed<T> {
     #[serde(rename = "namespaces", alias = "identifiers")]
     listed: Vec<T>,
     #[serde(rename = "next-page-token")]
@@ -273,7 +213,7 @@ impl Calls {
     /// What the server says now of how it is to be asked.
     async fn configured(&self) -> Result<Settings> {
         let warehouse = self.warehouse.as_deref().map(|name| format!("?warehouse={}", encoded(name))).unwrap_or_default();
-        let url = self.address(&format!("{}/v1/config{warehouse}", self.uri))?;
+        let url = self.http.url(&format!("{}/v1/config{warehouse}", self.uri))?;
         let Configuration { overrides, defaults } = self.get(&url, false).await?;
         let said = |name: &str| overrides.get(name).or_else(|| defaults.get(name))?.as_str();
         let prefix = said("prefix").unwrap_or_default().trim_matches('/');
@@ -290,27 +230,19 @@ impl Calls {
     /// All that is on the pages of a list.
     async fn listed<T: DeserializeOwned + Send + 'static>(&self, address: &str) -> Result<Vec<T>> {
         let joint = if address.contains('?') { '&' } else { '?' };
-        let (mut listed, mut seen, mut token) = (Vec::new(), HashSet::new(), String::new());
-        loop {
-            let url = self.address(&format!("{address}{joint}pageToken={}", encoded(&token)))?;
-            let page: Page<T> = self.http.within(self.get(&url, false)).await?;
-            listed.extend(page.listed);
-            if listed.len() > MOST || seen.len() > MOST {
-                return Err(self.too_many());
-            }
-            let Some(next) = page.next.filter(|next| !next.is_empty()) else { return Ok(listed) };
-            if !seen.insert(next.clone()) {
-                return Err(self.http.at(Error::data("the catalog server gives a page of a list again, and so without end")));
-            }
-            token = next;
-        }
+        let page = |token: String| async move {
+            let url = self.http.url(&format!("{address}{joint}pageToken={}", encoded(&token)))?;
+            let Listed { listed, next } = self.get(&url, false).await?;
+            Ok::<_, Error>(Page { listed, next })
+        };
+        self.http.pages(page).await
     }
 
     /// A table as it is now, with keys of the store for it where they are wanted; none where it is not there.
     async fn table(&self, namespace: &[String], table: &str, wants_keys: bool) -> Result<Option<Loaded>> {
         let settings = self.settings().await?;
         let (namespace, table) = (settings.namespace(namespace), encoded(table));
-        let url = self.address(&format!("{}/namespaces/{namespace}/tables/{table}", settings.root))?;
+        let url = self.http.url(&format!("{}/namespaces/{namespace}/tables/{table}", settings.root))?;
         match self.http.within(self.get(&url, wants_keys)).await {
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
             loaded => loaded.map(Some),
@@ -328,11 +260,7 @@ impl Calls {
             token = self.tokens.get(&self.http).await?;
             answer = self.answer(url, token.as_deref(), wants_keys).await?;
         }
-        if answer.status.is_success() {
-            return self.http.parsed(answer.body).await;
-        }
-        let secret = token.as_ref().map(|token| token.expose_secret());
-        Err(self.http.refusal(&answer, secret.as_slice()))
+        self.http.understood(answer, token.as_deref()).await
     }
 
     async fn answer(&self, url: &Url, token: Option<&SecretString>, wants_keys: bool) -> Result<Answer> {
@@ -340,95 +268,41 @@ impl Calls {
         if wants_keys {
             request = request.header("x-iceberg-access-delegation", "vended-credentials");
         }
-        if let Some(token) = token {
-            request = request.bearer_auth(token.expose_secret());
-        }
-        let request = request.build();
-        let request = request.map_err(|_| self.http.at(Error::data("the token has characters that tokens do not have")))?;
-        self.http.send(request).await
-    }
-
-    fn address(&self, address: &str) -> Result<Url> {
-        Url::parse(address).map_err(|_| self.http.at(Error::invalid("names there make no address")))
-    }
-
-    fn too_many(&self) -> Error {
-        let error = Error::new(Kind::Exhausted, format!("the catalog server lists more than {MOST} names"));
-        self.http.at(error.with_retryable(false).with_hint("set warehouse to one that holds fewer"))
+        self.http.send_with(request, token).await
     }
 }
 
-/// The keys for one table, for which the catalog is asked again while they are in use.
+/// The keys that come with one table whenever it is asked for.
 #[derive(Debug)]
-struct Keys {
+struct Loads {
     calls: Arc<Calls>,
     namespace: Vec<String>,
     table: String,
-    held: Renewed<AwsCredential>,
 }
 
 #[async_trait]
-impl CredentialProvider for Keys {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let ask = async {
-            let loaded = self.calls.table(&self.namespace, &self.table, true).await?;
-            let vended = loaded.map(|loaded| loaded.vended()).transpose().map_err(|error| self.calls.http.at(error))?.flatten();
-            let none = || Error::unauthenticated("the catalog server gives no keys for this table any more");
-            vended.map(|vended| vended.keys).ok_or_else(|| self.calls.http.at(none()))
-        };
-        self.calls.http.within(self.held.get(ask)).await.map_err(no_keys)
+impl Vends for Loads {
+    async fn vend(&self) -> Result<Given<AwsCredential>> {
+        let loaded = self.calls.table(&self.namespace, &self.table, true).await?;
+        let vended = loaded.map(|loaded| loaded.vended()).transpose().map_err(|error| self.calls.http.at(error))?.flatten();
+        let none = || Error::unauthenticated("the catalog server gives no keys for this table any more");
+        vended.map(|vended| vended.keys).ok_or_else(|| self.calls.http.at(none()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
     use super::*;
+    use crate::lake::{Reply, served};
 
-    /// How a request begins, and the status and body that it is answered with.
-    type Said = (&'static str, &'static str, &'static str);
-
-    /// A catalog over a folder, whose server answers requests that nothing is said of with 404.
-    async fn catalog(folder: &std::path::Path, answers: &'static [Said]) -> Rest {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let mut asked = 0;
-            'connections: loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let (mut request, mut piece) = (Vec::new(), [0; 1024]);
-                while !request.ends_with(b"\r\n\r\n") {
-                    match stream.read(&mut piece).await.unwrap() {
-                        0 => continue 'connections,
-                        count => request.extend_from_slice(&piece[..count]),
-                    }
-                }
-                let request = String::from_utf8(request).unwrap();
-                // A server may be busy at first.
-                let mut possible = answers.iter().enumerate().skip(asked);
-                let found = possible.find(|(_, (wanted, ..))| request.starts_with(*wanted));
-                let (status, body) = match found {
-                    Some((place, (_, status, body))) => {
-                        asked = if status.starts_with("503") { place + 1 } else { 0 };
-                        (*status, *body)
-                    }
-                    None => ("404 Not Found", "{}"),
-                };
-                let length = body.len();
-                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        let (uri, warehouse) = (format!("http://{address}"), Some("w 1".to_owned()));
+    /// A catalog over a folder.
+    async fn catalog(folder: &std::path::Path, answers: &'static [Reply]) -> Rest {
+        let (uri, warehouse) = (served(answers).await, Some("w 1".to_owned()));
         let config = config::Rest { uri, warehouse, asks: config::Asks::Nobody };
-        Rest::open("lake", &Arc::new(Location::Folder(folder.to_owned())), config).unwrap()
+        Rest::open("lake", &Location::Folder(folder.to_owned()), config).unwrap()
     }
 
-    const CONFIG: Said =
+    const CONFIG: Reply =
         ("GET /v1/config?warehouse=w%201 ", "200 OK", r#"{"defaults":{"prefix":"no"},"overrides":{"prefix":"a%7Cb"}}"#);
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::http::Http;
 use crate::iceberg::config::Asks;
+use crate::lake::Http;
 use crate::stores::{Given, Renewed};
 
 /// The tokens of one catalog.

@@ -1,13 +1,13 @@
 //! What a REST catalog says of a table, and the keys of the store that may come with it (Iceberg's REST OpenAPI, `LoadTableResult`).
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_flight_catalog::{Error, Result};
 use object_store::aws::AwsCredential;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::lake::life;
 use crate::stores::Given;
 
 const KEY_ID: &str = "s3.access-key-id";
@@ -73,12 +73,6 @@ impl Loaded {
     }
 }
 
-/// How long it is until a time in milliseconds since 1970.
-fn life(ends: u64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(ends).saturating_sub(now)
-}
-
 /// An address of S3 in the one of its schemes that all tools know.
 fn one_scheme(address: &str) -> String {
     let rest = ["s3a://", "s3n://"].iter().find_map(|scheme| address.strip_prefix(scheme));
@@ -87,6 +81,8 @@ fn one_scheme(address: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
