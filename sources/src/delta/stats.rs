@@ -191,6 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn bounds_of_a_narrower_type_are_of_the_wider_one() {
+        let of = |data_type: &DataType, value: &str| {
+            ends(&collected(data_type, &format!(r#"{{"minValues":{{"c":{value}}},"maxValues":{{"c":{value}}}}}"#)))
+        };
+        let same = |value: ScalarValue| (value.clone(), value);
+        assert_eq!(of(&DataType::Int64, "-128"), same(ScalarValue::Int64(Some(-128))));
+        assert_eq!(of(&DataType::Decimal128(12, 2), "7"), same(ScalarValue::Decimal128(Some(700), 12, 2)));
+        assert_eq!(of(&DataType::Decimal128(12, 4), "7.25"), same(ScalarValue::Decimal128(Some(72_500), 12, 4)));
+        let day = ScalarValue::TimestampMicrosecond(Some(86_400_000_000), None);
+        assert_eq!(of(&DataType::Timestamp(TimeUnit::Microsecond, None), r#""1970-01-02""#).0, day);
+    }
+
+    #[test]
     fn the_last_time_may_be_within_its_millisecond() {
         let time = DataType::Timestamp(TimeUnit::Microsecond, None);
         let bounds =

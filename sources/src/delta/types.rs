@@ -4,11 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use delta_kernel::schema::{DataType as DeltaType, MetadataValue, PrimitiveType, StructField, StructType};
+use delta_kernel::schema::{ColumnMetadataKey, DataType as DeltaType, MetadataValue, PrimitiveType, StructField, StructType};
 use delta_kernel::table_features::ColumnMappingMode;
 use nexus_flight_catalog::{Error, Result};
+use serde::Deserialize;
 
-use crate::lake::{Column, Columns};
+use crate::lake::{Column, Columns, becomes};
+
+/// What the type of a column, or one within it, was and became (Delta's protocol, Type Widening).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Change {
+    from_type: PrimitiveType,
+    to_type: PrimitiveType,
+}
 
 /// The columns of a table as clients see them, and as files name them. All of them may be NULL: files do not have those that were
 /// added after them, and nothing else checks what a writer left out.
@@ -33,6 +42,7 @@ fn fields(of: &StructType, mode: ColumnMappingMode, within: &str) -> Result<(Fie
 
 fn one(field: &StructField, mode: ColumnMappingMode, within: &str) -> Result<(Field, Column)> {
     let path = format!("{within}{}", field.name());
+    check_changes(field, &path)?;
     let (data_type, fields) = read_as(field.data_type(), mode, &path)?;
     let id = match mode {
         ColumnMappingMode::Id => field.column_mapping_id().and_then(|id| i32::try_from(id).ok()),
@@ -40,6 +50,24 @@ fn one(field: &StructField, mode: ColumnMappingMode, within: &str) -> Result<(Fi
     };
     let column = Column { name: field.name().clone(), id, aliases: vec![field.physical_name(mode).to_owned()], fields };
     Ok((Field::new(field.name(), data_type, true), column))
+}
+
+/// Errors: `Unsupported` where older files have values that are not read as those of the column's type.
+fn check_changes(field: &StructField, path: &str) -> Result<()> {
+    let changes = match field.get_config_value(&ColumnMetadataKey::TypeChanges) {
+        None => return Ok(()),
+        Some(MetadataValue::Other(changes)) => Vec::<Change>::deserialize(changes).ok(),
+        Some(_) => None,
+    };
+    let refused = |why: &str| Error::unsupported(format!("the type of the column \"{path}\" was changed {why}")).with_hint(ANEW);
+    for Change { from_type, to_type } in changes.ok_or_else(|| refused("in a way that is not known here"))? {
+        let of = |plain: &PrimitiveType| read_as(&DeltaType::Primitive(plain.clone()), ColumnMappingMode::None, path);
+        let ((from, _), (to, _)) = (of(&from_type)?, of(&to_type)?);
+        if !becomes(&from, &to) {
+            return Err(refused(&format!("from {from_type} to {to_type}, which is not read here")));
+        }
+    }
+    Ok(())
 }
 
 /// A field within a list or a map, which every file names alike.
@@ -91,13 +119,18 @@ fn read_as(of: &DeltaType, mode: ColumnMappingMode, path: &str) -> Result<(DataT
     Ok((data_type, Vec::new()))
 }
 
+/// What is advised for a column that is not read.
+const ANEW: &str = "drop the column, or write a table without it";
+
 fn refused(column: &str, data_type: &str) -> Error {
     Error::unsupported(format!("the column \"{column}\" is of the type {data_type}, which is not read here"))
-        .with_hint("drop the column, or write a table without it")
+        .with_hint(ANEW)
 }
 
 #[cfg(test)]
 mod tests {
+    use nexus_flight_catalog::Kind;
+
     use super::*;
 
     fn shaped(json: &str, mode: ColumnMappingMode) -> Result<(Fields, Vec<Column>)> {
@@ -128,6 +161,38 @@ mod tests {
         let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         assert_eq!(entry[1].data_type(), &DataType::List(Arc::new(Field::new("element", time, true))));
         assert_eq!(columns[0].fields[1].fields[0].name, "element");
+    }
+
+    #[test]
+    fn types_become_wider_ones_only() {
+        let changed = |from: &str, to: &str| {
+            let json = format!(
+                r#"{{"type":"struct","fields":[{{"name":"n","type":"{to}","nullable":true,"metadata":{{"delta.typeChanges":
+                [{{"fromType":"{from}","toType":"{to}","tableVersion":1}}]}}}}]}}"#
+            );
+            shaped(&json, ColumnMappingMode::None).map(|_| ())
+        };
+        for (from, to) in [
+            ("byte", "short"),
+            ("byte", "long"),
+            ("short", "integer"),
+            ("integer", "long"),
+            ("float", "double"),
+            ("short", "double"),
+            ("integer", "double"),
+            ("date", "timestamp_ntz"),
+            ("byte", "decimal(10,0)"),
+            ("integer", "decimal(12,2)"),
+            ("long", "decimal(20,0)"),
+            ("decimal(10,2)", "decimal(12,2)"),
+            ("decimal(10,2)", "decimal(12,4)"),
+        ] {
+            assert!(changed(from, to).is_ok(), "{from} {to}");
+        }
+        for (from, to) in [("long", "double"), ("date", "timestamp"), ("decimal(10,2)", "decimal(11,4)"), ("new", "long")] {
+            assert_eq!(changed(from, to).unwrap_err().kind(), Kind::Unsupported, "{from} {to}");
+        }
+        insta::assert_snapshot!(changed("long", "integer").unwrap_err(), @r#"the type of the column "n" was changed from long to integer, which is not read here; drop the column, or write a table without it"#);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Values that the log writes as text: those of partition columns, and what bounds a column in a file.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use datafusion::common::ScalarValue;
 use nexus_flight_catalog::Result;
 
@@ -47,11 +47,15 @@ pub(super) fn date(text: &str) -> Option<i32> {
 }
 
 /// The microseconds of a time since 1970. One without an offset is of UTC, or of no zone where the type has none; one with an offset
-/// is of no type without a zone.
+/// is of no type without a zone. A date is its first moment, where the type has no zone: it was once the column's type.
 pub(super) fn timestamp(text: &str, zoned: bool) -> Option<i64> {
     let local = |form| NaiveDateTime::parse_from_str(text, form).ok().map(|time| time.and_utc().timestamp_micros());
     let with_offset = || DateTime::parse_from_rfc3339(text).ok().filter(|_| zoned).map(|time| time.timestamp_micros());
-    local("%Y-%m-%d %H:%M:%S%.f").or_else(|| local("%Y-%m-%dT%H:%M:%S%.f")).or_else(with_offset)
+    let of_date = || {
+        let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| !zoned)?;
+        Some(date.and_time(NaiveTime::MIN).and_utc().timestamp_micros())
+    };
+    local("%Y-%m-%d %H:%M:%S%.f").or_else(|| local("%Y-%m-%dT%H:%M:%S%.f")).or_else(with_offset).or_else(of_date)
 }
 
 /// A decimal number without its point, if the type can hold it as it is.
@@ -100,6 +104,7 @@ mod tests {
         assert_eq!(timestamp("1970-01-01T01:00:00.000001+01:00", true), Some(1));
         assert_eq!(timestamp("1970-01-01T00:00:00Z", false), None);
         assert_eq!(timestamp("1969-12-31T23:59:59.999", false), Some(-1000));
+        assert_eq!((timestamp("1969-12-31", false), timestamp("1969-12-31", true)), (Some(-86_400_000_000), None));
         assert_eq!((date("1970-01-02"), date("1969-12-31"), date("1970-02-30")), (Some(1), Some(-1), None));
     }
 

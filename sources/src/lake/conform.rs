@@ -165,6 +165,11 @@ fn conform(name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     }
 }
 
+/// Whether a column of one type may have become one of another: files with the one are read as the other.
+pub(crate) fn becomes(from: &DataType, to: &DataType) -> bool {
+    conform("", &new_empty_array(from), to).is_ok()
+}
+
 /// Fields by name: one that the file has not is NULL, and one that the table has not is left out.
 fn structure(name: &str, array: &StructArray, fields: &Fields) -> Result<ArrayRef> {
     let columns = fields.iter().map(|field| {

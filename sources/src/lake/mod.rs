@@ -25,6 +25,7 @@ mod vended;
 
 pub(crate) use access::Lake;
 pub(crate) use columns::{Column, Columns};
+pub(crate) use conform::becomes;
 pub(crate) use equality::{Equality, EqualityFile};
 #[cfg(test)]
 pub(crate) use http::tests::{Reply, served};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::writer::LineDelimited;
 use arrow::json::{ReaderBuilder, WriterBuilder};
@@ -111,6 +112,27 @@ async fn number(context: &SessionContext, sql: &str) -> i64 {
     match value.cast_to(&DataType::Int64).unwrap() {
         ScalarValue::Int64(Some(number)) => number,
         other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn conditions_on_a_wider_type_find_its_rows() {
+    let wider = DataType::Decimal128(22, 2);
+    let mut table = made(2, &RoaringTreemap::new());
+    let id = Field::new("id", wider.clone(), true);
+    table.snapshot.schema = Arc::new(Schema::new(vec![id, Field::new("name", DataType::Utf8, true)]));
+    let ids = &mut table.snapshot.bounds[0];
+    (ids.min, ids.max) = (cast(&ids.min, &wider).unwrap(), cast(&ids.max, &wider).unwrap());
+    let (_folder, context) = table.context();
+    for (condition, rows) in [
+        ("id >= 1999.5 and id < 4000.25", 2001),
+        ("id = 2500", 1),
+        ("id = 2500.5", 0),
+        ("id <> 2500.5", 6000),
+        ("id in (0, 5999.00, 5999.01)", 2),
+        ("cast(id as bigint) = 3000", 1),
+    ] {
+        assert_eq!(number(&context, &format!("select count(*) from t where {condition}")).await, rows, "{condition}");
     }
 }
 
