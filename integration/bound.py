@@ -67,6 +67,8 @@ ALONE = {
     "test_iceberg_catalogs.py": ALIKE,
     "test_jwt.py": ALIKE,
     "test_lake.py": ALIKE,
+    "test_lake_faults.py": PROCESS,
+    "test_lake_race.py": ALIKE,
     "test_policy.py": ALIKE,
     "test_policy_bytes.py": ROWS,
     "test_policy_postgres.py": ALIKE,

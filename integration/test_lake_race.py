@@ -1,5 +1,5 @@
-"""Tables of lakes that are written to all the time while many read them: every answer is of one state of its table, and of none older
-than the state that was committed when the statement began. `make soak` does it for a minute."""
+"""Tables of lakes that are written to all the time while many read them: every answer is of one state of its table, and of none
+older than the one that was committed when the statement began. `make soak` does it for a minute."""
 
 import json
 import random
@@ -29,8 +29,8 @@ COLUMNS = pa.schema([("batch", pa.int64()), ("part", pa.int64()), ("mark", pa.in
 CHANGES = ["append", "append", "part", "append", "batch", "append", "replace"]
 # From one commit to the next, in seconds.
 EVERY = 0.2
-# Each gives rows of four numbers, or the marks themselves, all of one state. The second and third scan the table twice; in the fourth
-# all but the sum is known from the metadata.
+# Each gives rows of four numbers, or the marks themselves, all of one state. The second and third scan the table twice; in the
+# fourth all but the sum is known from the metadata.
 STATEMENTS = [
     "select count(*) as n, sum(mark) as total, min(mark) as least, max(mark) as most from {table}",
     """select count(*) as n, sum(mark) as total, min(mark) as least, max(mark) as most from {table}
@@ -256,8 +256,8 @@ def database() -> Iterator[Database]:
 def test_every_answer_is_of_one_state(
     kind: str, seconds: int, database: Database, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    """Of two tables the files of older states stay at one, and at the other they are removed at once. There a statement may fail that
-    began before, and says why; what it answers is right at both. What was answered once is kept, and given only of the same state."""
+    """Of two tables the files of older states stay at one, and at the other they are removed at once. There a statement may fail
+    that began before, and says why. Answers are kept, and given again only of the same state."""
     options = {"location": str(tmp_path)}
     if kind == "iceberg":
         url = f"postgresql://{postgres.USER}@127.0.0.1:{database.port}/postgres"

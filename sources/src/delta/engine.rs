@@ -77,7 +77,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// What is advised where a log is damaged.
-const RESTORE: &str = "restore it, or write the table again";
+pub(super) const RESTORE: &str = "restore it, or write the table again";
 
 impl Kernel {
     pub(super) fn engine(&self) -> &dyn Engine {

@@ -12,7 +12,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::deletes::{self, Kept};
-use super::engine::{Kernel, ROOT, blocking};
+use super::engine::{Kernel, RESTORE, ROOT, blocking};
 use super::files;
 use super::layout::log_of;
 use crate::lake::{Lake, Snapshot};
@@ -190,6 +190,12 @@ impl Logs {
     /// The snapshot with its commit; none where that is another by now than the kernel has listed.
     async fn pinned(&self, table: &Path, snapshot: SnapshotRef) -> Result<Option<Arc<Pinned>>> {
         readable(&snapshot).map_err(|error| error.at(self.lake.store.place(&log_of(table))))?;
+        // Nobody commits nothing: it was cut, and what it changed is not known.
+        let commits = &snapshot.log_segment().listed.ascending_commit_files;
+        if let Some(empty) = commits.iter().find(|commit| commit.location.size == 0) {
+            let path = log_of(table).join(empty.filename.as_str());
+            return Err(Error::data("this commit is empty").with_hint(RESTORE).at(self.lake.store.place(&path)));
+        }
         let commit = self.commit(table, snapshot.version()).await?;
         let listed = snapshot.log_segment().listed.latest_commit_file.as_ref();
         let listed = listed.filter(|commit| commit.version == snapshot.version()).map(|commit| &commit.location);
@@ -353,8 +359,10 @@ mod tests {
         commit(folder.path(), 0, &[protocol, metadata]);
         commit(folder.path(), 2, &[added("two.parquet", "a")]);
         assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data);
-        commit(folder.path(), 1, &[Value::from("cut")]);
-        assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data);
+        for cut in [&[Value::from("cut")][..], &[]] {
+            commit(folder.path(), 1, cut);
+            assert_eq!(logs.latest(&table).await.err().unwrap().kind(), Kind::Data, "{cut:?}");
+        }
     }
 
     #[tokio::test]

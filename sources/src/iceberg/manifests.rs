@@ -48,9 +48,16 @@ pub(super) async fn list(lake: &Lake, table: &Table, snapshot: &Snapshot) -> Res
 /// The files of some manifests that are not deleted, in the order of the manifests.
 /// Errors: `Data` where one is not there, not sound, or has not as many files as its list says.
 pub(super) async fn files(lake: &Arc<Lake>, table: &Arc<Table>, manifests: Vec<ManifestFile>) -> Result<Vec<Files>> {
-    let alive = manifests.into_iter().filter(|manifest| manifest.has_added_files() || manifest.has_existing_files());
+    let alive = manifests.into_iter().filter(may_hold);
     let read = alive.map(|manifest| read(Arc::clone(lake), Arc::clone(table), manifest));
     stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+}
+
+/// Whether there may be files in a manifest that are not deleted. One without files has no rows: where its list says so, it is read
+/// and what it says is compared with what it has.
+fn may_hold(manifest: &ManifestFile) -> bool {
+    let rows = [manifest.added_rows_count, manifest.existing_rows_count].into_iter().flatten().any(|rows| rows > 0);
+    manifest.has_added_files() || manifest.has_existing_files() || rows
 }
 
 async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Result<Files> {

@@ -14,6 +14,7 @@ use object_store::{ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
 
 use super::credentials::of_keys;
+use super::local::LocalFolder;
 use super::location::{Access, Location};
 use super::tasks::ended_early;
 
@@ -64,7 +65,7 @@ impl Store {
                 // A table that is dropped leaves no folder, which would be taken for one.
                 let local = local.with_automatic_cleanup(true);
                 let shown = folder.display().to_string();
-                Ok(Self { inner: Arc::new(local), shown, folder: Some(folder), keys })
+                Ok(Self { inner: Arc::new(LocalFolder(local)), shown, folder: Some(folder), keys })
             }
             Location::Bucket { bucket, prefix, access } => {
                 let s3 = builder(bucket, access, given).build().map_err(|cause| {
@@ -163,7 +164,9 @@ impl Store {
             object_store::Error::InvalidPath { source } => {
                 Error::data(format!("the name of a file here is no path: {source}")).with_hint("rename the file")
             }
-            object_store::Error::Generic { source, .. } if beyond(source.as_ref()) => Error::data(source.to_string()),
+            object_store::Error::Generic { source, .. } if is_unsound(source.as_ref()) => {
+                Error::data(source.to_string()).with_hint("write the file again, or remove it")
+            }
             object_store::Error::Generic { source, .. } if is_too_long(source.as_ref()) => too_long(),
             // Only what was listed is asked for: the object has become shorter.
             _ if text.contains("InvalidRange") => changed(),
@@ -173,8 +176,8 @@ impl Store {
     }
 }
 
-/// Whether a file named bytes that it does not have.
-fn beyond(cause: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether a file named bytes that it does not have, or is none.
+fn is_unsound(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData)
 }
 

@@ -1,0 +1,420 @@
+"""Files of lake tables that are removed, cut, replaced or changed by a byte: what was asked is answered right or is an error in time
+that says which file it is, never other rows; and the gateway goes on."""
+
+import json
+import os
+import random
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import pyarrow as pa
+import pyarrow.compute as compute
+import pyarrow.parquet as parquet
+import pytest
+import requests
+from deltalake import DeltaTable, write_deltalake
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+
+import lakes
+from gateway import Gateway, configured
+
+# The seconds within which a fault is told.
+SOON = 5
+# At how many places of a file a byte is changed.
+PLACES = 60
+# What a file that is not what it should be is an error of.
+UNSOUND = {"data", "precondition", "unsupported", "denied"}
+# It has to read each row.
+ALL = "select count(*) as n, sum(id) as total, sum(character_length(name)) as letters from {table}"
+WHOLE = "delta_plain"
+Rows = list[dict]
+Damage = Callable[[Path], None]
+
+
+def removed(file: Path) -> None:
+    file.unlink()
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 10)
+
+
+def emptied(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def garbage(file: Path) -> None:
+    file.write_bytes(random.Random(7).randbytes(file.stat().st_size))
+
+
+def replaced(file: Path) -> None:
+    """By sound rows of another size."""
+    rows = parquet.read_table(file)
+    parquet.write_table(pa.concat_tables([rows, rows]), file)
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def pipe(file: Path) -> None:
+    """Nobody writes to it."""
+    file.unlink()
+    os.mkfifo(file)
+
+
+def spaces(file: Path) -> None:
+    file.write_bytes(b" " * (200 << 20))
+
+
+DAMAGES = [removed, cut, emptied, garbage, folder, pipe]
+
+
+def each(damages: list[Damage]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("damage", damages, ids=lambda damage: damage.__name__)
+
+
+def flips(whole: bytes) -> Iterator[bytes]:
+    """The same bytes with one of them changed, all over the file."""
+    for number in range(PLACES):
+        changed = bytearray(whole)
+        place = len(whole) * number // PLACES + number % 7
+        changed[min(place, len(whole) - 1)] ^= 0xFF if number % 3 == 0 else 1 << number % 8
+        yield bytes(changed)
+
+
+@dataclass
+class Lake:
+    """A gateway over folders of tables, and who writes there."""
+
+    gateway: Gateway
+    catalog: Catalog
+    iceberg: Path
+    delta: Path
+    cursor: flightsql.Cursor
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def ask(self, sql: str) -> Rows | dict:
+        """The rows of a statement by HTTP, or its error, which comes in time."""
+        headers = {"accept": "application/x-ndjson", "content-type": "text/plain; charset=utf-8"}
+        began = time.monotonic()
+        answer = requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
+        took = time.monotonic() - began
+        assert took < SOON, f"{took:.1f} s: {answer.text}"
+        if answer.status_code == 200:
+            return [json.loads(line) for line in answer.text.splitlines()]
+        return answer.json()["error"]
+
+    def rows(self, sql: str) -> Rows:
+        """The rows of a statement that has to be answered."""
+        answer = self.ask(sql)
+        assert isinstance(answer, list), answer
+        return answer
+
+    def error(self, sql: str, expected: Rows, about: str) -> str | None:
+        """The message of the error of a statement, with its place; none where it is answered right."""
+        answer = self.ask(sql)
+        if isinstance(answer, list):
+            assert answer == expected
+            return None
+        assert answer["kind"] in UNSOUND, answer
+        assert answer["hint"], answer
+        told = f"{answer['place']}: {answer['message']}"
+        assert about in told, answer
+        return told
+
+    def refused(self, sql: str, about: str) -> str:
+        """The same of what cannot be answered, by ADBC too; afterwards all else is answered."""
+        told = self.error(sql, [], about)
+        assert told, "it is answered"
+        began = time.monotonic()
+        with pytest.raises(Exception, match=".") as error:
+            self.cursor.execute(sql)
+            self.cursor.fetchall()
+        assert time.monotonic() - began < SOON
+        assert about in str(error.value)
+        self.goes_on()
+        return told
+
+    def goes_on(self) -> None:
+        """Whether the gateway answers, and other tables too."""
+        assert self.rows("select 1 as v") == [{"v": 1}]
+        assert self.rows(ALL.format(table="iceberg.shop.whole")) == EXPECTED
+        assert self.rows(spark(WHOLE, f"delta.main.{WHOLE}")) == now(WHOLE)
+
+    def written(self, name: str, **properties: str) -> Path:
+        """A new Iceberg table of a few files; gives its folder."""
+        location = self.iceberg / "shop" / name
+        options = {"location": f"file://{location}", "properties": properties}
+        table = self.catalog.create_table(("shop", name), orders([]).schema, **options)
+        table.append(orders(range(1000)))
+        table.append(orders(range(1000, 1500)))
+        table.delete("id < 100")
+        return location
+
+    def copied(self, name: str) -> Path:
+        """A copy of one of Spark's tables; gives its folder."""
+        copy = self.delta / "main" / f"{name}_{next(self.numbers)}"
+        return shutil.copytree(lakes.folder() / "delta" / "main" / name, copy, ignore=shutil.ignore_patterns("*.crc"))
+
+
+def orders(ids: range | list) -> pa.Table:
+    return pa.table({"id": pa.array(ids, pa.int64()), "name": pa.array([f"订单 {number}" for number in ids], pa.string())})
+
+
+# What is in a table of these after the last of its changes.
+EXPECTED = [{"n": 1400, "total": sum(range(100, 1500)), "letters": sum(len(f"订单 {number}") for number in range(100, 1500))}]
+
+
+def spark(name: str, table: str) -> str:
+    """The SQL of the checksum of a table of Spark's as it is now, for a copy of it."""
+    of = lakes.answers()["tables"][name]
+    return of["checksums"][of["now"]["by"]].replace("{table}", table)
+
+
+def now(name: str) -> Rows:
+    """What that gives."""
+    version = lakes.answers()["tables"][name]["now"]
+    return [{"n": str(version["rows"]), "checksum": version["checksum"]}]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """The gateway has no cache of answers, and each of these tables has one sound sister."""
+    top = tmp_path_factory.mktemp("faults")
+    places = {kind: top / kind for kind in ("iceberg", "delta")}
+    for place in places.values():
+        place.mkdir()
+    shutil.copytree(lakes.folder() / "delta" / "main" / WHOLE, places["delta"] / "main" / WHOLE)
+    catalog = SqlCatalog("writer", uri=f"sqlite:///{top}/catalog.db", warehouse=f"file://{top}")
+    catalog.create_namespace("shop")
+    sections = [f'[catalogs.{kind}]\nkind = "{kind}"\nlocation = "{place}"\n' for kind, place in places.items()]
+    with (
+        configured(top, '[cache]\nsize = "0"\n' + "".join(sections)) as gateway,
+        flightsql.connect(gateway.uri, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        running = Lake(gateway, catalog, places["iceberg"], places["delta"], cursor)
+        running.written("whole")
+        running.goes_on()
+        yield running
+        running.goes_on()
+
+
+def newest(table: Path) -> Path:
+    """The file of metadata of an Iceberg table that counts."""
+    return max((table / "metadata").glob("*.metadata.json"))
+
+
+def anew(table: Path) -> None:
+    """Gives an Iceberg table new metadata of the same, so that nothing of it is remembered."""
+    last = newest(table)
+    metadata = json.loads(last.read_text()) | {"table-uuid": str(uuid.uuid4())}
+    number = int(last.name.partition("-")[0]) + 1
+    (last.parent / f"{number:05}-{uuid.uuid4()}.metadata.json").write_text(json.dumps(metadata))
+
+
+def parts(lake: Lake, table: Path) -> dict[str, Path]:
+    """A file of each kind that an Iceberg table needs."""
+    loaded = lake.catalog.load_table(("shop", table.name))
+    snapshot = loaded.current_snapshot()
+    manifests = [manifest.manifest_path for manifest in snapshot.manifests(loaded.io) if manifest.added_files_count]
+    data = [task.file.file_path for task in loaded.scan().plan_files()]
+    files = {"data": data[0], "manifest": manifests[0], "list": snapshot.manifest_list}
+    return {kind: Path(file.removeprefix("file://")) for kind, file in files.items()} | {"metadata": newest(table)}
+
+
+@each([*DAMAGES, replaced])
+def test_a_data_file_of_iceberg(damage: Damage, lake: Lake) -> None:
+    table = lake.written(f"data_{damage.__name__}")
+    sql = ALL.format(table=f"iceberg.shop.{table.name}")
+    # It is known already what the files are.
+    assert lake.rows(sql) == EXPECTED
+    file = parts(lake, table)["data"]
+    damage(file)
+    lake.refused(sql, file.name)
+
+
+@pytest.mark.parametrize("part", ["manifest", "list"])
+@each(DAMAGES)
+def test_a_manifest_of_iceberg(part: str, damage: Damage, lake: Lake) -> None:
+    table = lake.written(f"{part}_{damage.__name__}")
+    file = parts(lake, table)[part]
+    damage(file)
+    lake.refused(ALL.format(table=f"iceberg.shop.{table.name}"), file.name)
+
+
+@each([cut, emptied, garbage, spaces, pipe])
+def test_metadata_of_iceberg(damage: Damage, lake: Lake) -> None:
+    table = lake.written(f"metadata_{damage.__name__}")
+    file = parts(lake, table)["metadata"]
+    damage(file)
+    lake.refused(ALL.format(table=f"iceberg.shop.{table.name}"), file.name)
+    file.unlink()
+
+
+@pytest.mark.parametrize("codec", ["null", "gzip"])
+@pytest.mark.parametrize("part", ["manifest", "list"])
+def test_a_byte_of_a_manifest(part: str, codec: str, lake: Lake) -> None:
+    table = lake.written(f"byte_{part}_{codec}", **{"write.avro.compression-codec": codec})
+    sql, file = ALL.format(table=f"iceberg.shop.{table.name}"), parts(lake, table)[part]
+    whole = file.read_bytes()
+    told = []
+    for changed in flips(whole):
+        file.write_bytes(changed)
+        anew(table)
+        told.append(lake.error(sql, EXPECTED, "shop/"))
+    assert any(told), "nothing is noticed"
+    file.write_bytes(whole)
+    anew(table)
+    assert lake.rows(sql) == EXPECTED
+
+
+def test_a_hint_of_iceberg_that_leads_nowhere(lake: Lake) -> None:
+    """It is not heeded."""
+    table = lake.written("hint")
+    (table / "metadata" / "version-hint.text").write_text("99")
+    assert lake.rows(ALL.format(table="iceberg.shop.hint")) == EXPECTED
+
+
+def in_use(table: Path) -> Path:
+    """A file of rows of a Delta table as it is now."""
+    return Path(DeltaTable(table).file_uris()[0].removeprefix("file://"))
+
+
+@each([*DAMAGES[:3], folder, pipe, replaced])
+def test_a_data_file_of_delta(damage: Damage, lake: Lake) -> None:
+    table = lake.copied("delta_checkpoint")
+    sql = spark("delta_checkpoint", f"delta.main.{table.name}")
+    assert lake.rows(sql) == now("delta_checkpoint")
+    file = in_use(table)
+    damage(file)
+    lake.refused(sql, file.name)
+
+
+# In delta_dv no commit is in a checkpoint, in delta_checkpoint those to 15 are. Where the last is not there, it never was.
+@pytest.mark.parametrize(
+    ("name", "version", "damage"),
+    [("delta_dv", 4, damage) for damage in DAMAGES]
+    + [("delta_checkpoint", 16, damage) for damage in DAMAGES]
+    + [("delta_checkpoint", 17, damage) for damage in (cut, emptied, garbage)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_commit_of_delta(name: str, version: int, damage: Damage, lake: Lake) -> None:
+    table = lake.copied(name)
+    damage(table / "_delta_log" / f"{version:020}.json")
+    lake.refused(spark(name, f"delta.main.{table.name}"), f"{table.name}/_delta_log")
+
+
+@each(DAMAGES)
+@pytest.mark.parametrize("name", ["delta_checkpoint", "delta_v2checkpoint"])
+def test_a_checkpoint_of_delta(name: str, damage: Damage, lake: Lake) -> None:
+    """As long as all commits are there, it is not needed."""
+    table = lake.copied(name)
+    sql = spark(name, f"delta.main.{table.name}")
+    for file in checkpoints(table):
+        damage(file)
+    lake.error(sql, now(name), table.name)
+    for commit in (table / "_delta_log").glob(f"{0:019}*.json"):
+        commit.unlink()
+    lake.refused(sql, table.name)
+
+
+def checkpoints(table: Path) -> list[Path]:
+    """The last files that hold what commits said, one of them or all."""
+    log = table / "_delta_log"
+    return sorted(log.glob("_sidecars/*")) or sorted(log.glob("*.checkpoint.parquet"))[-1:]
+
+
+@pytest.mark.parametrize("name", ["delta_checkpoint", "delta_v2checkpoint"])
+def test_a_byte_of_a_checkpoint(name: str, lake: Lake) -> None:
+    [*_, first] = checkpoints(lakes.folder() / "delta" / "main" / name)
+    told = []
+    for changed in flips(first.read_bytes()):
+        table = lake.copied(name)
+        (table / "_delta_log" / first.relative_to(lakes.folder() / "delta" / "main" / name / "_delta_log")).write_bytes(changed)
+        told.append(lake.error(spark(name, f"delta.main.{table.name}"), now(name), table.name))
+        shutil.rmtree(table)
+    assert any(told), "nothing is noticed"
+
+
+@pytest.mark.parametrize("text", ['{"version":99,"size":20}', "", "{", "[]", '{"version":5,"size":20}', None])
+def test_a_hint_of_delta_that_leads_nowhere(text: str | None, lake: Lake) -> None:
+    table = lake.copied("delta_checkpoint")
+    hint = table / "_delta_log" / "_last_checkpoint"
+    if text is None:
+        pipe(hint)
+    else:
+        hint.write_text(text)
+    lake.error(spark("delta_checkpoint", f"delta.main.{table.name}"), now("delta_checkpoint"), table.name)
+
+
+@each(DAMAGES)
+def test_a_deletion_vector_of_delta(damage: Damage, lake: Lake) -> None:
+    table = lake.copied("delta_dv")
+    for file in table.glob("*.bin"):
+        damage(file)
+    lake.refused(spark("delta_dv", f"delta.main.{table.name}"), ".bin")
+
+
+def test_a_byte_of_a_deletion_vector(lake: Lake) -> None:
+    told = []
+    for file in sorted((lakes.folder() / "delta" / "main" / "delta_dv").glob("*.bin")):
+        for changed in [*flips(file.read_bytes())][::4]:
+            table = lake.copied("delta_dv")
+            (table / file.name).write_bytes(changed)
+            told.append(lake.error(spark("delta_dv", f"delta.main.{table.name}"), now("delta_dv"), table.name))
+            shutil.rmtree(table)
+    assert any(told), "nothing is noticed"
+
+
+@pytest.mark.parametrize("kind", ["iceberg", "delta"])
+def test_files_that_go_while_rows_are_read(kind: str, lake: Lake) -> None:
+    """The rows are all there, or the reading ends with an error that names a file."""
+    size, files = 1_000_000, 16
+    random_numbers = random.Random(7)
+    batches = [
+        pa.table([pa.Array.from_buffers(pa.int32(), size, [None, pa.py_buffer(random_numbers.randbytes(4 * size))])], ["number"])
+        for _ in range(files)
+    ]
+    # More in all than anybody holds back on the way.
+    if kind == "iceberg":
+        folder = lake.iceberg / "shop" / "many"
+        properties = {"write.parquet.compression-codec": "uncompressed", "write.target-file-size-bytes": str(4 << 20)}
+        options = {"location": f"file://{folder}", "properties": properties}
+        lake.catalog.create_table("shop.many", batches[0].schema, **options).append(pa.concat_tables(batches))
+    else:
+        folder = lake.delta / "main" / "many"
+        for batch in batches:
+            write_deltalake(folder, batch, mode="append")
+    schema = "shop" if kind == "iceberg" else "main"
+    lake.cursor.execute(f"select number from {kind}.{schema}.many")
+    reader = lake.cursor.fetch_record_batch()
+    found = [reader.read_next_batch()]
+    data = list(folder.rglob("*.parquet"))
+    assert len(data) >= files
+    for file in data:
+        file.unlink()
+    told = None
+    try:
+        found += list(reader)
+    except Exception as error:
+        told = str(error)
+    if told is None:
+        total = sum(compute.sum(batch["number"]).as_py() for batch in batches)
+        assert sum(batch.num_rows for batch in found) == size * files
+        assert sum(compute.sum(batch["number"]).as_py() for batch in found) == total
+    else:
+        assert ".parquet" in told
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    lake.goes_on()
