@@ -1,5 +1,5 @@
-"""Files of lake tables that are removed, cut, replaced or changed by a byte: what is asked is answered right, or is an error in time
-that says where it is, and never are there other rows. The gateway goes on."""
+"""Files of lake tables that are removed, cut, replaced or changed by a byte: what is asked is answered right, or is an error in
+time that says where it is, and never are there other rows. The gateway goes on."""
 
 import json
 import os
