@@ -148,3 +148,34 @@ pub(super) fn place(lake: &Lake, entry: &ManifestEntry) -> Result<Path> {
     }
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_with_rows_is_read_whatever_is_said_of_its_files() {
+        let said = |files: Option<u32>, rows: Option<u64>| {
+            may_hold(&ManifestFile {
+                manifest_path: String::new(),
+                manifest_length: 0,
+                partition_spec_id: 0,
+                content: ManifestContentType::Data,
+                sequence_number: 1,
+                min_sequence_number: 1,
+                added_snapshot_id: 1,
+                added_files_count: files,
+                existing_files_count: Some(0),
+                deleted_files_count: Some(1),
+                added_rows_count: rows,
+                existing_rows_count: Some(0),
+                deleted_rows_count: Some(3),
+                partitions: None,
+                key_metadata: None,
+                first_row_id: None,
+            })
+        };
+        assert!(said(Some(1), Some(3)) && said(Some(0), Some(3)) && said(None, None));
+        assert!(!said(Some(0), Some(0)) && !said(Some(0), None));
+    }
+}
