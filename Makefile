@@ -31,8 +31,9 @@ book: ## Make web pages of the documentation
 	python3 integration/fetch.py mdbook
 	$(MDBOOK) build docs --dest-dir $(NEXUS_CACHE)/book
 
-bench: fetch build ## Measure against DataFusion in-process and a bare Flight server
-	$(PYTHON) integration/bench/bench.py
+bench: fetch build ## Measure against DataFusion in-process, a bare Flight server and DuckDB; PARTS=lake runs that part alone
+	python3 integration/fetch.py duckdb
+	$(PYTHON) integration/bench/bench.py $(PARTS)
 
 soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, the load tests with all their clients
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration

@@ -68,6 +68,7 @@ ALONE = {
     "test_jwt.py": ALIKE,
     "test_lake.py": ALIKE,
     "test_lake_faults.py": PROCESS,
+    "test_lake_pruning.py": ALIKE,
     "test_lake_race.py": ALIKE,
     "test_policy.py": ALIKE,
     "test_policy_bytes.py": ROWS,

@@ -72,7 +72,7 @@ def main() -> int:
         "s3 server": s3_server,
         "protobuf compiler": protoc,
     }
-    asked = {"cargo-deny": cargo_deny, "mdbook": mdbook, "spark": spark, "lake-jars": lake_writers}
+    asked = {"cargo-deny": cargo_deny, "mdbook": mdbook, "spark": spark, "lake-jars": lake_writers, "duckdb": duckdb}
     if sys.argv[1:]:
         steps = {name: asked[name] for name in sys.argv[1:]}
     for name, step in steps.items():
@@ -94,6 +94,11 @@ def jdbc_jar() -> Path:
 def jar_folder(name: str) -> Path:
     """Where the jars are that the pom.xml of a folder here asks for; another list of them means another folder."""
     return CACHE / "jars" / f"{name}-{sha256(HERE / name / 'pom.xml')[:12]}"
+
+
+def wheel_folder(name: str) -> Path:
+    """Where the packages of another list here than that of the tests are; another text of it means another folder."""
+    return CACHE / "tools" / f"{name}-{sha256(HERE / f'{name}.txt')[:12]}"
 
 
 def spark_home() -> Path:
@@ -225,14 +230,23 @@ def go_build(package: str, built: Path) -> str:
 
 def protoc() -> str:
     """Where Protobuf's compiler is, with the messages that all may include beside it."""
-    folder = CACHE / "tools" / f"protoc-{sha256(HERE / 'protoc.txt')[:12]}"
+    return str(wheels("protoc") / "bin" / "protoc")
+
+
+def duckdb() -> str:
+    return str(wheels("duckdb"))
+
+
+def wheels(name: str) -> Path:
+    """A folder with the Python packages of a list here."""
+    folder = wheel_folder(name)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as part:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--only-binary", ":all:"]
-            retried(*pip, "--require-hashes", "--target", Path(part) / "whole", "-r", HERE / "protoc.txt")
+            retried(*pip, "--require-hashes", "--target", Path(part) / "whole", "-r", HERE / f"{name}.txt")
             (Path(part) / "whole").replace(folder)
-    return str(folder / "bin" / "protoc")
+    return folder
 
 
 def s3_server() -> str:

@@ -1,0 +1,141 @@
+"""Lake tables of many files, each with a range of its own of every column: with the files, or with the metadata alone."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.transaction import AddAction
+from pyiceberg.catalog.memory import InMemoryCatalog
+from pyiceberg.conversions import to_bytes
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.typedef import Record
+from pyiceberg.types import DateType, DecimalType, LongType, NestedField, PrimitiveType, StringType
+
+from wire import Client
+
+# The rows of each file.
+ROWS = 10
+# What a file is said to have where nobody wrote it.
+BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of a column, and its value in the row of each number, which grows with it."""
+
+    iceberg: PrimitiveType
+    arrow: pa.DataType
+    of: Callable[[int], object]
+
+
+KINDS = (
+    Kind(LongType(), pa.int64(), int),
+    Kind(DateType(), pa.date32(), lambda number: date(2000, 1, 1) + timedelta(number)),
+    Kind(DecimalType(15, 2), pa.decimal128(15, 2), lambda number: Decimal(number).scaleb(-2)),
+    Kind(StringType(), pa.string(), lambda number: f"{number:012}"),
+)
+# As many as lineitem has. The first tells the file of a row, and the second the row.
+COLUMNS = {"part": KINDS[0], "key": KINDS[0], **{f"column_{number}": KINDS[number % len(KINDS)] for number in range(14)}}
+
+
+def iceberg(folder: Path, count: int, partitioned: bool, written: bool = True) -> None:
+    """An Iceberg table of so many files in one manifest. One that is partitioned has a file for each `part`, and no bounds."""
+    schema = Schema(*(NestedField(at, name, kind.iceberg) for at, (name, kind) in enumerate(COLUMNS.items(), 1)))
+    by_part = PartitionSpec(PartitionField(1, 1000, IdentityTransform(), "part"))
+    catalog = InMemoryCatalog("made")
+    catalog.create_namespace("made")
+    spec = by_part if partitioned else UNPARTITIONED_PARTITION_SPEC
+    table = catalog.create_table("made.table", schema, location=f"file://{folder}", partition_spec=spec)
+    with table.transaction() as change, change.update_snapshot().fast_append() as append:
+        for part in range(count):
+            path = folder / "data" / f"{part}.parquet"
+            file = DataFile.from_args(
+                content=DataFileContent.DATA,
+                file_path=f"file://{path}",
+                file_format=FileFormat.PARQUET,
+                partition=Record(part) if partitioned else Record(),
+                record_count=ROWS,
+                file_size_in_bytes=_write(path, part, schema.as_arrow()) if written else BYTES,
+                **({} if partitioned else _iceberg_bounds(part)),
+            )
+            append.append_data_file(file)
+
+
+def delta(folder: Path, count: int, partitioned: bool, written: bool = True) -> DeltaTable:
+    """A Delta table of so many files in one commit. One that is partitioned has a file for each `part`, and no bounds."""
+    schema = pa.schema([(name, kind.arrow) for name, kind in COLUMNS.items()])
+    by = ["part"] if partitioned else []
+    held = schema.remove(0) if partitioned else schema
+    table = DeltaTable.create(folder, schema, partition_by=by)
+    actions = []
+    for part in range(count):
+        path = f"part={part}/rows.parquet" if partitioned else f"{part}.parquet"
+        size = _write(folder / path, part, held) if written else BYTES
+        values = {"part": str(part)} if partitioned else {}
+        stats = {"numRecords": ROWS} if partitioned else {"numRecords": ROWS, **_delta_bounds(part)}
+        actions.append(AddAction(path, size, values, 0, True, json.dumps(stats, default=_in_log)))
+    table.create_write_transaction(actions, "append", schema, partition_by=by)
+    return table
+
+
+def keys(part: int) -> range:
+    """The values of `key` in a file."""
+    return range(part * ROWS, (part + 1) * ROWS)
+
+
+def file_of(folder: Path, part: int) -> Path:
+    """A file of a table of either format that was written here."""
+    places = [f"data/{part}.parquet", f"part={part}/rows.parquet", f"{part}.parquet"]
+    return next(folder / place for place in places if (folder / place).exists())
+
+
+def opened(client: Client, sql: str) -> int:
+    """How many files of a table a statement opens, by the metrics of its plan."""
+    [plan] = [row["plan"] for row in client.rows(f"explain analyze {sql}") if row["plan_type"] == "physical_plan"]
+    counts = re.findall(r"files_ranges_pruned_statistics=\d+ total → (\d+) matched", plan)
+    assert counts or "DataSourceExec" not in plan, plan
+    return sum(map(int, counts))
+
+
+def _value(column: str, key: int) -> object:
+    return key // ROWS if column == "part" else COLUMNS[column].of(key)
+
+
+def _write(path: Path, part: int, schema: pa.Schema) -> int:
+    """Writes a file with its rows; gives its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {name: [_value(name, key) for key in keys(part)] for name in schema.names}
+    pq.write_table(pa.Table.from_pydict(rows, schema=schema), path)
+    return path.stat().st_size
+
+
+def _iceberg_bounds(part: int) -> dict[str, dict[int, object]]:
+    least, most = keys(part)[0], keys(part)[-1]
+    columns = [(at, name, kind.iceberg) for at, (name, kind) in enumerate(COLUMNS.items(), 1)]
+    return {
+        "column_sizes": {at: 100 for at, *_ in columns},
+        "value_counts": {at: ROWS for at, *_ in columns},
+        "null_value_counts": {at: 0 for at, *_ in columns},
+        "lower_bounds": {at: to_bytes(of, _value(name, least)) for at, name, of in columns},
+        "upper_bounds": {at: to_bytes(of, _value(name, most)) for at, name, of in columns},
+    }
+
+
+def _delta_bounds(part: int) -> dict[str, dict[str, object]]:
+    least, most = ({name: _value(name, key) for name in COLUMNS} for key in (keys(part)[0], keys(part)[-1]))
+    return {"minValues": least, "maxValues": most, "nullCount": dict.fromkeys(COLUMNS, 0)}
+
+
+def _in_log(value: Decimal | date) -> float | str:
+    """A bound as Delta's log has it: decimals are numbers, and days are texts."""
+    return float(value) if isinstance(value, Decimal) else value.isoformat()
