@@ -49,7 +49,7 @@ impl Unity {
 #[async_trait]
 impl Catalog for Unity {
     async fn ping(&self) -> Result<()> {
-        let Calls { http, warehouse, .. } = self.calls.as_ref();
+        let Calls { http, warehouse, .. } = &*self.calls;
         let catalog = self.calls.get::<IgnoredAny>(format!("catalogs/{}", encoded(warehouse)));
         http.within(catalog).await.map(|_| ())
     }
@@ -246,7 +246,7 @@ struct Asks {
 #[async_trait]
 impl Vends for Asks {
     async fn vend(&self) -> Result<Given<AwsCredential>> {
-        let Calls { http, root, .. } = self.calls.as_ref();
+        let Calls { http, root, .. } = &*self.calls;
         let table = self.calls.table(&self.name).await?;
         let absent = || http.at(Error::not_found("the catalog server does not have this table any more"));
         let table_id = table.and_then(|table| table.table_id).ok_or_else(absent)?;
@@ -272,7 +272,7 @@ mod tests {
     async fn catalog(folder: &LocalPath, answers: &'static [Reply]) -> Unity {
         let location = Location::Folder(folder.to_owned());
         let lake = Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location);
-        let config = config::Unity { uri: served(answers).await, warehouse: "w 1".to_owned(), token: Some("t".into()) };
+        let config = config::Unity { uri: served(answers).await, warehouse: "w 1".to_owned(), token: Some("hunter2".into()) };
         Unity::new("lake", &location, Arc::new(lake), config).unwrap()
     }
 
