@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use nexus_flight_catalog::Result;
 use object_store::path::Path;
 
+use super::layout::Folder;
 use crate::lake::Lake;
 
 /// Knows the tables of a location.
@@ -24,6 +25,9 @@ pub(super) trait Catalog: Debug + Send + Sync {
     /// Where a table is; none where it is not there.
     /// Errors: `Unsupported` for one that is not read, `Denied` for one that is not in the location.
     async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>>;
+
+    /// The layout by which tables are found that are written. Errors: `Unsupported` where they are read alone.
+    fn written(&self) -> Result<&Folder>;
 }
 
 /// A table that a catalog has found.

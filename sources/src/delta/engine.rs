@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::num::NonZero;
 use std::sync::Arc;
 
+use delta_kernel::engine::arrow_data::EngineDataArrowExt;
 use delta_kernel::history_manager::error::LogHistoryError;
 use delta_kernel::schema::SchemaRef;
 use delta_kernel::{
@@ -24,7 +25,7 @@ use url::Url;
 
 use super::within::Within;
 use crate::lake::Lake;
-use crate::stores::ended_early;
+use crate::stores::{Store, Upload, ended_early};
 
 /// What the kernel takes for the address of every table: its store begins at the table's folder, so whatever that is called is never
 /// written as part of an address. Of what this scheme names the kernel knows that listings come in no order.
@@ -56,9 +57,11 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Kernel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let store = PrefixStore::new(Within(Arc::clone(&lake.store)), root.clone());
-    let executor = Arc::new(Caller(Handle::current()));
+    let runtime = Handle::current();
+    let executor = Arc::new(Caller(runtime.clone()));
     let inner = DefaultEngineBuilder::new(Arc::new(store)).with_task_executor(executor).with_buffer_size(AHEAD).build();
-    let engine = Confined { parquet: Arc::new(OwnFiles(inner.parquet_handler())), inner };
+    let parquet = OwnFiles { inner: inner.parquet_handler(), store: Arc::clone(&lake.store), root: root.clone(), runtime };
+    let engine = Confined { parquet: Arc::new(parquet), inner };
     let shown = lake.store.place(&place);
     let kernel = Kernel { engine, lake: Arc::clone(lake), place };
     let room = AT_ONCE.acquire().await.map_err(|cause| Error::internal("there is no room for the kernel").caused_by(cause))?;
@@ -221,7 +224,14 @@ impl Engine for Confined {
 }
 
 /// A checkpoint may name its parts by any address, and the kernel's reader asks other hosts for those that are signed.
-struct OwnFiles(Arc<dyn ParquetHandler>);
+/// Its writer, for its part, waits for what it writes where nothing may wait.
+struct OwnFiles {
+    inner: Arc<dyn ParquetHandler>,
+    store: Arc<Store>,
+    /// The table's folder.
+    root: Path,
+    runtime: Handle,
+}
 
 impl ParquetHandler for OwnFiles {
     fn read_parquet_files(
@@ -232,17 +242,32 @@ impl ParquetHandler for OwnFiles {
     ) -> DeltaResult<FileDataReadResultIterator> {
         match files.iter().find(|file| !is_own(file)) {
             Some(stray) => Err(delta_kernel::Error::generic(format!("{} is not within the table", stray.location))),
-            None => self.0.read_parquet_files(files, physical_schema, predicate),
+            None => self.inner.read_parquet_files(files, physical_schema, predicate),
         }
     }
 
-    fn write_parquet_file(&self, location: Url, _data: DeltaResultIteratorStatic<Box<dyn EngineData>>) -> DeltaResult<()> {
-        Err(delta_kernel::Error::generic(format!("{location} is not to be written")))
+    fn write_parquet_file(&self, location: Url, data: DeltaResultIteratorStatic<Box<dyn EngineData>>) -> DeltaResult<()> {
+        let said = |error: Error| delta_kernel::Error::generic(error.to_string());
+        let within = Path::from_url_path(location.path()).ok().filter(|_| location.as_str().starts_with(ROOT));
+        let within = within.ok_or_else(|| delta_kernel::Error::generic(format!("{location} is not within the table")))?;
+        let path: Path = self.root.parts().chain(within.parts()).collect();
+        let mut begun: Option<Upload> = None;
+        for batch in data {
+            let batch = batch.try_into_record_batch()?;
+            let mut upload = match begun.take() {
+                Some(upload) => upload,
+                None => Upload::begin(&self.store, path.clone(), batch.schema()).map_err(said)?,
+            };
+            self.runtime.block_on(upload.write(&batch)).map_err(said)?;
+            begun = Some(upload);
+        }
+        let upload = begun.ok_or_else(|| delta_kernel::Error::generic(format!("there is nothing to write to {location}")))?;
+        self.runtime.block_on(upload.close()).map(|_| ()).map_err(said)
     }
 
     fn read_parquet_footer(&self, file: &FileMeta) -> DeltaResult<ParquetFooter> {
         match is_own(file) {
-            true => self.0.read_parquet_footer(file),
+            true => self.inner.read_parquet_footer(file),
             false => Err(delta_kernel::Error::generic(format!("{} is not within the table", file.location))),
         }
     }

@@ -13,6 +13,7 @@ use delta_kernel::scan::StatsOptions;
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
 use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
 
 use super::deletes::{Kept, Vector};
 use super::engine::Kernel;
@@ -55,6 +56,45 @@ pub(super) fn read(kernel: &Kernel, kept: &Kept, table: &Path, of: &SnapshotRef)
     let bounds = collected.into_iter().map(|column| column.finish(files.len())).collect::<Result<_>>()?;
     let columns = Arc::new(columns.without(&constants));
     Ok(Snapshot { schema, columns, constants, files, bounds })
+}
+
+/// What removes each file of a version, as actions of a commit that is made at this time, in milliseconds since 1970.
+/// Errors: `Data` where the log is damaged.
+pub(super) fn removals(kernel: &Kernel, of: &SnapshotRef, now: i64) -> Result<Vec<Value>> {
+    let configuration = of.table_configuration();
+    let (schema, mode) = (of.schema(), configuration.column_mapping_mode());
+    let is_partition = |name: &String| configuration.metadata().partition_columns().contains(name);
+    let partitions = schema.fields().filter(|field| is_partition(field.name()));
+    let partitions: Vec<&str> = partitions.map(|field| field.physical_name(mode)).collect();
+    let scan = kernel.heard(Arc::clone(of).scan_builder().without_row_transforms().build())?;
+    let mut removals = Vec::new();
+    for some in kernel.heard(scan.scan_metadata(kernel.engine()))? {
+        let (rows, chosen) = kernel.heard(some)?.scan_files.into_parts();
+        let rows = kernel.heard(rows.try_into_record_batch())?;
+        let paths: &StringArray = typed(rows.column_by_name("path"))?;
+        let sizes: &Int64Array = typed(rows.column_by_name("size"))?;
+        let vectors = Vectors::of(typed(rows.column_by_name("deletionVector"))?)?;
+        let more: &StructArray = typed(rows.column_by_name("fileConstantValues"))?;
+        let values: &MapArray = typed(more.column_by_name("partitionValues"))?;
+        for row in (0..rows.num_rows()).filter(|row| chosen.get(*row) != Some(&false) && paths.is_valid(*row)) {
+            let written = partition_values(values, row)?;
+            let values: Map<String, Value> =
+                partitions.iter().map(|name| ((*name).to_owned(), json!(written.get(*name)))).collect();
+            let mut removal = json!({
+                "path": paths.value(row),
+                "deletionTimestamp": now,
+                "dataChange": true,
+                "extendedFileMetadata": true,
+                "partitionValues": values,
+                "size": sizes.value(row),
+            });
+            if let (Some(vector), Some(parts)) = (vectors.written(row), removal.as_object_mut()) {
+                parts.insert("deletionVector".to_owned(), vector);
+            }
+            removals.push(json!({ "remove": removal }));
+        }
+    }
+    Ok(removals)
 }
 
 /// The snapshot as far as it is read.
@@ -153,6 +193,22 @@ impl<'a> Vectors<'a> {
             size: typed(described.column_by_name("sizeInBytes"))?,
             cardinality: typed(described.column_by_name("cardinality"))?,
         })
+    }
+
+    /// What describes the vector of a file, as an action has it; none where the file has none.
+    fn written(&self, row: usize) -> Option<Value> {
+        let mut vector = self.kind.is_valid(row).then(|| {
+            json!({
+                "storageType": self.kind.value(row),
+                "pathOrInlineDv": self.path.value(row),
+                "sizeInBytes": self.size.value(row),
+                "cardinality": self.cardinality.value(row),
+            })
+        })?;
+        if let (true, Some(parts)) = (self.offset.is_valid(row), vector.as_object_mut()) {
+            parts.insert("offset".to_owned(), json!(self.offset.value(row)));
+        }
+        Some(vector)
     }
 }
 

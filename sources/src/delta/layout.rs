@@ -45,6 +45,18 @@ impl Catalog for Folder {
         let folder = find(&self.lake.store, &self.schema, schema, table).await?;
         Ok(folder.map(|folder| Found { lake: Arc::clone(&self.lake), folder }))
     }
+
+    fn written(&self) -> Result<&Folder> {
+        Ok(self)
+    }
+}
+
+impl Folder {
+    /// Where a table is to be that is not there. Errors: `NotFound` for a schema that is not there, `Invalid` for a name that would not be
+    /// found again or is that of a schema, `Unsupported` where the location is a table itself.
+    pub(super) async fn place(&self, schema: &str, table: &str) -> Result<Path> {
+        new_table(&self.lake.store, &self.schema, schema, table).await
+    }
 }
 
 /// The log of a table.
@@ -138,6 +150,27 @@ async fn find(store: &Store, default: &str, schema: &str, table: &str) -> Result
     }
 }
 
+async fn new_table(store: &Store, default: &str, schema: &str, table: &str) -> Result<Path> {
+    let root = Path::default();
+    if is_listed(store, &root).await? {
+        return Err(Error::unsupported("the location of the catalog is one table, and takes no other")
+            .with_hint("set the location to the folder above it"));
+    }
+    let above = if schema == default { Some(root) } else { child(&root, schema) };
+    tables(store, default, schema).await?;
+    let folder = above.and_then(|above| child(&above, table)).filter(|folder| folder.filename() == Some(table));
+    let folder = folder.ok_or_else(|| {
+        Error::invalid(format!("\"{table}\" cannot be the name of a folder of a table"))
+            .with_hint("take a name without / \\ @ $ that does not begin with . or _")
+    })?;
+    if schema == default && looked_at(store, &folder, &mut 0).await?.iter().any(|(_, is_table)| *is_table) {
+        return Err(Error::invalid(format!("\"{table}\" is the name of a schema, whose tables would be hidden"))
+            .with_hint("take another name"));
+    }
+    store.stays_within(&folder).await?;
+    Ok(folder)
+}
+
 /// Whether the location can be listed. Errors: those of the store.
 async fn reached(store: &Store) -> Result<()> {
     match store.objects().list(None).next().await {
@@ -220,6 +253,25 @@ mod tests {
         assert_eq!(found.unwrap().as_ref(), "a b%20c");
         for (schema, table) in [("b", "within"), ("main", "_hidden"), ("main", "empty"), ("main", "sales/文")] {
             assert_eq!(find(&store, "main", schema, table).await.unwrap(), None, "{schema}.{table}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_table_is_where_it_will_be_found() {
+        let folder = tempfile::tempdir().unwrap();
+        table(&folder.path().join("sales/文"));
+        let store = store(folder.path());
+        let new = async |schema: &str, table: &str| new_table(&store, "main", schema, table).await;
+        assert_eq!(new("main", "a b%20c").await.unwrap().as_ref(), "a b%20c");
+        assert_eq!(new("sales", "t").await.unwrap().as_ref(), "sales/t");
+        for (schema, table, kind) in [
+            ("nowhere", "t", Kind::NotFound),
+            ("main", "sales", Kind::Invalid),
+            ("main", "_hidden", Kind::Invalid),
+            ("main", "..", Kind::Invalid),
+            ("main", "a/b", Kind::Invalid),
+        ] {
+            assert_eq!(new(schema, table).await.unwrap_err().kind(), kind, "{schema}.{table}");
         }
     }
 

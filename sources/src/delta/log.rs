@@ -10,11 +10,13 @@ use nexus_flight_catalog::error::list;
 use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use serde_json::Value;
 
+use super::commit::now;
 use super::deletes::{self, Kept};
 use super::engine::{Kernel, RESTORE, ROOT, blocking};
-use super::files;
 use super::layout::log_of;
+use super::{drops, features, files};
 use crate::lake::{Lake, Snapshot};
 
 /// The features of a table that change how it is read, of those that are read here.
@@ -38,7 +40,7 @@ const KEPT: u64 = 64 * 1024 * 1024;
 pub(super) struct Pinned {
     /// The table's folder.
     pub(super) table: Path,
-    snapshot: SnapshotRef,
+    pub(super) snapshot: SnapshotRef,
     /// Tells the commit that made this version from any other; none where only a checkpoint is left of it.
     commit: Option<String>,
 }
@@ -86,8 +88,17 @@ impl Logs {
         Self { lake, of, latest: latest.clone(), read: read.clone(), vectors: vectors.clone() }
     }
 
-    /// A table as it is now. Errors: `Data` where its log is damaged; `Unsupported` where it has a feature that is not read.
+    /// A table as it is now. Errors: `Data` where its log is damaged; `Unsupported` where it has a feature that is not read; `NotFound`
+    /// where it is dropped, and not yet removed.
     pub(super) async fn latest(&self, table: &Path) -> Result<Arc<Pinned>> {
+        let found = self.newest(table).await;
+        if found.is_err() && matches!(drops::mark(&self.lake.store, table).await, Ok(Some(_))) {
+            return Err(Error::not_found("the table is dropped").at(self.lake.store.place(table)));
+        }
+        found
+    }
+
+    async fn newest(&self, table: &Path) -> Result<Arc<Pinned>> {
         let mut previous = None;
         if let Some(known) = self.latest.get(table).await {
             let version = known.snapshot.version();
@@ -187,6 +198,32 @@ impl Logs {
         Ok(read)
     }
 
+    /// What a commit after this version says: when it is made, in milliseconds since 1970, where the table wants that, and that the
+    /// files which are there go, where they do.
+    pub(super) async fn before(&self, pinned: &Pinned, replaces: bool) -> Result<(Option<i64>, Vec<Value>)> {
+        let snapshot = Arc::clone(&pinned.snapshot);
+        let is_timed = features::is_timed(&snapshot);
+        if !is_timed && !replaces {
+            return Ok((None, Vec::new()));
+        }
+        let read = move |kernel: &Kernel| -> Result<(Option<i64>, Vec<Value>)> {
+            let time = match is_timed {
+                true => Some(kernel.heard(snapshot.get_timestamp(kernel.engine()))?.saturating_add(1).max(now())),
+                false => None,
+            };
+            let removals = if replaces { files::removals(kernel, &snapshot, now())? } else { Vec::new() };
+            Ok((time, removals))
+        };
+        blocking(&self.lake, &pinned.table, log_of(&pinned.table), read).await
+    }
+
+    /// Writes a checkpoint of a version. Errors: those of the store; `NotFound`, `Unsupported`, `Data`.
+    pub(super) async fn checkpoint(&self, table: &Path, version: u64) -> Result<()> {
+        let snapshot = Arc::clone(&self.at_version(table, version).await?.snapshot);
+        let write = move |kernel: &Kernel| kernel.heard(snapshot.checkpoint(kernel.engine(), None)).map(|_| ());
+        blocking(&self.lake, table, log_of(table), write).await
+    }
+
     /// The snapshot with its commit; none where that is another by now than the kernel has listed.
     async fn pinned(&self, table: &Path, snapshot: SnapshotRef) -> Result<Option<Arc<Pinned>>> {
         readable(&snapshot).map_err(|error| error.at(self.lake.store.place(&log_of(table))))?;
@@ -258,7 +295,7 @@ mod tests {
     use datafusion::common::ScalarValue;
     use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
     use roaring::RoaringTreemap;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::stores::{Location, Store};

@@ -4,25 +4,34 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
 use nexus_flight_catalog::{
-    Capabilities, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
+    Capabilities, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Target, Version,
 };
 use object_store::path::Path;
 use tokio::sync::OnceCell;
 
 mod catalog;
+mod commit;
 mod config;
 mod deletes;
+mod drops;
+mod ends;
 mod engine;
+mod features;
 mod files;
+mod form;
 mod layout;
 mod log;
+mod made;
 mod metadata_tables;
 mod stats;
 mod types;
 mod unity;
 mod values;
 mod within;
+mod write;
+mod writing;
 
 use catalog::{Catalog, Found};
 use config::{Config, Tables};
@@ -38,7 +47,7 @@ pub static SPEC: Spec = Spec {
     kind: "delta",
     summary: "Delta Lake tables in a local folder or an S3 bucket, found by their layout or by Unity Catalog",
     options: config::OPTIONS,
-    capabilities: Capabilities { filters: true, limit: true, versions: true, ..Capabilities::NONE },
+    capabilities: Capabilities { filters: true, limit: true, versions: true, ingest: true, ..Capabilities::NONE },
     proof: Proof::Real,
     docs: include_str!("docs.md"),
     open,
@@ -62,7 +71,7 @@ struct DeltaSource {
 #[derive(Debug)]
 struct Opened {
     tables: Box<dyn Catalog>,
-    logs: Logs,
+    logs: Arc<Logs>,
 }
 
 impl fmt::Debug for DeltaSource {
@@ -86,7 +95,7 @@ impl DeltaSource {
         let open = || async {
             let store = Arc::new(Store::open(&self.catalog, &self.location)?);
             let lake = Arc::new(Lake::new(store, &self.location));
-            let logs = Logs::new(Arc::clone(&lake));
+            let logs = Arc::new(Logs::new(Arc::clone(&lake)));
             let tables: Box<dyn Catalog> = match &self.known_by {
                 Tables::Folder { schema } => Box::new(Folder { lake, schema: schema.clone() }),
                 Tables::Unity(unity) => Box::new(Unity::new(&self.catalog, &self.location, lake, unity.clone())?),
@@ -183,6 +192,14 @@ impl Source for DeltaSource {
             Ok(Resolved { provider, version: Version::Pinned(pinned.version()), keys: Keys::default() })
         })
         .await
+    }
+
+    async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
+        cx.run(self.put(target, rows)).await
+    }
+
+    async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
+        cx.run(self.drop_delta(schema, table)).await
     }
 }
 

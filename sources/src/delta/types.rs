@@ -123,8 +123,7 @@ fn read_as(of: &DeltaType, mode: ColumnMappingMode, path: &str) -> Result<(DataT
 const ANEW: &str = "drop the column, or write a table without it";
 
 fn refused(column: &str, data_type: &str) -> Error {
-    Error::unsupported(format!("the column \"{column}\" is of the type {data_type}, which is not read here"))
-        .with_hint(ANEW)
+    Error::unsupported(format!("the column \"{column}\" is of the type {data_type}, which is not read here")).with_hint(ANEW)
 }
 
 #[cfg(test)]

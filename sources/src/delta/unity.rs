@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::catalog::{Catalog, Found};
 use super::config;
-use super::layout::log_of;
+use super::layout::{Folder, log_of};
 use crate::lake::{Http, Lake, Page, Vending, Vends, encoded, life};
 use crate::stores::{Given, Location};
 
@@ -99,6 +99,11 @@ impl Catalog for Unity {
             None => Arc::clone(&self.lake),
         };
         Ok(Some(Found { lake, folder }))
+    }
+
+    fn written(&self) -> Result<&Folder> {
+        Err(Error::unsupported("tables that Unity Catalog knows are read, and not written")
+            .with_hint("write them by a catalog of kind \"delta\" whose location is the folder above them"))
     }
 }
 

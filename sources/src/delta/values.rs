@@ -1,9 +1,9 @@
 //! Values that the log writes as text: those of partition columns, and what bounds a column in a file.
 
-use arrow::datatypes::{DataType, TimeUnit};
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+use arrow::datatypes::{DataType, Decimal128Type, DecimalType, TimeUnit};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use datafusion::common::ScalarValue;
-use nexus_flight_catalog::Result;
+use nexus_flight_catalog::{Error, Result};
 
 /// NULL of a type.
 pub(super) fn null(data_type: &DataType) -> Result<ScalarValue> {
@@ -27,6 +27,62 @@ pub(super) fn partition(data_type: &DataType, text: &str) -> Option<ScalarValue>
         }
         whole => whole_number(whole, text.parse().ok()?)?,
     })
+}
+
+/// The text of a value of a partition column, as Delta's protocol has it, with times in UTC; none for NULL, which an empty text is too.
+/// Errors: `Unsupported` for a value that has no such text.
+pub(super) fn written(value: &ScalarValue) -> Result<Option<String>> {
+    let none = || {
+        Error::unsupported(format!("a value of the type {} cannot be that of a partition column", value.data_type()))
+            .with_hint("leave the row out, or write a table that is not divided by the column")
+    };
+    if value.is_null() {
+        return Ok(None);
+    }
+    let text = match value {
+        ScalarValue::Utf8(Some(text)) => text.clone(),
+        ScalarValue::Boolean(Some(flag)) => flag.to_string(),
+        ScalarValue::Int8(Some(number)) => number.to_string(),
+        ScalarValue::Int16(Some(number)) => number.to_string(),
+        ScalarValue::Int32(Some(number)) => number.to_string(),
+        ScalarValue::Int64(Some(number)) => number.to_string(),
+        ScalarValue::Float32(Some(number)) => float(f64::from(*number), number.to_string()),
+        ScalarValue::Float64(Some(number)) => float(*number, number.to_string()),
+        ScalarValue::Decimal128(Some(number), precision, scale) => Decimal128Type::format_decimal(*number, *precision, *scale),
+        ScalarValue::Date32(Some(days)) => date_text(*days).ok_or_else(none)?,
+        ScalarValue::TimestampMicrosecond(Some(micros), zone) => {
+            let time = DateTime::from_timestamp_micros(*micros).filter(is_of_four_digits).ok_or_else(none)?;
+            let form = if zone.is_some() { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%d %H:%M:%S%.6f" };
+            time.format(form).to_string()
+        }
+        _ => return Err(none()),
+    };
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// The text of a float, where Java reads infinities by their whole name.
+fn float(number: f64, text: String) -> String {
+    match number.is_infinite() {
+        true if number > 0.0 => "Infinity".to_owned(),
+        true => "-Infinity".to_owned(),
+        false => text,
+    }
+}
+
+/// The text of a date, of days since 1970; none where its year has not four digits.
+pub(super) fn date_text(days: i32) -> Option<String> {
+    let date = NaiveDate::default().checked_add_signed(TimeDelta::try_days(i64::from(days))?)?;
+    (0..=9999).contains(&date.year()).then(|| date.format("%Y-%m-%d").to_string())
+}
+
+/// The text of a time in the statistics of a file, of milliseconds since 1970; none where its year has not four digits.
+pub(super) fn time_text(millis: i64, zoned: bool) -> Option<String> {
+    let time = DateTime::from_timestamp_millis(millis).filter(is_of_four_digits)?;
+    Some(format!("{}{}", time.format("%Y-%m-%dT%H:%M:%S%.3f"), if zoned { "Z" } else { "" }))
+}
+
+fn is_of_four_digits(time: &DateTime<Utc>) -> bool {
+    (0..=9999).contains(&time.year())
 }
 
 /// A whole number of a type, if it is within the type and the type is one of whole numbers.
@@ -106,6 +162,29 @@ mod tests {
         assert_eq!(timestamp("1969-12-31T23:59:59.999", false), Some(-1000));
         assert_eq!((timestamp("1969-12-31", false), timestamp("1969-12-31", true)), (Some(-86_400_000_000), None));
         assert_eq!((date("1970-01-02"), date("1969-12-31"), date("1970-02-30")), (Some(1), Some(-1), None));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let zone = Some("UTC".into());
+        for value in [
+            ScalarValue::Boolean(Some(true)),
+            ScalarValue::Int16(Some(-7)),
+            ScalarValue::Float64(Some(f64::NEG_INFINITY)),
+            ScalarValue::Float32(Some(0.1)),
+            ScalarValue::Decimal128(Some(-5), 10, 2),
+            ScalarValue::Date32(Some(-719_000)),
+            ScalarValue::TimestampMicrosecond(Some(-1), zone),
+            ScalarValue::TimestampMicrosecond(Some(1_700_000_000_000_001), None),
+            ScalarValue::from("名 %/="),
+        ] {
+            let text = written(&value).unwrap().unwrap();
+            assert_eq!(partition(&value.data_type(), &text), Some(value), "{text}");
+        }
+        assert_eq!(written(&ScalarValue::from("")).unwrap(), None);
+        assert_eq!(written(&ScalarValue::Int8(None)).unwrap(), None);
+        assert!(written(&ScalarValue::Date32(Some(i32::MAX))).is_err());
+        assert!(written(&ScalarValue::Binary(Some(vec![1]))).is_err());
     }
 
     #[test]

@@ -70,6 +70,16 @@ impl Upload {
         written.map_err(|cause| failed(&self.store, &self.path, cause))
     }
 
+    /// How many bytes the file has about, with those that are still held.
+    pub(crate) fn size(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    /// How many bytes of memory this takes about.
+    pub(crate) fn held(&self) -> usize {
+        self.writer.memory_size() + self.writer.bytes_written().min(PART * (1 + PARTS_AT_ONCE))
+    }
+
     /// Sends what is still held, so that little is left to be done at the end.
     pub(crate) async fn flush(&mut self) -> Result<()> {
         self.writer.flush().await.map_err(|cause| failed(&self.store, &self.path, cause))

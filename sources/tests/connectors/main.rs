@@ -5,6 +5,7 @@
 // One program: each links the whole of DataFusion, which takes a minute.
 mod conformance;
 mod delta;
+mod delta_written;
 mod files;
 mod iceberg;
 mod lakes;
