@@ -86,7 +86,8 @@ impl Collected {
         let of_float = matches!(self.data_type, DataType::Float32 | DataType::Float64);
         let bound = if of_float { null(&self.data_type)? } else { value.clone() };
         self.nulls.push(if value.is_null() { stats.num_records } else { Some(0) });
-        self.exact.push(!of_float);
+        // There may be no row that has it.
+        self.exact.push(!of_float && stats.num_records.is_some());
         self.min.push(bound.clone());
         self.max.push(bound);
         Ok(())
@@ -201,6 +202,18 @@ mod tests {
         assert_eq!(of(&DataType::Decimal128(12, 4), "7.25"), same(ScalarValue::Decimal128(Some(72_500), 12, 4)));
         let day = ScalarValue::TimestampMicrosecond(Some(86_400_000_000), None);
         assert_eq!(of(&DataType::Timestamp(TimeUnit::Microsecond, None), r#""1970-01-02""#).0, day);
+    }
+
+    #[test]
+    fn a_partition_may_have_no_rows_where_nobody_counted_them() {
+        let exact = |json| {
+            let mut collected = Collected::new(&DataType::Int64);
+            collected.add_constant(&Stats::parse(json), &ScalarValue::Int64(Some(7))).unwrap();
+            let bounds = collected.finish(1).unwrap();
+            assert_eq!(ends(&bounds), (ScalarValue::Int64(Some(7)), ScalarValue::Int64(Some(7))));
+            bounds.exact.value(0)
+        };
+        assert!(exact(Some(r#"{"numRecords":3}"#)) && !exact(None));
     }
 
     #[test]

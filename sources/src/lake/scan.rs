@@ -100,7 +100,9 @@ impl LakeTable {
 
     /// What is known of all rows of some files, in the order of the scan's columns.
     fn statistics_of(&self, files: &[usize]) -> Statistics {
-        let chosen: Vec<&DataFile> = files.iter().filter_map(|file| self.snapshot.files.get(*file)).collect();
+        // Of a file without rows whatever is known of its values is known of none.
+        let chosen = files.iter().filter_map(|place| Some((*place, self.snapshot.files.get(*place)?)));
+        let (places, chosen): (Vec<usize>, Vec<&DataFile>) = chosen.filter(|(_, file)| file.rows != Some(0)).unzip();
         let left = |file: &&DataFile| file.rows?.checked_sub(file.deleted?);
         let rows = match (sum(chosen.iter().map(left)), sum(chosen.iter().map(|file| file.rows))) {
             (Some(rows), _) => Precision::Exact(rows),
@@ -111,7 +113,7 @@ impl LakeTable {
         let bytes = sum(chosen.iter().map(|file| Some(file.size))).map_or(Precision::Absent, Precision::Inexact);
         let columns = self.order.iter().map(|column| {
             let bounds = self.snapshot.bounds.get(*column);
-            bounds.map_or_else(ColumnStatistics::new_unknown, |bounds| bounds.of(files, &chosen, untouched))
+            bounds.map_or_else(ColumnStatistics::new_unknown, |bounds| bounds.of(&places, &chosen, untouched))
         });
         Statistics { num_rows: rows, total_byte_size: bytes, column_statistics: columns.collect() }
     }

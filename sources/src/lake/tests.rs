@@ -188,6 +188,15 @@ async fn files_that_cannot_hold_wanted_rows_are_not_opened() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_file_without_rows_bounds_nothing() {
+    let mut made = made(2, &RoaringTreemap::new());
+    made.snapshot.files[1].rows = Some(0);
+    let (_folder, context) = made.context();
+    assert_eq!(number(&context, "SELECT max(id) FROM t").await, ROWS - 1);
+    assert_eq!(number(&context, "SELECT count(*) FROM t").await, ROWS);
+}
+
+#[tokio::test]
 async fn another_file_of_the_name_is_refused() {
     let made = made(2, &RoaringTreemap::new());
     let path = made.folder.path().join("0.parquet");
