@@ -64,7 +64,7 @@ class Table(Protocol):
 class Iceberg:
     """In a catalog of PostgreSQL, which the gateway asks too."""
 
-    def __init__(self, database: Database, folder: Path, name: str) -> None:
+    def __init__(self, database: Database, folder: Path, name: str, _: bool) -> None:
         uri = f"postgresql+psycopg2://{postgres.USER}:{postgres.PASSWORD}@127.0.0.1:{database.port}/postgres"
         catalog = SqlCatalog("iceberg", uri=uri, warehouse=f"file://{folder}")
         catalog.create_namespace_if_not_exists("race")
@@ -94,9 +94,10 @@ class Iceberg:
 class Delta:
     """In a folder, with a checkpoint now and then."""
 
-    def __init__(self, _: Database, folder: Path, name: str) -> None:
+    def __init__(self, _: Database, folder: Path, name: str, sweeps: bool) -> None:
         self.folder = folder / "race" / name
-        settings = {"delta.checkpointInterval": "5", "delta.logRetentionDuration": "interval 0 days"}
+        # With a checkpoint what is older of the log is removed too.
+        settings = {"delta.checkpointInterval": "5"} | ({"delta.logRetentionDuration": "interval 0 days"} if sweeps else {})
         DeltaTable.create(self.folder, COLUMNS, configuration=settings)
 
     def append(self, rows: pa.Table) -> None:
@@ -114,7 +115,7 @@ class Delta:
         table.cleanup_metadata()
 
 
-FORMATS: dict[str, Callable[[Database, Path, str], Table]] = {"iceberg": Iceberg, "delta": Delta}
+FORMATS: dict[str, Callable[[Database, Path, str, bool], Table]] = {"iceberg": Iceberg, "delta": Delta}
 
 
 @dataclass
@@ -265,7 +266,9 @@ def test_every_answer_is_of_one_state(
     lines = "".join(f"{option} = {json.dumps(value)}\n" for option, value in options.items())
     # Of the other length of this test there may be tables of the same name.
     names = {f"steady{seconds}": False, f"swept{seconds}": True}
-    races = [Race(f"{kind}.race.{name}", FORMATS[kind](database, tmp_path, name), sweeps) for name, sweeps in names.items()]
+    races = [
+        Race(f"{kind}.race.{name}", FORMATS[kind](database, tmp_path, name, sweeps), sweeps) for name, sweeps in names.items()
+    ]
     with ExitStack() as ends:
         folder = tmp_path / "gateway"
         folder.mkdir()
