@@ -76,6 +76,7 @@ def delta(folder: Path, count: int, partitioned: bool, written: bool = True) -> 
     schema = pa.schema([(name, kind.arrow) for name, kind in COLUMNS.items()])
     by = ["part"] if partitioned else []
     held = schema.remove(0) if partitioned else schema
+    folder.mkdir(parents=True)
     table = DeltaTable.create(folder, schema, partition_by=by)
     actions = []
     for part in range(count):

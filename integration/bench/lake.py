@@ -77,7 +77,7 @@ def scanned(folder: Path) -> dict[str, list]:
         "duckdb, delta": (f"delta_scan('file://{delta}')", ["delta"]),
     }
     with ExitStack() as stack:
-        gateway = stack.enter_context(configured(folder, lakes(locations) + plain))
+        gateway = stack.enter_context(configured(folder, lakes(locations) + plain, replicas=1))
         client, process = stack.enter_context(flight.connect(gateway.uri)), psutil.Process(gateway.pid)
 
         def through(name: str) -> Callable[[], object]:
@@ -104,7 +104,7 @@ def filters(folder: Path) -> dict[str, tuple[int, float]]:
             for other in set(range(FILTERED)) - {part}:
                 many_files.file_of(table, other).unlink()
             sql = f"select sum(key) as total from {kind}.main.many where {condition}"
-            with configured(folder, lakes({kind: folder / kind})) as gateway:
+            with configured(folder, lakes({kind: folder / kind}), replicas=1) as gateway:
                 with Client(gateway.flight) as client:
                     assert client.rows(sql) == [{"total": sum(wanted)}], name
                     opened = many_files.opened(client, sql)
@@ -127,7 +127,7 @@ def plans(folder: Path) -> dict[str, tuple[float, float]]:
         make(folder / kind / "many")
         first, again = [], []
         for _ in range(ROUNDS):
-            with configured(folder, lakes({kind: folder / kind})) as gateway, flight.connect(gateway.uri) as client:
+            with configured(folder, lakes({kind: folder / kind}), replicas=1) as gateway, flight.connect(gateway.uri) as client:
                 asked = (f"explain select * from {kind}.main.many where key = {key}" for key in range(WARM + 1))
                 took = [two_calls(client, statement(sql)) for sql in asked]
             first.append(took[0])
