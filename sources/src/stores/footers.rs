@@ -20,6 +20,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
+use super::lists::look_through;
 use super::pinned::PinnedStore;
 
 /// How much of a file's end is read at first: most footers fit.
@@ -76,7 +77,7 @@ impl Footers {
         if let Some(footer) = self.0.get(&key).await {
             return Ok(footer);
         }
-        let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone() };
+        let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone(), size: meta.size };
         let reader =
             ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_prefetch_hint(Some(TAIL));
         let footer = without_float_bounds(reader.load_and_finish(fetch, meta.size).await?)?;
@@ -129,11 +130,33 @@ impl fmt::Debug for Footers {
 struct Fetch {
     store: Arc<PinnedStore>,
     path: Path,
+    size: u64,
 }
 
 impl MetadataFetch for Fetch {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        async move { Ok(self.store.get_range(&self.path, range).await?) }.boxed()
+        async move {
+            let bytes = self.store.get_range(&self.path, range.clone()).await?;
+            if let Some(footer) = footer_in(&bytes, self.size.saturating_sub(range.end)) {
+                let refused = |why| ParquetError::General(format!("the footer of the file is not sound: {why}"));
+                look_through(footer).map_err(refused)?;
+            }
+            Ok(bytes)
+        }
+        .boxed()
+    }
+}
+
+/// The footer, where bytes that end so far before the end of the file hold it: with what stands behind it, or alone.
+fn footer_in(bytes: &[u8], before: u64) -> Option<&[u8]> {
+    match before {
+        0 => {
+            let (rest, [a, b, c, d, b'P', b'A', b'R', b'1']) = bytes.split_last_chunk::<8>()? else { return None };
+            let length = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).ok()?;
+            rest.get(rest.len().checked_sub(length)?..)
+        }
+        8 => Some(bytes),
+        _ => None,
     }
 }
 
@@ -220,6 +243,24 @@ mod tests {
                     Ok(Some(ParquetMetaDataBuilder::new(file).build()))
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_footer_that_says_more_than_it_has_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());
+        // A list of row groups that would take all memory; with so much behind it that it is not in the first bytes that are read.
+        let list = [0x49, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07];
+        for more in [0, TAIL] {
+            let length = u32::try_from(list.len() + more).unwrap().to_le_bytes();
+            let file = [&b"PAR1"[..], &list[..], &vec![0; more][..], &length[..], &b"PAR1"[..]].concat();
+            std::fs::write(folder.path().join("a.parquet"), &file).unwrap();
+            let meta = immutable(Path::from("a.parquet"), file.len() as u64);
+            let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&store), [(meta.location.clone(), meta.size)]));
+            let error = Footers::new().read(&pinned, &meta, None).await.unwrap_err();
+            let wanted = "the footer of the file is not sound: a list in it has more items than there are bytes";
+            assert!(error.to_string().contains(wanted), "{error}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod credentials;
 mod filters;
 mod footers;
+mod lists;
 mod local;
 mod locate;
 mod location;
