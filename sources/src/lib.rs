@@ -9,6 +9,8 @@ use nexus_flight_catalog::{Error, Options, Place, Result, Source, Spec};
 
 pub mod delta;
 pub mod files;
+#[cfg(feature = "hudi")]
+pub mod hudi;
 pub mod iceberg;
 mod lake;
 pub mod memory;
@@ -16,7 +18,15 @@ pub mod postgres;
 mod stores;
 
 /// What can stand behind `kind = "…"`, sorted.
-pub static SPECS: &[&Spec] = &[&delta::SPEC, &files::SPEC, &iceberg::SPEC, &memory::SPEC, &postgres::SPEC];
+pub static SPECS: &[&Spec] = &[
+    &delta::SPEC,
+    &files::SPEC,
+    #[cfg(feature = "hudi")]
+    &hudi::SPEC,
+    &iceberg::SPEC,
+    &memory::SPEC,
+    &postgres::SPEC,
+];
 
 /// Makes a source of a kind from its options, without touching anything outside the process.
 /// Errors: `Invalid`, with the key at fault; for an unknown kind with the nearest known one.
@@ -41,7 +51,8 @@ mod tests {
     fn an_unknown_kind_lists_the_known_ones() {
         let options = Options { catalog: "lake".into(), ..Options::default() };
         insta::assert_snapshot!(
-            open("file", &options).unwrap_err(),
+            // Which is one where it is built in.
+            open("file", &options).unwrap_err().to_string().replace("\"hudi\", ", ""),
             @r#"catalogs.lake.kind: there is no kind of source "file"; did you mean "files"? The kinds are "delta", "files", "iceberg", "memory", "postgres""#
         );
     }
@@ -56,6 +67,8 @@ mod tests {
         assert!(is_elsewhere("files", "location", "s3://b"));
         assert!(is_elsewhere("delta", "location", "s3://b"));
         assert!(!is_elsewhere("delta", "location", "data"));
+        #[cfg(feature = "hudi")]
+        assert!(is_elsewhere("hudi", "location", "s3://b") && !is_elsewhere("hudi", "location", "data"));
         assert!(is_elsewhere("iceberg", "location", "s3://b"));
         assert!(!is_elsewhere("files", "location", "data"));
         assert!(!is_elsewhere("memory", "size", "1MiB"));

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use nexus_flight_catalog::Result;
 use object_store::path::Path;
 
-use super::layout::Folder;
-use crate::lake::Lake;
+use crate::lake::{Folder, Lake};
 
 /// Knows the tables of a location.
 #[async_trait]
@@ -36,4 +35,28 @@ pub(super) struct Found {
     /// Reads its files, and no others.
     pub(super) lake: Arc<Lake>,
     pub(super) folder: Path,
+}
+
+#[async_trait]
+impl Catalog for Folder {
+    async fn ping(&self) -> Result<()> {
+        Folder::ping(self).await
+    }
+
+    async fn schemas(&self) -> Result<Vec<String>> {
+        Folder::schemas(self).await
+    }
+
+    async fn tables(&self, schema: &str) -> Result<Vec<String>> {
+        Folder::tables(self, schema).await
+    }
+
+    async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>> {
+        let folder = Folder::find(self, schema, table).await?;
+        Ok(folder.map(|folder| Found { lake: Arc::clone(&self.lake), folder }))
+    }
+
+    fn written(&self) -> Result<&Folder> {
+        Ok(self)
+    }
 }

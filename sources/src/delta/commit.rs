@@ -8,7 +8,7 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::layout::log_of;
+use super::log::log_of;
 use crate::lake::Lake;
 
 /// The most bytes of a commit that is looked at to see whose it is.

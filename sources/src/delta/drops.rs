@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::features::{self, DROPPED};
-use super::layout::log_of;
+use super::log::log_of;
 use crate::stores::Store;
 
 /// How long removing the files may take before it is left to the next one.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::deletes::{Kept, Vector};
 use super::engine::Kernel;
-use super::layout::log_of;
+use super::log::log_of;
 use super::stats::{Collected, Stats};
 use super::{types, values};
 use crate::lake::{DataFile, Deletes, Lake, Snapshot};

@@ -15,7 +15,6 @@ use serde_json::Value;
 use super::commit::now;
 use super::deletes::{self, Kept};
 use super::engine::{Kernel, RESTORE, ROOT, blocking};
-use super::layout::log_of;
 use super::{drops, features, files};
 use crate::lake::{Lake, Snapshot};
 
@@ -35,6 +34,14 @@ const TABLES: u64 = 256;
 const TRIES: usize = 3;
 /// The memory that lists of files may take.
 const KEPT: u64 = 64 * 1024 * 1024;
+
+/// Where the log of a table is, in its folder.
+pub(super) const LOG: &str = "_delta_log";
+
+/// The log of a table.
+pub(super) fn log_of(table: &Path) -> Path {
+    table.clone().join(LOG)
+}
 
 /// A table at one version.
 pub(super) struct Pinned {

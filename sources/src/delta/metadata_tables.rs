@@ -11,7 +11,7 @@ use object_store::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::layout::log_of;
+use super::log::log_of;
 use crate::lake::{Lake, Snapshot};
 
 /// How many commits are told of, the newest ones.

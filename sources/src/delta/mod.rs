@@ -21,7 +21,6 @@ mod engine;
 mod features;
 mod files;
 mod form;
-mod layout;
 mod log;
 mod made;
 mod metadata_tables;
@@ -35,11 +34,10 @@ mod writing;
 
 use catalog::{Catalog, Found};
 use config::{Config, Tables};
-use layout::Folder;
-use log::{Logs, Pinned};
+use log::{LOG, Logs, Pinned};
 use unity::Unity;
 
-use crate::lake::{Lake, LakeTable, Name, moment};
+use crate::lake::{Folder, Lake, LakeTable, Name, moment};
 use crate::stores::{Location, Store};
 
 /// What this connector declares.
@@ -97,7 +95,7 @@ impl DeltaSource {
             let lake = Arc::new(Lake::new(store, &self.location));
             let logs = Arc::new(Logs::new(Arc::clone(&lake)));
             let tables: Box<dyn Catalog> = match &self.known_by {
-                Tables::Folder { schema } => Box::new(Folder { lake, schema: schema.clone() }),
+                Tables::Folder { schema } => Box::new(Folder { lake, mark: LOG, schema: schema.clone() }),
                 Tables::Unity(unity) => Box::new(Unity::new(&self.catalog, &self.location, lake, unity.clone())?),
             };
             Ok::<_, Error>(Opened { tables, logs })

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::catalog::{Catalog, Found};
 use super::config;
-use super::layout::{Folder, log_of};
-use crate::lake::{Http, Lake, Page, Vending, Vends, encoded, life};
+use super::log::log_of;
+use crate::lake::{Folder, Http, Lake, Page, Vending, Vends, encoded, life};
 use crate::stores::{Given, Location};
 
 /// The tables of one catalog of a server.

@@ -13,16 +13,14 @@ use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::catalog::{Catalog, Found};
 use super::commit::{Commit, Sent, now};
 use super::features::{self, WITHOUT_ZONE};
 use super::form::Form;
-use super::layout::Folder;
-use super::log::{Logs, Pinned};
+use super::log::{Logs, Pinned, log_of};
 use super::made::{Making, needs_names};
 use super::writing::Writing;
 use super::{DeltaSource, drops, types};
-use crate::lake::Name;
+use crate::lake::{Folder, Name};
 use crate::stores::unbroken;
 
 /// How often a commit is tried whose version another one takes.
@@ -87,7 +85,7 @@ impl DeltaSource {
         as_it_is(table)?;
         let (tables, logs) = self.written().await?;
         let missing = || Error::not_found(format!("table \"{schema}.{table}\" does not exist"));
-        let Found { folder, .. } = tables.find(schema, table).await?.ok_or_else(missing)?;
+        let folder = tables.find(schema, table).await?.ok_or_else(missing)?;
         if folder.as_ref().is_empty() {
             return Err(Error::unsupported("the location of the catalog is this table, and stays")
                 .with_hint("set the location to the folder above it, or remove the table by hand"));
@@ -105,7 +103,7 @@ impl DeltaSource {
 
 /// A table as it is now; none where it is not there.
 async fn there(tables: &Folder, logs: &Logs, schema: &str, table: &str) -> Result<Option<Arc<Pinned>>> {
-    let Some(Found { folder, .. }) = tables.find(schema, table).await? else { return Ok(None) };
+    let Some(folder) = tables.find(schema, table).await? else { return Ok(None) };
     match logs.latest(&folder).await {
         Ok(pinned) => Ok(Some(pinned)),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
@@ -346,7 +344,7 @@ async fn dropped(logs: &Logs, table: &Path) -> Result<()> {
         let version = now.snapshot.version().saturating_add(1);
         match commit.send(&logs.lake, table, version, None, &drops::actions()).await {
             Sent::Made => {
-                let mark = layout::log_of(table).join(format!("{version:020}.json"));
+                let mark = log_of(table).join(format!("{version:020}.json"));
                 drops::clean(&logs.lake.store, table, &mark).await;
                 return Ok(());
             }

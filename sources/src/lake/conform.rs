@@ -144,7 +144,7 @@ impl PhysicalExpr for Conformed {
 
 /// The values of a file's column in the type of the table's. Errors: `Data` where the one is no narrower form of the other, where
 /// the table's type does not hold a value exactly, or where a field is NULL that never is in the table.
-fn conform(name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+pub(crate) fn conform(name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let from = array.data_type();
     match (from, to) {
         _ if from == to => Ok(Arc::clone(array)),

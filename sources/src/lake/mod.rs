@@ -13,6 +13,7 @@ mod conform;
 mod equality;
 mod http;
 mod kept;
+mod layout;
 mod name;
 mod open;
 mod positions;
@@ -26,10 +27,13 @@ mod vended;
 pub(crate) use access::Lake;
 pub(crate) use columns::{Column, Columns};
 pub(crate) use conform::becomes;
+#[cfg(feature = "hudi")]
+pub(crate) use conform::conform;
 pub(crate) use equality::{Equality, EqualityFile};
 #[cfg(test)]
 pub(crate) use http::tests::{Reply, served};
 pub(crate) use http::{Answer, Http, MOST_NAMES, Page, address, checked_token, encoded};
+pub(crate) use layout::Folder;
 pub(crate) use name::{Name, is_name, moment};
 pub(crate) use positions::{All, DeleteFile, Positions, Tail, Vector};
 pub(crate) use scan::{LakeTable, rows};
