@@ -70,6 +70,7 @@ ALONE = {
     "test_lake_faults.py": PROCESS,
     "test_lake_pruning.py": ALIKE,
     "test_lake_race.py": ALIKE,
+    "test_lake_writes.py": ALIKE,
     "test_lake_writes_delta.py": "it writes to one place through gateways of its own",
     "test_policy.py": ALIKE,
     "test_policy_bytes.py": ROWS,

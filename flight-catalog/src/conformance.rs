@@ -115,6 +115,9 @@ impl Run<'_> {
         for ((name, held), (_, declared)) in self.fixture.capabilities.entries().into_iter().zip(declared) {
             self.expect(declared || !held, || format!("the fixture expects {name}, which the source does not declare"));
         }
+        for Capabilities { append, ingest, .. } in [self.fixture.source.spec().capabilities, self.fixture.capabilities] {
+            self.expect(append || !ingest, || "ingest is declared without append".into());
+        }
     }
 
     async fn listings(&mut self) {

@@ -71,14 +71,15 @@ pub trait Source: Debug + Send + Sync {
 
     /// Puts rows into a table and returns how many. All of them, or none where the stream or the source fails. Where the table
     /// is there and stays, the rows have columns of the table by its names and types, and not all of them perhaps: the source
-    /// fills in the rest. Requires [`Capabilities::ingest`].
+    /// fills in the rest. Requires [`Capabilities::append`], and [`Capabilities::ingest`] for all but rows for a table that is there;
+    /// without it the others are refused by [`Spec::ingest_refusal`], before any row is read.
     async fn ingest(&self, _cx: &Context, _target: &Target, _rows: SendableRecordBatchStream) -> Result<u64> {
-        Err(self.spec().refusal("ingest"))
+        Err(self.spec().ingest_refusal())
     }
 
     /// Drops a table. Errors: `NotFound` where it is not there. Requires [`Capabilities::ingest`].
     async fn drop_table(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<()> {
-        Err(self.spec().refusal("ingest"))
+        Err(self.spec().ingest_refusal())
     }
 
     /// Updates or deletes rows and returns how many. Requires [`Capabilities::changes`]; for a source without it the rows of
@@ -264,6 +265,15 @@ impl Spec {
         Error::unsupported(format!("a catalog of kind \"{}\" does not offer {what}", self.kind))
             .with_hint("the table of capabilities in the connector reference says what each kind offers")
     }
+
+    /// The refusal of [`Capabilities::ingest`], with what is taken instead.
+    pub fn ingest_refusal(&self) -> Error {
+        let refusal = self.refusal("ingest");
+        match self.capabilities.append {
+            true => refusal.with_hint("it takes rows for tables that are there, by INSERT and by ingest in the mode append"),
+            false => refusal,
+        }
+    }
 }
 
 /// What a source can do beyond being listed and read with projection. Data, so that documents and tests can read it.
@@ -279,7 +289,9 @@ pub struct Capabilities {
     pub keys: bool,
     /// It takes statements in its own SQL.
     pub native: bool,
-    /// It takes rows, makes tables and drops them.
+    /// It takes rows for a table that is there.
+    pub append: bool,
+    /// It makes tables, replaces and drops them too. Whatever does that appends.
     pub ingest: bool,
     /// It updates and deletes rows itself.
     pub changes: bool,
@@ -295,19 +307,21 @@ impl Capabilities {
         versions: false,
         keys: false,
         native: false,
+        append: false,
         ingest: false,
         changes: false,
         transactions: false,
     };
 
     /// Each capability with its name and whether it is declared, in the order of the documentation.
-    pub const fn entries(&self) -> [(&'static str, bool); 8] {
+    pub const fn entries(&self) -> [(&'static str, bool); 9] {
         [
             ("filters", self.filters),
             ("limit", self.limit),
             ("versions", self.versions),
             ("keys", self.keys),
             ("native", self.native),
+            ("append", self.append),
             ("ingest", self.ingest),
             ("changes", self.changes),
             ("transactions", self.transactions),

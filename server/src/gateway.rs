@@ -208,7 +208,7 @@ fn has_secrets(kind: &str) -> bool {
 
 /// A key that can have no effect is a mistake.
 fn check_takes_rows(name: &str, kind: &str) -> Result<()> {
-    let takes = |spec: &&&Spec| spec.capabilities.ingest;
+    let takes = |spec: &&&Spec| spec.capabilities.append;
     let known: Vec<&str> = nexus_sources::SPECS.iter().filter(takes).map(|spec| spec.kind).collect();
     if known.contains(&kind) {
         return Ok(());

@@ -45,6 +45,18 @@ pub struct Write {
     pub action: Action,
 }
 
+impl Write {
+    /// Errors: `Unsupported` where the source takes rows for tables that are there alone, and this is more.
+    fn offered(self, is_there: bool) -> Result<Self> {
+        let spec = self.source.spec();
+        let appends = matches!(&self.action, Action::Put { target, .. } if is_there && target.if_exists == IfExists::Append);
+        match appends || matches!(self.action, Action::Change(_)) || spec.capabilities.ingest {
+            true => Ok(self),
+            false => Err(spec.ingest_refusal()),
+        }
+    }
+}
+
 /// How a table is changed.
 #[derive(Debug)]
 pub enum Action {
@@ -136,7 +148,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             };
             let source = target_source(names.catalogs, names.cx, name)?;
             let (rows, action) = dml(op, Arc::unwrap_or_clone(input), name, table, source.as_ref())?;
-            Ok((rows, Write { name: name.clone(), source, action }))
+            Ok((rows, Write { name: name.clone(), source, action }.offered(true)?))
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
             let name = match names.is_temporary {
@@ -145,7 +157,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             };
             let source = target_source(names.catalogs, names.cx, &name)?;
             let (rows, action) = created(create, &name)?;
-            Ok((rows, Write { name, source, action }))
+            Ok((rows, Write { name, source, action }.offered(false)?))
         }
         LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => {
             let action = match (names.there(&drop.name).is_some(), drop.if_exists) {
@@ -155,7 +167,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             };
             let name = names.name(&drop.name).await?;
             let source = target_source(names.catalogs, names.cx, &name)?;
-            Ok((nothing(), Write { name, source, action }))
+            Ok((nothing(), Write { name, source, action }.offered(false)?))
         }
         LogicalPlan::Ddl(ddl) => Err(not_offered(ddl.name())),
         _ => Err(Error::internal("a plan that does not write was taken for one that does")),
@@ -183,7 +195,7 @@ pub fn target_source(catalogs: &Catalogs, cx: &Context, name: &TableName) -> Res
     if name.schema == information_schema::NAME {
         return Err(Error::unsupported("information_schema cannot be written: it is made of what is there"));
     }
-    if !source.spec().capabilities.ingest {
+    if !source.spec().capabilities.append {
         return Err(source.spec().refusal("writing (ingest)"));
     }
     catalogs.check_writable(&name.catalog)?;
@@ -442,7 +454,7 @@ pub fn ingested(
     };
     let plan = rows.build()?;
     let columns = columns_of(&plan);
-    Ok((plan, Write { name, source, action: Action::Put { target, columns } }))
+    Ok((plan, Write { name, source, action: Action::Put { target, columns } }.offered(put == Put::Append)?))
 }
 
 /// The rows that a client sends, as a partition of a table.

@@ -30,9 +30,13 @@ impl Run<'_> {
         let source = &self.fixture.source;
         let schema = self.fixture.schema.clone();
         if !self.fixture.capabilities.ingest {
-            let ingested = source.ingest(&self.cx, &Target::append(&schema, "links"), sent(rows, false)).await;
+            if self.fixture.capabilities.append {
+                self.appends(rows).await;
+            } else {
+                let ingested = source.ingest(&self.cx, &Target::append(&schema, "links"), sent(rows, false)).await;
+                self.refused("ingest", ingested.err());
+            }
             let dropped = source.drop_table(&self.cx, &schema, "links").await;
-            self.refused("ingest", ingested.err());
             return self.refused("ingest", dropped.err());
         }
         let mode = |if_missing, if_exists| {
@@ -47,22 +51,22 @@ impl Run<'_> {
         self.fails("a table whose rows broke off", Kind::NotFound, self.resolve(MADE).await);
 
         self.puts("making a table", &create, rows).await;
-        self.holds("a table that was made", &[rows]).await;
+        self.holds(MADE, "a table that was made", &[rows]).await;
         self.fails("making a table that is there", Kind::Exists, put(source, self, &create, rows).await);
         self.puts("appending", &append, rows).await;
-        self.holds("a table that was appended to", &[rows, rows]).await;
+        self.holds(MADE, "a table that was appended to", &[rows, rows]).await;
         let broken = source.ingest(&self.cx, &append, sent(rows, true)).await;
         self.expect(broken.is_err(), || "rows that break off are taken".into());
-        self.holds("a table after rows that broke off", &[rows, rows]).await;
+        self.holds(MADE, "a table after rows that broke off", &[rows, rows]).await;
         let kept = put(source, self, &mode(IfMissing::Create, IfExists::Keep), rows).await;
         if let Some(count) = self.works("keeping a table", kept) {
             self.expect(count == 0, || format!("a table that is kept takes {count} rows"));
         }
         self.puts("replacing", &mode(IfMissing::Fail, IfExists::Replace), &rows.slice(0, 3)).await;
-        self.holds("a table that was replaced", &[&rows.slice(0, 3)]).await;
+        self.holds(MADE, "a table that was replaced", &[&rows.slice(0, 3)]).await;
         if let Ok(first) = rows.project(&[0]) {
             self.puts("appending one column", &append, &first).await;
-            let nulls = self.count(&format!("\"{}\" IS NULL", rows.schema().field(2).name())).await;
+            let nulls = self.count(MADE, &format!("\"{}\" IS NULL", rows.schema().field(2).name())).await;
             let expected = rows.num_rows() + rows.slice(0, 3).column(2).null_count();
             self.expect(nulls == Some(expected), || {
                 format!("after one column was appended, {nulls:?} rows of {expected} are NULL")
@@ -72,6 +76,51 @@ impl Run<'_> {
         let dropped = source.drop_table(&self.cx, &schema, MADE).await;
         self.works("dropping a table", dropped);
         self.fails("a table that was dropped", Kind::NotFound, self.resolve(MADE).await);
+    }
+
+    /// Rows for a table that is there are all that is taken.
+    async fn appends(&mut self, rows: &RecordBatch) {
+        let source = &self.fixture.source;
+        let append = self.target("links", IfMissing::Fail, IfExists::Append);
+        self.puts("appending", &append, rows).await;
+        self.holds("links", "a table that was appended to", &[rows, rows]).await;
+        let missing = self.target(MADE, IfMissing::Fail, IfExists::Append);
+        self.fails("appending to a table that is not there", Kind::NotFound, put(source, self, &missing, rows).await);
+        let before = self.resolve("links").await.map(|resolved| resolved.version);
+        for (table, if_missing, if_exists) in [
+            (MADE, IfMissing::Create, IfExists::Fail),
+            (MADE, IfMissing::Create, IfExists::Append),
+            ("links", IfMissing::Fail, IfExists::Replace),
+            ("links", IfMissing::Fail, IfExists::Rewrite(before.unwrap_or(Version::Unknown))),
+        ] {
+            let refused = put(source, self, &self.target(table, if_missing, if_exists), rows).await;
+            self.refused("ingest", refused.err());
+        }
+        self.fails("a table whose making was refused", Kind::NotFound, self.resolve(MADE).await);
+        let broken = source.ingest(&self.cx, &append, sent(rows, true)).await;
+        self.expect(broken.is_err(), || "rows that break off are taken".into());
+        self.holds("links", "a table after what was refused and what broke off", &[rows, rows]).await;
+        let before = self.resolve("links").await;
+        self.puts("appending again", &append, &rows.slice(0, 3)).await;
+        self.holds("links", "a table that was appended to again", &[rows, rows, &rows.slice(0, 3)]).await;
+        let (before, after) = (self.works("resolving a table", before), self.resolve("links").await);
+        if let (Some(before), Ok(after)) = (before, after) {
+            let changes = !self.fixture.capabilities.versions || before.version != after.version;
+            self.expect(changes, || "rows are appended and the version does not change".into());
+        }
+        if let Ok(first) = rows.project(&[0]) {
+            self.puts("appending one column", &append, &first).await;
+            let nulls = self.count("links", &format!("\"{}\" IS NULL", rows.schema().field(2).name())).await;
+            let each = rows.column(2).null_count();
+            let expected = rows.num_rows() + 2 * each + rows.slice(0, 3).column(2).null_count();
+            self.expect(nulls == Some(expected), || {
+                format!("after one column was appended, {nulls:?} rows of {expected} are NULL")
+            });
+        }
+    }
+
+    fn target(&self, table: &str, if_missing: IfMissing, if_exists: IfExists) -> Target {
+        Target { if_missing, if_exists, ..Target::append(&self.fixture.schema, table) }
     }
 
     /// Rows that were made of an earlier version do not take the place of a later one.
@@ -84,9 +133,9 @@ impl Run<'_> {
         let target = |version| Target { if_exists: IfExists::Rewrite(version), ..Target::append(&self.fixture.schema, MADE) };
         let (first, second) = (target(before.version.clone()), target(before.version));
         self.puts("rewriting", &first, rows).await;
-        self.holds("a table that was rewritten", &[rows]).await;
+        self.holds(MADE, "a table that was rewritten", &[rows]).await;
         self.fails("rewriting an earlier version", Kind::Precondition, put(source, self, &second, rows).await);
-        self.holds("a table that was not rewritten", &[rows]).await;
+        self.holds(MADE, "a table that was not rewritten", &[rows]).await;
     }
 
     async fn changes(&mut self, rows: &RecordBatch) {
@@ -110,7 +159,8 @@ impl Run<'_> {
                 self.expect(count == expected, || format!("{what} says that it changed {count} rows of {expected}"));
             }
         }
-        let (all, new, moved) = (self.count("true").await, self.count("note = 'new'").await, self.count("target = link").await);
+        let (all, new) = (self.count(MADE, "true").await, self.count(MADE, "note = 'new'").await);
+        let moved = self.count(MADE, "target = link").await;
         self.expect((all, new, moved) == (Some(35), Some(10), Some(35)), || {
             format!("after changes there are {all:?} rows, {new:?} new and {moved:?} moved")
         });
@@ -135,7 +185,7 @@ impl Run<'_> {
             self.works("a savepoint", marked);
             let ingested = put(&inside, self, &append, rows).await;
             self.works("appending after a savepoint", ingested);
-            let (within, without) = (rows_of(&inside, self).await, self.count("true").await);
+            let (within, without) = (rows_of(&inside, self).await, self.count(MADE, "true").await);
             self.expect(within == Some(3 * rows.num_rows()), || {
                 format!("a transaction sees {within:?} rows of its own and others")
             });
@@ -149,7 +199,7 @@ impl Run<'_> {
             self.fails("a savepoint that was released", Kind::NotFound, transaction.release(&self.cx, "mark").await);
             let ended = if commits { transaction.commit(&self.cx).await } else { transaction.rollback(&self.cx).await };
             self.works("ending a transaction", ended);
-            let (after, expected) = (self.count("true").await, if commits { 2 } else { 1 } * rows.num_rows());
+            let (after, expected) = (self.count(MADE, "true").await, if commits { 2 } else { 1 } * rows.num_rows());
             self.expect(after == Some(expected), || format!("after a transaction (commit: {commits}) there are {after:?} rows"));
         }
         self.unmade().await;
@@ -174,10 +224,10 @@ impl Run<'_> {
         }
     }
 
-    /// The table that is made here holds these rows and no others.
-    async fn holds(&mut self, what: &str, expected: &[&RecordBatch]) {
-        let held = match self.resolve(MADE).await {
-            Ok(resolved) => answer(&format!("SELECT * FROM {MADE}"), &[(MADE.to_owned(), resolved.provider)]).await,
+    /// A table holds these rows and no others.
+    async fn holds(&mut self, table: &str, what: &str, expected: &[&RecordBatch]) {
+        let held = match self.resolve(table).await {
+            Ok(resolved) => answer(&format!("SELECT * FROM {table}"), &[(table.to_owned(), resolved.provider)]).await,
             Err(error) => Err(error),
         };
         let expected: Result<Vec<_>> = expected.iter().map(|batch| text(batch)).collect();
@@ -189,9 +239,9 @@ impl Run<'_> {
         }
     }
 
-    async fn count(&self, filter: &str) -> Option<usize> {
-        let resolved = self.resolve(MADE).await.ok()?;
-        let rows = answer(&format!("SELECT * FROM {MADE} WHERE {filter}"), &[(MADE.to_owned(), resolved.provider)]).await;
+    async fn count(&self, table: &str, filter: &str) -> Option<usize> {
+        let resolved = self.resolve(table).await.ok()?;
+        let rows = answer(&format!("SELECT * FROM {table} WHERE {filter}"), &[(table.to_owned(), resolved.provider)]).await;
         rows.ok().map(|rows| rows.len())
     }
 }

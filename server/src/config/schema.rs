@@ -36,7 +36,7 @@ fn catalog(spec: &Spec) -> Value {
         ttl.insert("default".to_owned(), json!("0s"));
     }
     properties.insert("ttl".to_owned(), ttl);
-    if spec.capabilities.ingest {
+    if spec.capabilities.append {
         let help = "Whether statements may write to it";
         properties.insert("writable".to_owned(), json!({ "type": "boolean", "default": false, "description": help }));
     }

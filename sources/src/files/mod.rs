@@ -43,7 +43,15 @@ pub static SPEC: Spec = Spec {
     kind: "files",
     summary: "Parquet, CSV, newline JSON and Arrow files in a local folder or an S3 bucket",
     options: OPTIONS,
-    capabilities: Capabilities { filters: true, limit: true, versions: true, keys: true, ingest: true, ..Capabilities::NONE },
+    capabilities: Capabilities {
+        filters: true,
+        limit: true,
+        versions: true,
+        keys: true,
+        append: true,
+        ingest: true,
+        ..Capabilities::NONE
+    },
     proof: Proof::SameWire,
     docs: include_str!("docs.md"),
     open,

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
 use nexus_flight_catalog::error::list;
 use nexus_flight_catalog::{
-    Capabilities, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
+    Capabilities, Context, Error, Keys, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Target, Version,
 };
 use tokio::sync::OnceCell;
 
+mod append;
 mod avro;
 mod catalog;
 mod config;
@@ -34,7 +36,7 @@ pub static SPEC: Spec = Spec {
     kind: "iceberg",
     summary: "Iceberg tables in a local folder or an S3 bucket, found by their layout or by a catalog, with their earlier states",
     options: config::OPTIONS,
-    capabilities: Capabilities { filters: true, limit: true, versions: true, ..Capabilities::NONE },
+    capabilities: Capabilities { filters: true, limit: true, versions: true, append: true, ..Capabilities::NONE },
     proof: Proof::Real,
     docs: include_str!("docs.md"),
     open,
@@ -213,6 +215,10 @@ impl Source for IcebergSource {
 
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
         cx.run(self.resolve(schema, table)).await
+    }
+
+    async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
+        cx.run(self.append(target, rows)).await
     }
 }
 

@@ -74,6 +74,17 @@ impl Table {
         parsed(lake, path, move || Self::parse(bytes)).await
     }
 
+    /// The same, with all that the file says, for who writes the next one. Errors: as those of reading.
+    pub(super) async fn read_whole(lake: &Lake, path: &Path) -> Result<(Self, Value)> {
+        let bytes = lake.read(path, LARGEST).await?;
+        let parse = move || {
+            let bytes = if bytes.starts_with(&[0x1F, 0x8B]) { unpacked(bytes)? } else { bytes };
+            let whole = serde_json::from_slice(&bytes).map_err(|cause| unreadable(&cause))?;
+            Ok((Self::parse(bytes)?, whole))
+        };
+        parsed(lake, path, parse).await
+    }
+
     fn parse(bytes: Bytes) -> Result<Self> {
         let bytes = if bytes.starts_with(&[0x1F, 0x8B]) { unpacked(bytes)? } else { bytes };
         let mut raw: Value = serde_json::from_slice(&bytes).map_err(|cause| unreadable(&cause))?;

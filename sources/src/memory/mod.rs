@@ -31,7 +31,14 @@ pub static SPEC: Spec = Spec {
         help: "the most bytes that all its tables may have together, with what open transactions keep; \"1GiB\" by default",
     }],
     // Filters and limits are applied by the plan above the scan: the rows are here already.
-    capabilities: Capabilities { versions: true, keys: true, ingest: true, transactions: true, ..Capabilities::NONE },
+    capabilities: Capabilities {
+        versions: true,
+        keys: true,
+        append: true,
+        ingest: true,
+        transactions: true,
+        ..Capabilities::NONE
+    },
     proof: Proof::Real,
     docs: include_str!("docs.md"),
     open,

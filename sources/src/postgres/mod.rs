@@ -40,6 +40,7 @@ pub static SPEC: Spec = Spec {
         filters: true,
         limit: true,
         keys: true,
+        append: true,
         ingest: true,
         changes: true,
         transactions: true,

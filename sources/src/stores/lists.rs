@@ -27,8 +27,7 @@ enum Shape {
 }
 
 const ANY: Shape = Shape::Struct(&[]);
-const FOOTER: &[(i64, Shape)] =
-    &[(2, Shape::Schema), (4, Shape::List(&GROUP)), (5, Shape::List(&ANY)), (7, Shape::List(&ANY))];
+const FOOTER: &[(i64, Shape)] = &[(2, Shape::Schema), (4, Shape::List(&GROUP)), (5, Shape::List(&ANY)), (7, Shape::List(&ANY))];
 const GROUP: Shape = Shape::Struct(&[(1, Shape::List(&CHUNK)), (4, Shape::List(&ANY))]);
 const CHUNK: Shape = Shape::Struct(&[(3, COLUMN)]);
 const COLUMN: Shape = Shape::Struct(&[

@@ -11,14 +11,16 @@ use nexus_flight_catalog::{Error, Result};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::SchemaDescriptor;
 use tokio::io::AsyncWriteExt;
 
-use super::Store;
+use super::{Made, Store, unbroken};
 
 /// A group of rows ends where it holds as much as this in memory.
 const ROW_GROUP: usize = 64 * 1024 * 1024;
@@ -47,6 +49,15 @@ pub(crate) struct Uploaded {
 impl Upload {
     /// Errors: `Unsupported` for a type that Parquet does not have.
     pub(crate) fn begin(store: &Arc<Store>, path: Path, schema: SchemaRef) -> Result<Self> {
+        Self::opened(store, path, schema, ArrowWriterOptions::new())
+    }
+
+    /// The same, of a file that says of its columns what is said here. They are those of `schema`, in its order.
+    pub(crate) fn described(store: &Arc<Store>, path: Path, schema: SchemaRef, columns: SchemaDescriptor) -> Result<Self> {
+        Self::opened(store, path, schema, ArrowWriterOptions::new().with_parquet_schema(columns))
+    }
+
+    fn opened(store: &Arc<Store>, path: Path, schema: SchemaRef, options: ArrowWriterOptions) -> Result<Self> {
         if let Some(field) = schema.fields().iter().find(|field| !is_held(field.data_type())) {
             let message = format!("no type of Parquet holds the column \"{}\" of the type {}", field.name(), field.data_type());
             return Err(Error::unsupported(message).with_hint("cast it, or leave it out"));
@@ -54,7 +65,8 @@ impl Upload {
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let out = BufWriter::with_capacity(Arc::clone(store.objects()), path.clone(), PART).with_max_concurrency(PARTS_AT_ONCE);
         let parts = Parts { out: Some(out) };
-        let writer = AsyncArrowWriter::try_new(parts, schema, Some(properties)).map_err(|cause| {
+        let writer = AsyncArrowWriter::try_new_with_options(parts, schema, options.with_properties(properties));
+        let writer = writer.map_err(|cause| {
             Error::unsupported(format!("a column has a type that Parquet files do not hold: {cause}"))
                 .with_hint("cast the column to another type")
         })?;
@@ -83,6 +95,12 @@ impl Upload {
     /// Sends what is still held, so that little is left to be done at the end.
     pub(crate) async fn flush(&mut self) -> Result<()> {
         self.writer.flush().await.map_err(|cause| failed(&self.store, &self.path, cause))
+    }
+
+    /// Makes the file be there for as long as somebody wants it, even if nobody does any more when it is.
+    pub(crate) async fn close_for_now(self) -> Result<(Uploaded, Made)> {
+        let made = Made::new(&self.store, self.path.clone());
+        unbroken(async move { self.close().await.map(|uploaded| (uploaded, made)) }).await
     }
 
     /// Makes the file be there.

@@ -45,6 +45,8 @@ enum Lie {
     IngestsNothing,
     /// Keeps the rows that came before their stream broke off.
     KeepsHalf,
+    /// Takes no rows.
+    RefusesRows,
     /// Stops at a limit without saying so.
     HiddenLimit,
     /// Knows no keys.
@@ -88,11 +90,14 @@ async fn the_truth_passes() {
 async fn what_is_declared_and_absent() {
     let found = violations(Lie::NoKeys, |_| {}).await;
     assert!(found.contains("has the keys Keys { primary: [], foreign: [] } and should have"), "{found}");
-    let cases: [(Declare, &str); 4] = [
+    let found = violations(Lie::RefusesRows, |it| it.ingest = false).await;
+    assert!(found.contains("appending fails"), "{found}");
+    let cases: [(Declare, &str); 5] = [
         (|it| it.filters = true, "filters are declared, and the table takes none"),
         (|it| it.limit = true, "limits are declared, and a scan with limit 1 gives all 120 rows"),
         (|it| it.native = true, "a native statement fails"),
         (|it| it.changes = true, "an update fails"),
+        (|it| it.append = false, "ingest is declared without append"),
     ];
     for (declare, wanted) in cases {
         let found = violations(Lie::Declaration, declare).await;
@@ -102,9 +107,10 @@ async fn what_is_declared_and_absent() {
 
 #[tokio::test]
 async fn what_is_there_and_not_declared() {
-    let cases: [(Lie, Declare, &str); 7] = [
+    let cases: [(Lie, Declare, &str); 8] = [
         (Lie::HiddenLimit, |_| {}, "limits are not declared, and a scan with limit 1 gives 1 of 120 rows"),
         (Lie::Declaration, |it| it.ingest = false, "ingest work and are not declared"),
+        (Lie::Declaration, |it| (it.append, it.ingest) = (false, false), "ingest work and are not declared"),
         (Lie::Declaration, |it| it.transactions = false, "transactions work and are not declared"),
         (Lie::Declaration, |it| it.keys = false, "and should have Keys"),
         (Lie::Declaration, |it| it.versions = false, "versions are not declared, and there is Pinned"),
@@ -119,7 +125,7 @@ async fn what_is_there_and_not_declared() {
 
 #[tokio::test]
 async fn wrong_answers() {
-    let cases: [(Lie, Declare, &str); 6] = [
+    let cases: [(Lie, Declare, &str); 8] = [
         (Lie::DropsRows, |_| {}, "SELECT count(*) FROM types"),
         (Lie::IgnoresFilters, |it| it.filters = true, "WHERE id = 5 gives 120 rows and should give 1"),
         (
@@ -130,6 +136,8 @@ async fn wrong_answers() {
         (Lie::FixedVersion, |_| {}, "the rows change and the version does not"),
         (Lie::IngestsNothing, |_| {}, "a table that was made fails"),
         (Lie::KeepsHalf, |_| {}, "rows that break off make a table"),
+        (Lie::IngestsNothing, |it| it.ingest = false, "a table that was appended to gives 40 rows and should give 80"),
+        (Lie::KeepsHalf, |it| it.ingest = false, "rows that break off are taken"),
     ];
     for (lie, declare, wanted) in cases {
         let found = violations(lie, declare).await;
@@ -163,7 +171,7 @@ impl Source for Liar {
                 resolved.provider = Arc::new(LyingTable { inner: resolved.provider, lie: self.lie });
             }
             Lie::FixedVersion => resolved.version = Version::Pinned("1".into()),
-            Lie::Declaration | Lie::HiddenNative | Lie::IngestsNothing | Lie::KeepsHalf => {}
+            Lie::Declaration | Lie::HiddenNative | Lie::IngestsNothing | Lie::KeepsHalf | Lie::RefusesRows => {}
         }
         Ok(resolved)
     }
@@ -178,6 +186,7 @@ impl Source for Liar {
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
         match self.lie {
             Lie::IngestsNothing => Ok(40),
+            Lie::RefusesRows => Err(self.spec.ingest_refusal()),
             Lie::KeepsHalf => {
                 let schema = rows.schema();
                 let whole = rows.take_while(|batch| std::future::ready(batch.is_ok())).boxed();

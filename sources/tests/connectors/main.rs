@@ -8,6 +8,7 @@ mod delta;
 mod delta_written;
 mod files;
 mod iceberg;
+mod iceberg_written;
 mod lakes;
 mod liars;
 mod postgres;

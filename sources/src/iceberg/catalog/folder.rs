@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Result, TableEntry, information_schema};
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use uuid::Uuid;
 
-use super::{Catalog, Current, Found};
+use super::{Catalog, Current, Found, Outcome};
+use crate::iceberg::append::Change;
+use crate::iceberg::table::Table;
 use crate::lake::{Lake, is_name};
 use crate::stores::{Location, Store, ended_early};
 
@@ -86,6 +90,76 @@ impl Catalog for Folder {
     async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>> {
         let current = self.current(schema, table).await?;
         Ok(current.map(|current| Found { lake: Arc::clone(&self.lake), current }))
+    }
+
+    fn check_commit(&self, found: &Found, table: &Table) -> Result<()> {
+        claimed(&found.current.path)?;
+        address(found, table.metadata.location())?;
+        let packs = table.metadata.properties().get("write.metadata.compression-codec");
+        if packs.is_some_and(|codec| codec.eq_ignore_ascii_case("gzip")) {
+            let message = "the metadata of this table is packed, under names that an unpacked one is not in the way of";
+            return Err(
+                Error::unsupported(message).with_hint("remove the property write.metadata.compression-codec of the table")
+            );
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, _schema: &str, _table: &str, found: &Found, change: &Change) -> Result<Outcome> {
+        let number = claimed(&found.current.path)?;
+        let bytes = Bytes::from(change.metadata(&address(found, change.location())?)?);
+        let folder: &str = found.current.path.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let in_folder =
+            |name: &str| Path::parse(format!("{folder}/{name}")).map_err(|_| Error::internal("a file of metadata has no path"));
+        let (path, hint) = (in_folder(&format!("v{number}.metadata.json"))?, in_folder("version-hint.text")?);
+        let store = &found.lake.store;
+        store.stays_within(&path).await?;
+        if let Err(cause) = store.objects().put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
+            let there = match store.objects().get(&path).await {
+                Ok(there) => there.bytes().await.map(Some),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(cause) => Err(cause),
+            };
+            let error = store.write_error(&cause, &path);
+            match there {
+                // An answer that was lost, and a try that came after it.
+                Ok(Some(there)) if there == bytes => {}
+                Ok(Some(_)) => return Ok(Outcome::Conflict),
+                Ok(None) if store.folder.is_some() => return Err(error),
+                Ok(None) if matches!(error.kind(), Kind::Denied | Kind::Unauthenticated | Kind::NotFound) => return Err(error),
+                _ => return Ok(Outcome::Unknown(error)),
+            }
+        }
+        // Who has no list of the folder begins to look at this number, so it may be an older one.
+        if store.objects().head(&hint).await.is_ok()
+            && let Err(cause) = store.objects().put(&hint, number.to_string().into()).await
+        {
+            let file = store.show(&hint);
+            tracing::warn!(%file, %cause, "the newest version of a table could not be noted");
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// The number of the file of metadata after this one. Errors: `Unsupported` where it would have to be given by a catalog.
+fn claimed(path: &Path) -> Result<u64> {
+    let name = path.filename().unwrap_or_default();
+    let number = name.strip_prefix('v').and_then(|rest| rest.strip_suffix(".metadata.json"));
+    number.and_then(|number| number.parse::<u64>().ok()).and_then(|number| number.checked_add(1)).ok_or_else(|| {
+        let message = "this table takes no rows here: which of its files of metadata counts, a catalog says and not the folder";
+        Error::unsupported(message)
+            .with_hint("name the catalog that keeps the table by catalog = …; without one it would be v1.metadata.json and so on")
+    })
+}
+
+/// How the table calls the file of metadata that was found. Errors: `Unsupported` for a table that was moved.
+fn address(found: &Found, location: &str) -> Result<String> {
+    let current = &found.current.path;
+    let address = format!("{}/metadata/{}", location.trim_end_matches('/'), current.filename().unwrap_or_default());
+    match found.lake.inside(&address) {
+        Ok(path) if path == *current => Ok(address),
+        _ => Err(Error::unsupported("this table takes no rows here: its metadata is not where the table says that it is itself")
+            .with_hint("set the location to where the table was made, or move it back")),
     }
 }
 

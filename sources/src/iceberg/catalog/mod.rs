@@ -13,9 +13,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nexus_flight_catalog::{Result, TableEntry};
+use nexus_flight_catalog::{Error, Result, TableEntry};
 use object_store::path::Path;
 
+use super::append::Change;
+use super::table::Table;
 use crate::lake::Lake;
 
 pub(super) use folder::Folder;
@@ -38,6 +40,31 @@ pub(super) trait Catalog: Debug + Send + Sync {
 
     /// A table as it is now; none where it is not there.
     async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>>;
+
+    /// Whether a state of a table can be made the next one. Errors: `Unsupported` with the reason.
+    fn check_commit(&self, _found: &Found, _table: &Table) -> Result<()> {
+        Err(not_written())
+    }
+
+    /// Makes a changed table the one of now, if it is still as it was found. Errors: where nothing was changed.
+    async fn commit(&self, _schema: &str, _table: &str, _found: &Found, _change: &Change) -> Result<Outcome> {
+        Err(not_written())
+    }
+}
+
+/// What came of a commit.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Done,
+    /// Another has changed the table meanwhile.
+    Conflict,
+    /// It may be done, or may be yet, or not.
+    Unknown(Error),
+}
+
+fn not_written() -> Error {
+    Error::unsupported("tables of this kind of catalog are read and not written")
+        .with_hint("write to them with the engine that keeps the catalog, or by a catalog of the kind rest or sql")
 }
 
 /// A table that a catalog has found.

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
 use object_store::aws::AwsCredential;
-use secrecy::SecretString;
+use reqwest::RequestBuilder;
+use reqwest::header::CONTENT_TYPE;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,8 +19,10 @@ use url::Url;
 
 use super::token::Tokens;
 use super::vended::{Loaded, Vended};
-use super::{Catalog, Current, Found};
+use super::{Catalog, Current, Found, Outcome};
+use crate::iceberg::append::Change;
 use crate::iceberg::config;
+use crate::iceberg::table::Table;
 use crate::lake::{Answer, Http, Lake, MOST_NAMES, Page, Vending, Vends, encoded};
 use crate::stores::{Given, Location, Store};
 
@@ -134,6 +138,32 @@ impl Catalog for Rest {
         };
         Ok(Some(Found { lake, current: Current { path, state: location } }))
     }
+
+    fn check_commit(&self, _found: &Found, _table: &Table) -> Result<()> {
+        Ok(())
+    }
+
+    async fn commit(&self, schema: &str, table: &str, _found: &Found, change: &Change) -> Result<Outcome> {
+        let namespace = levels(schema).ok_or_else(|| Error::internal("a table of a schema that there is not"))?;
+        let url = self.calls.table_address(&namespace, table).await?;
+        let body = serde_json::json!({
+            "identifier": { "namespace": namespace, "name": table },
+            "requirements": change.requirements(),
+            "updates": change.updates(),
+        });
+        match self.calls.http.within(self.calls.post(&url, &body)).await {
+            // The call may have broken off before the answer came.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Data) => Ok(Outcome::Unknown(error)),
+            Err(error) => Err(error),
+            Ok((answer, error)) => match (answer.status.as_u16(), error) {
+                (409, _) => Ok(Outcome::Conflict),
+                // Of these the specification says that nobody knows.
+                (500 | 502 | 504.., Some(error)) => Ok(Outcome::Unknown(error)),
+                (_, Some(error)) => Err(error),
+                (_, None) => Ok(Outcome::Done),
+            },
+        }
+    }
 }
 
 /// Whether an error says of a namespace that there is none in it for us.
@@ -240,35 +270,50 @@ impl Calls {
 
     /// A table as it is now, with keys of the store for it where they are wanted; none where it is not there.
     async fn table(&self, namespace: &[String], table: &str, wants_keys: bool) -> Result<Option<Loaded>> {
-        let settings = self.settings().await?;
-        let (namespace, table) = (settings.namespace(namespace), encoded(table));
-        let url = self.http.url(&format!("{}/namespaces/{namespace}/tables/{table}", settings.root))?;
+        let url = self.table_address(namespace, table).await?;
         match self.http.within(self.get(&url, wants_keys)).await {
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
             loaded => loaded.map(Some),
         }
     }
 
-    /// Asks once, and once more with another token where the first one holds no more.
+    async fn table_address(&self, namespace: &[String], table: &str) -> Result<Url> {
+        let settings = self.settings().await?;
+        let (namespace, table) = (settings.namespace(namespace), encoded(table));
+        self.http.url(&format!("{}/namespaces/{namespace}/tables/{table}", settings.root))
+    }
+
     async fn get<T: DeserializeOwned + Send + 'static>(&self, url: &Url, wants_keys: bool) -> Result<T> {
+        let request = || {
+            let request = self.http.client().get(url.clone());
+            if wants_keys { request.header("x-iceberg-access-delegation", "vended-credentials") } else { request }
+        };
+        match self.call(request).await? {
+            (answer, None) => self.http.parsed(answer.body).await,
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The answer to something that is to be done, and the error that it is.
+    async fn post(&self, url: &Url, body: &Value) -> Result<(Answer, Option<Error>)> {
+        let body = serde_json::to_vec(body).map_err(|cause| Error::internal("a call is no JSON").caused_by(cause))?;
+        self.call(|| self.http.client().post(url.clone()).header(CONTENT_TYPE, "application/json").body(body.clone())).await
+    }
+
+    /// Asks once, and once more with another token where the first one holds no more. Gives the error that the answer is with it.
+    async fn call(&self, request: impl Fn() -> RequestBuilder + Send + Sync) -> Result<(Answer, Option<Error>)> {
         let mut token = self.tokens.get(&self.http).await?;
-        let mut answer = self.answer(url, token.as_deref(), wants_keys).await?;
+        let mut answer = self.http.send_with(request(), token.as_deref()).await?;
         if matches!(answer.status.as_u16(), 401 | 419)
             && let Some(refused) = &token
             && self.tokens.forget(refused).await
         {
             token = self.tokens.get(&self.http).await?;
-            answer = self.answer(url, token.as_deref(), wants_keys).await?;
+            answer = self.http.send_with(request(), token.as_deref()).await?;
         }
-        self.http.understood(answer, token.as_deref()).await
-    }
-
-    async fn answer(&self, url: &Url, token: Option<&SecretString>, wants_keys: bool) -> Result<Answer> {
-        let mut request = self.http.client().get(url.clone());
-        if wants_keys {
-            request = request.header("x-iceberg-access-delegation", "vended-credentials");
-        }
-        self.http.send_with(request, token).await
+        let secret = token.as_ref().map(|token| token.expose_secret());
+        let error = (!answer.status.is_success()).then(|| self.http.refusal(&answer, secret.as_slice()));
+        Ok((answer, error))
     }
 }
 

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
+use uuid::Uuid;
 
-use super::{Catalog, Current, Found};
+use super::{Catalog, Current, Found, Outcome};
+use crate::iceberg::append::{Change, put};
+use crate::iceberg::table::Table;
 use crate::lake::{Lake, Name};
 use crate::postgres::{Access, Config, Connections};
 
@@ -27,6 +31,10 @@ const TABLES: &str = "SELECT t.table_name::text FROM iceberg_tables t \
 /// Where the metadata of a table is, and what it is.
 const TABLE: &str = "SELECT t.metadata_location::text, coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') FROM iceberg_tables t \
     WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_name = $3";
+
+/// Puts one file of metadata in place of another, if that is still the one.
+const COMMIT: &str = "UPDATE iceberg_tables SET metadata_location = $5, previous_metadata_location = $4 \
+    WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3 AND metadata_location = $4 RETURNING table_name::text";
 
 /// The tables of one catalog in a database, which may hold several.
 pub(in crate::iceberg) struct Sql {
@@ -124,6 +132,36 @@ impl Catalog for Sql {
         let path = self.lake.inside(&state)?;
         Ok(Some(Found { lake: Arc::clone(&self.lake), current: Current { path, state } }))
     }
+
+    fn check_commit(&self, _found: &Found, _table: &Table) -> Result<()> {
+        Ok(())
+    }
+
+    async fn commit(&self, schema: &str, table: &str, found: &Found, change: &Change) -> Result<Outcome> {
+        let before = found.current.state.as_str();
+        let after = format!("{}/{}-{}.metadata.json", change.folder(), next(before), Uuid::new_v4());
+        let mut made = put(&found.lake, &after, Bytes::from(change.metadata(before)?)).await?;
+        match self.ask(COMMIT, &[schema, table, before, &after]).await {
+            Ok(rows) if rows.is_empty() => Ok(Outcome::Conflict),
+            Ok(_) => {
+                made.keep();
+                Ok(Outcome::Done)
+            }
+            // The connection may have broken off before the answer came.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Internal | Kind::Data) => {
+                made.keep();
+                Ok(Outcome::Unknown(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The number of the file of metadata after another, as Iceberg writes it.
+fn next(before: &str) -> String {
+    let name = before.rsplit_once('/').map_or(before, |(_, name)| name);
+    let number = name.split_once('-').and_then(|(number, _)| number.parse::<u32>().ok());
+    format!("{:05}", number.map_or(0, |number| number.saturating_add(1)))
 }
 
 #[cfg(test)]
@@ -136,6 +174,13 @@ mod tests {
         insta::assert_snapshot!(SCHEMAS, @"SELECT table_namespace::text FROM iceberg_tables WHERE catalog_name = $1 UNION SELECT namespace::text FROM iceberg_namespace_properties WHERE catalog_name = $1");
         insta::assert_snapshot!(TABLES, @"SELECT t.table_name::text FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') = 'TABLE'");
         insta::assert_snapshot!(TABLE, @"SELECT t.metadata_location::text, coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_name = $3");
+        insta::assert_snapshot!(COMMIT, @"UPDATE iceberg_tables SET metadata_location = $5, previous_metadata_location = $4 WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3 AND metadata_location = $4 RETURNING table_name::text");
+    }
+
+    #[test]
+    fn files_of_metadata_are_numbered() {
+        assert_eq!(next("s3://b/t/metadata/00009-7d5d0a4c-9b1a-4f5e-8d9e-0a1b2c3d4e5f.metadata.json"), "00010");
+        assert_eq!(next("v3.metadata.json"), "00000");
     }
 
     #[test]
