@@ -18,6 +18,9 @@ pub(super) const LARGEST: usize = 512 * 1024 * 1024;
 /// The most bytes of one value, which takes many times as much where it is decoded.
 const LARGEST_VALUE: usize = 16 * 1024 * 1024;
 
+/// The most bytes of a number.
+const LONGEST: usize = 10;
+
 const MAGIC: &[u8; 4] = b"Obj\x01";
 
 /// A file that holds the values that it says, with its blocks unpacked.
@@ -27,7 +30,8 @@ pub(super) struct File {
     /// How many values the blocks hold.
     pub(super) values: u64,
     marker: Vec<u8>,
-    blocks: Vec<u8>,
+    /// Each with the number of its values and its bytes before it, and the marker after it.
+    blocks: Vec<Vec<u8>>,
 }
 
 impl File {
@@ -63,9 +67,11 @@ impl File {
                 return Err(cut());
             }
             if count > 0 {
-                write_long(&mut blocks, count);
-                write_counted(&mut blocks, &block);
-                blocks.extend_from_slice(marker);
+                let mut whole = Vec::with_capacity(block.len() + 2 * LONGEST + marker.len());
+                write_long(&mut whole, count);
+                write_counted(&mut whole, &block);
+                whole.extend_from_slice(marker);
+                blocks.push(whole);
             }
             values += count;
             room -= block.len();
@@ -75,6 +81,19 @@ impl File {
 
     /// The file as it is now, not packed.
     pub(super) fn bytes(&self) -> Vec<u8> {
+        self.with(&self.blocks)
+    }
+
+    /// The same as several files one after the other, so many at most and one at least, each with the whole header.
+    pub(super) fn parts(&self, most: usize) -> Vec<Vec<u8>> {
+        let each = self.blocks.len().div_ceil(most.max(1));
+        match each {
+            0 => vec![self.bytes()],
+            each => self.blocks.chunks(each).map(|blocks| self.with(blocks)).collect(),
+        }
+    }
+
+    fn with(&self, blocks: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         write_long(&mut bytes, self.header.len() as u64);
         for (name, value) in &self.header {
@@ -83,7 +102,9 @@ impl File {
         }
         bytes.push(0);
         bytes.extend_from_slice(&self.marker);
-        bytes.extend_from_slice(&self.blocks);
+        for block in blocks {
+            bytes.extend_from_slice(block);
+        }
         bytes
     }
 }
@@ -317,9 +338,11 @@ pub(super) mod tests {
         let mut file = of_header(&[("avro.schema", schema)]);
         file.header.insert("avro.codec".to_owned(), codec.as_bytes().to_vec());
         for (count, block) in blocks {
-            write_long(&mut file.blocks, *count);
-            write_counted(&mut file.blocks, block);
-            file.blocks.extend([7; 16]);
+            let mut whole = Vec::new();
+            write_long(&mut whole, *count);
+            write_counted(&mut whole, block);
+            whole.extend([7; 16]);
+            file.blocks.push(whole);
         }
         file.bytes()
     }
@@ -342,6 +365,18 @@ pub(super) mod tests {
         assert_eq!(values(&file(&[3, 0])), Some(3));
         let again = File::new(&file(&[3, 300])).unwrap().bytes();
         assert_eq!(values(&again), Some(303));
+    }
+
+    #[test]
+    fn parts_make_up_the_file() {
+        let of = |blocks: &[usize], most: usize| {
+            let parts = File::new(&file(blocks)).unwrap().parts(most);
+            parts.iter().map(|part| values(part).unwrap()).collect::<Vec<u64>>()
+        };
+        assert_eq!(of(&[1, 2, 4, 8, 16], 2), [7, 24]);
+        assert_eq!(of(&[1, 2, 4], 1), [7]);
+        assert_eq!(of(&[1, 2], 8), [1, 2]);
+        assert_eq!(of(&[], 8), [0]);
     }
 
     #[test]
@@ -368,7 +403,7 @@ pub(super) mod tests {
         let deflated = [1, 2, 0, 0xFD, 0xFF, 2, 4];
         for (codec, block) in [("deflate", deflated.to_vec()), ("snappy", snappy(2, sum))] {
             let file = File::new(&with(json!("int"), codec, &[(2, &block[..])])).unwrap();
-            assert_eq!((file.values, file.blocks), (2, [&[4, 4, 2, 4][..], &[7; 16]].concat()), "{codec}");
+            assert_eq!((file.values, file.blocks), (2, vec![[&[4, 4, 2, 4][..], &[7; 16]].concat()]), "{codec}");
         }
         for block in [snappy(2, [0; 4]), snappy(0x7F, sum)] {
             assert_eq!(values(&with(json!("int"), "snappy", &[(2, &block[..])])), None);
