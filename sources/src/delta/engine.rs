@@ -16,7 +16,7 @@ use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use nexus_flight_catalog::error::shortened;
-use nexus_flight_catalog::{Error, Result};
+use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use tokio::runtime::{EnterGuard, Handle};
@@ -136,7 +136,11 @@ impl Kernel {
             }
             _ => {}
         }
-        self.lake.store.error(cause, &self.place)
+        match self.lake.store.error(cause, &self.place) {
+            // What is asked for is what a checkpoint says of its parts, or what was listed.
+            error if error.kind() == Kind::Precondition => self.damaged("a file of it is shorter than it should be"),
+            error => error,
+        }
     }
 
     fn missing(&self, path: &str) -> Error {

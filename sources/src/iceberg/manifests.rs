@@ -51,16 +51,9 @@ pub(super) async fn list(lake: &Lake, table: &Table, snapshot: &Snapshot) -> Res
 /// The files of some manifests that are not deleted, in the order of the manifests.
 /// Errors: `Data` where one is not there, not sound, or has not as many files as its list says.
 pub(super) async fn files(lake: &Arc<Lake>, table: &Arc<Table>, manifests: Vec<ManifestFile>) -> Result<Vec<Files>> {
-    let alive = manifests.into_iter().filter(may_hold);
-    let read = alive.map(|manifest| read(Arc::clone(lake), Arc::clone(table), manifest));
+    // Also those that are said to have none: nothing but what they hold tells a number that is wrong.
+    let read = manifests.into_iter().map(|manifest| read(Arc::clone(lake), Arc::clone(table), manifest));
     stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
-}
-
-/// Whether there may be files in a manifest that are not deleted. One without files has no rows: where its list says so, it is read
-/// and what it says is compared with what it has.
-fn may_hold(manifest: &ManifestFile) -> bool {
-    let rows = [manifest.added_rows_count, manifest.existing_rows_count].into_iter().flatten().any(|rows| rows > 0);
-    manifest.has_added_files() || manifest.has_existing_files() || rows
 }
 
 async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Result<Files> {
@@ -119,7 +112,7 @@ fn check(table: &Table, manifest: &ManifestFile, read: &Manifest, count: u64) ->
         }
     }
     let Some(spec) = table.metadata.partition_spec_by_id(manifest.partition_spec_id) else {
-        return Err(Error::data(format!("the table has no partition spec {}", manifest.partition_spec_id)));
+        return Err(Error::data(format!("the table has no partition spec {}", manifest.partition_spec_id)).with_hint(RESTORE));
     };
     let own = read.metadata().partition_spec().fields();
     let same = |(own, known): (&PartitionField, &PartitionField)| {
@@ -143,10 +136,12 @@ fn lacks_values(manifest: &ManifestFile, fields: &[PartitionField], entry: &Mani
     values.any(|((summary, field), value)| !summary.contains_null && value.is_none() && field.transform != Transform::Void)
 }
 
+/// What is advised where metadata is damaged.
+pub(super) const RESTORE: &str = "restore the file, or go back to an earlier state of the table";
+
 /// The file is another than the one that is meant.
 pub(super) fn cut() -> Error {
-    Error::data("this is not the file that the table's metadata tells of: it was cut or replaced")
-        .with_hint("restore the file, or go back to an earlier state of the table")
+    Error::data("this is not the file that the table's metadata tells of: it was cut or replaced").with_hint(RESTORE)
 }
 
 /// Sequence numbers and snapshots are those of the manifest where a file has none, as the specification says of inheritance.
@@ -168,35 +163,4 @@ pub(super) fn place(lake: &Lake, entry: &ManifestEntry) -> Result<Path> {
         return Err(refused("encrypted files".to_owned()).at(lake.store.place(&path)));
     }
     Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manifest_with_rows_is_read_whatever_is_said_of_its_files() {
-        let said = |files: Option<u32>, rows: Option<u64>| {
-            may_hold(&ManifestFile {
-                manifest_path: String::new(),
-                manifest_length: 0,
-                partition_spec_id: 0,
-                content: ManifestContentType::Data,
-                sequence_number: 1,
-                min_sequence_number: 1,
-                added_snapshot_id: 1,
-                added_files_count: files,
-                existing_files_count: Some(0),
-                deleted_files_count: Some(1),
-                added_rows_count: rows,
-                existing_rows_count: Some(0),
-                deleted_rows_count: Some(3),
-                partitions: None,
-                key_metadata: None,
-                first_row_id: None,
-            })
-        };
-        assert!(said(Some(1), Some(3)) && said(Some(0), Some(3)) && said(None, None));
-        assert!(!said(Some(0), Some(0)) && !said(Some(0), None));
-    }
 }

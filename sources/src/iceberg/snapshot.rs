@@ -13,7 +13,7 @@ use iceberg::spec::{
 use nexus_flight_catalog::{Error, Result};
 
 use super::deletes::Deleted;
-use super::manifests::{Files, files, list, place};
+use super::manifests::{Files, RESTORE, files, list, place};
 use super::table::{State, Table, refused};
 use super::types::{bounds_are_values, columns, ids_among, value};
 use crate::lake::{Bounds, DataFile, Lake, Snapshot};
@@ -79,7 +79,8 @@ fn assemble(lake: &Arc<Lake>, table: &Table, state: &State, manifests: &[Files])
         let file = entry.entry.data_file();
         let path = place(lake, entry.entry)?;
         if file.content_type() != DataContentType::Data {
-            return Err(Error::data("deletes stand among the files of rows").at(lake.store.place(&path)));
+            let error = Error::data("deletes stand among the files of rows").with_hint(RESTORE);
+            return Err(error.at(lake.store.place(&path)));
         }
         if file.file_format() != DataFileFormat::Parquet {
             return Err(refused(format!("{} files of Iceberg tables", file.file_format())).at(lake.store.place(&path)));

@@ -82,7 +82,8 @@ impl Lake {
         match read.await {
             Ok(Some(bytes)) => Ok(bytes),
             Ok(None) => {
-                Err(Error::data(format!("this has more than {most} bytes, and should be metadata")).at(self.store.place(path)))
+                let error = Error::data(format!("this has more than {most} bytes, and should be metadata"));
+                Err(error.with_hint("restore the file, or let old snapshots of the table expire").at(self.store.place(path)))
             }
             Err(cause) => Err(self.failure(&cause, path)),
         }

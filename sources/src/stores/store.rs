@@ -169,7 +169,7 @@ impl Store {
             }
             object_store::Error::Generic { source, .. } if is_too_long(source.as_ref()) => too_long(),
             // Only what was listed is asked for: the object has become shorter.
-            _ if text.contains("InvalidRange") => changed(),
+            _ if ["InvalidRange", "range was invalid"].iter().any(|said| text.contains(said)) => changed(),
             _ => Error::unavailable(format!("the store cannot be {done}: {}", first_line(&text))),
         };
         error.at(self.place(path))
