@@ -287,9 +287,11 @@ def test_a_token_and_a_key_that_end_are_renewed(rest: Server, bucket: s3.Bucket,
         assert catalog.loads > loads
 
 
-def test_a_key_that_ends_while_rows_are_read_is_renewed(
-    rest: Server, bucket: s3.Bucket, writer: RestCatalog, tmp_path: Path
+@pytest.mark.parametrize("renewed", [True, False])
+def test_a_key_that_ends_while_rows_are_read(
+    renewed: bool, rest: Server, bucket: s3.Bucket, writer: RestCatalog, tmp_path: Path
 ) -> None:
+    """Another is fetched; where nobody gives one any more, the reading ends with an error."""
     count = 16_000_000
     numbers = pa.Array.from_buffers(pa.int32(), count, [None, pa.py_buffer(random.Random(7).randbytes(4 * count))])
     many = pa.table({"number": numbers})
@@ -306,10 +308,18 @@ def test_a_key_that_ends_while_rows_are_read_is_renewed(
         cursor.execute("select number from lake.shop.many")
         batches = cursor.fetch_record_batch()
         first, loads = batches.read_next_batch(), catalog.loads
+        if not renewed:
+            catalog.revoke()
+            catalog.secret = "another"
         assert eventually(catalog.store.all_ended, 10)
-        found = [(batch.num_rows, compute.sum(batch["number"]).as_py()) for batch in chain([first], batches)]
-        assert tuple(map(sum, zip(*found, strict=True))) == (count, compute.sum(numbers).as_py())
-        assert catalog.loads > loads
+        if renewed:
+            found = [(batch.num_rows, compute.sum(batch["number"]).as_py()) for batch in chain([first], batches)]
+            assert tuple(map(sum, zip(*found, strict=True))) == (count, compute.sum(numbers).as_py())
+            assert catalog.loads > loads
+        else:
+            with pytest.raises(Exception, match="(?i)unauthenticated") as error:
+                list(batches)
+            assert "canary-" not in str(error.value)
     writer.drop_table("shop.many")
 
 
