@@ -67,6 +67,7 @@ ALONE = {
     "test_iceberg_catalogs.py": ALIKE,
     "test_jwt.py": ALIKE,
     "test_lake.py": ALIKE,
+    "test_lake_faults.py": ALIKE,
     "test_lake_faults.py": PROCESS,
     "test_lake_pruning.py": ALIKE,
     "test_lake_race.py": ALIKE,
