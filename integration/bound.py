@@ -68,7 +68,6 @@ ALONE = {
     "test_jwt.py": ALIKE,
     "test_lake.py": ALIKE,
     "test_lake_faults.py": ALIKE,
-    "test_lake_faults.py": PROCESS,
     "test_lake_pruning.py": ALIKE,
     "test_lake_race.py": ALIKE,
     "test_lake_writes.py": ALIKE,
