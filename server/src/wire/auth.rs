@@ -82,6 +82,8 @@ pub enum Means {
     Certificate(String, u64, Seen),
     /// With a JSON Web Token that holds until then, by this key of its issuer.
     Jwt(u64, jwt::Mark),
+    /// With a token of our own that holds until then, in seconds since 1970, which was given for one of the others.
+    Granted(Box<Means>, u64),
 }
 
 /// Tells the hash of a password from others.
@@ -92,6 +94,8 @@ pub type Mark = Seen;
 struct Granted {
     user: String,
     means: Means,
+    /// In seconds since 1970. What is given for the token ends then too: else who has got hold of one would have it for ever.
+    until: u64,
 }
 
 /// The hashes of passwords by the names of their users.
@@ -152,8 +156,12 @@ impl Authenticator {
 
     /// A token that stands for a principal until it expires, or what they came in by is taken no more.
     pub fn token(&self, principal: &Principal, means: &Means) -> Result<String> {
-        let granted = Granted { user: principal.0.to_string(), means: means.clone() };
-        self.seal.seal_text(Purpose::Token, &granted, self.lives)
+        let (means, until) = match means {
+            Means::Granted(means, until) => (means.as_ref().clone(), *until),
+            means => (means.clone(), now().saturating_add(self.lives.as_secs())),
+        };
+        let lives = Duration::from_secs(until.saturating_sub(now()));
+        self.seal.seal_text(Purpose::Token, &Granted { user: principal.0.to_string(), means, until }, lives)
     }
 
     /// Who is calling over a connection, and by what. Errors: `Unauthenticated`, always with the same words for a wrong name and a wrong
@@ -194,12 +202,13 @@ impl Authenticator {
             let (user, until, key) = jwt.check(token).await?;
             return Ok((user, Means::Jwt(until, key)));
         }
-        let Granted { user, means } = self
+        let Granted { user, means, until } = self
             .seal
             .open_text(Purpose::Token, token)
             .map_err(|error| Error::new(Kind::Unauthenticated, error.message()).with_hint("connect again"))?;
         let still_holds = match &means {
-            Means::None => false,
+            // Nobody was asked, or it is one for a token, which is given for what is behind that.
+            Means::None | Means::Granted(..) => false,
             Means::Password(known) => self.hash(&user).is_some_and(|hash| mark(&hash) == *known),
             Means::Token(hash) => {
                 self.tokens.as_ref().and_then(|tokens| tokens.user(hash)).is_some_and(|known| *known.0 == *user)
@@ -210,7 +219,7 @@ impl Authenticator {
             Means::Jwt(until, key) => now() < *until && self.jwt.as_ref().is_some_and(|jwt| jwt.holds(key)),
         };
         match still_holds {
-            true => Ok((Principal(user.into()), means)),
+            true => Ok((Principal(user.into()), Means::Granted(Box::new(means), until))),
             false => Err(refused("the token is of a user who is no longer known, or of a password that was changed")),
         }
     }
@@ -375,5 +384,28 @@ mod tests {
         let somebody = PasswordHash::new(&made).unwrap();
         assert_eq!((nobody.algorithm, nobody.version, &nobody.params), (somebody.algorithm, somebody.version, &somebody.params));
         assert_eq!(nobody.hash.map(|hash| hash.len()), somebody.hash.map(|hash| hash.len()));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_for_a_token_ends_with_it() {
+        let hash = hash_password("hunter2".into()).unwrap();
+        let user = crate::config::User { password_hash: hash.into() };
+        let auth = Auth { mode: AuthMode::Basic, users: [("ann".to_owned(), user)].into(), ..Auth::default() };
+        let seal = Arc::new(Seal::new(&crate::config::Tickets::default()).unwrap());
+        let door = Authenticator::new(&auth, None, None, seal, Duration::from_secs(600));
+        let (ann, means) = door.check_password("ann", "hunter2", None).await.unwrap();
+        let first = door.token(&ann, &means).unwrap();
+        let (_, of_first) = door.check_token(&first).await.unwrap();
+        let Means::Granted(behind, until) = &of_first else { panic!("{of_first:?}") };
+        assert_eq!(**behind, means);
+        assert!(*until <= now() + 600);
+        let second = door.token(&ann, &of_first).unwrap();
+        assert_eq!(door.check_token(&second).await.unwrap(), (ann.clone(), of_first.clone()));
+        // One whose time is nearly over.
+        let late = door.token(&ann, &Means::Granted(behind.clone(), now() + 1)).unwrap();
+        assert!(door.check_token(&late).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        assert_eq!(door.check_token(&late).await.unwrap_err().kind(), Kind::Unauthenticated);
+        assert!(door.check_token(&second).await.is_ok());
     }
 }
