@@ -3,16 +3,21 @@
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
+/// What stands for a text that is no statement.
+const NONE: &str = "(not a statement)";
+
 /// A statement with `?` for each of its literals, and without comments, which may hold what was there before. One that falls into no
-/// tokens is left out.
+/// tokens of SQL is left out.
 pub fn redacted(statement: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&GenericDialect {}, statement).tokenize() else {
-        return "(not a statement)".to_owned();
+        return NONE.to_owned();
     };
     let mut text = String::with_capacity(statement.len());
     for token in tokens {
         match token {
             Token::Whitespace(_) => text.push(' '),
+            // No statement has such a character outside of quotes: it may be a quote of another kind, as of a word processor.
+            Token::Char(_) => return NONE.to_owned(),
             // Names are in double quotes, and placeholders have no value.
             Token::Word(_) | Token::Placeholder(_) => text.push_str(&token.to_string()),
             _ if is_literal(&token) => text.push('?'),

@@ -197,6 +197,7 @@ fn values_are_left_out_on_request() {
     assert!(!text.contains("hunter"), "{text}");
     assert_eq!(redacted("select 'it''s', $$x$$, X'00', N'a', 1e5, a.b, \"c\", $1"), "select ?, ?, ?, ?, ?, a.b, \"c\", $1");
     assert_eq!(redacted("select 'open"), "(not a statement)");
+    assert_eq!(redacted("select * from t where name = ‘hunter2’"), "(not a statement)");
 }
 
 /// Fails in words that quote the statement: at once, or after its rows have begun.

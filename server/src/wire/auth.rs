@@ -180,6 +180,10 @@ impl Authenticator {
                 None => Err(refused("a user name and password, or a token, is needed")),
             };
         };
+        // What stands between may go by the last one where this goes by the first.
+        if headers.get_all(AUTHORIZATION).iter().any(|other| other != header) {
+            return Err(refused("there are several authorization headers, and they differ"));
+        }
         let header = header.to_str().map_err(|_| refused("the authorization header is not text"))?;
         match header.split_once(' ') {
             Some((scheme, value)) if scheme.eq_ignore_ascii_case("basic") => self.check_basic(value, peer).await,
@@ -386,13 +390,29 @@ mod tests {
         assert_eq!(nobody.hash.map(|hash| hash.len()), somebody.hash.map(|hash| hash.len()));
     }
 
-    #[tokio::test]
-    async fn what_is_given_for_a_token_ends_with_it() {
+    /// Lets in ann, whose password is hunter2.
+    fn door() -> Authenticator {
         let hash = hash_password("hunter2".into()).unwrap();
         let user = crate::config::User { password_hash: hash.into() };
         let auth = Auth { mode: AuthMode::Basic, users: [("ann".to_owned(), user)].into(), ..Auth::default() };
         let seal = Arc::new(Seal::new(&crate::config::Tickets::default()).unwrap());
-        let door = Authenticator::new(&auth, None, None, seal, Duration::from_secs(600));
+        Authenticator::new(&auth, None, None, seal, Duration::from_secs(600))
+    }
+
+    #[tokio::test]
+    async fn headers_that_differ_let_nobody_in() {
+        let (door, right) = (door(), format!("Basic {}", BASE64.encode("ann:hunter2")));
+        let wrong = format!("Basic {}", BASE64.encode("ann:hunter3"));
+        for (both, lets_in) in [([&right, &right], true), ([&right, &wrong], false), ([&wrong, &right], false)] {
+            let headers: HeaderMap = both.into_iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect();
+            assert_eq!(headers.get_all(AUTHORIZATION).iter().count(), 2);
+            assert_eq!(door.authenticate(&headers, None).await.is_ok(), lets_in, "{both:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_given_for_a_token_ends_with_it() {
+        let door = door();
         let (ann, means) = door.check_password("ann", "hunter2", None).await.unwrap();
         let first = door.token(&ann, &means).unwrap();
         let (_, of_first) = door.check_token(&first).await.unwrap();
