@@ -60,15 +60,7 @@ impl Commit {
         // A request whose answer is lost is sent again, and finds what it has put there itself.
         let found = self.is_at(lake, &path).await;
         let taken = matches!(cause, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. });
-        let error = store.write_error(&cause, &path);
-        match found {
-            Ok(Some(true)) => Sent::Made,
-            Ok(Some(false)) => Sent::Taken,
-            Ok(None) if taken => Sent::Taken,
-            Err(error) if taken => Sent::Unknown(error),
-            _ if store.folder.is_some() || matches!(error.kind(), Kind::Denied | Kind::Unauthenticated) => Sent::Failed(error),
-            _ => Sent::Unknown(error),
-        }
+        became(found, taken, store.write_error(&cause, &path), store.folder.is_some())
     }
 
     fn info(&self, time: Option<i64>) -> Value {
@@ -100,6 +92,20 @@ impl Commit {
     }
 }
 
+/// What became of a commit that was not put, by what was found in its place: whether it is this one, if one is there.
+fn became(found: Result<Option<bool>>, is_taken: bool, error: Error, is_local: bool) -> Sent {
+    match found {
+        Ok(Some(true)) => Sent::Made,
+        Ok(Some(false)) => Sent::Taken,
+        Ok(None) if is_taken => Sent::Taken,
+        Err(error) if is_taken => Sent::Unknown(error),
+        _ if is_local => Sent::Failed(error),
+        // The keys may have ended between a try that came to be and the one that was refused: only the look tells.
+        Ok(None) if matches!(error.kind(), Kind::Denied | Kind::Unauthenticated) => Sent::Failed(error),
+        _ => Sent::Unknown(error),
+    }
+}
+
 /// The milliseconds since 1970.
 pub(super) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -111,6 +117,15 @@ mod tests {
 
     use super::*;
     use crate::stores::{Location, Store};
+
+    #[test]
+    fn a_refusal_is_believed_where_nothing_is_found() {
+        let refused = || Error::unauthenticated("the keys have ended");
+        assert!(matches!(became(Ok(None), false, refused(), false), Sent::Failed(_)));
+        assert!(matches!(became(Err(refused()), false, refused(), false), Sent::Unknown(_)));
+        assert!(matches!(became(Err(refused()), false, refused(), true), Sent::Failed(_)));
+        assert!(matches!(became(Ok(None), false, Error::unavailable("no answer"), false), Sent::Unknown(_)));
+    }
 
     #[tokio::test]
     async fn a_version_is_of_one_commit() {

@@ -9,9 +9,11 @@ use futures::TryStreamExt;
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
+use serde_json::Value;
 
-use super::features::{self, DROPPED};
+use super::features;
 use super::log::log_of;
+use super::writing::is_of_rows;
 use crate::stores::Store;
 
 /// How long removing the files may take before it is left to the next one.
@@ -22,7 +24,7 @@ const LEFT: Duration = Duration::from_secs(60);
 const MOST_BYTES: u64 = 4096;
 
 /// The actions of a commit that drops a table.
-pub(super) fn actions() -> [serde_json::Value; 1] {
+pub(super) fn actions() -> [Value; 1] {
     [features::dropped()]
 }
 
@@ -42,9 +44,35 @@ pub(super) async fn mark(store: &Store, table: &Path) -> Result<Option<ObjectMet
     let Some(last) = last.filter(|last| last.size <= MOST_BYTES) else { return Ok(None) };
     let read = async { store.objects().get(&last.location).await?.bytes().await };
     match read.await {
-        Ok(bytes) => Ok(Some(last).filter(|_| bytes.windows(DROPPED.len()).any(|part| part == DROPPED.as_bytes()))),
+        Ok(bytes) => Ok(Some(last).filter(|_| drops(&bytes))),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(cause) => Err(store.error(&cause, &last.location)),
+    }
+}
+
+/// Whether a commit drops its table. What the feature is called may also stand among the values that a commit tells of.
+fn drops(commit: &[u8]) -> bool {
+    let [action] = actions();
+    commit.split(|byte| *byte == b'\n').any(|line| serde_json::from_slice::<Value>(line).is_ok_and(|found| found == action))
+}
+
+/// Errors: `Invalid` for a folder that holds what no statement has left there: with the table it would be removed.
+pub(super) async fn check_vacant(store: &Store, table: &Path) -> Result<()> {
+    let log = log_of(table);
+    let mut listed = store.objects().list(Some(table));
+    loop {
+        let path = match listed.try_next().await {
+            Ok(Some(found)) => found.location,
+            Ok(None) => return Ok(()),
+            Err(object_store::Error::NotFound { .. }) if store.folder.is_some() => return Ok(()),
+            Err(cause) => return Err(store.list_error(&cause, table)),
+        };
+        // Of a log that comes to be meanwhile, the commit tells.
+        if !path.prefix_matches(&log) && !path.filename().is_some_and(is_of_rows) {
+            return Err(Error::invalid("the folder that the table would have holds other files")
+                .with_hint("take another name, or move them away")
+                .at(store.place(&path)));
+        }
     }
 }
 
@@ -88,4 +116,42 @@ async fn remove(store: &Store, table: &Path, mark: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_flight_catalog::Kind;
+    use serde_json::json;
+
+    use super::*;
+    use crate::stores::Location;
+
+    #[test]
+    fn a_word_in_a_value_drops_nothing() {
+        let added = json!({ "add": { "path": "a.parquet", "stats": r#"{"minValues":{"t":"nexusDropped"}}"# } });
+        let [dropped] = actions();
+        assert!(!drops(added.to_string().as_bytes()));
+        assert!(drops(format!("{}\n{dropped}", json!({ "commitInfo": {} })).as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn what_others_have_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open("lake", &Location::Folder(folder.path().to_owned())).unwrap();
+        let table = Path::from("shop");
+        check_vacant(&store, &table).await.unwrap();
+        let put = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        put("shop/_delta_log/00000000000000000000.json");
+        put("shop/part-00000-7d5d0a4c-9b1a-4f5e-8d9e-0a1b2c3d4e5f-c000.zstd.parquet");
+        put("shopping/a.parquet");
+        check_vacant(&store, &table).await.unwrap();
+        put("shop/orders/metadata/v1.metadata.json");
+        let error = check_vacant(&store, &table).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.to_string().contains("shop/orders/metadata/v1.metadata.json"), "{error}");
+    }
 }

@@ -169,15 +169,25 @@ fn complete_within(of: &DeltaType, column: &ArrayRef, above: Option<&NullBuffer>
             Ok(())
         }
         DeltaType::Array(of) => {
-            let values = column.as_list::<i32>().values();
-            element(of.element_type(), of.contains_null(), values, &format!("{path}.element"))
+            let list = column.as_list::<i32>();
+            let values = of_rows(list.values(), list.value_offsets());
+            element(of.element_type(), of.contains_null(), &values, &format!("{path}.element"))
         }
         DeltaType::Map(of) => {
             let map = column.as_map();
-            element(of.key_type(), false, map.keys(), &format!("{path}.key"))?;
-            element(of.value_type(), of.value_contains_null(), map.values(), &format!("{path}.value"))
+            let (keys, values) = (of_rows(map.keys(), map.value_offsets()), of_rows(map.values(), map.value_offsets()));
+            element(of.key_type(), false, &keys, &format!("{path}.key"))?;
+            element(of.value_type(), of.value_contains_null(), &values, &format!("{path}.value"))
         }
         DeltaType::Primitive(_) | DeltaType::Variant(_) => Ok(()),
+    }
+}
+
+/// What lists or maps hold, without what they share it with: rows may be a part of others.
+fn of_rows(values: &ArrayRef, offsets: &[i32]) -> ArrayRef {
+    match offsets {
+        [first, .., end] => values.slice(*first as usize, (end - first) as usize),
+        _ => values.slice(0, 0),
     }
 }
 
@@ -194,7 +204,8 @@ fn no_null(path: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, StructArray};
+    use arrow::array::{Int64Array, ListArray, StructArray};
+    use arrow::datatypes::Int64Type;
     use serde_json::json;
 
     use super::*;
@@ -221,6 +232,21 @@ mod tests {
         let plain = Form::new(&table(), ColumnMappingMode::None, &[], &none).unwrap();
         assert_eq!((plain.stored.field(1).name().as_str(), plain.stored.field(1).metadata().len()), ("s", 0));
         assert!(Form::new(&table(), ColumnMappingMode::None, &["s".to_owned()], &none).is_err());
+    }
+
+    #[test]
+    fn what_other_rows_hold_is_nobodys_matter() {
+        let array = json!({ "type": "array", "containsNull": false, "elementType": "long" });
+        let field = json!({ "name": "l", "type": array, "nullable": true, "metadata": {} });
+        let table: StructType = serde_json::from_value(json!({ "type": "struct", "fields": [field] })).unwrap();
+        let form = Form::new(&table, ColumnMappingMode::None, &[], &HashMap::new()).unwrap();
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![None]), Some(vec![Some(1)]), None]);
+        let (_, offsets, values, nulls) = lists.into_parts();
+        let DataType::List(element) = form.columns.field(0).data_type() else { unreachable!("a list") };
+        let lists: ArrayRef = Arc::new(ListArray::new(Arc::clone(element), offsets, values, nulls));
+        let all = RecordBatch::try_new(Arc::clone(&form.columns), vec![lists]).unwrap();
+        assert_eq!(form.rows(&all.slice(1, 2)).unwrap().num_rows(), 2);
+        insta::assert_snapshot!(form.rows(&all).unwrap_err(), @r#"the column "l.element" takes no NULL; give a value for it in every row"#);
     }
 
     #[test]

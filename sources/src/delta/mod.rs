@@ -45,7 +45,7 @@ pub static SPEC: Spec = Spec {
     kind: "delta",
     summary: "Delta Lake tables in a local folder or an S3 bucket, found by their layout or by Unity Catalog",
     options: config::OPTIONS,
-    capabilities: Capabilities { filters: true, limit: true, versions: true, ingest: true, ..Capabilities::NONE },
+    capabilities: Capabilities { filters: true, limit: true, versions: true, append: true, ingest: true, ..Capabilities::NONE },
     proof: Proof::Real,
     docs: include_str!("docs.md"),
     open,

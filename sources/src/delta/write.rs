@@ -116,6 +116,7 @@ async fn made(tables: &Folder, logs: Arc<Logs>, target: &Target, rows: &SchemaRe
     let store = &logs.lake.store;
     let table = tables.place(&target.schema, &target.table).await?;
     drops::finish(store, &table).await?;
+    drops::check_vacant(store, &table).await?;
     let is_mapped = needs_names(rows.fields());
     let mut making = Making::new(is_mapped.then_some(0));
     let columns = making.columns(rows.fields())?;
@@ -179,8 +180,8 @@ impl Plan {
         for _ in 0..TRIES {
             let (version, time, removals) = match &self.base {
                 None => {
-                    // Whoever drops another table of this name would remove the files of this one too.
-                    if drops::mark(&self.logs.lake.store, &self.table).await?.is_some() {
+                    // Whoever drops another table of this name removes the files of this one too, or has.
+                    if drops::mark(&self.logs.lake.store, &self.table).await?.is_some() || !writing.is_there().await? {
                         return Err(meanwhile(target));
                     }
                     (0, None, Vec::new())

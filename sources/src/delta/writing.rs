@@ -30,6 +30,9 @@ const MEMORY: usize = 512 * 1024 * 1024;
 const LONGEST: usize = 200;
 /// Where files of rows lie whose partition column is NULL.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+/// What stands before and after an id in the name of a file of rows, as Spark has it.
+const BEFORE: &str = "part-00000-";
+const AFTER: &str = "-c000.zstd.parquet";
 /// What the log does not have as it is in a path.
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -97,6 +100,20 @@ impl Writing {
         self.done.iter().map(|(key, file)| self.action(key, file, now)).collect()
     }
 
+    /// Whether the files are there still: whoever has dropped a table of the same name meanwhile has removed them too.
+    /// Errors: those of the store.
+    // An upload cannot be looked at from two sides, so nothing that waits may share it.
+    pub(super) async fn is_there(&mut self) -> Result<bool> {
+        for (_, file) in &self.done {
+            match self.store.objects().head(&file.path).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => return Ok(false),
+                Err(cause) => return Err(self.store.error(&cause, &file.path)),
+            }
+        }
+        Ok(true)
+    }
+
     /// The files count from here on, or may.
     pub(super) fn keep(&mut self) {
         self.paths.clear();
@@ -158,7 +175,7 @@ impl Writing {
     fn path(&self, key: &[Option<String>]) -> Result<Path> {
         let columns = self.form.partitions.iter().zip(key);
         let mut names: Vec<String> = columns.map(|((name, _), value)| folder(name, value.as_deref())).collect();
-        names.push(format!("part-00000-{}-c000.zstd.parquet", Uuid::new_v4()));
+        names.push(format!("{BEFORE}{}{AFTER}", Uuid::new_v4()));
         let within = Path::parse(names.join("/"));
         let within = within.map_err(|cause| Error::internal("a file of rows has no path").caused_by(cause))?;
         Ok(self.table.parts().chain(within.parts()).collect())
@@ -198,6 +215,12 @@ impl Drop for Writing {
             });
         }
     }
+}
+
+/// Whether a name is one of those that files of rows are given here.
+pub(super) fn is_of_rows(name: &str) -> bool {
+    let id = name.strip_prefix(BEFORE).and_then(|rest| rest.strip_suffix(AFTER));
+    id.is_some_and(|id| Uuid::parse_str(id).is_ok())
 }
 
 /// The folder of a value, as Hive and Spark name it. Nobody reads the value from there.
@@ -268,6 +291,19 @@ mod tests {
         "#);
         assert!(folder.path().join("t/p=文%2F%25").is_dir());
         writing.keep();
+    }
+
+    #[tokio::test]
+    async fn files_that_another_has_removed_are_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writing = writing(folder.path());
+        let rows = rows(&writing, vec![Some("a"), Some("b")]);
+        writing.add(&rows).await.unwrap();
+        writing.finish().await.unwrap();
+        assert!(writing.is_there().await.unwrap());
+        assert!(writing.paths.iter().all(|path| path.filename().is_some_and(is_of_rows)));
+        std::fs::remove_dir_all(folder.path().join("t/p=b")).unwrap();
+        assert!(!writing.is_there().await.unwrap());
     }
 
     #[tokio::test]
