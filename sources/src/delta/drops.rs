@@ -108,12 +108,32 @@ async fn remove(store: &Store, table: &Path, mark: &Path) -> Result<()> {
     // Rows first, so that a log which is only in part there names none.
     paths.sort_unstable_by_key(|path| (path.prefix_matches(&log), path.clone()));
     for path in paths.iter().chain([mark]) {
-        // Nobody is to have anything removed elsewhere by a link.
-        store.stays_within(path).await?;
-        match store.objects().delete(path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(cause) => return Err(store.write_error(&cause, path)),
-        }
+        delete(store, path).await?;
+    }
+    Ok(())
+}
+
+async fn delete(store: &Store, path: &Path) -> Result<()> {
+    // Nobody is to have anything removed elsewhere by a link.
+    store.stays_within(path).await?;
+    match store.objects().delete(path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(cause) => Err(store.write_error(&cause, path)),
+    }
+}
+
+/// Removes the checkpoint of a version, and the note of which is the last one. Errors: those of the store.
+pub(super) async fn remove_checkpoint(store: &Store, table: &Path, version: u64) -> Result<()> {
+    let log = log_of(table);
+    let listed = match store.objects().list_with_delimiter(Some(&log)).await {
+        Ok(listed) => listed.objects,
+        Err(object_store::Error::NotFound { .. }) if store.folder.is_some() => return Ok(()),
+        Err(cause) => return Err(store.list_error(&cause, &log)),
+    };
+    let start = format!("{version:020}.checkpoint.");
+    let is_of_it = |name: &str| name.starts_with(&start) || name == "_last_checkpoint";
+    for found in listed.iter().filter(|found| found.location.filename().is_some_and(is_of_it)) {
+        delete(store, &found.location).await?;
     }
     Ok(())
 }

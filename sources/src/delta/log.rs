@@ -226,9 +226,21 @@ impl Logs {
 
     /// Writes a checkpoint of a version. Errors: those of the store; `NotFound`, `Unsupported`, `Data`.
     pub(super) async fn checkpoint(&self, table: &Path, version: u64) -> Result<()> {
-        let snapshot = Arc::clone(&self.at_version(table, version).await?.snapshot);
+        let pinned = self.at_version(table, version).await?;
+        self.checkpoint_of(&pinned).await
+    }
+
+    async fn checkpoint_of(&self, pinned: &Pinned) -> Result<()> {
+        let (table, snapshot) = (&pinned.table, Arc::clone(&pinned.snapshot));
+        let version = snapshot.version();
         let write = move |kernel: &Kernel| kernel.heard(snapshot.checkpoint(kernel.engine(), None)).map(|_| ());
-        blocking(&self.lake, table, log_of(table), write).await
+        blocking(&self.lake, table, log_of(table), write).await?;
+        // Who has dropped the table meanwhile may not have seen it, and the next table of the name would begin with it.
+        let is_same = self.commit(table, version).await? == pinned.commit;
+        if is_same && drops::mark(&self.lake.store, table).await?.is_none() {
+            return Ok(());
+        }
+        drops::remove_checkpoint(&self.lake.store, table, version).await
     }
 
     /// The snapshot with its commit; none where that is another by now than the kernel has listed.
@@ -385,6 +397,25 @@ mod tests {
         let anew = logs.latest(&table).await.unwrap();
         assert!(anew.version().starts_with("y:0:"));
         assert_eq!(paths(&logs, &anew).await.len(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_table_that_is_dropped_keeps_no_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata, added("one.parquet", "a")]);
+        let names = || {
+            let entries = std::fs::read_dir(folder.path().join("a%20b 文/_delta_log")).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let pinned = logs.latest(&table).await.unwrap();
+        logs.checkpoint_of(&pinned).await.unwrap();
+        assert_eq!(names().iter().filter(|name| name.contains("checkpoint")).count(), 2, "{:?}", names());
+        drops::remove_checkpoint(&logs.lake.store, &table, 0).await.unwrap();
+        commit(folder.path(), 1, &drops::actions());
+        logs.checkpoint_of(&pinned).await.unwrap();
+        assert!(names().iter().all(|name| name.ends_with(".json")), "{:?}", names());
     }
 
     #[tokio::test]

@@ -65,7 +65,7 @@ impl Append {
             if self.is_done(&table, id, &mut written) {
                 return Ok(());
             }
-            self.check_fits(&table)?;
+            self.check_fits(&found, &table)?;
             if attempt == TRIES {
                 break;
             }
@@ -112,8 +112,9 @@ impl Append {
         }
     }
 
-    /// Errors: `Precondition` where the files were written for another table, or other columns or partitions.
-    fn check_fits(&self, table: &Table) -> Result<()> {
+    /// Errors: `Precondition` where the files were written for another table, or other columns or partitions; `Unsupported` where the
+    /// next state is not to be made here any more.
+    fn check_fits(&self, found: &Found, table: &Table) -> Result<()> {
         let (then, now) = (&self.table.metadata, &table.metadata);
         if then.uuid() != now.uuid() || then.location() != now.location() {
             return Err(self.changed("was made anew"));
@@ -121,7 +122,11 @@ impl Append {
         let same = then.format_version() == now.format_version()
             && then.current_schema() == now.current_schema()
             && then.default_partition_spec() == now.default_partition_spec();
-        if same { Ok(()) } else { Err(self.changed("got other columns, partitions or another format")) }
+        if !same {
+            return Err(self.changed("got other columns, partitions or another format"));
+        }
+        let place = |error: Error| error.at(found.lake.store.place(&found.current.path));
+        self.catalog.check_commit(found, table).map_err(place)
     }
 
     fn changed(&self, how: &str) -> Error {

@@ -172,6 +172,7 @@ async fn tables_that_want_more_are_refused() {
 enum Others {
     Append,
     Rename,
+    Pack,
     /// The commit is made, and the answer to it is another.
     Hide(bool),
 }
@@ -203,6 +204,10 @@ impl Catalog for Busy {
         self.inner.find(schema, table).await
     }
 
+    fn check_commit(&self, found: &Found, table: &Table) -> Result<()> {
+        self.inner.check_commit(found, table)
+    }
+
     async fn commit(&self, schema: &str, table: &str, found: &Found, change: &Change) -> Result<Outcome> {
         let is_time = || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         match self.others {
@@ -217,10 +222,13 @@ impl Catalog for Busy {
                 let other = (SPEC.open)(&Options { catalog: "lake".into(), values, ..Options::default() }).unwrap();
                 put(&other, &[(100, "a")]).await?;
             }
-            Others::Rename if is_time() => {
+            Others::Rename | Others::Pack if is_time() => {
                 let metadata = self.folder.join("t/metadata");
                 let mut next: Value = serde_json::from_slice(&std::fs::read(metadata.join("v1.metadata.json")).unwrap()).unwrap();
-                next["schemas"][0]["fields"][1]["name"] = "title".into();
+                match self.others {
+                    Others::Pack => next["properties"]["write.metadata.compression-codec"] = "gzip".into(),
+                    _ => next["schemas"][0]["fields"][1]["name"] = "title".into(),
+                }
                 std::fs::write(metadata.join("v2.metadata.json"), next.to_string()).unwrap();
             }
             _ => {}
@@ -262,6 +270,13 @@ async fn rows_do_not_fit_what_others_have_made_of_the_table() {
     let error = done.unwrap_err();
     assert_eq!((error.kind(), error.retryable()), (Kind::Precondition, true));
     insta::assert_snapshot!(error.message(), @r#"the table "main.t" got other columns, partitions or another format while this statement ran"#);
+    becomes(&folder, 0).await;
+}
+
+#[tokio::test]
+async fn a_state_that_others_pack_by_now_gets_no_other_beside_it() {
+    let (folder, done) = beside(Others::Pack, 1).await;
+    assert_eq!(done.unwrap_err().kind(), Kind::Unsupported);
     becomes(&folder, 0).await;
 }
 

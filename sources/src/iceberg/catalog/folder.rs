@@ -125,6 +125,8 @@ impl Catalog for Folder {
                 // An answer that was lost, and a try that came after it.
                 Ok(Some(there)) if there == bytes => {}
                 Ok(Some(_)) => return Ok(Outcome::Conflict),
+                // Of two who are at it at once, a bucket may refuse one before the other is there.
+                Ok(None) if matches!(cause, object_store::Error::AlreadyExists { .. }) => return Ok(Outcome::Conflict),
                 Ok(None) if store.folder.is_some() => return Err(error),
                 Ok(None) if matches!(error.kind(), Kind::Denied | Kind::Unauthenticated | Kind::NotFound) => return Err(error),
                 _ => return Ok(Outcome::Unknown(error)),

@@ -155,14 +155,19 @@ impl Catalog for Rest {
             // The call may have broken off before the answer came.
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Data) => Ok(Outcome::Unknown(error)),
             Err(error) => Err(error),
-            Ok((answer, error)) => match (answer.status.as_u16(), error) {
-                (409, _) => Ok(Outcome::Conflict),
-                // Of these the specification says that nobody knows.
-                (500 | 502 | 504.., Some(error)) => Ok(Outcome::Unknown(error)),
-                (_, Some(error)) => Err(error),
-                (_, None) => Ok(Outcome::Done),
-            },
+            Ok((answer, error)) => became(answer.status.as_u16(), error),
         }
+    }
+}
+
+/// What came of a commit that was answered so. Errors: where nothing was changed.
+fn became(status: u16, error: Option<Error>) -> Result<Outcome> {
+    match (status, error) {
+        (409, _) => Ok(Outcome::Conflict),
+        // Of most of these the specification says that nobody knows, and 503 is also what stands before a server says for it.
+        (500 | 502.., Some(error)) => Ok(Outcome::Unknown(error)),
+        (_, Some(error)) => Err(error),
+        (_, None) => Ok(Outcome::Done),
     }
 }
 
@@ -349,6 +354,14 @@ mod tests {
 
     const CONFIG: Reply =
         ("GET /v1/config?warehouse=w%201 ", "200 OK", r#"{"defaults":{"prefix":"no"},"overrides":{"prefix":"a%7Cb"}}"#);
+
+    #[test]
+    fn a_server_that_fails_may_have_done_it() {
+        let became = |status| became(status, Some(Error::unavailable("no")));
+        assert!([500, 502, 503, 504].into_iter().all(|status| matches!(became(status), Ok(Outcome::Unknown(_)))));
+        assert!(matches!(became(409), Ok(Outcome::Conflict)));
+        assert!([400, 403, 404, 422, 429, 501].into_iter().all(|status| became(status).is_err()));
+    }
 
     #[tokio::test]
     async fn namespaces_have_pages_and_levels() {
