@@ -2,6 +2,7 @@
 give Spark's answers, by ADBC and by JDBC. Delta's are read in a bucket too; Iceberg's name their files by where they are."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import adbc_driver_flightsql.dbapi as flightsql
 import pytest
@@ -20,6 +21,12 @@ BUCKET = "lake"
 # Its files are another table's, named by where they are on the machine.
 CLONED = "delta_cloned"
 MOVED = [(name, version) for name, version in VERSIONS if TABLES[name]["catalog"] == "delta" and name != CLONED]
+# Versions that a time tells, which those of a branch beside the main one are not, nor one of two in one millisecond.
+TIMED = [
+    (name, version)
+    for name, version in VERSIONS
+    if name != "ice_tagged" and [other["time"] for other in TABLES[name]["versions"]].count(version["time"]) == 1
+]
 
 each_table = pytest.mark.parametrize("name", TABLES)
 each_version = pytest.mark.parametrize(
@@ -27,6 +34,9 @@ each_version = pytest.mark.parametrize(
 )
 each_moved_version = pytest.mark.parametrize(
     ("name", "version"), MOVED, ids=[f"{name}@{version['id']}" for name, version in MOVED]
+)
+each_timed_version = pytest.mark.parametrize(
+    ("name", "version"), TIMED, ids=[f"{name}@{version['id']}" for name, version in TIMED]
 )
 each_query = pytest.mark.parametrize(
     ("name", "sql", "expected"),
@@ -108,6 +118,12 @@ def test_adbc_reads_what_spark_reads_of_each_version(name: str, version: dict, c
 @each_moved_version
 def test_adbc_reads_what_spark_reads_of_each_version_in_a_bucket(name: str, version: dict, cursor: flightsql.Cursor) -> None:
     assert answer(cursor, checksum(name, version, f"@{version['id']}", "bucket")) == expected_of(version)
+
+
+@each_timed_version
+def test_adbc_reads_what_spark_reads_of_each_time(name: str, version: dict, cursor: flightsql.Cursor) -> None:
+    moment = datetime.fromtimestamp(version["time"] / 1000, UTC).isoformat(timespec="milliseconds")
+    assert answer(cursor, checksum(name, version, f"@{moment}")) == expected_of(version)
 
 
 def test_a_clone_in_a_bucket_is_refused(cursor: flightsql.Cursor) -> None:
