@@ -90,8 +90,15 @@ impl Files {
                 .with_hint("run the compaction, or set read = \"read_optimized\" for what is compacted"));
         }
         let (mut plain, mut logged) = (Vec::new(), Vec::new());
-        for (group, files) in &self.groups {
-            let Some(slice) = files.get_file_slice_as_of(by).filter(|_| !replaced.contains(group)) else { continue };
+        for (group, files) in self.groups.iter().filter(|(group, _)| !replaced.contains(*group)) {
+            let later = files.file_slices.values().filter(|slice| slice.creation_instant_time() > by);
+            let mut logs = later.flat_map(|slice| &slice.log_files);
+            if let Some(log) = logs.find(|log| !optimised && log.timestamp.as_str() <= by) {
+                // It was completed after the compaction was asked for, and is in none of the slices of then.
+                let message = format!("states in which {} belongs to a compaction that is later", log.file_name());
+                return Err(refused(message).with_hint("name a later commit"));
+            }
+            let Some(slice) = files.get_file_slice_as_of(by) else { continue };
             let base = slice.base_file_relative_path().map_err(|cause| unsound(&cause))?;
             if !optimised && slice.has_log_file() {
                 let size = |path: &str| self.sizes.get(path).copied().unwrap_or_default();
@@ -243,6 +250,36 @@ mod tests {
         let (plain, logged) = files.slices(SECOND, &HashSet::new(), false).unwrap();
         assert_eq!(plain[0].path, Path::from(format!("t/{}", base("a", SECOND))));
         assert_eq!((plain[0].size, logged[0].base, logged[0].logs), (10, 10, 10));
+    }
+
+    fn of_version_8(paths: &[String], commits: &[(&str, &str)]) -> Files {
+        let committed = super::super::timeline::tests::completed(commits);
+        let mut listed = Listed::default();
+        for path in paths.iter().map(String::as_str).chain(["p/.hoodie_partition_metadata"]) {
+            listed.add(path, 10, &committed).unwrap();
+        }
+        listed.finish(Path::from("t")).unwrap()
+    }
+
+    #[test]
+    fn archived_log_files_are_of_the_slice_of_the_later_ones() {
+        let archived = "20231231000000000";
+        let paths = [log("d", SECOND), log("d", archived), log("d", FIRST)];
+        let files = of_version_8(&paths, &[(FIRST, "20240101000000009"), (SECOND, "20240102000000009")]);
+        assert_eq!(named(&files, SECOND, &[], false).1, [vec![log("d", archived), log("d", FIRST), log("d", SECOND)]]);
+    }
+
+    #[test]
+    fn a_log_file_that_is_in_a_later_slice_is_not_lost() {
+        let third = "20240103000000000";
+        let commits = [(FIRST, "20240101000000009"), (SECOND, "20240104000000000"), (third, "20240103000000009")];
+        // The second commit was completed after the third, a compaction, was asked for.
+        let files = of_version_8(&[base("a", FIRST), log("a", SECOND), base("a", third)], &commits);
+        assert_eq!(named(&files, third, &[], false).1, [vec![base("a", third), log("a", SECOND)]]);
+        assert_eq!(named(&files, FIRST, &[], false).0, [base("a", FIRST)]);
+        let refused = files.slices(SECOND, &HashSet::new(), false).unwrap_err();
+        insta::assert_snapshot!(refused.message(), @"states in which .a_20240102000000000.log.1_0-1-2 belongs to a compaction that is later are not read here");
+        assert_eq!(named(&files, SECOND, &[], true).0, [base("a", FIRST)]);
     }
 
     #[test]

@@ -102,14 +102,29 @@ impl Timeline {
         let pending = || self.instants.iter().filter(|instant| instant.state < State::Completed);
         // Of such a table log files have the name of what they will be compacted to.
         let compactions = pending().filter(|instant| !self.has_completion && instant.action == "compaction");
-        // What is older than all that is there is archived, and only what is completed is.
-        let written = |instant: &&Instant| COMMITS.contains(&instant.action.as_str());
+        // What is older than all that is there is archived, and only what is completed is. What savepoints keep may be older still.
+        let gaps = self.gaps();
+        let first = gaps.last().map(|(_, until)| *until).or_else(|| self.written().next());
         Committed {
             completed: self.commits().map(|commit| (commit.requested.clone(), commit.completed.clone())).collect(),
             pending: pending().map(|instant| instant.requested.clone()).collect(),
             compactions: compactions.map(|instant| instant.requested.clone()).collect(),
-            first: self.instants.iter().find(written).map(|instant| instant.requested.clone()),
+            first: first.map(str::to_owned),
+            has_completion: self.has_completion,
         }
+    }
+
+    /// The instants of commits, however far they have come.
+    fn written(&self) -> impl Iterator<Item = &str> {
+        let written = self.instants.iter().filter(|instant| COMMITS.contains(&instant.action.as_str()));
+        written.map(|instant| instant.requested.as_str())
+    }
+
+    /// Between which instants others may be archived that are later than one which is not: a savepoint keeps it.
+    pub(super) fn gaps(&self) -> Vec<(&str, &str)> {
+        let savepoints = self.instants.iter().filter(|instant| instant.action == "savepoint");
+        let kept: HashSet<&str> = savepoints.map(|instant| instant.requested.as_str()).collect();
+        self.written().zip(self.written().skip(1)).take_while(|(commit, _)| kept.contains(commit)).collect()
     }
 
     /// The instant that a text means: one, or a moment.
@@ -134,7 +149,8 @@ impl Timeline {
     /// Errors: `NotFound` with the newest there are, and those of [`Self::by`].
     pub(super) fn at(&self, when: &str) -> Result<&Instant> {
         let by = self.by(when)?;
-        let commit = self.commits().rfind(|commit| commit.requested <= by);
+        let is_unknown = self.gaps().iter().any(|(after, until)| *after < by.as_str() && by.as_str() < *until);
+        let commit = self.commits().rfind(|commit| commit.requested <= by && !is_unknown);
         commit.ok_or_else(|| Error::not_found(format!("of {when} no commit is known")).with_hint(self.known()))
     }
 
@@ -181,6 +197,7 @@ pub(super) struct Committed {
     /// Those that log files are named by.
     compactions: HashSet<String>,
     first: Option<String>,
+    has_completion: bool,
 }
 
 impl Committed {
@@ -197,9 +214,12 @@ impl Committed {
         self.compactions.contains(instant)
     }
 
-    /// When a commit was completed, where the table tells.
+    /// When a commit was completed, where the table tells. Of archived ones it does not: they go before all that are not.
     pub(super) fn completion(&self, instant: &str) -> Option<String> {
-        self.completed.get(instant).cloned().flatten()
+        match self.completed.get(instant) {
+            Some(completed) => completed.clone(),
+            None => self.has_completion.then(|| instant.to_owned()),
+        }
     }
 }
 
@@ -269,7 +289,15 @@ pub(super) mod tests {
             pending: compaction.into_iter().map(str::to_owned).collect(),
             compactions: compaction.into_iter().map(str::to_owned).collect(),
             first: commits.first().map(|first| (*first).to_owned()),
+            has_completion: false,
         }
+    }
+
+    /// The same of a table of version 8, with the times of completion.
+    pub(in crate::hudi) fn completed(commits: &[(&str, &str)]) -> Committed {
+        let requested: Vec<&str> = commits.iter().map(|(requested, _)| *requested).collect();
+        let completed = commits.iter().map(|(requested, at)| ((*requested).to_owned(), Some((*at).to_owned()))).collect();
+        Committed { completed, has_completion: true, ..committed(&requested, None) }
     }
 
     fn timeline(files: &[&str], has_completion: bool) -> Timeline {
@@ -324,6 +352,25 @@ pub(super) mod tests {
         let old = timeline(&["20230101000000000.compaction.inflight", "20240101000000000.commit"], false).files();
         assert!(!old.has("20230101000000000") && old.has("20230102000000000"));
         assert!(old.is_compaction("20230101000000000") && !old.is_compaction("20230102000000000"));
+    }
+
+    #[test]
+    fn what_a_savepoint_keeps_is_older_than_what_is_archived() {
+        let timeline = timeline(
+            &[
+                "20240101000000000_20240101000005000.commit",
+                "20240101000000000_20240101000006000.savepoint",
+                "20240105000000000_20240105000005000.commit",
+                "20240106000000000_20240106000005000.commit",
+            ],
+            true,
+        );
+        let files = timeline.files();
+        assert!(files.has("20240103000000000") && !files.has("20240105120000000"));
+        // Which commits there were is not known.
+        assert_eq!(timeline.at("20240103000000000").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(timeline.at("20240101000000000").unwrap().requested, "20240101000000000");
+        assert_eq!(timeline.at("20240105120000000").unwrap().requested, "20240105000000000");
     }
 
     #[test]
