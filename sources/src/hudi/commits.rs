@@ -135,6 +135,11 @@ pub(super) fn schema(commits: &[Arc<Commit>]) -> Result<Option<&str>> {
     Ok(commits.iter().rev().find_map(|commit| commit.schema.as_deref()))
 }
 
+/// Whether the newest commit tells the columns. Where it does not, the crate of the format takes those of some file that it wrote.
+pub(super) fn newest_has_schema(commits: &[Arc<Commit>]) -> bool {
+    commits.last().is_none_or(|newest| newest.schema.is_some())
+}
+
 /// The file groups that others stood in for by an instant.
 pub(super) fn replaced(commits: &[Arc<Commit>], by: &str) -> HashSet<Group> {
     let past = commits.iter().filter(|commit| commit.requested.as_str() <= by);
@@ -245,6 +250,7 @@ mod tests {
         let told = |schema: &str| json!({ "extraMetadata": { "schema": schema } });
         let commits = [commit("1", &told("a")), commit("2", &told("b")), commit("3", &told("")), commit("4", &json!({}))];
         assert_eq!(schema(&commits).unwrap(), Some("b"));
+        assert!(newest_has_schema(&commits[..2]) && !newest_has_schema(&commits));
         let by_id = [commit("1", &json!({ "extraMetadata": { "schema": "a", "latest_schema": "{}" } }))];
         assert_eq!(schema(&by_id).unwrap_err().kind(), Kind::Unsupported);
         let damaged = parse("1".to_owned(), &Bytes::from_static(b"{\"partitionToWriteStats\":"), false).unwrap_err();

@@ -26,10 +26,12 @@ use object_store::path::Path;
 use secrecy::ExposeSecret;
 use url::Url;
 
+use super::logs;
+use super::properties::{Properties, refused};
 use super::slices::Logged;
 use super::timeline::Timeline;
 use crate::lake::{Lake, conform};
-use crate::stores::{Location, cause, guarded};
+use crate::stores::{Location, cause, ended_early, guarded};
 
 /// The most bytes of the files of a slice.
 const LARGEST: u64 = 1024 * 1024 * 1024;
@@ -47,6 +49,10 @@ pub(super) struct Merging {
     folder: Path,
     /// Knows the instants that were completed when the statement began.
     table: Table,
+    /// The address of the table, as the crate was told.
+    address: String,
+    /// Between which instants there may be commits that the crate would not know of.
+    gaps: Vec<(String, String)>,
     by: String,
     schema: SchemaRef,
     slices: Vec<Logged>,
@@ -85,8 +91,43 @@ impl Merging {
         if known != meant {
             return Ok(None);
         }
+        // Where log files have the names of commits that are completed, what is in them is not asked about.
+        let gaps = if timeline.has_completion { Vec::new() } else { timeline.gaps() };
+        let gaps = gaps.into_iter().map(|(after, until)| (after.to_owned(), until.to_owned())).collect();
         let (lake, folder, by, schema) = (Arc::clone(lake), folder.clone(), by.to_owned(), Arc::clone(schema));
-        Ok(Some(Self { lake, folder, table, by, schema, slices }))
+        Ok(Some(Self { lake, folder, table, address: address.into(), gaps, by, schema, slices }))
+    }
+
+    /// Whether the crate has met the properties that were looked at before. Errors: `Unsupported` where it has found others elsewhere:
+    /// it reads a file of settings from the machine or the bucket too.
+    pub(super) fn is_of(&self, properties: &Properties) -> Result<bool> {
+        for (key, value) in self.table.hudi_options() {
+            match properties.value(&key) {
+                Some(said) if said == value => {}
+                Some(_) => return Ok(false),
+                None if key == "hoodie.base.path" && value == self.address => {}
+                None => {
+                    let error = refused(format!("log files of tables that get {key} from elsewhere than their properties"));
+                    return Err(error.with_hint("remove etc/hudi/conf/hudi-defaults.conf, or run the statement again"));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Errors: `Data` where a log file of a slice says more than it has; `Unsupported` for what the crate would leave out.
+    async fn check(&self, logged: &Logged) -> Result<()> {
+        for log in &logged.slice.log_files {
+            let within = logged.slice.log_file_relative_path(log).map_err(|error| explained(&self.lake, &self.folder, error))?;
+            let (name, bytes) = (log.file_name(), self.lake.read(&self.path(&within)?, LARGEST).await?);
+            let instants = tokio::task::spawn_blocking(move || logs::instants(&name, &bytes)).await.map_err(ended_early)??;
+            let in_gap = |instant: &&String| self.gaps.iter().any(|(after, until)| after < *instant && *instant < until);
+            if let Some(instant) = instants.iter().find(in_gap) {
+                return Err(refused(format!("records in log files of the commit {instant}, which is archived before older ones,"))
+                    .with_hint("compact the table, or remove the savepoint of the oldest commit"));
+            }
+        }
+        Ok(())
     }
 
     /// A scan of some columns, by their places. Errors: `Internal`.
@@ -236,6 +277,7 @@ impl ExecutionPlan for HudiMerge {
             let most = logged.logs.saturating_mul(UNPACKED);
             let held = MemoryConsumer::new("merge of log files").register(task.memory_pool());
             held.try_grow(usize::try_from(most.saturating_add(logged.base)).unwrap_or(usize::MAX))?;
+            of.check(&logged).await?;
             let options = of.options(most);
             let said = |error: CoreError| DataFusionError::from(explained(&of.lake, &of.folder, error));
             let reader = of.table.create_file_group_reader_with_options(Some(&options), std::iter::empty::<(&str, &str)>());

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 mod changes;
 mod commits;
+mod logs;
 mod merge;
 mod properties;
 mod slices;

@@ -112,9 +112,14 @@ impl Properties {
         Ok(Self { has_completion, is_merge_on_read, has_meta, in_utc, digest, values })
     }
 
+    /// What the table says at a key.
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
+    }
+
     /// The columns that the table was made with, in Avro.
     pub(super) fn create_schema(&self) -> Option<&str> {
-        self.values.get("hoodie.table.create.schema").map(String::as_str).filter(|schema| !schema.is_empty())
+        self.value("hoodie.table.create.schema").filter(|schema| !schema.is_empty())
     }
 
     /// Where the instants of a table are. Errors: `Unsupported` for a folder that is none.
@@ -123,7 +128,7 @@ impl Properties {
         if !self.has_completion {
             return Ok(hoodie);
         }
-        let name = self.values.get("hoodie.timeline.path").map_or("timeline", String::as_str);
+        let name = self.value("hoodie.timeline.path").unwrap_or("timeline");
         match Path::parse(name) {
             Ok(within) if !name.is_empty() => Ok(hoodie.parts().chain(within.parts()).collect()),
             _ => Err(refused(format!("tables whose timeline is in \"{name}\""))),
@@ -133,7 +138,7 @@ impl Properties {
     /// Errors: `Unsupported` for a table whose records are merged in a way that the crate of the format does not have, which would
     /// merge them in another.
     pub(super) fn mergeable(&self) -> Result<()> {
-        let value = |key: &str| self.values.get(key).map(String::as_str).filter(|value| !value.is_empty());
+        let value = |key: &str| self.value(key).filter(|value| !value.is_empty());
         let named = |keys: &'static [&'static str]| keys.iter().filter_map(move |key| Some((*key, value(key)?)));
         let merged = |what: &str, by: &str| -> Result<()> {
             Err(refused(format!("records in log files that are merged by the {what} {by}"))

@@ -161,9 +161,13 @@ impl Tables {
         let merging = match by {
             Some(by) if !logged.is_empty() => {
                 properties.mergeable().and_then(|()| types::known_to_the_crate(&schema)).map_err(placed)?;
+                if !commits::newest_has_schema(&said) {
+                    let error = refused("log files of a table whose newest commit does not tell its columns".to_owned());
+                    return Err(placed(error.with_hint("write to the table, or compact it")));
+                }
                 match Merging::open(&self.lake, &self.location, folder, timeline, by, &schema, logged).await? {
-                    Some(merging) => Some(Arc::new(merging)),
-                    None => return Ok(None),
+                    Some(merging) if merging.is_of(properties).map_err(placed)? => Some(Arc::new(merging)),
+                    _ => return Ok(None),
                 }
             }
             _ => None,

@@ -58,7 +58,7 @@ impl State {
 pub(super) struct Timeline {
     folder: Path,
     instants: Vec<Instant>,
-    has_completion: bool,
+    pub(super) has_completion: bool,
     in_utc: bool,
 }
 
