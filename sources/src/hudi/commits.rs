@@ -11,6 +11,7 @@ use nexus_flight_catalog::error::shortened;
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
 
+use super::avro;
 use super::properties::refused;
 use super::timeline::{Instant, Timeline};
 use crate::lake::Lake;
@@ -103,6 +104,9 @@ impl Commits {
 }
 
 fn parse(requested: String, bytes: &Bytes, has_completion: bool) -> Result<Commit> {
+    if has_completion && !avro::is_sound(bytes) {
+        return Err(damaged("it is cut, packed, or larger or deeper than a commit is"));
+    }
     let said = match has_completion {
         true => HoodieCommitMetadata::from_avro_bytes(bytes),
         false => HoodieCommitMetadata::from_json_bytes(bytes),

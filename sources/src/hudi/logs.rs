@@ -1,5 +1,5 @@
-//! Log files, walked through before the crate of the format reads them: it makes room for whatever number it finds in one, and goes
-//! past what it does not know.
+//! Log files, walked through before the crate of the format reads them: it makes room for whatever number it finds in one, and
+//! goes past what it does not know.
 
 use nexus_flight_catalog::{Error, Result};
 

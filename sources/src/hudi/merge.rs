@@ -98,8 +98,8 @@ impl Merging {
         Ok(Some(Self { lake, folder, table, address: address.into(), gaps, by, schema, slices }))
     }
 
-    /// Whether the crate has met the properties that were looked at before. Errors: `Unsupported` where it has found others elsewhere:
-    /// it reads a file of settings from the machine or the bucket too.
+    /// Whether the crate has met the properties that were looked at before. Errors: `Unsupported` where it has found others
+    /// elsewhere: it reads a file of settings from the machine or the bucket too.
     pub(super) fn is_of(&self, properties: &Properties) -> Result<bool> {
         for (key, value) in self.table.hudi_options() {
             match properties.value(&key) {

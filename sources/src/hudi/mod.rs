@@ -10,6 +10,7 @@ use nexus_flight_catalog::{
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
+mod avro;
 mod changes;
 mod commits;
 mod logs;
