@@ -80,7 +80,9 @@ impl Catalog for Unity {
             return Ok(None);
         }
         let name = format!("{}.{schema}.{table}", self.calls.warehouse);
-        let Some(known) = self.calls.table(&name).await? else { return Ok(None) };
+        let known = self.calls.table(&name).await?;
+        // Servers may take capitals for small letters. Access rules do not, and are of one name.
+        let Some(known) = known.filter(|known| known.is_named(schema, table)) else { return Ok(None) };
         if let Some(why) = known.is_not_read() {
             let error = Error::unsupported(format!("the table \"{table}\" is not read: {why}"));
             return Err(self.calls.http.at(error));
@@ -145,6 +147,7 @@ struct Named {
 #[derive(Deserialize)]
 struct Table {
     name: String,
+    schema_name: Option<String>,
     table_type: Option<String>,
     data_source_format: Option<String>,
     storage_location: Option<String>,
@@ -159,6 +162,11 @@ struct Column {
 }
 
 impl Table {
+    /// Whether it has these names, and not others that the server takes for the same.
+    fn is_named(&self, schema: &str, table: &str) -> bool {
+        self.name == table && self.schema_name.as_deref().is_none_or(|name| name == schema)
+    }
+
     /// Why the files of its location are not its rows for everybody; none where they are.
     fn is_not_read(&self) -> Option<String> {
         let kind = self.table_type.as_deref().unwrap_or("nothing");
@@ -350,6 +358,16 @@ mod tests {
                     r#"{"name":"out","table_type":"EXTERNAL","data_source_format":"DELTA","storage_location":"file:///elsewhere"}"#,
                 ),
                 (
+                    "GET /api/2.1/unity-catalog/tables/w%201.shop.OUT ",
+                    "200 OK",
+                    r#"{"name":"out","table_type":"EXTERNAL","data_source_format":"DELTA","storage_location":"file:///elsewhere"}"#,
+                ),
+                (
+                    "GET /api/2.1/unity-catalog/tables/w%201.Shop.out ",
+                    "200 OK",
+                    r#"{"name":"out","schema_name":"shop","table_type":"EXTERNAL","data_source_format":"DELTA"}"#,
+                ),
+                (
                     "GET /api/2.1/unity-catalog/tables/w%201.shop.nowhere ",
                     "200 OK",
                     r#"{"name":"nowhere","table_type":"EXTERNAL","data_source_format":"DELTA"}"#,
@@ -357,7 +375,8 @@ mod tests {
             ],
         )
         .await;
-        for (schema, table) in [("shop", "nothing"), ("shop", ".."), ("shop", ""), ("a.b", "out"), ("shop", "a/b")] {
+        let absent = [("shop", "nothing"), ("shop", ".."), ("shop", ""), ("a.b", "out"), ("shop", "a/b")];
+        for (schema, table) in absent.into_iter().chain([("shop", "OUT"), ("Shop", "out")]) {
             assert!(catalog.find(schema, table).await.unwrap().is_none(), "{schema}.{table}");
         }
         assert_eq!(catalog.find("shop", "out").await.unwrap_err().kind(), Kind::Denied);
