@@ -168,19 +168,19 @@ pub(super) fn missing(commits: &[Arc<Commit>], by: &str, has: impl Fn(&Write) ->
 }
 
 /// Whether a file group was there at an instant, and its files of then are not any more: by what later commits say of it. `has`
-/// tells whether files of a group as it was then are there.
-pub(super) fn cleaned(commits: &[Arc<Commit>], by: &str, has: impl Fn(&Group) -> bool) -> bool {
+/// tells whether files of a group as it was then are there that are no older than a commit: a savepoint keeps some that are.
+pub(super) fn cleaned(commits: &[Arc<Commit>], by: &str, has: impl Fn(&Group, &str) -> bool) -> bool {
     let gone = replaced(commits, by);
     let mut touched: HashSet<&Group> = HashSet::new();
     for commit in commits.iter().filter(|commit| commit.requested.as_str() > by) {
         for write in &commit.writes {
             let is_first = touched.insert(&write.group);
-            let was_there = write.previous.as_deref().is_some_and(|previous| previous <= by);
-            if is_first && was_there && !gone.contains(&write.group) && !has(&write.group) {
+            let Some(previous) = write.previous.as_deref().filter(|previous| is_first && *previous <= by) else { continue };
+            if !gone.contains(&write.group) && !has(&write.group, previous) {
                 return true;
             }
         }
-        if commit.replaced.iter().any(|group| !touched.contains(group) && !gone.contains(group) && !has(group)) {
+        if commit.replaced.iter().any(|group| !touched.contains(group) && !gone.contains(group) && !has(group, "")) {
             return true;
         }
     }
@@ -242,11 +242,11 @@ mod tests {
             commit("3", &stats(&[wrote("a", "p/a_3.parquet", "1"), wrote("n", "p/n_3.parquet", "null")])),
             commit("4", &json!({ "partitionToReplaceFileIds": { "p": ["n"] } })),
         ];
-        assert!(cleaned(&commits, "2", |_| false));
-        assert!(!cleaned(&commits, "2", |group| group.1 == "a"));
-        assert!(!cleaned(&commits, "4", |_| false));
+        assert!(cleaned(&commits, "2", |_, _| false));
+        assert!(!cleaned(&commits, "2", |group, since| group.1 == "a" && since == "1"));
+        assert!(!cleaned(&commits, "4", |_, _| false));
         let replaced = [commit("2", &stats(&[])), commit("4", &json!({ "partitionToReplaceFileIds": { "p": ["old"] } }))];
-        assert!(cleaned(&replaced, "2", |_| false));
+        assert!(cleaned(&replaced, "2", |_, _| false));
     }
 
     #[test]

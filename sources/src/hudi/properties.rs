@@ -29,6 +29,8 @@ const PLAIN_STRATEGIES: &[&str] = &["eeb8d96f-b1e4-49fd-bbf8-28ac514178e5", "ce9
 /// What a table may say of merging besides: which value of which field marks a deleted record.
 const MERGE: &str = "hoodie.record.merge.property.";
 const MARKERS: &[&str] = &["hoodie.payload.delete.field", "hoodie.payload.delete.marker"];
+/// Where a table names what makes the keys of records.
+const KEYS: &[&str] = &["hoodie.table.keygenerator.class", "hoodie.table.keygenerator.type"];
 /// The fields by which records are told apart and ordered.
 const FIELDS: &[&str] = &[
     "hoodie.table.recordkey.fields",
@@ -161,6 +163,11 @@ impl Properties {
         if let Some(key) = self.values.keys().find(|key| marker(key)) {
             return merged("property", key);
         }
+        // Before version 9 it is a setting of the writer whether such a key has the name of its field before it, where records are deleted.
+        let is_told = self.has_meta || value("hoodie.table.version") == Some("9");
+        if let Some((_, class)) = named(KEYS).find(|(_, class)| !is_told && class.to_ascii_lowercase().contains("complex")) {
+            return merged("keys that are not in the files, of", class);
+        }
         // Java writes other letters than those of English as numbers, and the crate looks for columns that are called by those.
         if let Some((key, _)) = named(FIELDS).find(|(_, names)| names.contains('\\')) {
             return merged("names in", key);
@@ -228,6 +235,8 @@ pub(super) mod tests {
         insta::assert_snapshot!(refusal("hoodie.compaction.payload.class=org.apache.hudi.common.model.AWSDmsAvroPayload"), @"records in log files that are merged by the class org.apache.hudi.common.model.AWSDmsAvroPayload are not read here");
         insta::assert_snapshot!(refusal("hoodie.record.merge.strategy.id=00000000-0000-0000-0000-000000000000"), @"records in log files that are merged by the strategy 00000000-0000-0000-0000-000000000000 are not read here");
         insta::assert_snapshot!(refusal("hoodie.table.partial.update.mode=FILL_UNAVAILABLE"), @"records in log files that are merged by the partial updates FILL_UNAVAILABLE are not read here");
+        let keys = "hoodie.table.version=8\nhoodie.populate.meta.fields=false\nhoodie.table.keygenerator.type=COMPLEX";
+        insta::assert_snapshot!(refusal(keys), @"records in log files that are merged by the keys that are not in the files, of COMPLEX are not read here");
         insta::assert_snapshot!(refusal("hoodie.table.ordering.fields=\\u6642"), @"records in log files that are merged by the names in hoodie.table.ordering.fields are not read here");
     }
 

@@ -77,9 +77,10 @@ impl Files {
         self.sizes.get(path).is_some_and(|size| *size >= least)
     }
 
-    /// Whether a file group has files of an instant.
-    pub(super) fn has_group(&self, group: &Group, by: &str) -> bool {
-        self.groups.get(group).is_some_and(|group| group.get_file_slice_as_of(by).is_some())
+    /// Whether a file group has files of an instant that are no older than another.
+    pub(super) fn has_group(&self, group: &Group, since: &str, by: &str) -> bool {
+        let slice = self.groups.get(group).and_then(|group| group.get_file_slice_as_of(by));
+        slice.is_some_and(|slice| slice.creation_instant_time() >= since)
     }
 
     /// What holds the rows at an instant, but for file groups that others stand in for. Of a table that is read optimised that is
@@ -246,7 +247,8 @@ mod tests {
         let (plain, logged) = named(&files, SECOND, &[], true);
         assert_eq!((plain, logged.len()), (vec![base("a", SECOND), base("b", FIRST)], 0));
         assert!(files.has(&base("a", FIRST), 10) && !files.has(&base("a", FIRST), 11));
-        assert!(!files.has_group(&("p".to_owned(), "c".to_owned()), SECOND));
+        let has_group = |id: &str, since: &str| files.has_group(&("p".to_owned(), id.to_owned()), since, SECOND);
+        assert!(has_group("a", SECOND) && has_group("b", FIRST) && !has_group("b", SECOND) && !has_group("c", ""));
         let (plain, logged) = files.slices(SECOND, &HashSet::new(), false).unwrap();
         assert_eq!(plain[0].path, Path::from(format!("t/{}", base("a", SECOND))));
         assert_eq!((plain[0].size, logged[0].base, logged[0].logs), (10, 10, 10));

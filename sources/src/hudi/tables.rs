@@ -188,7 +188,7 @@ impl Tables {
                     .with_hint("it was removed or cut by hand; restore the file, or the table to an earlier savepoint")
                     .at(self.lake.store.place(folder)))
             }
-            None if !commits::cleaned(said, by, |group| files.has_group(group, by)) => Ok(()),
+            None if !commits::cleaned(said, by, |group, since| files.has_group(group, since, by)) => Ok(()),
             _ => Err(Error::not_found(format!("the files of the table as of {by} are cleaned up"))
                 .with_hint("name a later commit; \"$timeline\" has them")
                 .at(self.lake.store.place(folder))),
