@@ -163,7 +163,8 @@ impl Properties {
         if let Some(key) = self.values.keys().find(|key| marker(key)) {
             return merged("property", key);
         }
-        // Before version 9 it is a setting of the writer whether such a key has the name of its field before it, where records are deleted.
+        // Before version 9 it is a setting of the writer whether such a key has the name of its field before it, where records are
+        // deleted.
         let is_told = self.has_meta || value("hoodie.table.version") == Some("9");
         if let Some((_, class)) = named(KEYS).find(|(_, class)| !is_told && class.to_ascii_lowercase().contains("complex")) {
             return merged("keys that are not in the files, of", class);
