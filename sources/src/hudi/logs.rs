@@ -1,6 +1,8 @@
 //! Log files, walked through before the crate of the format reads them: it makes room for whatever number it finds in one, and
 //! goes past what it does not know.
 
+use std::collections::BTreeSet;
+
 use nexus_flight_catalog::{Error, Result};
 
 use super::properties::refused;
@@ -9,18 +11,26 @@ use super::properties::refused;
 const MAGIC: &[u8] = b"#HUDI#";
 /// The most entries that the header or the footer of a block has, of which there are nine kinds.
 const MOST_ENTRIES: u32 = 64;
-/// The entry with the commit that wrote the block.
+/// The entries with the commit that wrote the block, and with the one that it rolls back.
 const INSTANT: u32 = 0;
-/// The kinds of blocks that change rows.
+const TARGET: u32 = 1;
+/// The kinds of blocks: those that roll back a commit, and those that change rows.
+const COMMAND: u32 = 0;
 const DELETES: u32 = 1;
 const AVRO: u32 = 3;
 const HFILE: u32 = 4;
 const PARQUET: u32 = 5;
 
-/// The commits that wrote what is in a log file of this name. What a failed write has cut is passed over, as Hudi does.
+/// The commits that wrote what is in log files, and those that were rolled back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Instants {
+    pub(super) written: BTreeSet<String>,
+    pub(super) rolled_back: BTreeSet<String>,
+}
+
+/// Adds those of a log file of this name. What a failed write has cut is passed over, as Hudi does.
 /// Errors: `Data` where a block has less than it says; `Unsupported` for blocks of HFile.
-pub(super) fn instants(name: &str, file: &[u8]) -> Result<Vec<String>> {
-    let mut found = Vec::new();
+pub(super) fn instants(name: &str, file: &[u8], found: &mut Instants) -> Result<()> {
     let mut rest = file;
     // What is shorter than the beginning of a block is taken for the end.
     while rest.len() >= MAGIC.len() {
@@ -29,7 +39,7 @@ pub(super) fn instants(name: &str, file: &[u8]) -> Result<Vec<String>> {
         let length = block.long().ok_or_else(|| damaged(name))?;
         rest = match whole(block.0, length) {
             Some((within, after)) => {
-                found.extend(Rest(within).block(name)?);
+                Rest(within).block(name, found)?;
                 after
             }
             None => {
@@ -39,7 +49,7 @@ pub(super) fn instants(name: &str, file: &[u8]) -> Result<Vec<String>> {
             }
         };
     }
-    Ok(found)
+    Ok(())
 }
 
 /// A block without the length before it, and what follows; none where it was cut or is none.
@@ -56,51 +66,63 @@ fn damaged(name: &str) -> Error {
         .with_hint("compact the table, or restore the file")
 }
 
+/// What is heeded of the header of a block.
+#[derive(Default)]
+struct Entries {
+    instant: Option<String>,
+    target: Option<String>,
+}
+
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
-    /// The commit that wrote a block, behind its length; none where it changes no rows.
-    fn block(mut self, name: &str) -> Result<Option<String>> {
-        let (kind, instant, mut content) = self.parts().ok_or_else(|| damaged(name))?;
+    /// Goes past a block, behind its length.
+    fn block(mut self, name: &str, found: &mut Instants) -> Result<()> {
+        let (kind, entries, mut content) = self.parts().ok_or_else(|| damaged(name))?;
         let is_sound = match kind {
             AVRO => content.records(),
             DELETES => content.int().and_then(|_| content.counted()).map(drop),
             HFILE => return Err(refused(format!("blocks of HFile, as in the log file {name},"))),
             PARQUET => Some(()),
-            _ => return Ok(None),
+            COMMAND => {
+                found.rolled_back.extend(entries.target);
+                return Ok(());
+            }
+            _ => return Ok(()),
         };
-        match (is_sound, instant) {
-            (Some(()), Some(instant)) => Ok(Some(instant)),
-            // The crate would pass over a block that no commit is told of.
-            _ => Err(damaged(name)),
-        }
+        // The crate would pass over a block that no commit is told of.
+        let instant = is_sound.and(entries.instant).ok_or_else(|| damaged(name))?;
+        found.written.insert(instant);
+        Ok(())
     }
 
-    /// What kind a block is of, the commit that wrote it, and what it holds. All of that together is the block.
-    fn parts(&mut self) -> Option<(u32, Option<String>, Rest<'a>)> {
+    /// What kind a block is of, what its header tells, and what it holds. All of that together is the block.
+    fn parts(&mut self) -> Option<(u32, Entries, Rest<'a>)> {
         if self.int()? != 1 {
             return None;
         }
         let kind = self.int()?;
-        let instant = self.entries()?;
+        let entries = self.entries()?;
         let length = usize::try_from(self.long()?).ok()?;
         let content = Rest(self.take(length)?);
         self.entries()?;
         self.long()?;
-        self.0.is_empty().then_some((kind, instant, content))
+        self.0.is_empty().then_some((kind, entries, content))
     }
 
-    /// Goes past the entries of a header or footer. The commit is the last one that is told.
-    fn entries(&mut self) -> Option<Option<String>> {
+    /// Goes past the entries of a header or footer. Of several with one key the last counts.
+    fn entries(&mut self) -> Option<Entries> {
         let count = self.int().filter(|count| *count <= MOST_ENTRIES)?;
-        let mut instant = None;
+        let mut entries = Entries::default();
         for _ in 0..count {
-            let (key, value) = (self.int()?, self.counted()?);
-            if key == INSTANT {
-                instant = Some(std::str::from_utf8(value).ok()?.to_owned());
+            let (key, value) = (self.int()?, std::str::from_utf8(self.counted()?).ok()?);
+            match key {
+                INSTANT => entries.instant = Some(value.to_owned()),
+                TARGET => entries.target = Some(value.to_owned()),
+                _ => {}
             }
         }
-        Some(instant)
+        Some(entries)
     }
 
     /// Goes past a version and records.
@@ -160,8 +182,17 @@ mod tests {
         [start].into_iter().chain(records.iter().map(|record| counted(record))).flatten().collect()
     }
 
+    fn found(file: &[u8]) -> Result<Instants> {
+        let mut found = Instants::default();
+        instants(".a.log.1", file, &mut found).map(|()| found)
+    }
+
+    fn written(file: &[u8]) -> Vec<String> {
+        found(file).unwrap().written.into_iter().collect()
+    }
+
     fn kind(file: &[u8]) -> Kind {
-        instants(".a.log.1", file).unwrap_err().kind()
+        found(file).unwrap_err().kind()
     }
 
     #[test]
@@ -170,15 +201,15 @@ mod tests {
         let file = [
             block(AVRO, &header(1, "1"), &records(2, &[b"one", b""])),
             block(DELETES, &header(1, "2"), &deletes),
-            // A rollback.
-            block(0, &header(1, "3"), b""),
+            block(COMMAND, &[&header(2, "3")[..], &TARGET.to_be_bytes(), &counted(b"1")[..]].concat(), b""),
             block(PARQUET, &header(1, "4"), b"PAR1"),
         ];
-        assert_eq!(instants("", &file.concat()).unwrap(), ["1", "2", "4"]);
+        assert_eq!(written(&file.concat()), ["1", "2", "4"]);
+        assert_eq!(found(&file.concat()).unwrap().rolled_back, BTreeSet::from(["1".to_owned()]));
         // A write that failed, and the next one.
         let cut = &file[0][..file[0].len() - 9];
-        assert_eq!(instants("", &[cut, &file[1][..]].concat()).unwrap(), ["2"]);
-        assert!(instants("", cut).unwrap().is_empty() && instants("", b"").unwrap().is_empty());
+        assert_eq!(written(&[cut, &file[1][..]].concat()), ["2"]);
+        assert!(written(cut).is_empty() && written(b"").is_empty());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use object_store::path::Path;
 use secrecy::ExposeSecret;
 use url::Url;
 
-use super::logs;
+use super::logs::{self, Instants};
 use super::properties::{Properties, refused};
 use super::slices::Logged;
 use super::timeline::Timeline;
@@ -117,17 +117,21 @@ impl Merging {
 
     /// Errors: `Data` where a log file of a slice says more than it has; `Unsupported` for what the crate would leave out.
     async fn check(&self, logged: &Logged) -> Result<()> {
+        let mut found = Instants::default();
         for log in &logged.slice.log_files {
             let within = logged.slice.log_file_relative_path(log).map_err(|error| explained(&self.lake, &self.folder, error))?;
             let (name, bytes) = (log.file_name(), self.lake.read(&self.path(&within)?, LARGEST).await?);
-            let instants = tokio::task::spawn_blocking(move || logs::instants(&name, &bytes)).await.map_err(ended_early)??;
-            let in_gap = |instant: &&String| self.gaps.iter().any(|(after, until)| after < *instant && *instant < until);
-            if let Some(instant) = instants.iter().find(in_gap) {
-                return Err(refused(format!("records in log files of the commit {instant}, which is archived before older ones,"))
-                    .with_hint("compact the table, or remove the savepoint of the oldest commit"));
+            let look = move || logs::instants(&name, &bytes, &mut found).map(|()| found);
+            found = tokio::task::spawn_blocking(look).await.map_err(ended_early)??;
+        }
+        let in_gap = |instant: &&String| self.gaps.iter().any(|(after, until)| after < *instant && *instant < until);
+        match found.written.difference(&found.rolled_back).find(in_gap) {
+            None => Ok(()),
+            Some(instant) => {
+                let message = format!("records in log files of the commit {instant}, which is archived before older ones,");
+                Err(refused(message).with_hint("compact the table, or remove the savepoint of the oldest commit"))
             }
         }
-        Ok(())
     }
 
     /// A scan of some columns, by their places. Errors: `Internal`.

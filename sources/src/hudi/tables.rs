@@ -151,6 +151,9 @@ impl Tables {
             None => (Vec::new(), Vec::new()),
             Some(by) => {
                 let files = Files::list(&self.lake, folder, &timeline.files()).await?;
+                if !Timeline::read(&self.lake, folder, properties).await?.is_unarchived(timeline) {
+                    return Ok(None);
+                }
                 let replaced = commits::replaced(&said, by);
                 self.whole(folder, &files, &said, by)?;
                 files.slices(by, &replaced, self.optimised).map_err(placed)?

@@ -102,16 +102,24 @@ impl Timeline {
         let pending = || self.instants.iter().filter(|instant| instant.state < State::Completed);
         // Of such a table log files have the name of what they will be compacted to.
         let compactions = pending().filter(|instant| !self.has_completion && instant.action == "compaction");
-        // What is older than all that is there is archived, and only what is completed is. What savepoints keep may be older still.
-        let gaps = self.gaps();
-        let first = gaps.last().map(|(_, until)| *until).or_else(|| self.written().next());
         Committed {
             completed: self.commits().map(|commit| (commit.requested.clone(), commit.completed.clone())).collect(),
             pending: pending().map(|instant| instant.requested.clone()).collect(),
             compactions: compactions.map(|instant| instant.requested.clone()).collect(),
-            first: first.map(str::to_owned),
+            first: self.first().map(str::to_owned),
             has_completion: self.has_completion,
         }
+    }
+
+    /// What is older than this commit is archived, and only what is completed is; but for what savepoints keep.
+    fn first(&self) -> Option<&str> {
+        self.gaps().last().map(|(_, until)| *until).or_else(|| self.written().next())
+    }
+
+    /// Whether nothing was archived between another look at the same timeline and this one: a list that was made meanwhile may
+    /// lack some in its middle.
+    pub(super) fn is_unarchived(&self, before: &Self) -> bool {
+        self.first() == before.first()
     }
 
     /// The instants of commits, however far they have come.
@@ -367,6 +375,9 @@ pub(super) mod tests {
         );
         let files = timeline.files();
         assert!(files.has("20240103000000000") && !files.has("20240105120000000"));
+        let (instants, folder) = (timeline.instants[3..].to_vec(), timeline.folder.clone());
+        let archived = Timeline { instants, folder, has_completion: true, in_utc: true };
+        assert!(timeline.is_unarchived(&timeline) && !archived.is_unarchived(&timeline));
         // Which commits there were is not known.
         assert_eq!(timeline.at("20240103000000000").unwrap_err().kind(), Kind::NotFound);
         assert_eq!(timeline.at("20240101000000000").unwrap().requested, "20240101000000000");
