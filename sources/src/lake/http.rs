@@ -136,19 +136,40 @@ impl Http {
     }
 
     /// All that is on the pages of a list; `page` asks for the one of a token, which is empty for the first.
-    /// Errors: `Exhausted` for more than [`MOST_NAMES`], `Data` for pages without end, and those of `page`.
+    /// Errors: `Exhausted` for more than [`MOST_NAMES`], and those of [`Self::turn`].
     pub(crate) async fn pages<T, F>(&self, page: impl Fn(String) -> F) -> Result<Vec<T>>
     where
         F: Future<Output = Result<Page<T>>>,
     {
-        let (mut all, mut seen, mut token) = (Vec::new(), HashSet::new(), String::new());
+        let mut all = Vec::new();
+        let take = |listed: Vec<T>| {
+            all.extend(listed);
+            if all.len() > MOST_NAMES { Err(self.too_many()) } else { Ok(false) }
+        };
+        self.turn(page, take).await?;
+        Ok(all)
+    }
+
+    /// Turns the pages of a list, which `page` asks for as in [`Self::pages`], to the last or until what is on one is enough.
+    /// Errors: `Exhausted` for more pages than [`MOST_NAMES`], `Data` for pages without end, and those of both.
+    pub(crate) async fn turn<T, F>(
+        &self,
+        page: impl Fn(String) -> F,
+        mut is_enough: impl FnMut(Vec<T>) -> Result<bool>,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<Page<T>>>,
+    {
+        let (mut seen, mut token) = (HashSet::new(), String::new());
         loop {
             let Page { listed, next } = self.within(page(token)).await?;
-            all.extend(listed);
-            if all.len() > MOST_NAMES || seen.len() > MOST_NAMES {
+            if is_enough(listed)? {
+                return Ok(());
+            }
+            let Some(next) = next.filter(|next| !next.is_empty()) else { return Ok(()) };
+            if seen.len() >= MOST_NAMES {
                 return Err(self.too_many());
             }
-            let Some(next) = next.filter(|next| !next.is_empty()) else { return Ok(all) };
             if !seen.insert(next.clone()) {
                 return Err(self.at(Error::data("the catalog server gives a page of a list again, and so without end")));
             }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
+use moka::policy::EvictionPolicy;
 use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
 use object_store::aws::AwsCredential;
 use reqwest::RequestBuilder;
@@ -30,6 +32,9 @@ use crate::stores::{Given, Location, Store};
 const DEEPEST: usize = 16;
 /// How many namespaces are looked into side by side.
 const AT_ONCE: usize = 8;
+/// How many tables and namespaces are remembered as listed, and for how long.
+const MOST_LISTED: u64 = 10_000;
+const LISTED_FOR: Duration = Duration::from_secs(600);
 /// What stands between the levels of a namespace where the server says nothing else.
 const SEPARATOR: &str = "%1F";
 
@@ -40,6 +45,8 @@ pub(in crate::iceberg) struct Rest {
     lake: Arc<Lake>,
     /// Read with the keys that the catalog gives, where none are configured: by the names of the table and the folder of its metadata.
     vending: Option<Vending>,
+    /// Tables that the server has listed lately by just these names: of the namespace, and of the table; without the latter, namespaces.
+    listed: moka::future::Cache<(Vec<String>, String), ()>,
 }
 
 impl fmt::Debug for Rest {
@@ -57,16 +64,17 @@ impl Rest {
         let vending = Vending::new(catalog, location, &lake, &http);
         let config::Rest { uri, warehouse, asks } = config;
         let calls = Calls { http, tokens: asks.into(), uri, warehouse, settings: OnceCell::new() };
-        Ok(Self { calls: Arc::new(calls), lake, vending })
+        let listed = moka::future::Cache::builder()
+            .eviction_policy(EvictionPolicy::lru())
+            .max_capacity(MOST_LISTED)
+            .time_to_live(LISTED_FOR)
+            .build();
+        Ok(Self { calls: Arc::new(calls), lake, vending, listed })
     }
 
     /// The namespaces directly in another, or the outermost ones.
     async fn children(&self, parent: Vec<String>) -> Result<Vec<Vec<String>>> {
-        let settings = self.calls.settings().await?;
-        let address = match parent.is_empty() {
-            true => format!("{}/namespaces", settings.root),
-            false => format!("{}/namespaces?parent={}", settings.root, settings.namespace(&parent)),
-        };
+        let address = self.calls.settings().await?.children(&parent);
         let listed = match self.calls.listed::<Vec<String>>(&address).await {
             // It has gone meanwhile, or may not be looked into, or the server knows no namespaces in others.
             Err(error) if !parent.is_empty() && hides(error.kind()) => Vec::new(),
@@ -77,7 +85,38 @@ impl Rest {
             names.truncate(parent.len() + 1);
             names
         });
-        Ok(children.filter(|names| names.last().is_some_and(|name| is_level(name))).collect())
+        let children: Vec<Vec<String>> = children.filter(|names| names.last().is_some_and(|name| is_level(name))).collect();
+        for namespace in &children {
+            self.listed.insert((namespace.clone(), String::new()), ()).await;
+        }
+        Ok(children)
+    }
+
+    /// Whether the server lists a table by just these names. Some heed no case, and one may take a level with a separator in its name for
+    /// two; access rules are about names as they are listed.
+    async fn is_listed(&self, namespace: &[String], table: &str) -> Result<bool> {
+        let name = (namespace.to_vec(), table.to_owned());
+        if self.listed.contains_key(&name) {
+            return Ok(true);
+        }
+        let settings = self.calls.settings().await?;
+        for depth in 0..namespace.len() {
+            let wanted = (namespace[..=depth].to_vec(), String::new());
+            if self.listed.contains_key(&wanted) {
+                continue;
+            }
+            let address = settings.children(&namespace[..depth]);
+            if !self.calls.lists(&address, |names: &Vec<String>| names.starts_with(&wanted.0)).await? {
+                return Ok(false);
+            }
+            self.listed.insert(wanted, ()).await;
+        }
+        let is_it = |found: &Identifier| found.name == table && *found.namespace == *namespace;
+        let is_listed = self.calls.lists(&settings.tables(namespace), is_it).await?;
+        if is_listed {
+            self.listed.insert(name, ()).await;
+        }
+        Ok(is_listed)
     }
 }
 
@@ -108,17 +147,26 @@ impl Catalog for Rest {
     async fn tables(&self, schema: &str) -> Result<Vec<TableEntry>> {
         let absent = || Error::not_found(format!("schema \"{schema}\" does not exist"));
         let namespace = levels(schema).ok_or_else(absent)?;
-        let settings = self.calls.settings().await?;
-        let address = format!("{}/namespaces/{}/tables", settings.root, settings.namespace(&namespace));
+        let address = self.calls.settings().await?.tables(&namespace);
         let listed = self.calls.listed::<Identifier>(&address).await;
         let listed = listed.map_err(|error| if error.kind() == Kind::NotFound { absent() } else { error })?;
-        let names: BTreeSet<String> = listed.into_iter().map(|table| table.name).filter(|name| is_table(name)).collect();
+        let own = listed.into_iter().filter(|table| table.namespace == namespace);
+        let names: BTreeSet<String> = own.map(|table| table.name).filter(|name| is_table(name)).collect();
+        // Who goes through them all then asks for no list again because of each.
+        if self.listed.contains_key(&(namespace.clone(), String::new())) {
+            for name in &names {
+                self.listed.insert((namespace.clone(), name.clone()), ()).await;
+            }
+        }
         Ok(names.into_iter().map(TableEntry::table).collect())
     }
 
     async fn find(&self, schema: &str, table: &str) -> Result<Option<Found>> {
         let Some(namespace) = levels(schema).filter(|_| is_table(table)) else { return Ok(None) };
         let Some(loaded) = self.calls.table(&namespace, table, self.vending.is_some()).await? else { return Ok(None) };
+        if !self.is_listed(&namespace, table).await? {
+            return Ok(None);
+        }
         let location = loaded.location().map_err(|error| self.calls.http.at(error))?.to_owned();
         let path = self.lake.inside(&location)?;
         let vended = match &self.vending {
@@ -216,6 +264,19 @@ impl Settings {
     fn namespace(&self, levels: &[String]) -> String {
         levels.iter().map(|level| encoded(level)).collect::<Vec<String>>().join(&self.separator)
     }
+
+    /// The address of the namespaces directly in another, or of the outermost ones.
+    fn children(&self, parent: &[String]) -> String {
+        match parent.is_empty() {
+            true => format!("{}/namespaces", self.root),
+            false => format!("{}/namespaces?parent={}", self.root, self.namespace(parent)),
+        }
+    }
+
+    /// The address of the tables in a namespace.
+    fn tables(&self, namespace: &[String]) -> String {
+        format!("{}/namespaces/{}/tables", self.root, self.namespace(namespace))
+    }
 }
 
 /// What it says of them. Addresses and tokens that stand there are not heeded.
@@ -237,6 +298,7 @@ struct Listed<T> {
 
 #[derive(Deserialize)]
 struct Identifier {
+    namespace: Vec<String>,
     name: String,
 }
 
@@ -264,13 +326,33 @@ impl Calls {
 
     /// All that is on the pages of a list.
     async fn listed<T: DeserializeOwned + Send + 'static>(&self, address: &str) -> Result<Vec<T>> {
-        let joint = if address.contains('?') { '&' } else { '?' };
-        let page = |token: String| async move {
-            let url = self.http.url(&format!("{address}{joint}pageToken={}", encoded(&token)))?;
-            let Listed { listed, next } = self.get(&url, false).await?;
-            Ok::<_, Error>(Page { listed, next })
+        self.http.pages(|token| self.page(address, token)).await
+    }
+
+    /// Whether something is on a page of a list, which may be longer than what is shown of one.
+    async fn lists<T: DeserializeOwned + Send + 'static>(
+        &self,
+        address: &str,
+        is_it: impl Fn(&T) -> bool + Send + Sync,
+    ) -> Result<bool> {
+        let mut found = false;
+        let look = |page: Vec<T>| {
+            found |= page.iter().any(&is_it);
+            Ok(found)
         };
-        self.http.pages(page).await
+        match self.http.turn(|token| self.page(address, token), look).await {
+            // Where that is which should have it is not there.
+            Err(error) if error.kind() == Kind::NotFound => Ok(false),
+            turned => turned.map(|()| found),
+        }
+    }
+
+    /// The page of a list that a token is for.
+    async fn page<T: DeserializeOwned + Send + 'static>(&self, address: &str, token: String) -> Result<Page<T>> {
+        let joint = if address.contains('?') { '&' } else { '?' };
+        let url = self.http.url(&format!("{address}{joint}pageToken={}", encoded(&token)))?;
+        let Listed { listed, next } = self.get(&url, false).await?;
+        Ok(Page { listed, next })
     }
 
     /// A table as it is now, with keys of the store for it where they are wanted; none where it is not there.
@@ -284,8 +366,7 @@ impl Calls {
 
     async fn table_address(&self, namespace: &[String], table: &str) -> Result<Url> {
         let settings = self.settings().await?;
-        let (namespace, table) = (settings.namespace(namespace), encoded(table));
-        self.http.url(&format!("{}/namespaces/{namespace}/tables/{table}", settings.root))
+        self.http.url(&format!("{}/{}", settings.tables(namespace), encoded(table)))
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, url: &Url, wants_keys: bool) -> Result<T> {
@@ -341,81 +422,4 @@ impl Vends for Loads {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lake::{Reply, served};
-
-    /// A catalog over a folder.
-    async fn catalog(folder: &std::path::Path, answers: &'static [Reply]) -> Rest {
-        let (uri, warehouse) = (served(answers).await, Some("w 1".to_owned()));
-        let config = config::Rest { uri, warehouse, asks: config::Asks::Nobody };
-        Rest::open("lake", &Location::Folder(folder.to_owned()), config).unwrap()
-    }
-
-    const CONFIG: Reply =
-        ("GET /v1/config?warehouse=w%201 ", "200 OK", r#"{"defaults":{"prefix":"no"},"overrides":{"prefix":"a%7Cb"}}"#);
-
-    #[test]
-    fn a_server_that_fails_may_have_done_it() {
-        let became = |status| became(status, Some(Error::unavailable("no")));
-        assert!([500, 502, 503, 504].into_iter().all(|status| matches!(became(status), Ok(Outcome::Unknown(_)))));
-        assert!(matches!(became(409), Ok(Outcome::Conflict)));
-        assert!([400, 403, 404, 422, 429, 501].into_iter().all(|status| became(status).is_err()));
-    }
-
-    #[tokio::test]
-    async fn namespaces_have_pages_and_levels() {
-        let folder = tempfile::tempdir().unwrap();
-        let catalog = catalog(
-            folder.path(),
-            &[
-                CONFIG,
-                ("GET /v1/a%7Cb/namespaces?pageToken= ", "503 Busy\r\nretry-after: 0", ""),
-                (
-                    "GET /v1/a%7Cb/namespaces?pageToken= ",
-                    "200 OK",
-                    r#"{"namespaces":[["shop"],["a.b"],["information_schema"]],"next-page-token":"2"}"#,
-                ),
-                ("GET /v1/a%7Cb/namespaces?pageToken=2 ", "200 OK", r#"{"namespaces":[["空"]],"next-page-token":null}"#),
-                ("GET /v1/a%7Cb/namespaces?parent=shop&", "200 OK", r#"{"namespaces":[["shop","old"],["shop"]]}"#),
-                (
-                    "GET /v1/a%7Cb/namespaces/shop%1Fold/tables?pageToken= ",
-                    "200 OK",
-                    r#"{"identifiers":[{"namespace":["shop","old"],"name":"b"},{"namespace":["shop","old"],"name":"a@1"}]}"#,
-                ),
-                ("GET /v1/a%7Cb/namespaces/again/tables", "200 OK", r#"{"identifiers":[],"next-page-token":"1"}"#),
-                ("GET /v1/a%7Cb/namespaces/views/tables", "200 OK", r#"{"views":[]}"#),
-            ],
-        )
-        .await;
-        assert_eq!(catalog.schemas().await.unwrap(), ["shop", "shop.old", "空"]);
-        let tables = catalog.tables("shop.old").await.unwrap();
-        assert_eq!(tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["b"]);
-        let refusal = async |schema: &str| catalog.tables(schema).await.unwrap_err();
-        insta::assert_snapshot!(refusal("nowhere").await, @r#"schema "nowhere" does not exist"#);
-        insta::assert_snapshot!(refusal("shop.").await, @r#"schema "shop." does not exist"#);
-        insta::assert_snapshot!(refusal("again").await, @"catalogs.lake.uri: the catalog server gives a page of a list again, and so without end");
-        assert_eq!(refusal("views").await.kind(), Kind::Data);
-    }
-
-    #[tokio::test]
-    async fn a_table_is_within_the_location() {
-        let folder = tempfile::tempdir().unwrap();
-        let catalog = catalog(
-            folder.path(),
-            &[
-                CONFIG,
-                ("GET /v1/a%7Cb/namespaces/shop/tables/out ", "200 OK", r#"{"metadata-location":"file:///v1.metadata.json"}"#),
-                ("GET /v1/a%7Cb/namespaces/shop/tables/hidden ", "403 Forbidden", r#"{"error":{"message":"not for you"}}"#),
-            ],
-        )
-        .await;
-        for absent in ["nothing", "..", ""] {
-            assert!(catalog.find("shop", absent).await.unwrap().is_none());
-        }
-        assert_eq!(catalog.find("shop", "out").await.unwrap_err().kind(), Kind::Denied);
-        let hidden = catalog.find("shop", "hidden").await.unwrap_err();
-        assert_eq!(hidden.kind(), Kind::Denied);
-        insta::assert_snapshot!(hidden, @"catalogs.lake.uri: the catalog server does not allow this: not for you; grant it to who is named by credential or token");
-    }
-}
+mod tests;
