@@ -110,6 +110,13 @@ def test_what_is_not_read_is_refused_by_its_reason(table: str, code: grpc.Status
     assert why in error.details()
 
 
+@pytest.mark.parametrize("name", ['main."Delta_Plain"', '"Main".delta_plain', 'main."Delta_Plain@0"', '"MAIN"."delta_plain$files"'])
+def test_a_table_has_the_name_alone_that_is_listed(name: str, client: Client) -> None:
+    """The server heeds no case, and rules of a policy do."""
+    error = refused(client, f"select * from lake.{name}", 10)
+    assert error.code() is grpc.StatusCode.NOT_FOUND, error.details()
+
+
 def test_a_managed_table_and_its_history(client: Client) -> None:
     [count] = client.rows('select count(*) as n from lake."空".plain')
     assert str(count["n"]) == str(TABLES["delta_plain"]["now"]["rows"])

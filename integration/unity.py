@@ -74,14 +74,19 @@ class _Calls(vending.Handler):
             case ["GET", "schemas"]:
                 schemas = sorted({schema for schema, _ in tables})
                 self.page("schemas", [{"name": name, "catalog_name": WAREHOUSE} for name in schemas], query)
-            case ["GET", "tables"] if query["schema_name"] in {schema for schema, _ in tables}:
-                self.page("tables", [table for (schema, _), table in tables.items() if schema == query["schema_name"]], query)
-            case ["GET", "tables", name] if tuple(name.split(".")[1:]) in tables:
-                self.json(200, tables[tuple(name.split(".")[1:])])
+            case ["GET", "tables"] if found := self.known(schema=query["schema_name"]):
+                self.page("tables", found, query)
+            case ["GET", "tables", name] if found := self.known(*name.split(".")[1:]):
+                self.json(200, found[0])
             case ["POST", "temporary-table-credentials"]:
                 self.give_key(json.loads(body))
             case _:
                 self.refuse(404, "NOT_FOUND", "there is nothing of this name")
+
+    def known(self, schema: str, name: str | None = None) -> list[dict]:
+        """The tables of a schema, or the one of a name; case is not heeded."""
+        tables = [table for (of, _), table in self.server.tables.items() if of.casefold() == schema.casefold()]
+        return [table for table in tables if name is None or table["name"].casefold() == name.casefold()]
 
     def page(self, name: str, listed: list[dict], query: dict[str, str]) -> None:
         """A part of a list; 0 results are as many as the server likes."""

@@ -10,7 +10,7 @@ use object_store::aws::AwsCredential;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::SecretString;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -50,8 +50,13 @@ impl Unity {
 impl Catalog for Unity {
     async fn ping(&self) -> Result<()> {
         let Calls { http, warehouse, .. } = &*self.calls;
-        let catalog = self.calls.get::<IgnoredAny>(format!("catalogs/{}", encoded(warehouse)));
-        http.within(catalog).await.map(|_| ())
+        let Named { name } = http.within(self.calls.get(format!("catalogs/{}", encoded(warehouse)))).await?;
+        if name == *warehouse {
+            return Ok(());
+        }
+        // Its tables would be of another catalog than the one that is meant.
+        let error = Error::invalid(format!("the catalog server calls the catalog \"{warehouse}\" \"{name}\""));
+        Err(http.at(error.with_hint("set warehouse to that")))
     }
 
     async fn schemas(&self) -> Result<Vec<String>> {
@@ -70,7 +75,8 @@ impl Catalog for Unity {
         let address = format!("tables?catalog_name={}&schema_name={}", encoded(&self.calls.warehouse), encoded(schema));
         let listed = self.calls.listed::<Table>(&address).await;
         let listed = listed.map_err(|error| if error.kind() == Kind::NotFound { absent() } else { error })?;
-        let read = listed.into_iter().filter(|table| table.is_not_read().is_none()).map(|table| table.name);
+        let own = listed.into_iter().filter(|table| table.is_in(&self.calls.warehouse, schema));
+        let read = own.filter(|table| table.is_not_read().is_none()).map(|table| table.name);
         let names: BTreeSet<String> = read.filter(|name| is_table(name)).collect();
         Ok(names.into_iter().collect())
     }
@@ -79,10 +85,7 @@ impl Catalog for Unity {
         if !is_part(schema) || !is_table(table) {
             return Ok(None);
         }
-        let name = format!("{}.{schema}.{table}", self.calls.warehouse);
-        let known = self.calls.table(&name).await?;
-        // Servers may take capitals for small letters. Access rules do not, and are of one name.
-        let Some(known) = known.filter(|known| known.is_named(schema, table)) else { return Ok(None) };
+        let Some(known) = self.calls.table(schema, table).await? else { return Ok(None) };
         if let Some(why) = known.is_not_read() {
             let error = Error::unsupported(format!("the table \"{table}\" is not read: {why}"));
             return Err(self.calls.http.at(error));
@@ -94,8 +97,9 @@ impl Catalog for Unity {
         self.lake.store.stays_within(&log_of(&folder)).await?;
         let lake = match &self.vending {
             Some(vending) => {
-                let key = format!("{name}\0{location}");
-                let opened = vending.open(&key, None, None, Asks { calls: Arc::clone(&self.calls), name }).await?;
+                let key = format!("{schema}.{table}\0{location}");
+                let asks = Asks { calls: Arc::clone(&self.calls), schema: schema.to_owned(), table: table.to_owned() };
+                let opened = vending.open(&key, None, None, asks).await?;
                 Arc::clone(&opened.lake)
             }
             None => Arc::clone(&self.lake),
@@ -146,8 +150,9 @@ struct Named {
 /// A table as the server has it now (`TableInfo`). Of its columns only what is hidden in them is heeded: the log knows better.
 #[derive(Deserialize)]
 struct Table {
-    name: String,
+    catalog_name: Option<String>,
     schema_name: Option<String>,
+    name: String,
     table_type: Option<String>,
     data_source_format: Option<String>,
     storage_location: Option<String>,
@@ -162,9 +167,9 @@ struct Column {
 }
 
 impl Table {
-    /// Whether it has these names, and not others that the server takes for the same.
-    fn is_named(&self, schema: &str, table: &str) -> bool {
-        self.name == table && self.schema_name.as_deref().is_none_or(|name| name == schema)
+    /// Whether it is listed in a schema of just this name.
+    fn is_in(&self, catalog: &str, schema: &str) -> bool {
+        self.catalog_name.as_deref() == Some(catalog) && self.schema_name.as_deref() == Some(schema)
     }
 
     /// Why the files of its location are not its rows for everybody; none where they are.
@@ -230,11 +235,13 @@ impl Calls {
         self.http.pages(page).await
     }
 
-    /// A table by its name with those of its schema and catalog; none where it is not there.
-    async fn table(&self, name: &str) -> Result<Option<Table>> {
-        match self.http.within(self.get(format!("tables/{}", encoded(name)))).await {
+    /// A table by its name in a schema; none where it is not there.
+    async fn table(&self, schema: &str, name: &str) -> Result<Option<Table>> {
+        let whole = format!("{}.{schema}.{name}", self.warehouse);
+        match self.http.within(self.get::<Table>(format!("tables/{}", encoded(&whole)))).await {
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
-            table => table.map(Some),
+            // A server may heed no case; access rules are about names as they are listed.
+            table => Ok(Some(table?).filter(|table| table.is_in(&self.warehouse, schema) && table.name == name)),
         }
     }
 
@@ -253,14 +260,15 @@ impl Calls {
 #[derive(Debug)]
 struct Asks {
     calls: Arc<Calls>,
-    name: String,
+    schema: String,
+    table: String,
 }
 
 #[async_trait]
 impl Vends for Asks {
     async fn vend(&self) -> Result<Given<AwsCredential>> {
         let Calls { http, root, .. } = &*self.calls;
-        let table = self.calls.table(&self.name).await?;
+        let table = self.calls.table(&self.schema, &self.table).await?;
         let absent = || http.at(Error::not_found("the catalog server does not have this table any more"));
         let table_id = table.and_then(|table| table.table_id).ok_or_else(absent)?;
         let body = serde_json::to_string(&Wanted { table_id, operation: "READ" });
@@ -312,10 +320,11 @@ mod tests {
                     "GET /api/2.1/unity-catalog/tables?catalog_name=w%201&schema_name=shop&max_results=0 ",
                     "200 OK",
                     r#"{"tables":[
-                        {"name":"b","table_type":"MANAGED","data_source_format":"DELTA","columns":[{"name":"x"}]},
-                        {"name":"a@1","table_type":"MANAGED","data_source_format":"DELTA"},
-                        {"name":"text","table_type":"EXTERNAL","data_source_format":"CSV"},
-                        {"name":"seen","table_type":"VIEW"}]}"#,
+                        {"catalog_name":"w 1","schema_name":"shop","name":"b","table_type":"MANAGED","data_source_format":"DELTA","columns":[{"name":"x"}]},
+                        {"catalog_name":"w 1","schema_name":"shop","name":"a@1","table_type":"MANAGED","data_source_format":"DELTA"},
+                        {"catalog_name":"w 1","schema_name":"shop","name":"text","table_type":"EXTERNAL","data_source_format":"CSV"},
+                        {"catalog_name":"w 1","schema_name":"shop","name":"seen","table_type":"VIEW"},
+                        {"catalog_name":"w 1","schema_name":"Shop","name":"c","table_type":"MANAGED","data_source_format":"DELTA"}]}"#,
                 ),
                 ("GET /api/2.1/unity-catalog/tables?catalog_name=w%201&schema_name=empty&", "200 OK", "{}"),
                 (
@@ -346,41 +355,56 @@ mod tests {
         insta::assert_snapshot!(catalog.ping().await.unwrap_err(), @"catalogs.lake.uri: the catalog server does not have this; check uri and warehouse");
     }
 
+    /// It is out of the location, which is seen only where the name is right.
+    const OUT: &str = r#"{"catalog_name":"w 1","schema_name":"shop","name":"out","table_type":"EXTERNAL",
+        "data_source_format":"DELTA","storage_location":"file:///elsewhere"}"#;
+
     #[tokio::test]
     async fn a_table_is_within_the_location() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = catalog(
             folder.path(),
             &[
-                (
-                    "GET /api/2.1/unity-catalog/tables/w%201.shop.out ",
-                    "200 OK",
-                    r#"{"name":"out","table_type":"EXTERNAL","data_source_format":"DELTA","storage_location":"file:///elsewhere"}"#,
-                ),
-                (
-                    "GET /api/2.1/unity-catalog/tables/w%201.shop.OUT ",
-                    "200 OK",
-                    r#"{"name":"out","table_type":"EXTERNAL","data_source_format":"DELTA","storage_location":"file:///elsewhere"}"#,
-                ),
-                (
-                    "GET /api/2.1/unity-catalog/tables/w%201.Shop.out ",
-                    "200 OK",
-                    r#"{"name":"out","schema_name":"shop","table_type":"EXTERNAL","data_source_format":"DELTA"}"#,
-                ),
+                ("GET /api/2.1/unity-catalog/tables/w%201.shop.out ", "200 OK", OUT),
                 (
                     "GET /api/2.1/unity-catalog/tables/w%201.shop.nowhere ",
                     "200 OK",
-                    r#"{"name":"nowhere","table_type":"EXTERNAL","data_source_format":"DELTA"}"#,
+                    r#"{"catalog_name":"w 1","schema_name":"shop","name":"nowhere","table_type":"EXTERNAL","data_source_format":"DELTA"}"#,
                 ),
             ],
         )
         .await;
-        let absent = [("shop", "nothing"), ("shop", ".."), ("shop", ""), ("a.b", "out"), ("shop", "a/b")];
-        for (schema, table) in absent.into_iter().chain([("shop", "OUT"), ("Shop", "out")]) {
+        for (schema, table) in [("shop", "nothing"), ("shop", ".."), ("shop", ""), ("a.b", "out"), ("shop", "a/b")] {
             assert!(catalog.find(schema, table).await.unwrap().is_none(), "{schema}.{table}");
         }
         assert_eq!(catalog.find("shop", "out").await.unwrap_err().kind(), Kind::Denied);
         insta::assert_snapshot!(catalog.find("shop", "nowhere").await.unwrap_err(), @r#"catalogs.lake.uri: the catalog server does not say where the table "nowhere" is"#);
+    }
+
+    /// Its server heeds no case, and a name without these of its schema and catalog could be of any.
+    #[tokio::test]
+    async fn a_table_has_the_name_alone_that_is_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = catalog(
+            folder.path(),
+            &[
+                ("GET /api/2.1/unity-catalog/catalogs/w%201 ", "200 OK", r#"{"name":"W 1"}"#),
+                ("GET /api/2.1/unity-catalog/tables/w%201.shop.out ", "200 OK", OUT),
+                ("GET /api/2.1/unity-catalog/tables/w%201.shop.Out ", "200 OK", OUT),
+                ("GET /api/2.1/unity-catalog/tables/w%201.Shop.out ", "200 OK", OUT),
+                (
+                    "GET /api/2.1/unity-catalog/tables/w%201.shop.any ",
+                    "200 OK",
+                    r#"{"name":"any","table_type":"EXTERNAL","data_source_format":"DELTA","storage_location":"file:///elsewhere"}"#,
+                ),
+            ],
+        )
+        .await;
+        for (schema, table) in [("shop", "Out"), ("Shop", "out"), ("shop", "any")] {
+            assert!(catalog.find(schema, table).await.unwrap().is_none(), "{schema}.{table}");
+        }
+        assert_eq!(catalog.find("shop", "out").await.unwrap_err().kind(), Kind::Denied);
+        insta::assert_snapshot!(catalog.ping().await.unwrap_err(), @r#"catalogs.lake.uri: the catalog server calls the catalog "w 1" "W 1"; set warehouse to that"#);
     }
 
     #[test]

@@ -139,7 +139,14 @@ impl FilesSource {
         };
         let target = match self.target(&store, table, declared).await {
             Ok(target) => target,
-            Err(error) if error.kind() == Kind::NotFound => listing::Target::Folder(new_folder(table)?),
+            Err(error) if error.kind() == Kind::NotFound => {
+                let folder = new_folder(table)?;
+                if store.is_misnamed(&folder).await? {
+                    return Err(Error::invalid(format!("\"{table}\" is there by a name in other letters"))
+                        .with_hint("name it as it is listed, or take another name"));
+                }
+                listing::Target::Folder(folder)
+            }
             Err(error) => return Err(error),
         };
         let folder = match &target {
@@ -206,4 +213,21 @@ fn new_folder(table: &str) -> Result<Path> {
         Error::invalid(format!("\"{table}\" cannot be the name of a folder of files"))
             .with_hint("take a name without / * ? = that does not begin with . or _ and does not end like a file")
     })
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use nexus_flight_catalog::{Context, Kind, Options, Principal};
+
+    use crate::stores::heedless;
+
+    #[tokio::test]
+    async fn nothing_is_written_by_a_name_that_is_not_listed() {
+        let (_, _, thread, _stays) = heedless();
+        let values = serde_json::json!({ "location": "/proc" }).as_object().unwrap().clone();
+        let source = (crate::files::SPEC.open)(&Options { catalog: "files".into(), values, ..Options::default() }).unwrap();
+        let refused = source.drop_table(&Context::new(Principal::anonymous()), "main", &thread).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Invalid);
+    }
 }

@@ -9,6 +9,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::kept::Kept;
+use super::name::is_name;
 use crate::stores::{Footers, Location, Store};
 
 /// The store of a catalog, with what was read of its files already. All its tables share one.
@@ -67,6 +68,14 @@ impl Lake {
             Error::denied(format!("the table names {address}, which is not within {}", self.store.show(&Path::default())))
                 .with_hint("a table cannot be moved away from its files; set the location to a folder that holds both")
         })
+    }
+
+    /// The folder of a table or a schema in another by its name, there or not; none for a name that nothing has, or by which the other
+    /// does not list what it has. Errors: those of listing it.
+    pub(crate) async fn child(&self, folder: &Path, name: &str) -> Result<Option<Path>> {
+        let Some(name) = Path::parse(name).ok().filter(|_| is_name(name)) else { return Ok(None) };
+        let child: Path = folder.parts().chain(name.parts()).collect();
+        Ok(if self.store.is_misnamed(&child).await? { None } else { Some(child) })
     }
 
     /// What is in a file of metadata of so many bytes at most. Errors: `Data` where it is not there, or larger.

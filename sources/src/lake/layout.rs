@@ -70,7 +70,7 @@ impl Folder {
         if schema == self.schema {
             folders.push(root.clone());
         }
-        if let Some(folder) = child(&root, schema) {
+        if let Some(folder) = self.lake.child(&root, schema).await? {
             let is_schema = !self.is_listed(&folder).await?;
             folders.extend(Some(folder).filter(|_| is_schema));
         }
@@ -90,13 +90,13 @@ impl Folder {
         }
         let mut found = Vec::new();
         if schema == self.schema
-            && let Some(folder) = child(&root, table)
+            && let Some(folder) = self.lake.child(&root, table).await?
             && self.is_table(&folder).await?
         {
             found.push(folder);
         }
-        if let Some(above) = child(&root, schema)
-            && let Some(folder) = child(&above, table)
+        if let Some(above) = self.lake.child(&root, schema).await?
+            && let Some(folder) = self.lake.child(&above, table).await?
             && self.is_table(&folder).await?
             && !self.is_listed(&above).await?
         {
@@ -122,12 +122,15 @@ impl Folder {
             return Err(Error::unsupported("the location of the catalog is one table, and takes no other")
                 .with_hint("set the location to the folder above it"));
         }
-        let above = if schema == self.schema { Some(root) } else { child(&root, schema) };
+        let above = if schema == self.schema { Some(root) } else { self.lake.child(&root, schema).await? };
         self.tables(schema).await?;
-        let folder = above.and_then(|above| child(&above, table)).filter(|folder| folder.filename() == Some(table));
-        let folder = folder.ok_or_else(|| {
+        let folder = match above {
+            Some(above) => self.lake.child(&above, table).await?,
+            None => None,
+        };
+        let folder = folder.filter(|folder| folder.filename() == Some(table)).ok_or_else(|| {
             Error::invalid(format!("\"{table}\" cannot be the name of a folder of a table"))
-                .with_hint("take a name without / \\ @ $ that does not begin with . or _")
+                .with_hint("take a name without / \\ @ $ that does not begin with . or _ and is not there in other letters")
         })?;
         if schema == self.schema && self.looked_at(&folder, &mut 0).await?.iter().any(|(_, is_table)| *is_table) {
             return Err(Error::invalid(format!("\"{table}\" is the name of a schema, whose tables would be hidden"))
@@ -177,20 +180,13 @@ impl Folder {
     }
 }
 
-/// What is in a folder under a name; none for names that nothing here has.
-fn child(folder: &Path, name: &str) -> Option<Path> {
-    if !is_name(name) {
-        return None;
-    }
-    let name = Path::parse(name).ok()?;
-    Some(folder.parts().chain(name.parts()).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path as LocalPath;
 
     use super::*;
+    #[cfg(target_os = "linux")]
+    use crate::stores::heedless;
     use crate::stores::{Location, Store};
 
     const LOG: &str = "_delta_log";
@@ -225,6 +221,16 @@ mod tests {
         for (schema, table) in [("b", "within"), ("main", "_hidden"), ("main", "empty"), ("main", "sales/文")] {
             assert_eq!(tables.find(schema, table).await.unwrap(), None, "{schema}.{table}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_table_has_the_name_alone_that_is_listed() {
+        let (location, process, thread, _stays) = heedless();
+        let store = Arc::new(Store::open("lake", &location).unwrap());
+        let tables = Folder { lake: Arc::new(Lake::new(store, &location)), mark: "fdinfo", schema: "main".to_owned() };
+        assert_eq!(tables.find("main", &process).await.unwrap(), Some(Path::from(process.as_str())));
+        assert_eq!(tables.find("main", &thread).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ pub(crate) use location::{Access, BUCKET, BucketOptions, Location, WrittenLocati
 pub(crate) use made::Made;
 pub(crate) use pinned::{PinnedStore, hex, immutable, session_url};
 pub(crate) use reader::{Opens, Reader, guarded};
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+pub(crate) use store::tests::heedless;
 pub(crate) use store::{Store, credentials, too_long};
 pub(crate) use tasks::{ended_early, unbroken};
 pub(crate) use upload::{Upload, Uploaded, unpacked};

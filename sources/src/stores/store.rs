@@ -107,6 +107,31 @@ impl Store {
         self.folder.as_ref().is_some_and(|folder| folder.join(path.as_ref()).symlink_metadata().is_err())
     }
 
+    /// Whether what a local folder has at a path is listed by another name there: some file systems heed no case, or write a letter in
+    /// their own way. Access rules are about names as they are listed. What is in a bucket has one name.
+    /// Errors: `Unavailable` where what is around it cannot be listed.
+    pub(crate) async fn is_misnamed(&self, path: &Path) -> Result<bool> {
+        let Some(root) = &self.folder else { return Ok(false) };
+        let wanted = root.join(path.as_ref());
+        let looked = tokio::task::spawn_blocking(move || {
+            let is_there = || wanted.symlink_metadata().is_ok();
+            let (Some(above), Some(name)) = (wanted.parent(), wanted.file_name()) else { return Ok(false) };
+            if !is_there() {
+                return Ok(false);
+            }
+            for entry in std::fs::read_dir(above)? {
+                if entry?.file_name() == name {
+                    return Ok(false);
+                }
+            }
+            // What has gone meanwhile has no name.
+            Ok::<_, std::io::Error>(is_there())
+        });
+        looked.await.map_err(ended_early)?.map_err(|cause| {
+            Error::unavailable(format!("the folder cannot be listed: {cause}")).at(self.place(path)).caused_by(cause)
+        })
+    }
+
     /// Errors: `Denied` where a folder, there or to be made, is behind a link that leads out of the location.
     pub(crate) async fn stays_within(&self, folder: &Path) -> Result<()> {
         let Some(root) = self.folder.clone() else { return Ok(()) };
@@ -242,4 +267,35 @@ fn builder(bucket: &str, access: &Access, given: Option<AwsCredentialProvider>) 
         builder = builder.with_token(token.expose_secret());
     }
     builder
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+pub(crate) mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A folder that has more than it lists, as one that heeds no case: threads are in it by their numbers, and processes alone are
+    /// listed. Gives the number of this process, and that of a thread, which is there as long as the sender.
+    pub(crate) fn heedless() -> (Location, String, String, mpsc::Sender<()>) {
+        let (told, tells) = mpsc::channel();
+        let (stays, ends) = mpsc::channel();
+        std::thread::spawn(move || {
+            told.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            ends.recv().unwrap_err();
+        });
+        let thread = tells.recv().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        (Location::Folder("/proc".into()), std::process::id().to_string(), thread, stays)
+    }
+
+    #[tokio::test]
+    async fn what_is_not_listed_by_its_name_is_misnamed() {
+        let (location, process, thread, _stays) = heedless();
+        let store = Store::open("lake", &location).unwrap();
+        let is_misnamed = async |name: &str| store.is_misnamed(&Path::from(name)).await.unwrap();
+        assert!(is_misnamed(&thread).await);
+        assert!(!is_misnamed(&process).await);
+        assert!(!is_misnamed("nothing").await);
+    }
 }

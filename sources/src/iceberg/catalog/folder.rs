@@ -171,7 +171,7 @@ impl Folder {
     async fn current(&self, schema: &str, table: &str) -> Result<Option<Current>> {
         let (store, top) = (&self.lake.store, Path::default());
         if schema == self.schema {
-            let direct = match under(&top, table) {
+            let direct = match self.lake.child(&top, table).await? {
                 Some(folder) => state(store, &folder).await?,
                 None => None,
             };
@@ -184,7 +184,8 @@ impl Folder {
                 return Ok(Some(own));
             }
         }
-        match under(&top, schema).and_then(|folder| under(&folder, table)) {
+        let Some(above) = self.lake.child(&top, schema).await? else { return Ok(None) };
+        match self.lake.child(&above, table).await? {
             Some(folder) => state(store, &folder).await,
             None => Ok(None),
         }
