@@ -367,6 +367,29 @@ def test_a_secret_that_is_wrong(rest: Server, bucket: s3.Bucket, in_bucket: list
         assert client.rows("select 1 as v") == [{"v": 1}]
 
 
+def test_a_table_has_the_name_alone_that_is_listed(database: Database, bucket: s3.Bucket, tmp_path: Path) -> None:
+    """Also where the columns of a database heed no case. The table is out of the location, which is seen only by its own name."""
+    database.sql("create database heedless")
+    made = """
+        create collation heedless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        create table iceberg_namespace_properties (catalog_name text, namespace text);
+        create table iceberg_tables (catalog_name text, table_namespace varchar(255) collate heedless,
+            table_name varchar(255) collate heedless, metadata_location text);
+        insert into iceberg_tables values ('lake', 'shop', 'orders', 's3://elsewhere/v1.metadata.json');
+    """
+    database.sql(made, "heedless")
+    options = {"catalog": "sql", "uri": f"postgresql://{postgres.USER}@127.0.0.1:{database.port}/heedless"}
+    text = section("lake", **options, password=postgres.PASSWORD, **kept_in(bucket))
+    with configured(tmp_path, text) as gateway, Client(gateway.flight) as client:
+        for name, code in {
+            "shop.orders": grpc.StatusCode.PERMISSION_DENIED,
+            'shop."Orders"': grpc.StatusCode.NOT_FOUND,
+            '"Shop".orders': grpc.StatusCode.NOT_FOUND,
+        }.items():
+            error = refused(client, f"select * from lake.{name}", 10)
+            assert error.code() is code, error.details()
+
+
 FAULTS = {vending.garbage: 10, vending.endless: 60, vending.silent: 75}
 
 

@@ -110,7 +110,9 @@ def test_what_is_not_read_is_refused_by_its_reason(table: str, code: grpc.Status
     assert why in error.details()
 
 
-@pytest.mark.parametrize("name", ['main."Delta_Plain"', '"Main".delta_plain', 'main."Delta_Plain@0"', '"MAIN"."delta_plain$files"'])
+@pytest.mark.parametrize(
+    "name", ['main."Delta_Plain"', '"Main".delta_plain', 'main."Delta_Plain@0"', '"MAIN"."delta_plain$files"']
+)
 def test_a_table_has_the_name_alone_that_is_listed(name: str, client: Client) -> None:
     """The server heeds no case, and rules of a policy do."""
     error = refused(client, f"select * from lake.{name}", 10)

@@ -129,9 +129,13 @@ fn check_origin(headers: &HeaderMap) -> Result<()> {
         .with_hint("send it from a program, or from a page of this server"))
 }
 
+/// What the type of a body begins with that is no plain text.
+const JSON: &[u8] = b"application/json";
+
 fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Statement> {
     let text = std::str::from_utf8(body).map_err(|_| Error::invalid("the body is not UTF-8"))?;
-    let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..JSON.len()));
+    let is_json = kind.is_some_and(|kind| kind.eq_ignore_ascii_case(JSON));
     if !is_json {
         return Ok(Statement { statement: text.to_owned(), catalog: None, schema: None });
     }
@@ -283,5 +287,22 @@ impl Write for Shared {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_json_whatever_the_case_of_its_type() {
+        let statement = |kind: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            parse(&headers, br#"{"statement":"SELECT 1"}"#).unwrap().statement
+        };
+        assert_eq!(statement("Application/JSON; charset=utf-8"), "SELECT 1");
+        for kind in ["text/plain", "application"] {
+            assert_eq!(statement(kind), r#"{"statement":"SELECT 1"}"#);
+        }
     }
 }

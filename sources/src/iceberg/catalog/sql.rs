@@ -24,13 +24,16 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const SCHEMAS: &str = "SELECT table_namespace::text FROM iceberg_tables WHERE catalog_name = $1 \
     UNION SELECT namespace::text FROM iceberg_namespace_properties WHERE catalog_name = $1";
 
-/// The tables of a schema. Only from its second version on the catalog has a column that says what is a view.
+/// The tables of a schema. Only from its second version on the catalog has a column that says what is a view. Columns may have been made
+/// so that they heed no case; access rules are about names as they are listed.
 const TABLES: &str = "SELECT t.table_name::text FROM iceberg_tables t \
-    WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') = 'TABLE'";
+    WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_namespace::text COLLATE \"C\" = $2 \
+    AND coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') = 'TABLE'";
 
 /// Where the metadata of a table is, and what it is.
 const TABLE: &str = "SELECT t.metadata_location::text, coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') FROM iceberg_tables t \
-    WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_name = $3";
+    WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_namespace::text COLLATE \"C\" = $2 \
+    AND t.table_name = $3 AND t.table_name::text COLLATE \"C\" = $3";
 
 /// Puts one file of metadata in place of another, if that is still the one.
 const COMMIT: &str = "UPDATE iceberg_tables SET metadata_location = $5, previous_metadata_location = $4 \
