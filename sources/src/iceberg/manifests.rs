@@ -75,9 +75,8 @@ async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Res
         Ok((file.values, file.parts(parts)))
     });
     let (count, parts) = unpacked.await?;
-    let decode = |part: Vec<u8>| {
-        parsed(&lake, &path, move || Manifest::parse_avro(&part).map_err(|cause| unreadable(&cause.message())))
-    };
+    let decode =
+        |part: Vec<u8>| parsed(&lake, &path, move || Manifest::parse_avro(&part).map_err(|cause| unreadable(&cause.message())));
     let decoded = try_join_all(parts.into_iter().map(decode).collect::<Vec<_>>()).await?;
     parsed(&lake, &path, move || {
         let read = joined(decoded).ok_or_else(cut)?;
