@@ -22,7 +22,7 @@ JARS_SHA256 = {
     "iceberg_rest": "a044ad4c7954dae979bdf2c1718bcc9c4c544aaffb26c689d29733fb701f609a",
     "metastore": "0055bd3a9e4bccd70e88975fee143eaf897f4fc5937ad66d8bd2a37ed9587ecd",
     "nessie": "9883a2e2f83e680c704c575932e9d48dd99d33ce5022dcc7cc1ccd5066941b5d",
-    "lake": "f600e8f03757b7e485f0df7cf82bcf5cc631add999fd8da08b70f69367ceec6d",
+    "lake": "384c343c2768379669dce19dd4fda9a5fb74a56440fd2e7d79d2eab54af2e285",
     "validation": "94c072e87caf840aa8ac4377c3b9a3b5e9ab065b4ab79f15fce2307852057adb",
 }
 LOGIC_SUITE = "datafusion-sqllogictest@53.1.0"

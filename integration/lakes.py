@@ -31,8 +31,8 @@ def put(bucket: Path) -> None:
 
 @cache
 def folder() -> Path:
-    """Where the tables are: Iceberg's in `iceberg/db`, Delta's in `delta/main`. Nothing may write there. Fails where the archive
-    is not the one that the answers are about."""
+    """Where the tables are: Iceberg's in `iceberg/db`, Delta's in `delta/main`, Hudi's in `hudi/main`. Nothing may write there.
+    Fails where the archive is not the one that the answers are about."""
     wanted = answers()["archive"]
     FOLDER.parent.mkdir(parents=True, exist_ok=True)
     unpacked = FOLDER / "unpacked"

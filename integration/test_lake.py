@@ -1,5 +1,5 @@
-"""Tables that Spark wrote as Iceberg and Delta: each version of each has the rows that Spark reads, and queries of every kind
-give Spark's answers, by ADBC and by JDBC. Delta's are read in a bucket too; Iceberg's name their files by where they are."""
+"""Tables that Spark wrote as Iceberg, Delta and Hudi: each version of each has the rows that Spark reads, and queries of every
+kind give Spark's answers, by ADBC and by JDBC. Delta's are read in a bucket too; Iceberg's name their files by where they are."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from gateway import Gateway, configured
 TABLES: dict[str, dict] = lakes.answers()["tables"]
 CATALOGS = sorted({table["catalog"] for table in TABLES.values()})
 VERSIONS = [(name, version) for name, table in TABLES.items() for version in table["versions"]]
+CHANGES = [(name, change) for name, table in TABLES.items() for change in table.get("changes", [])]
 QUERIES = [(name, *query) for name, table in TABLES.items() for query in table["queries"]]
 
 BUCKET = "lake"
@@ -37,6 +38,9 @@ each_moved_version = pytest.mark.parametrize(
 )
 each_timed_version = pytest.mark.parametrize(
     ("name", "version"), TIMED, ids=[f"{name}@{version['id']}" for name, version in TIMED]
+)
+each_change = pytest.mark.parametrize(
+    ("name", "change"), CHANGES, ids=[f"{name}@{change['from']}..{change['to']}" for name, change in CHANGES]
 )
 each_query = pytest.mark.parametrize(
     ("name", "sql", "expected"),
@@ -68,6 +72,8 @@ access_key_id = "{s3.KEY}"
 secret_access_key = "{s3.SECRET}"
 allow_http = true
 """)
+    optimized = f'kind = "hudi"\nlocation = "{lakes.folder() / "hudi"}"\nread = "read_optimized"\n'
+    sections.append(f"[catalogs.optimized]\n{optimized}")
     with configured(tmp_path_factory.mktemp("lakes"), '[cache]\nsize = "0"\n' + "".join(sections)) as running:
         yield running
 
@@ -134,6 +140,17 @@ def test_a_clone_in_a_bucket_is_refused(cursor: flightsql.Cursor) -> None:
 @each_table
 def test_adbc_reads_what_spark_reads_now(name: str, cursor: flightsql.Cursor) -> None:
     assert answer(cursor, checksum(name, TABLES[name]["now"])) == expected_of(TABLES[name]["now"])
+
+
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if "optimized" in table])
+def test_adbc_reads_what_spark_reads_without_logs(name: str, cursor: flightsql.Cursor) -> None:
+    version = TABLES[name]["optimized"]
+    assert answer(cursor, checksum(name, version, catalog="optimized")) == expected_of(version)
+
+
+@each_change
+def test_adbc_reads_the_changes_that_spark_reads(name: str, change: dict, cursor: flightsql.Cursor) -> None:
+    assert answer(cursor, checksum(name, change, f"@{change['from']}..{change['to']}")) == expected_of(change)
 
 
 @each_query

@@ -1,12 +1,12 @@
-"""The tables that Spark writes, each with its history. Their rows are made of their numbers and of the types of their columns, so
-that any schema on the way has rows."""
+"""The Iceberg and Delta tables that Spark writes, each with its history. Their rows are made of their numbers and of the types of
+their columns, so that any schema on the way has rows."""
 
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from lake.sql import GATEWAY, SPARK
@@ -43,6 +43,8 @@ OWN = {
     "region": "element_at(array('华东', 'a b', '50%', NULL, '', 'x=y/z'), CAST(id % 6 AS INT) + 1)",
     "day": "element_at(array(DATE'2024-02-29', NULL, DATE'1969-12-31'), CAST(id % 3 AS INT) + 1)",
     "at": "timestamp_micros(1709208000000001 - 86400000000 * (id % 3))",
+    "area": "element_at(array('华 北', 'b c', 'z'), CAST(id % 3 AS INT) + 1)",
+    "seq": "{salt}",
 }
 
 
@@ -51,7 +53,7 @@ class Table:
     """A table that is being written."""
 
     spark: SparkSession
-    # `iceberg` or `delta`; how Spark calls it; and the folder that it is in.
+    # `iceberg`, `delta` or `hudi`; how Spark calls it; and the folder that it is in.
     kind: str
     name: str
     folder: Path
@@ -77,16 +79,30 @@ class Table:
         known = {version["id"] for version in self.versions}
         for number, time in sorted(listed.collect(), key=lambda row: (row[1], row[0])):
             if str(number) not in known:
-                self.versions.append({"id": str(number), "time": time, **self.summed(f" VERSION AS OF {number}")})
+                self.versions.append({"id": str(number), "time": time, **self.summed(self.frame(str(number)))})
 
-    def summed(self, version: str = "") -> dict:
-        """How many rows are in a version of the table, or in the table as it is, and their checksum with the place of its SQL."""
-        schema = self.spark.sql(f"SELECT * FROM {self.name}{version}").schema
-        sql = GATEWAY.checksum(schema, "{table}")
+    def frame(self, version: str = "") -> DataFrame:
+        """A version of the table, or the table as it is."""
+        return self.spark.sql(f"SELECT * FROM {self.name}" + (f" VERSION AS OF {version}" if version else ""))
+
+    def summed(self, frame: DataFrame) -> dict:
+        """How many rows are in something of the table, and their checksum with the place of its SQL."""
+        sql = GATEWAY.checksum(frame.schema, "{table}")
         if sql not in self.checksums:
             self.checksums.append(sql)
-        rows, checksum = self.spark.sql(SPARK.checksum(schema, f"{self.name}{version}")).first()
+        frame.createOrReplaceTempView("summed")
+        rows, checksum = self.spark.sql(SPARK.checksum(frame.schema, "summed")).first()
         return {"rows": int(rows), "checksum": checksum, "by": self.checksums.index(sql)}
+
+    def told(self) -> dict:
+        """What answers.json has of the table beside its queries."""
+        told = {"refs": self.refs(), "versions": self.versions, "now": self.summed(self.frame())}
+        return told | {"checksums": self.checksums}
+
+    def own(self, called: str) -> list[tuple[str, str, list]]:
+        """What is asked of tables of this format alone: names, the SQL of the gateway, which has another name for the table, and
+        Spark's rows."""
+        return []
 
     def refs(self) -> dict[str, str]:
         """The versions that have names."""
@@ -111,10 +127,13 @@ class Table:
 
     def rows(self, low: int, high: int, parts: int = 1, salt: int = 0) -> str:
         """A query of rows with the numbers from `low` to before `high`; another salt gives the same numbers other values."""
-        schema = self.spark.table(self.name).schema
+        return self.rows_of(self.frame().schema, low, high, parts, salt)
+
+    def rows_of(self, schema: StructType, low: int, high: int, parts: int = 1, salt: int = 0) -> str:
+        """The same with other columns than those of the table."""
         values = []
         for place, column in enumerate(schema.fields):
-            own = OWN.get(column.name)
+            own = OWN.get(column.name, "").replace("{salt}", str(salt))
             kind, number = column.dataType, f"(id * 7 + {salt + place})"
             value = f"CAST({own} AS {kind.simpleString()})" if own else _value(kind, number)
             values.append(f"{value} AS `{column.name}`")
