@@ -43,8 +43,11 @@ OWN = {
     "region": "element_at(array('华东', 'a b', '50%', NULL, '', 'x=y/z'), CAST(id % 6 AS INT) + 1)",
     "day": "element_at(array(DATE'2024-02-29', NULL, DATE'1969-12-31'), CAST(id % 3 AS INT) + 1)",
     "at": "timestamp_micros(1709208000000001 - 86400000000 * (id % 3))",
+    # Of Hudi, which has one folder for the empty text and NULL: Spark reads NULL there.
+    "place": "element_at(array('华东', 'a b', '50%', NULL, '+', 'x=y/z'), CAST(id % 6 AS INT) + 1)",
     "area": "element_at(array('华 北', 'b c', 'z'), CAST(id % 3 AS INT) + 1)",
     "seq": "{salt}",
+    "marks": "slice(array(named_struct('sku', '甲', 'n', id), named_struct('sku', '', 'n', {salt})), 1, CAST(id % 3 AS INT))",
 }
 
 

@@ -55,6 +55,7 @@ SETTINGS = {
     "spark.driver.memory": "1g",
     "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
     "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
     # The rows are few: what pays off for many only takes time.
     "spark.sql.shuffle.partitions": "1",
     "spark.sql.adaptive.enabled": "false",
