@@ -96,8 +96,8 @@ class Hudi(Table):
 
     def _change(self, start: str, end: str) -> dict | None:
         """What came into the table after a version and up to another, or None where that is not the rows of the second that have
-        the commits between: of a merged table Spark reads rows too that came too late for any version, of a table with new columns
-        it has those that the second had not, and of partitions the names of their folders."""
+        the commits between: of a merged table Spark reads rows too that came too late for any version, of new columns those that
+        the second had not, and of partitions the names of their folders."""
         ended = dict(self.ended())
         # From version 8 on commits are told apart by when they ended.
         between = {"begin": ended[start], "end": ended[end]}

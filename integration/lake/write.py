@@ -79,6 +79,8 @@ OF_THE_OTHERS = {
     "spark.sql.catalog.iceberg.warehouse": str(FOLDER / "iceberg"),
     # What Equality.java adds would not be seen.
     "spark.sql.catalog.iceberg.cache-enabled": "false",
+    # It keeps what was deleted by its values, with the types that these had then.
+    "spark.sql.iceberg.executor-cache.enabled": "false",
 }
 # What a table is joined with, and what that is joined with itself.
 BESIDE = {"iceberg": ("ice_plain", "ice_pos"), "delta": ("delta_plain", "delta_dv"), HUDI: ("hudi_cow", "hudi_mor")}
