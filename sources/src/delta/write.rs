@@ -18,9 +18,9 @@ use super::features::{self, WITHOUT_ZONE};
 use super::form::Form;
 use super::log::{Logs, Pinned, log_of};
 use super::made::{Making, needs_names};
-use super::writing::Writing;
+use super::writing::{Writing, are_there};
 use super::{DeltaSource, drops, types};
-use crate::lake::{Folder, Name};
+use crate::lake::{Files, Folder, Name, New, SIZE};
 use crate::stores::unbroken;
 
 /// How often a commit is tried whose version another one takes.
@@ -65,18 +65,19 @@ impl DeltaSource {
             (Put::Replace, Some(there)) => Plan::replaced(logs, there, &rows.schema())?,
             (_, None) => return Err(meanwhile(target)),
         };
-        let mut writing = Writing::new(&plan.logs.lake.store, &plan.table, Arc::clone(&plan.form));
+        let store = &plan.logs.lake.store;
+        let mut files = Files::new(store, Writing::new(store, &plan.table, Arc::clone(&plan.form)), SIZE);
         let mut count = 0;
         while let Some(batch) = rows.try_next().await? {
             count += batch.num_rows() as u64;
-            writing.add(&plan.form.rows(&batch)?).await?;
+            files.write(&plan.form.rows(&batch)?).await?;
         }
-        let files = writing.finish().await?;
+        let files = files.finish().await?;
         if begun == Put::Append && files.is_empty() {
             return Ok(0);
         }
         let target = target.clone();
-        let made = unbroken(async move { plan.commit(&target, writing, files).await }).await?;
+        let made = unbroken(async move { plan.commit(&target, files).await }).await?;
         Ok(if made { count } else { 0 })
     }
 
@@ -171,7 +172,7 @@ impl Plan {
     }
 
     /// Makes the files of a statement count. Gives whether they do: another may have made a table that is kept.
-    async fn commit(self, target: &Target, mut writing: Writing, files: Vec<Value>) -> Result<bool> {
+    async fn commit(self, target: &Target, mut files: Vec<New<Value>>) -> Result<bool> {
         let commit = match (&self.base, self.replaces) {
             (None, _) => Commit::new("CREATE TABLE AS SELECT", "ErrorIfExists"),
             (Some(_), true) => Commit::new("WRITE", "Overwrite"),
@@ -181,7 +182,7 @@ impl Plan {
             let (version, time, removals) = match &self.base {
                 None => {
                     // Whoever drops another table of this name removes the files of this one too, or has.
-                    if drops::mark(&self.logs.lake.store, &self.table).await?.is_some() || !writing.is_there().await? {
+                    if drops::mark(&self.logs.lake.store, &self.table).await?.is_some() || !are_there(&files).await? {
                         return Err(meanwhile(target));
                     }
                     (0, None, Vec::new())
@@ -192,10 +193,11 @@ impl Plan {
                     (now.snapshot.version().saturating_add(1), time, removals)
                 }
             };
-            let actions: Vec<Value> = self.actions.iter().cloned().chain(removals).chain(files.iter().cloned()).collect();
+            let added = files.iter().map(|new| new.told.clone());
+            let actions: Vec<Value> = self.actions.iter().cloned().chain(removals).chain(added).collect();
             match commit.send(&self.logs.lake, &self.table, version, time, &actions).await {
                 Sent::Made => {
-                    writing.keep();
+                    files.iter_mut().for_each(|new| new.made.keep());
                     self.checkpoint(version).await;
                     return Ok(true);
                 }
@@ -209,7 +211,7 @@ impl Plan {
                 }
                 Sent::Failed(error) => return Err(error),
                 Sent::Unknown(error) => {
-                    writing.keep();
+                    files.iter_mut().for_each(|new| new.made.keep());
                     let hint = "the store gave no answer: look whether the rows are there before you send the statement again";
                     return Err(error.with_hint(hint).with_retryable(false));
                 }

@@ -1,4 +1,4 @@
-//! Rows on their way into the files of a table, which count once a commit names them.
+//! The files of rows of a table: where they are, how they begin, and what the log says of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use arrow::compute::take_record_batch;
 use arrow::row::{Row, RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use nexus_flight_catalog::{Error, Result};
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -18,14 +17,9 @@ use super::commit::now;
 use super::ends::stats;
 use super::form::Form;
 use super::values;
+use crate::lake::{New, Writes};
 use crate::stores::{Store, Upload, Uploaded, hex};
 
-/// About how large files become, in bytes.
-const FILE: usize = 512 * 1024 * 1024;
-/// How many files are written at once at most.
-const OPEN: usize = 64;
-/// The memory that the files which are written at once may take.
-const MEMORY: usize = 512 * 1024 * 1024;
 /// The longest name of a folder that file systems take beside what they add to it, in bytes.
 const LONGEST: usize = 200;
 /// Where files of rows lie whose partition column is NULL.
@@ -54,94 +48,27 @@ const ENCODED: &AsciiSet = &CONTROLS
 /// The texts of the partition columns, in their order.
 type Key = Vec<Option<String>>;
 
-/// Takes rows, and makes files of them. Dropped before they are kept, nothing of them stays.
+/// How rows become files of a table.
 pub(super) struct Writing {
     store: Arc<Store>,
     table: Path,
     form: Arc<Form>,
-    open: HashMap<Key, Upload>,
-    done: Vec<(Key, Uploaded)>,
-    /// Where a file is, or was to be.
-    paths: Vec<Path>,
 }
 
 impl Writing {
     /// For the table in a folder.
     pub(super) fn new(store: &Arc<Store>, table: &Path, form: Arc<Form>) -> Self {
-        let (store, table) = (Arc::clone(store), table.clone());
-        Self { store, table, form, open: HashMap::new(), done: Vec::new(), paths: Vec::new() }
+        Self { store: Arc::clone(store), table: table.clone(), form }
     }
+}
 
-    /// Adds rows that have all columns of the table.
-    pub(super) async fn add(&mut self, rows: &RecordBatch) -> Result<()> {
-        for (key, rows) in self.parts(rows)? {
-            let mut upload = match self.open.remove(&key) {
-                Some(upload) => upload,
-                None => self.begin(&key).await?,
-            };
-            upload.write(&rows).await?;
-            match upload.size() < FILE {
-                true => drop(self.open.insert(key, upload)),
-                false => self.done.push((key, upload.close().await?)),
-            }
-            while self.open.values().map(Upload::held).sum::<usize>() > MEMORY {
-                self.close_largest().await?;
-            }
-        }
-        Ok(())
-    }
+impl Writes for Writing {
+    type Partition = Key;
+    /// The action that adds it.
+    type Told = Value;
 
-    /// Ends the files, and gives what the log says of each.
-    pub(super) async fn finish(&mut self) -> Result<Vec<Value>> {
-        while !self.open.is_empty() {
-            self.close_largest().await?;
-        }
-        let now = now();
-        self.done.iter().map(|(key, file)| self.action(key, file, now)).collect()
-    }
-
-    /// Whether the files are there still: whoever has dropped a table of the same name meanwhile has removed them too.
-    /// Errors: those of the store.
-    // An upload cannot be looked at from two sides, so nothing that waits may share it.
-    pub(super) async fn is_there(&mut self) -> Result<bool> {
-        for (_, file) in &self.done {
-            match self.store.objects().head(&file.path).await {
-                Ok(_) => {}
-                Err(object_store::Error::NotFound { .. }) => return Ok(false),
-                Err(cause) => return Err(self.store.error(&cause, &file.path)),
-            }
-        }
-        Ok(true)
-    }
-
-    /// The files count from here on, or may.
-    pub(super) fn keep(&mut self) {
-        self.paths.clear();
-    }
-
-    async fn begin(&mut self, key: &[Option<String>]) -> Result<Upload> {
-        if self.open.len() >= OPEN {
-            self.close_largest().await?;
-        }
-        let path = self.path(key)?;
-        self.store.stays_within(&path).await?;
-        self.paths.push(path.clone());
-        Upload::begin(&self.store, path, Arc::clone(&self.form.stored))
-    }
-
-    async fn close_largest(&mut self) -> Result<()> {
-        let largest = self.open.iter().max_by_key(|(_, upload)| upload.held()).map(|(key, _)| key.clone());
-        if let Some((key, upload)) = largest.and_then(|key| self.open.remove_entry(&key)) {
-            self.done.push((key, upload.close().await?));
-        }
-        Ok(())
-    }
-
-    /// The rows of each partition, with the columns that files hold.
+    /// Of rows that have all columns of the table.
     fn parts(&self, rows: &RecordBatch) -> Result<Vec<(Key, RecordBatch)>> {
-        if rows.num_rows() == 0 {
-            return Ok(Vec::new());
-        }
         let held = rows.project(&self.form.held)?;
         if self.form.partitions.is_empty() {
             return Ok(vec![(Key::new(), held)]);
@@ -171,50 +98,40 @@ impl Writing {
         parts.into_iter().map(taken).collect()
     }
 
-    /// Where a new file is.
-    fn path(&self, key: &[Option<String>]) -> Result<Path> {
+    fn begin(&self, key: &Key) -> Result<(Upload, String)> {
         let columns = self.form.partitions.iter().zip(key);
         let mut names: Vec<String> = columns.map(|((name, _), value)| folder(name, value.as_deref())).collect();
         names.push(format!("{BEFORE}{}{AFTER}", Uuid::new_v4()));
         let within = Path::parse(names.join("/"));
         let within = within.map_err(|cause| Error::internal("a file of rows has no path").caused_by(cause))?;
-        Ok(self.table.parts().chain(within.parts()).collect())
+        let path: Path = self.table.parts().chain(within.parts()).collect();
+        let upload = Upload::begin(&self.store, path, Arc::clone(&self.form.stored))?;
+        Ok((upload, utf8_percent_encode(within.as_ref(), ENCODED).to_string()))
     }
 
-    fn action(&self, key: &[Option<String>], file: &Uploaded, now: i64) -> Result<Value> {
-        let within = file.path.prefix_match(&self.table).map(|parts| parts.collect::<Path>());
-        let within = within.ok_or_else(|| Error::internal("a file of rows is not in its table"))?;
+    fn told(&self, key: &Key, path: &str, file: &Uploaded) -> Result<Value> {
         let names = self.form.partitions.iter().map(|(name, _)| name.clone());
         let values: Map<String, Value> = names.zip(key.iter().map(|text| json!(text))).collect();
         Ok(json!({ "add": {
-            "path": utf8_percent_encode(within.as_ref(), ENCODED).to_string(),
+            "path": path,
             "partitionValues": values,
             "size": file.size,
-            "modificationTime": now,
+            "modificationTime": now(),
             "dataChange": true,
             "stats": stats(&file.footer, &self.form.stored, self.form.indexed),
         } }))
     }
 }
 
-impl Drop for Writing {
-    fn drop(&mut self) {
-        // What is still open ends by itself.
-        if let (false, Ok(runtime)) = (self.paths.is_empty(), tokio::runtime::Handle::try_current()) {
-            let (store, paths) = (Arc::clone(&self.store), std::mem::take(&mut self.paths));
-            runtime.spawn(async move {
-                for path in paths {
-                    match store.objects().delete(&path).await {
-                        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                        Err(cause) => {
-                            let error = store.write_error(&cause, &path);
-                            tracing::warn!(%error, "a file of a statement that failed could not be removed");
-                        }
-                    }
-                }
-            });
+/// Whether files are there still: whoever has dropped a table of the same name meanwhile has removed them too.
+/// Errors: those of the store.
+pub(super) async fn are_there(files: &[New<Value>]) -> Result<bool> {
+    for file in files {
+        if !file.made.is_there().await? {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// Whether a name is one of those that files of rows are given here.
@@ -246,82 +163,67 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::SchemaRef;
     use delta_kernel::schema::StructType;
     use delta_kernel::table_features::ColumnMappingMode;
 
     use super::*;
+    use crate::lake::{Files, SIZE};
     use crate::stores::Location;
 
-    fn writing(folder: &std::path::Path) -> Writing {
+    /// The files of a table, and its columns.
+    fn files(folder: &std::path::Path) -> (Files<Writing>, SchemaRef) {
         let field = |name: &str, of: &str| json!({ "name": name, "type": of, "nullable": true, "metadata": {} });
         let table = json!({ "type": "struct", "fields": [field("n", "long"), field("p", "string")] });
         let table: StructType = serde_json::from_value(table).unwrap();
         let form = Form::new(&table, ColumnMappingMode::None, &["p".to_owned()], &HashMap::new()).unwrap();
+        let columns = Arc::clone(&form.columns);
         let store = Arc::new(Store::open("lake", &Location::Folder(folder.to_owned())).unwrap());
-        Writing::new(&store, &Path::from("t"), Arc::new(form))
+        let writing = Writing::new(&store, &Path::from("t"), Arc::new(form));
+        (Files::new(&store, writing, SIZE), columns)
     }
 
-    fn rows(writing: &Writing, values: Vec<Option<&str>>) -> RecordBatch {
+    fn rows(columns: &SchemaRef, values: Vec<Option<&str>>) -> RecordBatch {
         let n: ArrayRef = Arc::new(Int64Array::from_iter_values(0..values.len() as i64));
-        RecordBatch::try_new(Arc::clone(&writing.form.columns), vec![n, Arc::new(StringArray::from(values))]).unwrap()
+        RecordBatch::try_new(Arc::clone(columns), vec![n, Arc::new(StringArray::from(values))]).unwrap()
     }
 
     #[tokio::test]
     async fn each_value_has_a_file() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writing = writing(folder.path());
-        let rows = rows(&writing, vec![Some("a b"), None, Some("文/%"), Some(""), Some("a b")]);
-        writing.add(&rows).await.unwrap();
-        writing.add(&rows.slice(0, 1)).await.unwrap();
-        let mut files: Vec<String> = Vec::new();
-        for action in writing.finish().await.unwrap() {
-            let add = &action["add"];
+        let (mut files, columns) = files(folder.path());
+        let rows = rows(&columns, vec![Some("a b"), None, Some("文/%"), Some(""), Some("a b")]);
+        files.write(&rows).await.unwrap();
+        files.write(&rows.slice(0, 1)).await.unwrap();
+        let made = files.finish().await.unwrap();
+        let mut shown: Vec<String> = Vec::new();
+        for new in &made {
+            let add = &new.told["add"];
             let stats: Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
             let place = add["path"].as_str().unwrap().split("/part-").next().unwrap().to_owned();
-            files.push(format!("{place} {} {}", add["partitionValues"]["p"], stats["numRecords"]));
+            shown.push(format!("{place} {} {}", add["partitionValues"]["p"], stats["numRecords"]));
         }
-        files.sort();
-        insta::assert_snapshot!(files.join("\n"), @r#"
+        shown.sort();
+        insta::assert_snapshot!(shown.join("\n"), @r#"
         p=%E6%96%87%252F%2525 "文/%" 1
         p=__HIVE_DEFAULT_PARTITION__ null 2
         p=a%20b "a b" 3
         "#);
         assert!(folder.path().join("t/p=文%2F%25").is_dir());
-        writing.keep();
     }
 
     #[tokio::test]
     async fn files_that_another_has_removed_are_missed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writing = writing(folder.path());
-        let rows = rows(&writing, vec![Some("a"), Some("b")]);
-        writing.add(&rows).await.unwrap();
-        writing.finish().await.unwrap();
-        assert!(writing.is_there().await.unwrap());
-        assert!(writing.paths.iter().all(|path| path.filename().is_some_and(is_of_rows)));
+        let (mut files, columns) = files(folder.path());
+        files.write(&rows(&columns, vec![Some("a"), Some("b")])).await.unwrap();
+        let made = files.finish().await.unwrap();
+        assert!(are_there(&made).await.unwrap());
+        let names = made.iter().map(|new| new.told["add"]["path"].as_str().unwrap().rsplit('/').next().unwrap());
+        assert_eq!(names.filter(|name| is_of_rows(name)).count(), 2);
         std::fs::remove_dir_all(folder.path().join("t/p=b")).unwrap();
-        assert!(!writing.is_there().await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn what_is_not_kept_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writing = writing(folder.path());
-        let rows = rows(&writing, vec![Some("a")]);
-        writing.add(&rows).await.unwrap();
-        writing.finish().await.unwrap();
-        let table = folder.path().join("t");
-        assert!(table.is_dir());
-        drop(writing);
-        let gone = async {
-            while table.is_dir() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+        assert!(!are_there(&made).await.unwrap());
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! as its format says ([`Columns`]), deleted rows are positions that the reader never decodes ([`Deletes`]), and whatever is left out
 //! by bounds is left out by [`Bounds`].
 //!
+//! Rows on their way into tables become files here too, whichever format will tell of them ([`Files`]).
+//!
 //! The servers that know tables are called here too, with whatever they give for a time ([`Http`], [`Vending`]).
 
 mod access;
@@ -23,6 +25,7 @@ mod snapshot;
 mod tests;
 mod vector;
 mod vended;
+mod writing;
 
 pub(crate) use access::Lake;
 pub(crate) use columns::{Column, Columns};
@@ -40,3 +43,4 @@ pub(crate) use scan::{LakeTable, rows};
 pub(crate) use snapshot::{Bounds, DataFile, Deletes, Snapshot};
 pub(crate) use vector::deletion_vector;
 pub(crate) use vended::{Vending, Vends, life};
+pub(crate) use writing::{Files, New, SIZE, Writes};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nexus_flight_catalog::Result;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
@@ -19,6 +20,15 @@ impl Made {
     /// The file at this place, which only this statement knows.
     pub(crate) fn new(store: &Arc<Store>, path: Path) -> Self {
         Self { store: Arc::clone(store), path, is_kept: false }
+    }
+
+    /// Whether it is there still. Errors: those of the store.
+    pub(crate) async fn is_there(&self) -> Result<bool> {
+        match self.store.objects().head(&self.path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(cause) => Err(self.store.error(&cause, &self.path)),
+        }
     }
 
     /// Something names it now, or may.

@@ -39,7 +39,6 @@ pub(crate) struct Upload {
 /// A file that is there.
 #[derive(Debug)]
 pub(crate) struct Uploaded {
-    pub(crate) path: Path,
     /// Its bytes.
     pub(crate) size: u64,
     /// What its footer says of its rows, with statistics of each column in each group of them.
@@ -82,6 +81,11 @@ impl Upload {
         written.map_err(|cause| failed(&self.store, &self.path, cause))
     }
 
+    /// Where the file is to be.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many bytes the file has about, with those that are still held.
     pub(crate) fn size(&self) -> usize {
         self.writer.bytes_written() + self.writer.in_progress_size()
@@ -107,7 +111,7 @@ impl Upload {
     pub(crate) async fn close(self) -> Result<Uploaded> {
         let Self { store, path, mut writer } = self;
         let footer = writer.finish().await.map_err(|cause| failed(&store, &path, cause))?;
-        Ok(Uploaded { size: writer.bytes_written() as u64, footer, path })
+        Ok(Uploaded { size: writer.bytes_written() as u64, footer })
     }
 }
 

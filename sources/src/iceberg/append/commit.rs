@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::change::{Change, Snapshot};
-use super::files::New;
 use super::{folder_of_metadata, manifest, put};
 use crate::iceberg::catalog::{Catalog, Found, Outcome};
 use crate::iceberg::manifests;
 use crate::iceberg::table::Table;
+use crate::lake::New;
 use crate::stores::Made;
 
 /// How often a commit is tried.
@@ -28,7 +28,7 @@ pub(super) struct Append {
     pub(super) name: String,
     /// The state that they were written for.
     pub(super) table: Table,
-    pub(super) files: Vec<New>,
+    pub(super) files: Vec<New<DataFile>>,
 }
 
 /// What was written of a statement besides its rows.
@@ -140,7 +140,7 @@ impl Append {
         let folder = folder_of_metadata(table);
         if written.manifest.is_none() {
             let address = format!("{folder}/{}-m0.avro", Uuid::new_v4());
-            let files: Vec<DataFile> = self.files.iter().map(|new| new.file.clone()).collect();
+            let files: Vec<DataFile> = self.files.iter().map(|new| new.told.clone()).collect();
             let (bytes, manifest) = manifest::manifest(table, files, id, &address).await?;
             written.manifest = Some((manifest, put(&found.lake, &address, bytes).await?));
         }
@@ -158,7 +158,7 @@ impl Append {
 
     /// What is new, and how much there is then, where that is known.
     fn summary(&self, table: &Table) -> Map<String, Value> {
-        let added = |count: fn(&DataFile) -> u64| self.files.iter().map(|new| count(&new.file)).sum::<u64>();
+        let added = |count: fn(&DataFile) -> u64| self.files.iter().map(|new| count(&new.told)).sum::<u64>();
         let (count, rows, bytes) = (added(|_| 1), added(DataFile::record_count), added(DataFile::file_size_in_bytes));
         let mut summary = Map::from_iter([("operation".to_owned(), "append".into())]);
         let before = table.metadata.current_snapshot().map(|snapshot| &snapshot.summary().additional_properties);

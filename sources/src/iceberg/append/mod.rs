@@ -19,17 +19,14 @@ use object_store::ObjectStoreExt;
 
 use super::table::Table;
 use super::{IcebergSource, SPEC};
-use crate::lake::{Lake, Name};
+use crate::lake::{Files, Lake, Name, SIZE};
 use crate::stores::{Made, unbroken};
 
 pub(super) use change::Change;
 use columns::Columns;
 use commit::Append;
-use files::Files;
+use files::DataFiles;
 use parts::Parting;
-
-/// How large a file is where the table does not say.
-const SIZE: usize = 512 * 1024 * 1024;
 
 impl IcebergSource {
     /// Puts rows behind those of a table, as `Source::ingest` wants it.
@@ -72,7 +69,7 @@ impl IcebergSource {
 
 /// What makes files of these rows. Errors: `Unsupported` where the table wants what is not written here; `Precondition` where it has
 /// other columns by now; `Denied` where its files are not in the location.
-fn files(lake: &Arc<Lake>, table: &Table, rows: &SendableRecordBatchStream) -> Result<Files> {
+fn files(lake: &Arc<Lake>, table: &Table, rows: &SendableRecordBatchStream) -> Result<Files<DataFiles>> {
     let (metadata, given) = (&table.metadata, rows.schema());
     let property = |name: &str| metadata.properties().get(name).map(String::as_str);
     if let Some(format) = property("write.format.default").filter(|format| !format.eq_ignore_ascii_case("parquet")) {
@@ -96,7 +93,9 @@ fn files(lake: &Arc<Lake>, table: &Table, rows: &SendableRecordBatchStream) -> R
     lake.inside(&folder)?;
     lake.inside(&folder_of_metadata(table))?;
     let size = property("write.target-file-size-bytes").and_then(|size| size.parse::<usize>().ok()).filter(|size| *size > 0);
-    Ok(Files::new(lake, columns, parting, (schema.clone(), spec.spec_id()), folder, size.unwrap_or(SIZE)))
+    let (lake, schema, spec) = (Arc::clone(lake), schema.clone(), spec.spec_id());
+    let store = Arc::clone(&lake.store);
+    Ok(Files::new(&store, DataFiles { lake, columns, parting, schema, spec, folder }, size.unwrap_or(SIZE)))
 }
 
 /// The address of a folder of a table, which a property may say.

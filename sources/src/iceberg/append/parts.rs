@@ -37,15 +37,14 @@ struct Part {
     column: Option<usize>,
 }
 
-/// The rows of one partition.
-#[derive(Debug)]
-pub(super) struct Share {
-    /// Tells partitions apart.
-    pub(super) key: Vec<u8>,
+/// What rows of one partition have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Partition {
+    /// Tells partitions apart, which the values alone do not: to metadata 0.0 equals -0.0.
+    key: Vec<u8>,
     pub(super) values: Struct,
     /// The folders that its files go into, with slashes between; empty for a table without partitions.
     pub(super) folder: String,
-    pub(super) rows: RecordBatch,
 }
 
 impl Parting {
@@ -88,7 +87,7 @@ impl Parting {
     }
 
     /// Parts rows. Errors: `Invalid` for a time that no partition can be made of.
-    pub(super) fn split(&self, rows: RecordBatch) -> Result<Vec<Share>> {
+    pub(super) fn split(&self, rows: RecordBatch) -> Result<Vec<(Partition, RecordBatch)>> {
         let made = self.fields.iter().map(|part| {
             let column = part.column.map(|place| transformed(&part.transform, rows.column(place)));
             column.transpose()
@@ -97,7 +96,7 @@ impl Parting {
         let columns: Vec<ArrayRef> = made.iter().flatten().cloned().collect();
         if columns.is_empty() || rows.num_rows() == 0 {
             let (values, folder) = self.partition(&made, 0)?;
-            return Ok(vec![Share { key: Vec::new(), values, folder, rows }]);
+            return Ok(vec![(Partition { key: Vec::new(), values, folder }, rows)]);
         }
         let keys = self.converter.convert_columns(&columns)?;
         let mut places: HashMap<Row<'_>, usize> = HashMap::new();
@@ -109,13 +108,13 @@ impl Parting {
             }
             groups[group].1.push(u32::try_from(place).map_err(|_| Error::internal("a batch of too many rows"))?);
         }
-        let shares = groups.into_iter().map(|(key, members)| -> Result<Share> {
+        let parts = groups.into_iter().map(|(key, members)| -> Result<(Partition, RecordBatch)> {
             let first = members.first().map_or(0, |place| *place as usize);
             let (values, folder) = self.partition(&made, first)?;
             let rows = take_record_batch(&rows, &UInt32Array::from(members))?;
-            Ok(Share { key: key.as_ref().to_vec(), values, folder, rows })
+            Ok((Partition { key: key.as_ref().to_vec(), values, folder }, rows))
         });
-        shares.collect()
+        parts.collect()
     }
 
     /// The partition of a row, and its folder.
@@ -274,8 +273,8 @@ mod tests {
     }
 
     fn folders(fields: serde_json::Value) -> Vec<(String, usize)> {
-        let shares = parting(fields).unwrap().split(rows()).unwrap();
-        shares.into_iter().map(|share| (share.folder, share.rows.num_rows())).collect()
+        let parts = parting(fields).unwrap().split(rows()).unwrap();
+        parts.into_iter().map(|(partition, rows)| (partition.folder, rows.num_rows())).collect()
     }
 
     fn field(name: &str, transform: &str, source: i32) -> serde_json::Value {
