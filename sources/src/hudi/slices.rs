@@ -91,7 +91,7 @@ impl Files {
                 .with_hint("run the compaction, or set read = \"read_optimized\" for what is compacted"));
         }
         let (mut plain, mut logged) = (Vec::new(), Vec::new());
-        for (group, files) in self.groups.iter().filter(|(group, _)| !replaced.contains(*group)) {
+        for (_, files) in self.groups.iter().filter(|(group, _)| !replaced.contains(*group)) {
             let later = files.file_slices.values().filter(|slice| slice.creation_instant_time() > by);
             let mut logs = later.flat_map(|slice| &slice.log_files);
             if let Some(log) = logs.find(|log| !optimised && log.timestamp.as_str() <= by) {

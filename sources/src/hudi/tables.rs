@@ -160,7 +160,7 @@ impl Tables {
             }
         };
         let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), plain.len())).collect();
-        let snapshot = Snapshot { schema: Arc::clone(&schema), columns, constants: Vec::new(), files: plain, bounds };
+        let snapshot = Snapshot { schema: Arc::clone(&schema), columns: Arc::new(columns), constants: Vec::new(), files: plain, bounds };
         let merging = match by {
             Some(by) if !logged.is_empty() => {
                 properties.mergeable().and_then(|()| types::known_to_the_crate(&schema)).map_err(placed)?;

@@ -12,7 +12,7 @@ use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_s
 use object_store::aws::AwsCredential;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
