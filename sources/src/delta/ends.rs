@@ -64,8 +64,8 @@ impl<'a> Leaves<'a> {
                 told.nulls.insert(field.name().clone(), json!(nulls));
             }
             if let Some((min, max)) = self.ends(leaf, field.data_type()) {
-                told.min.extend(min.map(|min| (field.name().clone(), min)));
-                told.max.extend(max.map(|max| (field.name().clone(), max)));
+                told.min.insert(field.name().clone(), min);
+                told.max.insert(field.name().clone(), max);
             }
         }
         told
@@ -76,14 +76,14 @@ impl<'a> Leaves<'a> {
         self.footer.row_groups().iter().try_fold(0_u64, |sum, group| sum.checked_add(of(group)?))
     }
 
-    /// The ends of a column as they are told, each as far as it can be.
-    fn ends(&self, leaf: usize, data_type: &DataType) -> Option<(Option<Value>, Option<Value>)> {
+    /// The ends of a column as they are told; none where one of them cannot be: who knows the one alone may take the other for NULL.
+    fn ends(&self, leaf: usize, data_type: &DataType) -> Option<(Value, Value)> {
         if *data_type == DataType::Utf8 {
             let (min, max) = self.extremes(leaf, texts)?;
-            return Some((Some(json!(cut(min))), raised(max).map(Value::String)));
+            return Some((json!(cut(min)), Value::String(raised(max)?)));
         }
         let (min, max) = self.extremes(leaf, numbers)?;
-        Some((told(data_type, min, false), told(data_type, max, true)))
+        Some((told(data_type, min, false)?, told(data_type, max, true)?))
     }
 
     /// The least and the greatest value of all groups of rows; none where one of them does not tell.

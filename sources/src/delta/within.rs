@@ -1,4 +1,4 @@
-//! A view of a store that follows no link out of its location: whoever reads a log does not ask before each file.
+//! A view of a store that follows no link out of its location: whoever reads or writes a log does not ask before each file.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use object_store::{
 
 use crate::stores::Store;
 
-/// A store that is only read, and only within its location. What is behind a link that leads out of it fails as
+/// A store that is read, and gets small files, only within its location. What is behind a link that leads out of it fails as
 /// [`Store::stays_within`] says.
 #[derive(Debug)]
 pub(super) struct Within(pub(super) Arc<Store>);
@@ -34,7 +34,7 @@ impl fmt::Display for Within {
     }
 }
 
-fn read_only(operation: &str) -> object_store::Error {
+fn refused(operation: &str) -> object_store::Error {
     object_store::Error::NotImplemented { operation: operation.to_owned(), implementer: "a view of a log".to_owned() }
 }
 
@@ -62,19 +62,20 @@ impl ObjectStore for Within {
         self.0.objects().list_with_delimiter(prefix).await
     }
 
-    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
-        Err(read_only("put"))
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.check(location).await?;
+        self.0.objects().put_opts(location, payload, options).await
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(read_only("put"))
+        Err(refused("put in parts"))
     }
 
     fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        stream::once(async { Err(read_only("delete")) }).boxed()
+        stream::once(async { Err(refused("delete")) }).boxed()
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        Err(read_only("copy"))
+        Err(refused("copy"))
     }
 }

@@ -110,9 +110,9 @@ impl Tables {
             };
             let When::Between(from, _) = when else { return Ok((provider, version)) };
             let placed = |error: Error| error.at(self.lake.store.place(folder));
-            if state.merging.is_some() {
-                let error = refused("changes of a table with records in log files".to_owned());
-                return Err(placed(error.with_hint("compact the table, or name a time when it was compacted")));
+            if self.optimised && properties.is_merge_on_read {
+                let error = refused("changes of a table that is merged on read, but for those in its log files,".to_owned());
+                return Err(placed(error.with_hint("ask a catalog with read = \"snapshot\"")));
             }
             if !properties.has_meta {
                 return Err(placed(refused(
@@ -160,7 +160,8 @@ impl Tables {
             }
         };
         let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), plain.len())).collect();
-        let snapshot = Snapshot { schema: Arc::clone(&schema), columns: Arc::new(columns), constants: Vec::new(), files: plain, bounds };
+        let snapshot =
+            Snapshot { schema: Arc::clone(&schema), columns: Arc::new(columns), constants: Vec::new(), files: plain, bounds };
         let merging = match by {
             Some(by) if !logged.is_empty() => {
                 properties.mergeable().and_then(|()| types::known_to_the_crate(&schema)).map_err(placed)?;

@@ -111,9 +111,11 @@ async fn iceberg() {
 #[tokio::test]
 async fn iceberg_in_partitions() {
     conforms(|table| match table {
+        // Not by what makes the names of a file alike: DataFusion forgets the backslash of a pattern where it asks statistics, which the
+        // server mends for all connectors (`standard/escapes.rs`).
         "types" => json!([
-            { "name": "at_month", "transform": "month", "source-id": 8, "field-id": 1000 },
-            { "name": "small", "transform": "identity", "source-id": 3, "field-id": 1001 },
+            { "name": "id_bucket", "transform": "bucket[2]", "source-id": 1, "field-id": 1000 },
+            { "name": "flag", "transform": "identity", "source-id": 2, "field-id": 1001 },
         ]),
         "links" => json!([
             { "name": "note_trunc", "transform": "truncate[2]", "source-id": 3, "field-id": 1000 },

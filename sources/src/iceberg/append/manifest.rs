@@ -17,6 +17,8 @@ use crate::stores::ended_early;
 
 /// Where the crate puts what it writes.
 const MEMORY: &str = "memory://new.avro";
+/// How the blocks of a file are packed.
+const CODEC: &str = "avro.codec";
 
 /// The bytes of a manifest of new files of a snapshot, and what a list says of it if it is at this address.
 /// Errors: `Unsupported` for partitions that cannot be written.
@@ -51,7 +53,7 @@ async fn written(
     }
     let manifest = writer.write_manifest_file().await.map_err(failed)?;
     let bytes = io.new_input(MEMORY).map_err(failed)?.read().await.map_err(failed)?;
-    let mut file = avro::File::new(&bytes)?;
+    let mut file = opened(&bytes)?;
     let named = serde_json::to_vec(spec.fields());
     let named = named.map_err(|cause| Error::internal("a partition spec is no JSON").caused_by(cause))?;
     file.header.insert("partition-spec".to_owned(), named);
@@ -90,14 +92,21 @@ pub(super) async fn list(table: &Table, manifests: Vec<ManifestFile>, snapshot: 
         let next_row = writer.next_row_id();
         writer.close().await.map_err(failed)?;
         let bytes = io.new_input(MEMORY).map_err(failed)?.read().await.map_err(failed)?;
-        let file = avro::File::new(&bytes)?;
-        let read = ManifestList::parse_with_version(&file.bytes(), version).map_err(failed)?;
+        let bytes = opened(&bytes)?.bytes();
+        let read = ManifestList::parse_with_version(&bytes, version).map_err(failed)?;
         if read.entries().len() != count {
             return Err(unwritten("the list of its manifests cannot be written"));
         }
-        Ok((bytes, next_row))
+        Ok((bytes.into(), next_row))
     })
     .await
+}
+
+/// A file that the crate wrote, which says that it is not packed: readers may not take that for granted, though Avro lets them.
+fn opened(bytes: &Bytes) -> Result<avro::File> {
+    let mut file = avro::File::new(bytes)?;
+    file.header.entry(CODEC.to_owned()).or_insert_with(|| b"null".to_vec());
+    Ok(file)
 }
 
 /// What the crate does, which may panic.

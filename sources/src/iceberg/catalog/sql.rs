@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn what_is_asked() {
         insta::assert_snapshot!(SCHEMAS, @"SELECT table_namespace::text FROM iceberg_tables WHERE catalog_name = $1 UNION SELECT namespace::text FROM iceberg_namespace_properties WHERE catalog_name = $1");
-        insta::assert_snapshot!(TABLES, @"SELECT t.table_name::text FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') = 'TABLE'");
-        insta::assert_snapshot!(TABLE, @"SELECT t.metadata_location::text, coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_name = $3");
+        insta::assert_snapshot!(TABLES, @r#"SELECT t.table_name::text FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_namespace::text COLLATE "C" = $2 AND coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') = 'TABLE'"#);
+        insta::assert_snapshot!(TABLE, @r#"SELECT t.metadata_location::text, coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_namespace::text COLLATE "C" = $2 AND t.table_name = $3 AND t.table_name::text COLLATE "C" = $3"#);
         insta::assert_snapshot!(COMMIT, @"UPDATE iceberg_tables SET metadata_location = $5, previous_metadata_location = $4 WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3 AND metadata_location = $4 RETURNING table_name::text");
     }
 
