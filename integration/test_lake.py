@@ -22,8 +22,8 @@ BUCKET = "lake"
 # Its files are another table's, named by where they are on the machine.
 CLONED = "delta_cloned"
 MOVED = [(name, version) for name, version in VERSIONS if TABLES[name]["catalog"] == "delta" and name != CLONED]
-# Versions that a time tells, which those of a branch beside the main one are not, nor one of two in one millisecond; those of Hudi
-# are times.
+# Versions that a time tells, which those of a branch beside the main one are not, nor one of two in one millisecond. Those of
+# Hudi are times.
 TIMED = [
     (name, version)
     for name, version in VERSIONS

@@ -9,6 +9,8 @@ use super::values::{date_text, time_text};
 
 /// How many characters of a text are told.
 const CHARACTERS: usize = 32;
+/// How many bytes of a text are told that cannot be cut.
+const LONGEST: usize = 1024;
 /// Up to so many digits a decimal number passes unchanged through a `double`, through which readers put it.
 const DIGITS: u8 = 15;
 
@@ -80,7 +82,9 @@ impl<'a> Leaves<'a> {
     fn ends(&self, leaf: usize, data_type: &DataType) -> Option<(Value, Value)> {
         if *data_type == DataType::Utf8 {
             let (min, max) = self.extremes(leaf, texts)?;
-            return Some((json!(cut(min)), Value::String(raised(max)?)));
+            // Of the last letters there is no greater one, and the footer then has a text whole.
+            let max = raised(max).or_else(|| (max.len() <= LONGEST).then(|| max.to_owned()));
+            return Some((json!(cut(min)), Value::String(max?)));
         }
         let (min, max) = self.extremes(leaf, numbers)?;
         Some((told(data_type, min, false)?, told(data_type, max, true)?))
