@@ -92,6 +92,7 @@ def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
 def by_jdbc(gateway: Gateway) -> dict:
     """What JDBC gives for each statement of these tests."""
     statements = [checksum(name, TABLES[name]["now"]) for name in TABLES] + [sql for _, _, sql, _ in QUERIES]
+    statements += [checksum(name, version, f"@{version['id']}") for name, version in VERSIONS]
     return jdbc.values(jdbc.probe("query", gateway.flight, *statements))
 
 
@@ -165,6 +166,12 @@ def test_adbc_gives_the_answer_of_spark(name: str, sql: str, expected: list, cur
 @pytest.mark.timeout(300)
 def test_jdbc_reads_what_spark_reads_now(name: str, by_jdbc: dict) -> None:
     assert read(by_jdbc, checksum(name, TABLES[name]["now"])) == expected_of(TABLES[name]["now"])
+
+
+@each_version
+@pytest.mark.timeout(300)
+def test_jdbc_reads_what_spark_reads_of_each_version(name: str, version: dict, by_jdbc: dict) -> None:
+    assert read(by_jdbc, checksum(name, version, f"@{version['id']}")) == expected_of(version)
 
 
 @each_query

@@ -132,7 +132,6 @@ fn logical_type(logical: &str, of: &Value, path: &str) -> Result<DataType> {
         "date" => DataType::Date32,
         "time-millis" => DataType::Time32(TimeUnit::Millisecond),
         "time-micros" => DataType::Time64(TimeUnit::Microsecond),
-        "timestamp-millis" => DataType::Timestamp(TimeUnit::Millisecond, utc),
         "timestamp-micros" => DataType::Timestamp(TimeUnit::Microsecond, utc),
         "timestamp-nanos" => DataType::Timestamp(TimeUnit::Nanosecond, utc),
         "local-timestamp-millis" => DataType::Timestamp(TimeUnit::Millisecond, None),
@@ -147,6 +146,7 @@ fn logical_type(logical: &str, of: &Value, path: &str) -> Result<DataType> {
                 _ => return Err(refused(path, "decimal")),
             }
         }
+        // `timestamp-millis` too: there are writers of Hudi that call it microseconds in the files (apache/hudi#13233).
         other => return Err(refused(path, other)),
     })
 }

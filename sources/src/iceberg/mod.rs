@@ -78,7 +78,7 @@ struct IcebergSource {
     /// Opened when it is first needed, and again as long as that fails.
     opened: OnceCell<Arc<dyn Catalog>>,
     tables: moka::future::Cache<Current, Arc<Table>>,
-    /// By where the table is, and its version; with the number of files of deletes.
+    /// By what the table is called, where it is, and its version; with the number of files of deletes.
     snapshots: moka::future::Cache<String, (Arc<Snapshot>, usize)>,
 }
 
@@ -153,11 +153,13 @@ impl IcebergSource {
         current: &Current,
         table: &Arc<Table>,
         state: &State,
+        called: &str,
         version: &str,
     ) -> Result<Arc<Snapshot>> {
         let path: &str = current.path.as_ref();
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let key = format!("{folder}\0{version}");
+        // Its deletes are read with the keys that a catalog gives for this name.
+        let key = format!("{called}\0{folder}\0{version}");
         if let Some((snapshot, _)) = self.snapshots.get(&key).await {
             return Ok(snapshot);
         }
@@ -182,7 +184,8 @@ impl IcebergSource {
             }
         };
         let version = table.version(&state);
-        let snapshot = self.snapshot(&lake, &current, &table, &state, &version).await.map_err(place)?;
+        let called = format!("{schema}\0{}", Name::parse(name).about().unwrap_or(name));
+        let snapshot = self.snapshot(&lake, &current, &table, &state, &called, &version).await.map_err(place)?;
         let provider = LakeTable::new(Arc::clone(&lake), &self.catalog, &format!("{schema}\0{name}"), &version, snapshot)?;
         Ok(Resolved { provider: Arc::new(provider), version: Version::Pinned(version), keys: Keys::default() })
     }
