@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-const MAGIC: &[u8] = b"Obj\x01";
+use crate::lake::{MAGIC, Rest};
+
 /// How deep types may nest.
 const DEEPEST: usize = 32;
 /// The most plain values, of which each takes many times its bytes in memory.
@@ -19,8 +20,8 @@ pub(super) fn is_sound(file: &[u8]) -> bool {
 }
 
 fn walked(file: &[u8]) -> Option<()> {
-    let mut rest = Rest { bytes: file.strip_prefix(MAGIC)?, left: MOST_VALUES };
-    let header = rest.header()?;
+    let mut rest = Rest(file.strip_prefix(MAGIC)?);
+    let header: HashMap<&[u8], &[u8]> = rest.header()?.into_iter().collect();
     let codec = header.get(&b"avro.codec"[..]).copied().unwrap_or(b"null");
     let schema: Value = serde_json::from_slice(header.get(&b"avro.schema"[..])?).ok()?;
     rest.take(16)?;
@@ -30,7 +31,7 @@ fn walked(file: &[u8]) -> Option<()> {
     if count < 1 || codec != b"null" {
         return None;
     }
-    Rest { bytes: block, left: MOST_VALUES }.pass(&schema, &named, 0)
+    Values { rest: Rest(block), left: MOST_VALUES }.pass(&schema, &named, 0)
 }
 
 /// The types that have names, by the last part of those.
@@ -59,30 +60,14 @@ fn last(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-struct Rest<'a> {
-    bytes: &'a [u8],
+/// What is left of a block.
+struct Values<'a> {
+    rest: Rest<'a>,
     /// How many plain values may come yet.
     left: u32,
 }
 
-impl<'a> Rest<'a> {
-    fn header(&mut self) -> Option<HashMap<&'a [u8], &'a [u8]>> {
-        let mut header = HashMap::new();
-        loop {
-            let entries = self.long()?;
-            if entries == 0 {
-                return Some(header);
-            }
-            if entries < 0 {
-                self.long()?;
-            }
-            for _ in 0..entries.unsigned_abs() {
-                let key = self.counted()?;
-                header.insert(key, self.counted()?);
-            }
-        }
-    }
-
+impl Values<'_> {
     /// Goes past a value; none where that is not all there.
     fn pass(&mut self, schema: &Value, named: &Named<'_>, depth: usize) -> Option<()> {
         if depth > DEEPEST {
@@ -91,7 +76,7 @@ impl<'a> Rest<'a> {
         match schema {
             Value::String(of) => self.plain(of, named, depth),
             Value::Array(variants) => {
-                let variant = usize::try_from(self.long()?).ok()?;
+                let variant = usize::try_from(self.rest.long()?).ok()?;
                 self.pass(variants.get(variant)?, named, depth + 1)
             }
             Value::Object(object) => {
@@ -105,8 +90,8 @@ impl<'a> Rest<'a> {
                         let mut fields = object.get("fields")?.as_array()?.iter();
                         fields.try_for_each(|field| self.pass(field.get("type")?, named, depth + 1))
                     }
-                    Some("enum") => self.long().map(drop),
-                    Some("fixed") => self.take(usize::try_from(object.get("size")?.as_u64()?).ok()?).map(drop),
+                    Some("enum") => self.rest.long().map(drop),
+                    Some("fixed") => self.rest.take(usize::try_from(object.get("size")?.as_u64()?).ok()?).map(drop),
                     Some("array") => self.items(false, object.get("items")?, named, depth + 1),
                     Some("map") => self.items(true, object.get("values")?, named, depth + 1),
                     _ => self.pass(of, named, depth + 1),
@@ -120,11 +105,11 @@ impl<'a> Rest<'a> {
         self.left = self.left.checked_sub(1)?;
         match of {
             "null" => Some(()),
-            "boolean" => self.take(1).map(drop),
-            "int" | "long" => self.long().map(drop),
-            "float" => self.take(4).map(drop),
-            "double" => self.take(8).map(drop),
-            "bytes" | "string" => self.counted().map(drop),
+            "boolean" => self.rest.take(1).map(drop),
+            "int" | "long" => self.rest.long().map(drop),
+            "float" => self.rest.take(4).map(drop),
+            "double" => self.rest.take(8).map(drop),
+            "bytes" | "string" => self.rest.counted().map(drop),
             known => self.pass(named.get(last(known))?, named, depth + 1),
         }
     }
@@ -132,49 +117,24 @@ impl<'a> Rest<'a> {
     /// Goes past the items of a list or, with a key before each, of a map. Each takes a byte at least.
     fn items(&mut self, has_keys: bool, item: &Value, named: &Named<'_>, depth: usize) -> Option<()> {
         loop {
-            let count = self.long()?;
+            let count = self.rest.long()?;
             if count == 0 {
                 return Some(());
             }
             if count < 0 {
-                self.long()?;
+                self.rest.long()?;
             }
             for _ in 0..count.unsigned_abs() {
-                let before = self.bytes.len();
+                let before = self.rest.0.len();
                 if has_keys {
-                    self.counted()?;
+                    self.rest.counted()?;
                 }
                 self.pass(item, named, depth)?;
-                if self.bytes.len() == before {
+                if self.rest.0.len() == before {
                     return None;
                 }
             }
         }
-    }
-
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.bytes.split_at_checked(count)?;
-        self.bytes = rest;
-        Some(taken)
-    }
-
-    /// As many bytes as the number before them says.
-    fn counted(&mut self) -> Option<&'a [u8]> {
-        let count = usize::try_from(self.long()?).ok()?;
-        self.take(count)
-    }
-
-    /// A number of at most ten bytes, of which each but the last has its highest bit set.
-    fn long(&mut self) -> Option<i64> {
-        let mut bits: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.take(1)?.first()?;
-            bits |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return Some((bits >> 1) as i64 ^ -((bits & 1) as i64));
-            }
-        }
-        None
     }
 }
 
@@ -191,7 +151,7 @@ mod tests {
 
     fn file(schema: &str, codec: &str, block: &[u8]) -> Vec<u8> {
         let header = [&b"avro.schema"[..], schema.as_bytes(), b"avro.codec", codec.as_bytes()].map(counted).concat();
-        [MAGIC, &[4], &header[..], &[0], &[7; 16], &[2], &counted(block)[..], &[7; 16]].concat()
+        [&MAGIC[..], &[4], &header[..], &[0], &[7; 16], &[2], &counted(block)[..], &[7; 16]].concat()
     }
 
     fn is_read(schema: &str, block: &[u8]) -> bool {

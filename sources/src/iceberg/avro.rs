@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::manifests::cut;
 use super::table::{refused, unreadable};
+use crate::lake::{MAGIC, Rest};
 
 /// The most bytes that a file has, packed and unpacked.
 pub(super) const LARGEST: usize = 512 * 1024 * 1024;
@@ -20,8 +21,6 @@ const LARGEST_VALUE: usize = 16 * 1024 * 1024;
 
 /// The most bytes of a number.
 const LONGEST: usize = 10;
-
-const MAGIC: &[u8; 4] = b"Obj\x01";
 
 /// A file that holds the values that it says, with its blocks unpacked.
 pub(super) struct File {
@@ -39,7 +38,9 @@ impl File {
     /// or a schema that metadata does not have.
     pub(super) fn new(bytes: &[u8]) -> Result<Self> {
         let mut rest = Rest(bytes.strip_prefix(MAGIC).ok_or_else(cut)?);
-        let mut header = rest.header().ok_or_else(cut)?;
+        let header = rest.header().ok_or_else(cut)?.into_iter();
+        let header = header.map(|(name, value)| Some((String::from_utf8(name.to_vec()).ok()?, value.to_vec())));
+        let mut header = header.collect::<Option<BTreeMap<_, _>>>().ok_or_else(cut)?;
         let marker = rest.take(16).ok_or_else(cut)?;
         let schema = header.get("avro.schema").ok_or_else(cut)?;
         let schema: Value = serde_json::from_slice(schema).map_err(|cause| unreadable(&cause))?;
@@ -249,26 +250,7 @@ fn items(item: Shape) -> Option<Shape> {
     (!item.is_empty()).then(|| Shape::Items(Box::new(item)))
 }
 
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn header(&mut self) -> Option<BTreeMap<String, Vec<u8>>> {
-        let mut header = BTreeMap::new();
-        loop {
-            let entries = self.long()?;
-            if entries == 0 {
-                return Some(header);
-            }
-            if entries < 0 {
-                self.long()?;
-            }
-            for _ in 0..entries.unsigned_abs() {
-                let name = String::from_utf8(self.counted()?.to_vec()).ok()?;
-                header.insert(name, self.counted()?.to_vec());
-            }
-        }
-    }
-
+impl Rest<'_> {
     /// Goes past a value; none where that is not all there. Each step takes a byte, but for parts of which a schema has one.
     fn pass(&mut self, shape: &Shape) -> Option<()> {
         match shape {
@@ -293,31 +275,6 @@ impl<'a> Rest<'a> {
                 variants.get(variant)?.as_ref().map_or(Some(()), |variant| self.pass(variant))
             }
         }
-    }
-
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// As many bytes as the number before them says.
-    fn counted(&mut self) -> Option<&'a [u8]> {
-        let count = usize::try_from(self.long()?).ok()?;
-        self.take(count)
-    }
-
-    /// A number of at most ten bytes, of which each but the last has its highest bit set.
-    fn long(&mut self) -> Option<i64> {
-        let mut bits: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.take(1)?.first()?;
-            bits |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return Some((bits >> 1) as i64 ^ -((bits & 1) as i64));
-            }
-        }
-        None
     }
 }
 

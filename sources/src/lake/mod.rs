@@ -10,6 +10,7 @@
 //! The servers that know tables are called here too, with whatever they give for a time ([`Http`], [`Vending`]).
 
 mod access;
+mod avro_bytes;
 mod avro_names;
 mod columns;
 mod conform;
@@ -29,6 +30,7 @@ mod vended;
 mod writing;
 
 pub(crate) use access::Lake;
+pub(crate) use avro_bytes::{MAGIC, Rest};
 pub(crate) use avro_names::allow_any_script;
 pub(crate) use columns::{Column, Columns};
 pub(crate) use conform::becomes;
