@@ -15,8 +15,8 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 import lakes
-import s3
 from gateway import Gateway, configured, eventually
+from written import connected, execute, fetch, ingest, place
 
 UTC = datetime.UTC
 ROWS = pa.table(
@@ -53,44 +53,18 @@ PARTS = pa.table(
 @pytest.fixture(scope="module", params=["folder", "bucket"])
 def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
     """A gateway over an empty place, and the folder where its files arrive."""
-    folder = tmp_path_factory.mktemp("written")
-    catalog = '[cache]\nsize = "0"\n[catalogs.lake]\nkind = "delta"\nwritable = true\n'
-    if request.param == "folder":
-        (folder / "data").mkdir()
-        with configured(folder, f'{catalog}location = "{folder / "data"}"\n') as gateway:
-            yield gateway, folder / "data"
-        return
-    with s3.server(folder / "root") as bucket:
-        (bucket.root / "sales").mkdir()
-        keys = f'access_key_id = "{s3.KEY}"\nsecret_access_key = "{s3.SECRET}"\n'
-        place = f'location = "s3://sales/2024"\nendpoint = "{bucket.endpoint}"\nallow_http = true\nregion = "us-east-1"\n{keys}'
-        with configured(folder, catalog + place) as gateway:
-            yield gateway, bucket.root / "sales" / "2024"
+    with place(
+        request.param,
+        tmp_path_factory.mktemp("written"),
+        '[cache]\nsize = "0"\n[catalogs.lake]\nkind = "delta"\nwritable = true\n',
+    ) as made:
+        yield made
 
 
 @pytest.fixture
 def connection(lake: tuple[Gateway, Path]) -> Iterator[flightsql.Connection]:
-    with flightsql.connect(lake[0].uri, autocommit=True) as connection:
+    with connected(lake[0]) as connection:
         yield connection
-        for table in ("t", "u"):
-            execute(connection, f"drop table if exists {table}")
-
-
-def execute(connection: flightsql.Connection, sql: str) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.rowcount
-
-
-def fetch(connection: flightsql.Connection, sql: str) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchall()
-
-
-def ingest(connection: flightsql.Connection, rows: object, mode: str) -> int:
-    with connection.cursor() as cursor:
-        return cursor.adbc_ingest("t", rows, mode=mode)
 
 
 def ordered(rows: list[tuple]) -> list[tuple]:

@@ -116,12 +116,5 @@ class _Calls(vending.Handler):
 @contextmanager
 def catalog(bucket: s3.Bucket, key_life: float = 600) -> Iterator[Catalog]:
     """Serves a catalog without tables, and its store in front of a bucket's, until the block ends."""
-    with vending.Store(bucket) as store, Catalog(store, key_life) as catalog:
-        for server in (store, catalog):
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield catalog
-        finally:
-            catalog.over.set()
-            store.shutdown()
-            catalog.shutdown()
+    with vending.Store(bucket) as store, Catalog(store, key_life) as catalog, vending.serving(store, catalog):
+        yield catalog

@@ -235,14 +235,20 @@ def silent(call: Handler) -> None:
 
 
 @contextmanager
+def serving(store: Store, catalog: ThreadingHTTPServer) -> Iterator[None]:
+    """Serves a store and a catalog until the block ends."""
+    for server in (store, catalog):
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield
+    finally:
+        catalog.over.set()
+        store.shutdown()
+        catalog.shutdown()
+
+
+@contextmanager
 def catalog(behind: str, bucket: s3.Bucket, token_life: float = 600, key_life: float = 600) -> Iterator[Catalog]:
     """Serves a catalog and its store in front of those until the block ends; tokens and keys end after so many seconds."""
-    with Store(bucket) as store, Catalog(behind, store, token_life, key_life) as catalog:
-        for server in (store, catalog):
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield catalog
-        finally:
-            catalog.over.set()
-            store.shutdown()
-            catalog.shutdown()
+    with Store(bucket) as store, Catalog(behind, store, token_life, key_life) as catalog, serving(store, catalog):
+        yield catalog
