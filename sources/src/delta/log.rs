@@ -11,6 +11,7 @@ use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde_json::Value;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::commit::now;
 use super::deletes::{self, Kept};
@@ -70,6 +71,8 @@ pub(super) struct Logs {
     latest: moka::future::Cache<Path, Arc<Pinned>>,
     read: moka::future::Cache<(Path, String), Arc<Snapshot>>,
     vectors: Kept,
+    /// By table, who commits to it now.
+    turns: moka::future::Cache<Path, Arc<Mutex<()>>>,
 }
 
 impl fmt::Debug for Logs {
@@ -86,13 +89,20 @@ impl Logs {
             u32::try_from(snapshot.files.len().saturating_mul(each)).unwrap_or(u32::MAX)
         };
         let read = moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build();
-        Self { lake, of: String::new(), latest: moka::future::Cache::new(TABLES), read, vectors: deletes::kept() }
+        let (latest, turns) = (moka::future::Cache::new(TABLES), moka::future::Cache::new(TABLES));
+        Self { lake, of: String::new(), latest, read, vectors: deletes::kept(), turns }
+    }
+
+    /// A turn to commit to a table, until it is dropped. Statements of one gateway would only take versions from each other; against
+    /// those of others the store decides alone.
+    pub(super) async fn turn(&self, table: &Path) -> OwnedMutexGuard<()> {
+        self.turns.get_with_by_ref(table, async { Arc::default() }).await.lock_owned().await
     }
 
     /// The same, and what was read, where a lake of its own reads the table of this name.
     pub(super) fn through(&self, lake: Arc<Lake>, of: String) -> Self {
-        let Self { latest, read, vectors, .. } = self;
-        Self { lake, of, latest: latest.clone(), read: read.clone(), vectors: vectors.clone() }
+        let Self { latest, read, vectors, turns, .. } = self;
+        Self { lake, of, latest: latest.clone(), read: read.clone(), vectors: vectors.clone(), turns: turns.clone() }
     }
 
     /// A table as it is now. Errors: `Data` where its log is damaged; `Unsupported` where it has a feature that is not read; `NotFound`

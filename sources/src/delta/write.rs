@@ -76,8 +76,14 @@ impl DeltaSource {
         if begun == Put::Append && files.is_empty() {
             return Ok(0);
         }
+        // Waiting can be left; what comes after it cannot.
+        let turn = plan.logs.turn(&plan.table).await;
         let target = target.clone();
-        let made = unbroken(async move { plan.commit(&target, files).await }).await?;
+        let committed = async move {
+            let _turn = turn;
+            plan.commit(&target, files).await
+        };
+        let made = unbroken(committed).await?;
         Ok(if made { count } else { 0 })
     }
 
