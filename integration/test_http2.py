@@ -43,21 +43,23 @@ from wire import SERVICE, Client, basic, descriptor, field, packed, statement
 # Each port, and its calls that read what a client sends.
 PORTS = {"flight": ("GetFlightInfo", "DoPut"), "http": ("/v1/sql", "/v1/sql")}
 ports = pytest.mark.parametrize("port", PORTS)
-# What the scheduler alone may add on two processors that others use as well: a call goes through some ten threads, each of which
-# waits for its turn while they use up theirs, of up to 5 ms. Where nobody else computes it is two of these turns at most.
-# Measured on two processors, with no abuse: one call in a hundred took 1 to 5 ms, 10 ms beside two loops that do nothing but
-# compute, and 18 to 24 ms beside four.
-BUSY, IDLE = 0.05, 0.01
 forms = pytest.mark.parametrize(
-    ("floor", "seconds", "rounds"),
-    [pytest.param(BUSY, 1, 3, id="short"), pytest.param(IDLE, 3, 5, id="full", marks=pytest.mark.soak)],
+    ("seconds", "rounds"), [pytest.param(1, 5, id="short"), pytest.param(3, 5, id="full", marks=pytest.mark.soak)]
 )
+NO_CACHE = '[cache]\nsize = "0"\n'
 ENDLESS = "select a.value from generate_series(1, 1000000) a, generate_series(1, 1000000) b"
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with configured(tmp_path_factory.mktemp("http2"), '[cache]\nsize = "0"\n', replicas=1) as gateway:
+    with configured(tmp_path_factory.mktemp("http2"), NO_CACHE, replicas=1) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def bystander(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Another gateway, which nobody measures."""
+    with configured(tmp_path_factory.mktemp("bystander"), NO_CACHE, replicas=1) as gateway:
         yield gateway
 
 
@@ -91,36 +93,44 @@ def times(ask: Callable[[], None], seconds: float) -> tuple[float, float]:
 
 def costs_little(
     others: Callable[[], contextlib.AbstractContextManager[Callable[[], None]]],
-    abuse: Callable[[], contextlib.AbstractContextManager[object]],
-    floor: float,
+    abuse: Callable[[Gateway], contextlib.AbstractContextManager[object]],
+    abused: Gateway,
+    bystander: Gateway,
     seconds: float,
     rounds: int,
 ) -> None:
-    """Holds that calls of others take at most three times as long beside an abuse as without it: half of them, and all but one in
-    a hundred where these are not below the floor. Into some rounds falls something else that this machine does, so it is most of
-    them that count, by the floor of processors that are busy, and one by its own. No more are begun once that is decided."""
-    good, keeps_floor = 0, False
+    """Holds that calls of others take at most three times as long beside an abuse of the gateway that they ask: half of them, by
+    what they take beside nothing, and all but one in a hundred, by what they take while another gateway of this machine is abused
+    in the same way. For these wait for a processor as well, which an abuse takes wherever it goes: on two processors one call in
+    a hundred takes 1 to 5 ms, 3 to 8 ms beside another gateway's abuse, and 10 ms beside two loops that do nothing but compute.
+    Into some rounds falls something else that this machine does, so it is most of them that count."""
+    good = 0
     for number in range(rounds):
         with others() as ask:
             times(ask, 0.1)
             median, p99 = times(ask, seconds)
-        with abuse(), others() as ask:
+        with abuse(bystander), others() as ask:
+            _, p99_busy = times(ask, seconds)
+        with abuse(abused), others() as ask:
             after, p99_after = times(ask, seconds)
         print(f"\nround {number}: median {median * 1000:.1f} ms, {after * 1000:.1f} ms beside it: {after / median:.1f} x")
-        print(f"p99 {p99 * 1000:.1f} ms, {p99_after * 1000:.1f} ms beside it: {p99_after / p99:.1f} x")
-        is_fast = after <= 3 * median
-        good += is_fast and p99_after <= max(3 * p99, BUSY)
-        keeps_floor |= is_fast and p99_after <= max(3 * p99, floor)
-        if keeps_floor and good > rounds // 2:
+        print(
+            f"p99 {p99 * 1000:.1f} ms, {p99_busy * 1000:.1f} ms beside another's abuse, {p99_after * 1000:.1f} ms beside it: ",
+            end="",
+        )
+        # An abuse that costs nothing at all is compared with nothing.
+        ratio = p99_after / max(p99_busy, p99)
+        print(f"{ratio:.1f} x")
+        good += after <= 3 * median and ratio <= 3
+        if good > rounds // 2:
             return
-        bad = number + 1 - good
-        assert bad <= rounds // 2, f"calls of others took longer in {bad} of {rounds} rounds"
-    raise AssertionError(f"one in a hundred calls of others took longer than {floor} s in each of {rounds} rounds")
+    raise AssertionError(f"calls of others took longer in {rounds - good} of {rounds} rounds")
 
 
 @contextlib.contextmanager
-def beside(name: str, address: str, path: str) -> Iterator[None]:
+def beside(name: str, port: str, gateway: Gateway) -> Iterator[None]:
     """Several of an abuse at once, each of which comes to an end, and a port that takes new connections meanwhile."""
+    address, path = getattr(gateway, port), PORTS[port][name == "empty_data"]
     command = [sys.executable, abuse.__file__, name, address, path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -148,10 +158,9 @@ def greeted(address: str) -> None:
 @forms
 @ports
 @pytest.mark.parametrize("name", abuse.ABUSES)
-def test_abuses_cost_others_little(name: str, port: str, plain: Gateway, floor: float, seconds: float, rounds: int) -> None:
-    address, path = getattr(plain, port), PORTS[port][name == "empty_data"]
-    costs_little(partial(asking, plain, port), partial(beside, name, address, path), floor, seconds, rounds)
-    greeted(address)
+def test_abuses_cost_others_little(name: str, port: str, plain: Gateway, bystander: Gateway, seconds: float, rounds: int) -> None:
+    costs_little(partial(asking, plain, port), partial(beside, name, port), plain, bystander, seconds, rounds)
+    greeted(getattr(plain, port))
     with asking(plain, port) as ask:
         ask()
 
@@ -197,7 +206,7 @@ def test_a_call_has_so_many_headers(port: str, plain: Gateway) -> None:
 
 
 @contextlib.contextmanager
-def windowless(gateway: Gateway, port: str) -> Iterator[None]:
+def windowless(port: str, gateway: Gateway) -> Iterator[None]:
     """Readers that take none of the rows that they ask for, of which little is held."""
     before = memory(gateway)
     with Client(gateway.flight) as client, contextlib.ExitStack() as stack:
@@ -219,8 +228,8 @@ def windowless(gateway: Gateway, port: str) -> Iterator[None]:
 
 @forms
 @ports
-def test_readers_without_a_window_hold_little(port: str, plain: Gateway, floor: float, seconds: float, rounds: int) -> None:
-    costs_little(partial(asking, plain, port), partial(windowless, plain, port), floor, seconds, rounds)
+def test_readers_without_a_window_hold_little(port: str, plain: Gateway, bystander: Gateway, seconds: float, rounds: int) -> None:
+    costs_little(partial(asking, plain, port), partial(windowless, port), plain, bystander, seconds, rounds)
 
 
 def memory(gateway: Gateway) -> int:
@@ -229,8 +238,9 @@ def memory(gateway: Gateway) -> int:
 
 
 @contextlib.contextmanager
-def half_open(address: str) -> Iterator[None]:
+def half_open(port: str, gateway: Gateway) -> Iterator[None]:
     """More handshakes that do not go on than a port waits for, a thousand of which are open all the time."""
+    address = getattr(gateway, port)
     with contextlib.ExitStack() as stack:
         begun = []
         for number in range(1_100):
@@ -258,26 +268,24 @@ def is_open(connection: socket.socket) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def under_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
-    folder = tmp_path_factory.mktemp("tls")
+@contextlib.contextmanager
+def under_tls(folder: Path) -> Iterator[Gateway]:
+    """A gateway whose authority is in `roots.pem` of its folder."""
+    folder.mkdir()
     (folder / "roots.pem").write_bytes(issued(folder))
-    text = f'{TLS}[limits]\nconnections = 100\n[cache]\nsize = "0"\n'
-    with configured(folder, text, replicas=1) as gateway:
-        yield gateway, folder / "roots.pem"
+    with configured(folder, f"{TLS}[limits]\nconnections = 100\n{NO_CACHE}", replicas=1) as gateway:
+        yield gateway
 
 
 @forms
 @ports
-def test_handshakes_that_do_not_go_on_keep_nobody_out(
-    port: str, under_tls: tuple[Gateway, Path], floor: float, seconds: float, rounds: int
-) -> None:
-    gateway, roots = under_tls
-    address = getattr(gateway, port)
-    costs_little(partial(asking, gateway, port, roots), partial(half_open, address), floor, seconds, rounds)
-    context = ssl.create_default_context(cafile=str(roots))
-    with half_open(address), opened(address, context, b"") as fresh:
-        assert fresh.version() == "TLSv1.3"
+def test_handshakes_that_do_not_go_on_keep_nobody_out(port: str, tmp_path: Path, seconds: float, rounds: int) -> None:
+    roots = tmp_path / "abused" / "roots.pem"
+    with under_tls(tmp_path / "abused") as gateway, under_tls(tmp_path / "bystander") as bystander:
+        costs_little(partial(asking, gateway, port, roots), partial(half_open, port), gateway, bystander, seconds, rounds)
+        context = ssl.create_default_context(cafile=str(roots))
+        with half_open(port, gateway), opened(getattr(gateway, port), context, b"") as fresh:
+            assert fresh.version() == "TLSv1.3"
 
 
 def issued(folder: Path) -> bytes:
