@@ -35,7 +35,7 @@ bench: fetch build ## Measure against DataFusion in-process, a bare Flight serve
 	python3 integration/fetch.py duckdb
 	$(PYTHON) integration/bench/bench.py $(PARTS)
 
-soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, the load tests with all their clients
+soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, tables of lakes that are written to for a minute, the load tests with all their clients
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m "not soak" integration/test_tpch.py integration/test_jdbc_tpch.py integration/test_tls.py integration/test_audit.py integration/test_spill.py integration/test_policy_pushed.py
 

@@ -25,8 +25,10 @@ def answers() -> dict:
 
 
 def put(bucket: Path) -> None:
-    """Makes Delta's tables the objects `delta/…` of a bucket, which is a folder. They are of now, with parts of a second."""
-    shutil.copytree(folder() / "delta", bucket / "delta", copy_function=shutil.copyfile)
+    """Makes Delta's and Hudi's tables the objects `delta/…` and `hudi/…` of a bucket, which is a folder. They are of now, with
+    parts of a second."""
+    for kind in ("delta", "hudi"):
+        shutil.copytree(folder() / kind, bucket / kind, copy_function=shutil.copyfile)
 
 
 @cache

@@ -21,6 +21,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import DateType, DecimalType, LongType, NestedField, PrimitiveType, StringType
 
+import hudi_files
 from wire import Client
 
 # The rows of each file.
@@ -73,7 +74,7 @@ def iceberg(folder: Path, count: int, partitioned: bool, written: bool = True) -
 
 def delta(folder: Path, count: int, partitioned: bool, written: bool = True) -> DeltaTable:
     """A Delta table of so many files in one commit. One that is partitioned has a file for each `part`, and no bounds."""
-    schema = pa.schema([(name, kind.arrow) for name, kind in COLUMNS.items()])
+    schema = _arrow()
     by = ["part"] if partitioned else []
     held = schema.remove(0) if partitioned else schema
     folder.mkdir(parents=True)
@@ -89,6 +90,23 @@ def delta(folder: Path, count: int, partitioned: bool, written: bool = True) -> 
     return table
 
 
+def hudi(folder: Path, count: int) -> list[Path]:
+    """A Hudi table of so many files in one commit, each in a partition of its own; gives where they are. Of their values no
+    more is known than the files tell themselves."""
+    schema = _arrow()
+    files = [(f"part={part}", _rows(part, schema).to_batches()) for part in range(count)]
+    return hudi_files.written(folder, schema, files)
+
+
+def hollowed(file: Path) -> None:
+    """Breaks all rows of a Parquet file, and leaves what tells of them: its footer."""
+    whole = bytearray(file.read_bytes())
+    # The footer is followed by its length and four letters.
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    whole[4:footer] = bytes(footer - 4)
+    file.write_bytes(whole)
+
+
 def keys(part: int) -> range:
     """The values of `key` in a file."""
     return range(part * ROWS, (part + 1) * ROWS)
@@ -100,10 +118,10 @@ def file_of(folder: Path, part: int) -> Path:
     return next(folder / place for place in places if (folder / place).exists())
 
 
-def opened(client: Client, sql: str) -> int:
-    """How many files of a table a statement opens, by the metrics of its plan."""
+def opened(client: Client, sql: str, what: str = "files_ranges") -> int:
+    """How many files of a table a statement opens, by the metrics of its plan; or of how many `row_groups` it reads rows."""
     [plan] = [row["plan"] for row in client.rows(f"explain analyze {sql}") if row["plan_type"] == "physical_plan"]
-    counts = re.findall(r"files_ranges_pruned_statistics=\d+ total → (\d+) matched", plan)
+    counts = re.findall(rf"{what}_pruned_statistics=\d+ total → (\d+) matched", plan)
     assert counts or "DataSourceExec" not in plan, plan
     return sum(map(int, counts))
 
@@ -112,11 +130,18 @@ def _value(column: str, key: int) -> object:
     return key // ROWS if column == "part" else COLUMNS[column].of(key)
 
 
+def _arrow() -> pa.Schema:
+    return pa.schema([(name, kind.arrow) for name, kind in COLUMNS.items()])
+
+
+def _rows(part: int, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pydict({name: [_value(name, key) for key in keys(part)] for name in schema.names}, schema=schema)
+
+
 def _write(path: Path, part: int, schema: pa.Schema) -> int:
     """Writes a file with its rows; gives its bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {name: [_value(name, key) for key in keys(part)] for name in schema.names}
-    pq.write_table(pa.Table.from_pydict(rows, schema=schema), path)
+    pq.write_table(_rows(part, schema), path)
     return path.stat().st_size
 
 

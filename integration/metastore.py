@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyiceberg.catalog.hive as hive
 import pytest
-from hive_metastore.ttypes import GetTableRequest, LockResponse, LockState
+from hive_metastore.ttypes import GetTableRequest
 
-from fetch import jar_folder
+from fetch import HERE, jar_folder
 from servers import Server, free_port, java
 
 PROPERTY = "<property><name>{}</name><value>{}</value></property>"
@@ -20,6 +20,8 @@ OPENS = ("java.base/java.lang", "java.base/java.net", "java.base/java.util")
 NAME = b"get_all_databases"
 CALL = b"\x80\x01\x00\x01" + len(NAME).to_bytes(4, "big") + NAME + bytes(4) + b"\x00"
 REPLY = b"\x80\x01\x00\x02"
+# How pyiceberg waits for the lock of a table: not for seconds, since those who come later wait for it too.
+PATIENCE = {"lock-check-min-wait-time": "0.05", "lock-check-max-wait-time": "0.2", "lock-check-retries": "200"}
 
 
 @contextmanager
@@ -28,14 +30,17 @@ def server(warehouse: Path) -> Iterator[Server]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="metastore-") as name:
         folder = Path(name)
+        database = f"jdbc:derby:;databaseName={folder}/database;create=true"
         settings = {
             "metastore.thrift.port": port,
             "metastore.thrift.bind.host": "127.0.0.1",
             "metastore.warehouse.dir": f"file://{warehouse}",
-            "javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={folder}/database;create=true",
+            "javax.jdo.option.ConnectionURL": database,
             "javax.jdo.option.ConnectionDriverName": "org.apache.derby.jdbc.EmbeddedDriver",
             "datanucleus.schema.autoCreateAll": "true",
             "metastore.schema.verification": "false",
+            # A tenth of it is waited before what Derby has ended is done again.
+            "metastore.hmshandler.retry.interval": "200ms",
             # Those by default are in jars of Hive that are not here.
             "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
             "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask",
@@ -45,8 +50,9 @@ def server(warehouse: Path) -> Iterator[Server]:
         properties = "".join(PROPERTY.format(*setting) for setting in settings.items())
         (folder / "metastore-site.xml").write_text(f"<configuration>{properties}</configuration>")
         opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENS]
-        path = ["-cp", f"{folder}:{jar_folder('metastore')}/*"]
-        command = java("17", *opened, *path, "org.apache.hadoop.hive.metastore.HiveMetaStore")
+        # Java compiles the one file by itself.
+        program = ["-cp", f"{folder}:{jar_folder('metastore')}/*", HERE / "metastore" / "Serve.java"]
+        command = java("17", *opened, *program, database)
         with Server("the metastore", f"thrift://127.0.0.1:{port}", folder, command, partial(answers, port)).running() as running:
             yield running
 
@@ -62,17 +68,10 @@ def answers(port: int) -> bool:
 
 
 class _Client(hive.Client):
-    """Pyiceberg's own, which asks for tables by a call that Hive 4 has no more. A metastore whose tables no script of Hive made
-    has none for locks, and nobody else writes here."""
+    """Pyiceberg's own, which asks for tables by a call that Hive 4 has no more."""
 
     def get_table(self, dbname: str, tbl_name: str) -> object:
         return self.get_table_req(GetTableRequest(dbName=dbname, tblName=tbl_name)).table
-
-    def lock(self, _: object) -> LockResponse:
-        return LockResponse(lockid=1, state=LockState.ACQUIRED)
-
-    def unlock(self, _: object) -> None:
-        pass
 
 
 @contextmanager
@@ -80,4 +79,4 @@ def catalog(metastore: Server, warehouse: str, **properties: str) -> Iterator[hi
     """A catalog of pyiceberg that writes to a metastore, until the block ends."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hive, "Client", _Client)
-        yield hive.HiveCatalog("hive", uri=metastore.uri, warehouse=warehouse, **properties)
+        yield hive.HiveCatalog("hive", uri=metastore.uri, warehouse=warehouse, **PATIENCE, **properties)

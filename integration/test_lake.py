@@ -1,5 +1,6 @@
 """Tables that Spark wrote as Iceberg, Delta and Hudi: each version of each has the rows that Spark reads, and queries of every
-kind give Spark's answers, by ADBC and by JDBC. Delta's are read in a bucket too; Iceberg's name their files by where they are."""
+kind give Spark's answers, by ADBC and by JDBC. Delta's and Hudi's are read in a bucket too; Iceberg's name their files by where
+they are."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,7 +22,10 @@ QUERIES = [(name, *query) for name, table in TABLES.items() for query in table["
 BUCKET = "lake"
 # Its files are another table's, named by where they are on the machine.
 CLONED = "delta_cloned"
-MOVED = [(name, version) for name, version in VERSIONS if TABLES[name]["catalog"] == "delta" and name != CLONED]
+IN_BUCKET = ("delta", "hudi")
+MOVED = [(name, version) for name, version in VERSIONS if TABLES[name]["catalog"] in IN_BUCKET and name != CLONED]
+# Its files and logs are merged, which is not what reads those of other tables.
+MERGED = "hudi_mor_commit_time"
 # Versions that a time tells, which those of a branch beside the main one are not, nor one of two in one millisecond. Those of
 # Hudi are times.
 TIMED = [
@@ -45,6 +49,11 @@ each_timed_version = pytest.mark.parametrize(
 each_change = pytest.mark.parametrize(
     ("name", "change"), CHANGES, ids=[f"{name}@{change['from']}..{change['to']}" for name, change in CHANGES]
 )
+each_merged_query = pytest.mark.parametrize(
+    ("sql", "expected"),
+    [(sql, expected) for name, _, sql, expected in QUERIES if name == MERGED],
+    ids=[query for name, query, *_ in QUERIES if name == MERGED],
+)
 each_query = pytest.mark.parametrize(
     ("name", "sql", "expected"),
     [(name, sql, expected) for name, _, sql, expected in QUERIES],
@@ -54,7 +63,7 @@ each_query = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
-    """Delta's tables as objects."""
+    """Delta's tables and Hudi's as objects."""
     root = tmp_path_factory.mktemp("s3") / "root"
     lakes.put(root / BUCKET)
     with s3.server(root) as running:
@@ -65,10 +74,11 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
 def gateway(bucket: s3.Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway over the folders and the bucket, cache off."""
     sections = [f'[catalogs.{kind}]\nkind = "{kind}"\nlocation = "{lakes.folder() / kind}"\n' for kind in CATALOGS]
-    sections.append(f"""
-[catalogs.bucket]
-kind = "delta"
-location = "s3://{BUCKET}/delta"
+    for kind in IN_BUCKET:
+        sections.append(f"""
+[catalogs.{kind}_bucket]
+kind = "{kind}"
+location = "s3://{BUCKET}/{kind}"
 endpoint = "{bucket.endpoint}"
 region = "us-east-1"
 access_key_id = "{s3.KEY}"
@@ -127,7 +137,8 @@ def test_adbc_reads_what_spark_reads_of_each_version(name: str, version: dict, c
 
 @each_moved_version
 def test_adbc_reads_what_spark_reads_of_each_version_in_a_bucket(name: str, version: dict, cursor: flightsql.Cursor) -> None:
-    assert answer(cursor, checksum(name, version, f"@{version['id']}", "bucket")) == expected_of(version)
+    catalog = f"{TABLES[name]['catalog']}_bucket"
+    assert answer(cursor, checksum(name, version, f"@{version['id']}", catalog)) == expected_of(version)
 
 
 @each_timed_version
@@ -138,7 +149,7 @@ def test_adbc_reads_what_spark_reads_of_each_time(name: str, version: dict, curs
 
 def test_a_clone_in_a_bucket_is_refused(cursor: flightsql.Cursor) -> None:
     with pytest.raises(flightsql.Error, match=f"which is not within s3://{BUCKET}/delta"):
-        cursor.execute(f"select count(*) as n from bucket.main.{CLONED}")
+        cursor.execute(f"select count(*) as n from delta_bucket.main.{CLONED}")
 
 
 @each_table
@@ -160,6 +171,13 @@ def test_adbc_reads_the_changes_that_spark_reads(name: str, change: dict, cursor
 @each_query
 def test_adbc_gives_the_answer_of_spark(name: str, sql: str, expected: list, cursor: flightsql.Cursor) -> None:
     assert answer(cursor, sql) == expected, f"{name}: {sql}"
+
+
+@each_merged_query
+def test_adbc_gives_the_answer_of_spark_in_a_bucket(sql: str, expected: list, cursor: flightsql.Cursor) -> None:
+    moved = sql.replace("hudi.main.", "hudi_bucket.main.")
+    assert moved != sql
+    assert answer(cursor, moved) == expected, f"{MERGED}: {moved}"
 
 
 @each_table

@@ -1,167 +1,36 @@
-"""Files of lake tables that are removed, cut, replaced or changed by a byte: what is asked is answered right, or is an error in
-time that says where it is, and never are there other rows. The gateway goes on."""
+"""Files of Iceberg and Delta tables that are removed, cut, replaced or changed by a byte."""
 
 import json
-import os
-import random
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
-import adbc_driver_manager
 import pyarrow as pa
-import pyarrow.compute as compute
-import pyarrow.parquet as parquet
 import pytest
-import requests
 from deltalake import DeltaTable, write_deltalake
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 
 import lakes
-from gateway import Gateway, configured
+from faults import DAMAGES, Asked, Damage, cut, each, emptied, flips, garbage, many, now, pipe, replaced, spaces, spark
+from gateway import configured
 
-# The seconds within which a fault is told.
-SOON = 5
-# At how many places of a file a byte is changed.
-PLACES = 60
-# What a file that is not what it should be is an error of.
-UNSOUND = {"data", "precondition", "unsupported", "denied"}
 # It has to read each row.
 ALL = "select count(*) as n, sum(id) as total, sum(character_length(name)) as letters from {table}"
 WHOLE = "delta_plain"
-Rows = list[dict]
-Damage = Callable[[Path], None]
 
 
-def removed(file: Path) -> None:
-    file.unlink()
+@dataclass(kw_only=True)
+class Lake(Asked):
+    """A gateway over folders of both kinds of tables, and who writes there."""
 
-
-def cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size - 10)
-
-
-def emptied(file: Path) -> None:
-    os.truncate(file, 0)
-
-
-def garbage(file: Path) -> None:
-    file.write_bytes(random.Random(7).randbytes(file.stat().st_size))
-
-
-def replaced(file: Path) -> None:
-    """By sound rows of another size."""
-    rows = parquet.read_table(file)
-    parquet.write_table(pa.concat_tables([rows, rows]), file)
-
-
-def folder(file: Path) -> None:
-    file.unlink()
-    file.mkdir()
-
-
-def pipe(file: Path) -> None:
-    """Nobody writes to it."""
-    file.unlink()
-    os.mkfifo(file)
-
-
-def spaces(file: Path) -> None:
-    file.write_bytes(b" " * (200 << 20))
-
-
-DAMAGES = [removed, cut, emptied, garbage, folder, pipe]
-
-
-def each(damages: list[Damage]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("damage", damages, ids=lambda damage: damage.__name__)
-
-
-def flips(whole: bytes) -> Iterator[bytes]:
-    """The same bytes with one of them changed, all over the file."""
-    for number in range(PLACES):
-        changed = bytearray(whole)
-        place = len(whole) * number // PLACES + number % 7
-        changed[min(place, len(whole) - 1)] ^= 0xFF if number % 3 == 0 else 1 << number % 8
-        yield bytes(changed)
-
-
-def flips_of_values(avro: bytes) -> Iterator[bytes]:
-    """The same of each byte after the header of an Avro file, which ends with what each block ends with too: by one bit so that a
-    number is less or more, by another so that it goes on into the next."""
-    begin = avro.index(avro[-16:]) + 16
-    for place in range(begin, len(avro)):
-        for bit in (0x02, 0x80):
-            changed = bytearray(avro)
-            changed[place] ^= bit
-            yield bytes(changed)
-
-
-@dataclass
-class Lake:
-    """A gateway over folders of tables, and who writes there."""
-
-    gateway: Gateway
     catalog: Catalog
     iceberg: Path
     delta: Path
-    cursor: flightsql.Cursor
-    numbers: Iterator[int] = field(default_factory=count)
-
-    def ask(self, sql: str) -> Rows | dict:
-        """The rows of a statement by HTTP, or its error, which comes in time."""
-        headers = {"accept": "application/x-ndjson", "content-type": "text/plain; charset=utf-8"}
-        began = time.monotonic()
-        answer = requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
-        took = time.monotonic() - began
-        assert took < SOON, f"{took:.1f} s: {answer.text}"
-        if answer.status_code == 200:
-            return [json.loads(line) for line in answer.text.splitlines()]
-        return answer.json()["error"]
-
-    def rows(self, sql: str) -> Rows:
-        """The rows of a statement that has to be answered."""
-        answer = self.ask(sql)
-        assert isinstance(answer, list), answer
-        return answer
-
-    def error(self, sql: str, expected: Rows, about: str) -> str | None:
-        """The message of the error of a statement, with its place; none where it is answered right."""
-        answer = self.ask(sql)
-        if isinstance(answer, list):
-            assert answer == expected
-            return None
-        assert answer["kind"] in UNSOUND, answer
-        assert answer["hint"], answer
-        assert answer["place"], answer
-        told = f"{answer['place']}: {answer['message']}"
-        assert about in told, answer
-        return told
-
-    def refused(self, sql: str, about: str) -> str:
-        """The same of what cannot be answered, by ADBC too; afterwards all else is answered."""
-        told = self.error(sql, [], about)
-        assert told, "it is answered"
-        began = time.monotonic()
-        with pytest.raises(adbc_driver_manager.Error) as error:
-            fetched(self.cursor, sql)
-        assert time.monotonic() - began < SOON
-        assert about in str(error.value)
-        self.goes_on()
-        return told
-
-    def goes_on(self) -> None:
-        """Whether the gateway answers, and other tables too."""
-        assert self.rows("select 1 as v") == [{"v": 1}]
-        assert self.rows(ALL.format(table="iceberg.shop.whole")) == EXPECTED
-        assert self.rows(spark(WHOLE, f"delta.main.{WHOLE}")) == now(WHOLE)
 
     def written(self, name: str, **properties: str) -> Path:
         """A new Iceberg table of a few files; gives its folder."""
@@ -179,29 +48,12 @@ class Lake:
         return shutil.copytree(lakes.folder() / "delta" / "main" / name, copy, ignore=shutil.ignore_patterns("*.crc"))
 
 
-def fetched(cursor: flightsql.Cursor, sql: str) -> list[tuple]:
-    cursor.execute(sql)
-    return cursor.fetchall()
-
-
 def orders(ids: range | list) -> pa.Table:
     return pa.table({"id": pa.array(ids, pa.int64()), "name": pa.array([f"订单 {number}" for number in ids], pa.string())})
 
 
 # What is in a table of these after the last of its changes.
 EXPECTED = [{"n": 1400, "total": sum(range(100, 1500)), "letters": sum(len(f"订单 {number}") for number in range(100, 1500))}]
-
-
-def spark(name: str, table: str) -> str:
-    """The SQL of the checksum of a table of Spark's as it is now, for a copy of it."""
-    of = lakes.answers()["tables"][name]
-    return of["checksums"][of["now"]["by"]].replace("{table}", table)
-
-
-def now(name: str) -> Rows:
-    """What that gives."""
-    version = lakes.answers()["tables"][name]["now"]
-    return [{"n": str(version["rows"]), "checksum": version["checksum"]}]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +72,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         flightsql.connect(gateway.uri, autocommit=True) as connection,
         connection.cursor() as cursor,
     ):
-        running = Lake(gateway, catalog, places["iceberg"], places["delta"], cursor)
+        sound = {ALL.format(table="iceberg.shop.whole"): EXPECTED, spark(WHOLE, f"delta.main.{WHOLE}"): now(WHOLE)}
+        running = Lake(gateway, cursor, sound, catalog=catalog, iceberg=places["iceberg"], delta=places["delta"])
         running.written("whole")
         running.goes_on()
         yield running
@@ -278,6 +131,17 @@ def test_metadata_of_iceberg(damage: Damage, lake: Lake) -> None:
     damage(file)
     lake.refused(ALL.format(table=f"iceberg.shop.{table.name}"), file.name)
     file.unlink()
+
+
+def flips_of_values(avro: bytes) -> Iterator[bytes]:
+    """The same of each byte after the header of an Avro file, which ends with what each block ends with too: by one bit so that a
+    number is less or more, by another so that it goes on into the next."""
+    begin = avro.index(avro[-16:]) + 16
+    for place in range(begin, len(avro)):
+        for bit in (0x02, 0x80):
+            changed = bytearray(avro)
+            changed[place] ^= bit
+            yield bytes(changed)
 
 
 @pytest.mark.parametrize("codec", ["null", "gzip"])
@@ -403,42 +267,17 @@ def test_a_byte_of_a_deletion_vector(lake: Lake) -> None:
 
 @pytest.mark.parametrize("kind", ["iceberg", "delta"])
 def test_files_that_go_while_rows_are_read(kind: str, lake: Lake) -> None:
-    """The rows are all there, or the reading ends with an error that names a file."""
-    size, files = 1_000_000, 16
-    random_numbers = random.Random(7)
-    batches = [
-        pa.table([pa.Array.from_buffers(pa.int32(), size, [None, pa.py_buffer(random_numbers.randbytes(4 * size))])], ["number"])
-        for _ in range(files)
-    ]
-    # More in all than anybody holds back on the way.
+    batches = many()
     if kind == "iceberg":
-        folder = lake.iceberg / "shop" / "many"
+        folder, table = lake.iceberg / "shop" / "many", "iceberg.shop.many"
         properties = {"write.parquet.compression-codec": "uncompressed", "write.target-file-size-bytes": str(4 << 20)}
         options = {"location": f"file://{folder}", "properties": properties}
         lake.catalog.create_table("shop.many", batches[0].schema, **options).append(pa.concat_tables(batches))
     else:
-        folder = lake.delta / "main" / "many"
+        folder, table = lake.delta / "main" / "many", "delta.main.many"
         for batch in batches:
             write_deltalake(folder, batch, mode="append")
-    schema = "shop" if kind == "iceberg" else "main"
-    lake.cursor.execute(f"select number from {kind}.{schema}.many")
-    reader = lake.cursor.fetch_record_batch()
-    found = [reader.read_next_batch()]
-    data = list(folder.rglob("*.parquet"))
-    assert len(data) >= files
-    for file in data:
-        file.unlink()
-    told = None
-    try:
-        found += list(reader)
-    except Exception as error:
-        told = str(error)
-    if told is None:
-        total = sum(compute.sum(batch["number"]).as_py() for batch in batches)
-        assert sum(batch.num_rows for batch in found) == size * files
-        assert sum(compute.sum(batch["number"]).as_py() for batch in found) == total
-    else:
-        assert ".parquet" in told
+    lake.files_go(table, folder, batches)
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
     lake.goes_on()

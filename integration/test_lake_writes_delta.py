@@ -170,6 +170,12 @@ def test_a_table_of_deltalake_with_partitions(lake: tuple[Gateway, Path], connec
     assert fetch(connection, "select count(*) from t") == [(2 * len(kept) + 7,)]
 
 
+def check_found(folder: Path, name: str, value: object) -> None:
+    for comparison in ("=", ">=", "<="):
+        found = DeltaTable(folder / "t").to_pyarrow_table(filters=[(name, comparison, value)])
+        assert value in found.column(name).to_pylist(), (name, comparison, value)
+
+
 def test_bounds_leave_out_no_row(lake: tuple[Gateway, Path], connection: flightsql.Connection) -> None:
     texts = [letter * 40 + end for letter in ("a", "é", "\U0010ffff") for end in ("", "x")]
     times = [datetime.datetime(2024, 1, 1, 0, 0, second, 999_999, UTC) for second in range(6)]
@@ -179,9 +185,9 @@ def test_bounds_leave_out_no_row(lake: tuple[Gateway, Path], connection: flights
         assert ingest(connection, rows.slice(row, 1), "append") == 1
     for text, time in zip(texts, times, strict=True):
         for name, value in (("text", text), ("at", time)):
-            for comparison in ("=", ">=", "<="):
-                found = DeltaTable(lake[1] / "t").to_pyarrow_table(filters=[(name, comparison, value)])
-                assert value in found.column(name).to_pylist(), (name, comparison, value)
+            check_found(lake[1], name, value)
+    for number in range(5):
+        check_found(lake[1], "f", float(number))
     assert fetch(connection, "select count(*) from t where f > 3") == [(2,)]
 
 

@@ -18,7 +18,7 @@ from test_iceberg_catalogs import refused
 from test_lake import BUCKET, CLONED, MOVED, TABLES, checksum, expected_of
 from wire import Client
 
-NAMES = list(dict.fromkeys(name for name, _ in MOVED))
+NAMES = list(dict.fromkeys(name for name, _ in MOVED if TABLES[name]["catalog"] == "delta"))
 PLACE = f"s3://{BUCKET}/delta"
 
 

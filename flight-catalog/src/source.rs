@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
@@ -112,13 +113,16 @@ pub struct Context {
     pub parent: Option<Arc<str>>,
     /// The span of the statement, of which that of any work for it is a child.
     pub span: Span,
+    /// What the work takes memory from.
+    pub memory: Arc<dyn MemoryPool>,
 }
 
 impl Context {
-    /// A context for a principal, with a new query id and no deadline.
+    /// A context for a principal, with a new query id, and without a deadline or a limit of memory.
     pub fn new(principal: Principal) -> Self {
-        let (deadline, parent) = (None, None);
-        Self { principal, query: Uuid::now_v7(), deadline, cancel: CancellationToken::new(), parent, span: Span::none() }
+        let (deadline, parent, memory) = (None, None, Arc::new(UnboundedMemoryPool::default()));
+        let (cancel, span) = (CancellationToken::new(), Span::none());
+        Self { principal, query: Uuid::now_v7(), deadline, cancel, parent, span, memory }
     }
 
     /// Ends with `Cancelled` or `Timeout` as soon as the work is no longer wanted, else with what the work gives.

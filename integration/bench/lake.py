@@ -17,12 +17,12 @@ from deltalake import write_deltalake
 from pyiceberg.catalog.memory import InMemoryCatalog
 
 import many_files
-from bench import hudi
 from bench.frozen import two_calls
 from bench.measure import ROUNDS, SCALE, goal, in_process, report_scans, scan, turns
 from data import tpch_files
 from fetch import wheel_folder
 from gateway import configured
+from hudi_writer import HudiTable, new_group
 from wire import Client, statement
 
 KINDS = ("iceberg", "delta")
@@ -65,7 +65,7 @@ def scanned(folder: Path) -> dict[str, list]:
     table.append(pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches()))
     delta.mkdir(parents=True)
     write_deltalake(delta, pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches()))
-    hudi.written(folder / "hudi" / "lineitem", file)
+    HudiTable(folder / "hudi" / "lineitem", file.schema_arrow).commit({new_group(): file.iter_batches()})
     locations = {"iceberg": iceberg.parent, "delta": delta.parent, "hudi": folder / "hudi"}
     # The data files of Iceberg are in a folder of the table, and those of Delta are in the table.
     plain = files("iceberg_files", iceberg) + files("delta_files", delta.parent) + files("hudi_files", folder / "hudi")

@@ -69,6 +69,11 @@ public final class Probe {
                     print(sql, attempt(() -> query(connection, sql)));
                 }
             }
+            case "update" -> {
+                for (String sql : rest) {
+                    print(sql, attempt(() -> update(connection, sql)));
+                }
+            }
             case "types" -> {
                 for (String sql : rest) {
                     print(sql, attempt(() -> types(connection, sql)));
@@ -83,6 +88,7 @@ public final class Probe {
             case "listing" -> listing(connection.getMetaData(), rest.get(0), rest.get(1), rest.get(2));
             case "cancel" -> print("cancel", cancel(connection, rest.get(0), Integer.parseInt(rest.get(1)), rest.contains("watched")));
             case "ask" -> print("ask", ask(connection, rest.get(0), Integer.parseInt(rest.get(1))));
+            case "answer" -> answer(connection);
             case "follow" -> follow(connection, rest.get(0));
             case "visit" -> visit(other, rest);
             case "load" -> print("load", Load.run(rest));
@@ -461,6 +467,15 @@ public final class Probe {
             }
         }
         return map("said", said, "after", query(connection, "select 1").get("rows"));
+    }
+
+    /** Answers each statement that it is sent, which is a line, by a line: the rows, or an error. */
+    private static void answer(Connection connection) throws IOException {
+        for (String line = LINES.readLine(); line != null; line = LINES.readLine()) {
+            String sql = line;
+            System.out.println(Json.write(attempt(() -> query(connection, sql).get("rows"))));
+            System.out.flush();
+        }
     }
 
     /** Reads a statement: says `there` at its first row, reads on when it is sent a line, and says how that ended. */

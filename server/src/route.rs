@@ -130,7 +130,8 @@ impl Route {
         match action {
             Action::Put { target, columns } => {
                 let plan = physical(plan, &mut state, self.most, tell).await?;
-                source.ingest(cx, &target, sent(plan, state.into_task(), columns)?).await
+                let task = Arc::new(state.into_task());
+                source.ingest(&within(cx, &task), &target, sent(plan, task, columns)?).await
             }
             Action::Rewrite { target, columns, affected } => {
                 let affected = physical(*affected, &mut state, self.most, tell).await?;
@@ -138,7 +139,7 @@ impl Route {
                 let task = Arc::new(state.into_task());
                 let affected = single_count(collect(affected, Arc::clone(&task)).await?)?;
                 if affected > 0 {
-                    source.ingest(cx, &target, sent(plan, task, columns)?).await?;
+                    source.ingest(&within(cx, &task), &target, sent(plan, task, columns)?).await?;
                 }
                 Ok(affected)
             }
@@ -167,12 +168,13 @@ pub async fn parts(planned: Planned, most: usize) -> Result<Vec<Part>> {
     Ok(if of > 1 { (0..of).map(|index| Part { index, of, digest, ..part }).collect() } else { Vec::new() })
 }
 
+/// The same work, for which memory is taken from where the rows take theirs.
+fn within(cx: &Context, task: &TaskContext) -> Context {
+    Context { memory: Arc::clone(task.memory_pool()), ..cx.clone() }
+}
+
 /// Rows on their way to a source.
-fn sent(
-    plan: Arc<dyn ExecutionPlan>,
-    task: impl Into<Arc<TaskContext>>,
-    columns: SchemaRef,
-) -> Result<SendableRecordBatchStream> {
+fn sent(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, columns: SchemaRef) -> Result<SendableRecordBatchStream> {
     let rows = rows(plan, task, Arc::clone(&columns))?.map_err(DataFusionError::from);
     Ok(Box::pin(RecordBatchStreamAdapter::new(columns, rows)))
 }

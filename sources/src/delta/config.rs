@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::SPEC;
-use crate::lake::{address, checked_token};
+use crate::lake::{Has, address, check_kind, checked_token};
 use crate::stores::{BUCKET, BucketOptions, Location, WrittenLocation, located, schema, text};
 
 /// The kinds of catalogs.
@@ -33,9 +33,13 @@ pub(super) const OPTIONS: &[Opt; 12] = &located(
     },
 );
 
-/// The options that one kind has, with that kind, and whether it is nothing without them.
-const ONE_HAS: &[(&str, &str, bool)] =
-    &[("schema", "folder", false), ("uri", "unity", true), ("warehouse", "unity", true), ("token", "unity", false)];
+/// The options that one kind has.
+const HAVE: &[Has] = &[
+    Has::some("schema", &["folder"]),
+    Has::all("uri", &["unity"]),
+    Has::all("warehouse", &["unity"]),
+    Has::some("token", &["unity"]),
+];
 
 /// The options, checked.
 pub(super) struct Config {
@@ -77,19 +81,7 @@ impl Config {
     pub(super) fn parse(options: &Options) -> Result<Self> {
         let written: Written = options.parse(&SPEC)?;
         let kind = written.catalog.as_deref().unwrap_or("folder");
-        for (name, of, is_needed) in ONE_HAS {
-            let given = options.values.contains_key(*name);
-            if given && *of != kind {
-                return Err(Error::invalid(format!("\"{name}\" has no meaning where the catalog is \"{kind}\""))
-                    .with_hint(format!("remove it, or set catalog = \"{of}\""))
-                    .at(options.key(name)));
-            }
-            if *is_needed && !given && *of == kind {
-                return Err(Error::invalid(format!("a catalog of the kind \"{kind}\" needs \"{name}\""))
-                    .with_hint(format!("add {name} = …"))
-                    .at(options.key(name)));
-            }
-        }
+        check_kind(kind, options, HAVE)?;
         let tables = match kind {
             "unity" => {
                 let uri = address(&written.uri.unwrap_or_default(), "uri", written.location.allow_http, options)?;

@@ -6,6 +6,7 @@ use parquet::file::statistics::Statistics;
 use serde_json::{Map, Number, Value, json};
 
 use super::values::{date_text, time_text};
+use crate::lake::{Nans, leaves};
 
 /// How many characters of a text are told.
 const CHARACTERS: usize = 32;
@@ -14,10 +15,10 @@ const LONGEST: usize = 1024;
 /// Up to so many digits a decimal number passes unchanged through a `double`, through which readers put it.
 const DIGITS: u8 = 15;
 
-/// The statistics of a file as the log has them, of so many of its columns at most. There are no ends of floats, of which the file
-/// does not tell whether one is NaN, and none of lists and maps.
-pub(super) fn stats(footer: &ParquetMetaData, columns: &Schema, indexed: usize) -> String {
-    let mut leaves = Leaves { footer, next: 0, left: indexed };
+/// The statistics of a file with so many NaN as the log has them, of so many of its columns at most. There are no ends of floats where
+/// one is NaN, and none of lists and maps.
+pub(super) fn stats(footer: &ParquetMetaData, columns: &Schema, indexed: usize, nans: &Nans) -> String {
+    let mut leaves = Leaves { footer, nans, next: 0, left: indexed };
     let told = leaves.of(columns.fields());
     let rows = footer.file_metadata().num_rows();
     json!({ "numRecords": rows, "minValues": told.min, "maxValues": told.max, "nullCount": told.nulls }).to_string()
@@ -34,6 +35,7 @@ struct Told {
 /// The columns of a file without those that hold others, one after the other.
 struct Leaves<'a> {
     footer: &'a ParquetMetaData,
+    nans: &'a Nans,
     /// The place of the next one in the file.
     next: usize,
     /// How many are still to be told of.
@@ -86,12 +88,30 @@ impl<'a> Leaves<'a> {
             let max = raised(max).or_else(|| (max.len() <= LONGEST).then(|| max.to_owned()));
             return Some((json!(cut(min)), Value::String(max?)));
         }
+        if data_type.is_floating() {
+            return self.floats(leaf);
+        }
         let (min, max) = self.extremes(leaf, numbers)?;
         Some((told(data_type, min, false)?, told(data_type, max, true)?))
     }
 
+    /// Those of floats, as Spark has them. The footer leaves NaN out, which in SQL is the largest of all; of zeros it has the negative one
+    /// as the least and the other as the greatest.
+    fn floats(&self, leaf: usize) -> Option<(Value, Value)> {
+        if self.nans.of(leaf) > 0 {
+            return None;
+        }
+        let (min, max) = self.extremes(leaf, floats)?;
+        let told = |value: f64| match value.is_infinite() {
+            true if value < 0.0 => json!("-Infinity"),
+            true => json!("Infinity"),
+            false => json!(value),
+        };
+        Some((told(min), told(max)))
+    }
+
     /// The least and the greatest value of all groups of rows; none where one of them does not tell.
-    fn extremes<T: Ord>(&self, leaf: usize, of: impl Fn(&'a Statistics) -> Option<(T, T)>) -> Option<(T, T)> {
+    fn extremes<T: PartialOrd + Copy>(&self, leaf: usize, of: impl Fn(&'a Statistics) -> Option<(T, T)>) -> Option<(T, T)> {
         let mut all: Option<(T, T)> = None;
         for group in self.footer.row_groups() {
             let statistics = group.columns().get(leaf)?.statistics()?;
@@ -101,19 +121,10 @@ impl<'a> Leaves<'a> {
             let (min, max) = of(statistics)?;
             all = Some(match all {
                 None => (min, max),
-                Some((least, greatest)) => (least.min(min), greatest.max(max)),
+                Some((least, greatest)) => (if min < least { min } else { least }, if max > greatest { max } else { greatest }),
             });
         }
         all
-    }
-}
-
-/// How many columns of a file one of this type is.
-fn leaves(data_type: &DataType) -> usize {
-    match data_type {
-        DataType::Struct(fields) => fields.iter().map(|field| leaves(field.data_type())).sum(),
-        DataType::List(field) | DataType::Map(field, _) => leaves(field.data_type()),
-        _ => 1,
     }
 }
 
@@ -121,6 +132,14 @@ fn numbers(statistics: &Statistics) -> Option<(i64, i64)> {
     match statistics {
         Statistics::Int32(values) => Some((i64::from(*values.min_opt()?), i64::from(*values.max_opt()?))),
         Statistics::Int64(values) => Some((*values.min_opt()?, *values.max_opt()?)),
+        _ => None,
+    }
+}
+
+fn floats(statistics: &Statistics) -> Option<(f64, f64)> {
+    match statistics {
+        Statistics::Float(values) => Some((f64::from(*values.min_opt()?), f64::from(*values.max_opt()?))),
+        Statistics::Double(values) => Some((*values.min_opt()?, *values.max_opt()?)),
         _ => None,
     }
 }
@@ -177,8 +196,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, Date32Array, Decimal128Array, Float64Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray,
-        TimestampMicrosecondArray,
+        ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, ListArray, RecordBatch, StringArray,
+        StructArray, TimestampMicrosecondArray,
     };
     use arrow::datatypes::{Field, Int32Type};
     use parquet::arrow::ArrowWriter;
@@ -188,12 +207,14 @@ mod tests {
     fn told(batches: &[RecordBatch], indexed: usize) -> String {
         let schema = batches[0].schema();
         let mut writer = ArrowWriter::try_new(Vec::<u8>::new(), Arc::clone(&schema), None).unwrap();
+        let mut nans = Nans::default();
         for batch in batches {
+            nans.add(batch);
             writer.write(batch).unwrap();
             writer.flush().unwrap();
         }
         let footer = writer.finish().unwrap();
-        stats(&footer, &schema, indexed)
+        stats(&footer, &schema, indexed, &nans)
     }
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -219,6 +240,25 @@ mod tests {
         let both = [rows(Some(1), 1001), rows(None, -1)];
         insta::assert_snapshot!(told(&both, 32), @r#"{"maxValues":{"d":"1970-01-02","p":10.01,"s":{"x":1},"t":"1970-01-01T00:00:00.002"},"minValues":{"d":"1970-01-02","p":-0.01,"s":{"x":1},"t":"1969-12-31T23:59:59.999"},"nullCount":{"d":1,"f":0,"p":0,"s":{"x":1},"t":0},"numRecords":2}"#);
         insta::assert_snapshot!(told(&both, 2), @r#"{"maxValues":{"d":"1970-01-02"},"minValues":{"d":"1970-01-02"},"nullCount":{"d":1},"numRecords":2}"#);
+    }
+
+    #[test]
+    fn ends_of_floats_are_those_of_all_values_or_none() {
+        let ends = |columns: [ArrayRef; 2]| {
+            let told: Value = serde_json::from_str(&told(&columns.map(|column| batch(vec![("f", column)])), 32)).unwrap();
+            (told["minValues"].get("f").cloned(), told["maxValues"].get("f").cloned())
+        };
+        let doubles = |values: Vec<f64>| -> ArrayRef { Arc::new(Float64Array::from(values)) };
+        let singles = |values: Vec<Option<f32>>| -> ArrayRef { Arc::new(Float32Array::from(values)) };
+        let both = |min: Value, max: Value| (Some(min), Some(max));
+        assert_eq!(ends([doubles(vec![2.5, -0.5]), doubles(vec![7.0])]), both(json!(-0.5), json!(7.0)));
+        assert_eq!(ends([singles(vec![Some(0.5)]), singles(vec![None])]), both(json!(0.5), json!(0.5)));
+        let infinite = ends([doubles(vec![f64::NEG_INFINITY]), doubles(vec![f64::INFINITY])]);
+        assert_eq!(infinite, both(json!("-Infinity"), json!("Infinity")));
+        let (min, max) = ends([doubles(vec![0.0]), doubles(vec![-0.0])]);
+        assert_eq!((min.unwrap().to_string(), max.unwrap().to_string()), ("-0.0".to_owned(), "0.0".to_owned()));
+        assert_eq!(ends([doubles(vec![1.0]), doubles(vec![2.0, f64::NAN])]), (None, None));
+        assert_eq!(ends([singles(vec![Some(f32::NAN)]), singles(vec![None])]), (None, None));
     }
 
     #[test]

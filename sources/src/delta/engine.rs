@@ -33,8 +33,9 @@ pub(super) const ROOT: &str = "file:///";
 
 /// How many files of a log are read ahead.
 const AHEAD: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(15);
-/// How many pieces of work the kernel does at once: each holds a thread, and what it waits for needs another one of the same pool.
-static AT_ONCE: Semaphore = Semaphore::const_new(32);
+/// How many pieces of work the kernel does at once for all catalogs: each holds a thread, and what it waits for needs another one of the
+/// same pool, which has twice as many. Each catalog has a few of them at most.
+static AT_ONCE: Semaphore = Semaphore::const_new(256);
 
 /// The longest that is repeated of what the kernel says, in bytes.
 const SAID: usize = 500;
@@ -64,10 +65,13 @@ pub(super) async fn blocking<T: Send + 'static>(
     let engine = Confined { parquet: Arc::new(parquet), inner };
     let shown = lake.store.place(&place);
     let kernel = Kernel { engine, lake: Arc::clone(lake), place };
-    let room = AT_ONCE.acquire().await.map_err(|cause| Error::internal("there is no room for the kernel").caused_by(cause))?;
+    let full = |cause| Error::internal("there is no room for the kernel").caused_by(cause);
+    // First among those of the same catalog: where its store hangs, no other catalog waits for it.
+    let own = Arc::clone(&lake.threads).acquire_owned().await.map_err(full)?;
+    let room = AT_ONCE.acquire().await.map_err(full)?;
     let worked = tokio::task::spawn_blocking(move || {
         // Until the work ends, which nobody may wait for any more.
-        let _room = room;
+        let _room = (own, room);
         work(&kernel)
     });
     match worked.await {
@@ -279,4 +283,44 @@ impl ParquetHandler for OwnFiles {
 
 fn is_own(file: &FileMeta) -> bool {
     file.location.as_str().starts_with(ROOT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stores::Location;
+
+    #[tokio::test]
+    async fn a_catalog_whose_work_hangs_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = || {
+            let location = Location::Folder(folder.path().to_owned());
+            Arc::new(Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location))
+        };
+        let (stuck, other) = (lake(), lake());
+        let (release, hang) = mpsc::channel::<()>();
+        let hang = Arc::new(Mutex::new(hang));
+        let hanging: Vec<_> = (0..100)
+            .map(|_| {
+                let (stuck, hang) = (Arc::clone(&stuck), Arc::clone(&hang));
+                let work = move |_: &Kernel| {
+                    let _ = hang.lock().unwrap().recv();
+                    Ok(())
+                };
+                tokio::spawn(async move { blocking(&stuck, &Path::default(), Path::default(), work).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let path = Path::default();
+        let done = blocking(&other, &path, Path::default(), |_| Ok(7));
+        let done = tokio::time::timeout(Duration::from_secs(60), done).await;
+        drop(release);
+        assert_eq!(done.unwrap().unwrap(), 7);
+        for work in hanging {
+            work.await.unwrap().unwrap();
+        }
+    }
 }

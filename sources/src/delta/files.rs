@@ -45,7 +45,9 @@ pub(super) fn read(kernel: &Kernel, kept: &Kept, table: &Path, of: &SnapshotRef)
         constants,
         files: Vec::new(),
     };
-    let scan = Arc::clone(of).scan_builder().with_stats(StatsOptions::all()).without_row_transforms().build();
+    // What checkpoints have as structures only is written as JSON; else every file's JSON would be parsed into structures too.
+    let stats = if of.table_properties().should_write_stats_as_json() { StatsOptions::json_only() } else { StatsOptions::all() };
+    let scan = Arc::clone(of).scan_builder().with_stats(stats).without_row_transforms().build();
     let scan = kernel.heard(scan)?;
     for some in kernel.heard(scan.scan_metadata(kernel.engine()))? {
         let (rows, chosen) = kernel.heard(some)?.scan_files.into_parts();
@@ -55,7 +57,7 @@ pub(super) fn read(kernel: &Kernel, kept: &Kept, table: &Path, of: &SnapshotRef)
     let Reading { collected, constants, files, .. } = reading;
     let bounds = collected.into_iter().map(|column| column.finish(files.len())).collect::<Result<_>>()?;
     let columns = Arc::new(columns.without(&constants));
-    Ok(Snapshot { schema, columns, constants, files, bounds })
+    Ok(Snapshot { schema, columns, constants, files, bounds, lacking: None })
 }
 
 /// What removes each file of a version, as actions of a commit that is made at this time, in milliseconds since 1970.
@@ -124,7 +126,10 @@ impl Reading<'_> {
             let stats = Stats::parse(stats.is_valid(row).then(|| stats.value(row)));
             let size = Some(sizes).filter(|sizes| sizes.is_valid(row)).and_then(|sizes| u64::try_from(sizes.value(row)).ok());
             let size = size.ok_or_else(|| self.kernel.damaged(format!("the log tells no size of the file \"{name}\"")))?;
-            let constants = self.constants(name, &partition_values(partitions, row)?)?;
+            let constants = match self.constants.is_empty() {
+                true => Vec::new(),
+                false => self.constants(name, &partition_values(partitions, row)?)?,
+            };
             let vector = self.vector(&vectors, row)?;
             for (column, collected) in self.collected.iter_mut().enumerate() {
                 match self.constants.iter().position(|constant| *constant == column).and_then(|at| constants.get(at)) {

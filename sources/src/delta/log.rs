@@ -116,8 +116,18 @@ impl Logs {
     }
 
     async fn newest(&self, table: &Path) -> Result<Arc<Pinned>> {
-        let mut previous = None;
-        if let Some(known) = self.latest.get(table).await {
+        let (mut own, mut previous) = (false, None);
+        let building = async {
+            own = true;
+            self.build(table, None).await
+        };
+        // Whoever meets a table of which nothing is known while its log is read waits for that.
+        let found = self.latest.entry_by_ref(table).or_try_insert_with(building).await;
+        if own {
+            return found.map(moka::Entry::into_value).map_err(|error: Arc<Error>| error.copied());
+        }
+        // What somebody else has read may be of before this statement, to which commits, and whole tables, may be new.
+        if let Ok(known) = found.map(moka::Entry::into_value) {
             let version = known.snapshot.version();
             let next = self.commit(table, version.saturating_add(1));
             let (same, next) = futures::try_join!(self.commit(table, version), next)?;
@@ -129,6 +139,13 @@ impl Logs {
                 previous = Some(Arc::clone(&known.snapshot));
             }
         }
+        let pinned = self.build(table, previous).await?;
+        self.latest.insert(table.clone(), Arc::clone(&pinned)).await;
+        Ok(pinned)
+    }
+
+    /// A table as its log tells it now, to which what was known of it is the beginning.
+    async fn build(&self, table: &Path, mut previous: Option<SnapshotRef>) -> Result<Arc<Pinned>> {
         for _ in 0..TRIES {
             let previous = previous.take();
             let build = move |kernel: &Kernel| {
@@ -140,7 +157,6 @@ impl Logs {
             };
             let snapshot = blocking(&self.lake, table, log_of(table), build).await?;
             if let Some(pinned) = self.pinned(table, snapshot).await? {
-                self.latest.insert(table.clone(), Arc::clone(&pinned)).await;
                 return Ok(pinned);
             }
         }
@@ -197,22 +213,21 @@ impl Logs {
         self.at_version(table, version).await
     }
 
-    /// The files of a table at its version. Errors: `Data`, `Unsupported`.
+    /// The files of a table at its version. Statements that want them at once read them once; where the one that reads is cancelled,
+    /// another does. Errors: `Data`, `Unsupported`.
     pub(super) async fn read(&self, pinned: &Pinned) -> Result<Arc<Snapshot>> {
         let key = (pinned.table.clone(), format!("{}\0{}", self.of, pinned.version()));
-        if let Some(read) = self.read.get(&key).await {
-            return Ok(read);
-        }
-        let (vectors, table, snapshot) = (self.vectors.clone(), pinned.table.clone(), Arc::clone(&pinned.snapshot));
-        let read = move |kernel: &Kernel| files::read(kernel, &vectors, &table, &snapshot);
-        let read = blocking(&self.lake, &pinned.table, log_of(&pinned.table), read).await;
+        let reading = async {
+            let (vectors, table, snapshot) = (self.vectors.clone(), pinned.table.clone(), Arc::clone(&pinned.snapshot));
+            let read = move |kernel: &Kernel| files::read(kernel, &vectors, &table, &snapshot);
+            blocking(&self.lake, &pinned.table, log_of(&pinned.table), read).await.map(Arc::new)
+        };
+        let read = self.read.try_get_with(key, reading).await.map_err(|error: Arc<Error>| error.copied());
         if read.is_err() {
             // A checkpoint may have taken the place of the log that is remembered; the next statement looks anew.
             self.latest.invalidate(&pinned.table).await;
         }
-        let read = Arc::new(read?);
-        self.read.insert(key, Arc::clone(&read)).await;
-        Ok(read)
+        read
     }
 
     /// What a commit after this version says: when it is made, in milliseconds since 1970, where the table wants that, and that the
@@ -391,6 +406,27 @@ mod tests {
             assert_eq!(error.kind(), Kind::NotFound);
             assert!(error.hint().unwrap().starts_with("its versions are 0 to 1"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn statements_that_come_together_read_a_table_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata, added("one.parquet", "a")]);
+        let (first, second) = tokio::join!(logs.latest(&table), logs.latest(&table));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert!(Arc::ptr_eq(&first, &second));
+        // One that is cancelled leaves it to the others.
+        let cancelled = async {
+            tokio::select! {
+                biased;
+                _ = logs.read(&first) => {}
+                () = tokio::task::yield_now() => {}
+            }
+        };
+        let ((), one, other) = tokio::join!(cancelled, logs.read(&first), logs.read(&second));
+        assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()));
     }
 
     #[tokio::test]

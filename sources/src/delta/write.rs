@@ -8,12 +8,12 @@ use datafusion::execution::SendableRecordBatchStream;
 use delta_kernel::schema::StructType;
 use delta_kernel::table_features::ColumnMappingMode;
 use futures::TryStreamExt;
-use nexus_flight_catalog::{Error, IfExists, Kind, Put, Result, Target, Version};
+use nexus_flight_catalog::{Context, Error, IfExists, Kind, Put, Result, Target, Version};
 use object_store::path::Path;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::commit::{Commit, Sent, now};
+use super::commit::{Commit, now};
 use super::features::{self, WITHOUT_ZONE};
 use super::form::Form;
 use super::log::{Logs, Pinned, log_of};
@@ -21,7 +21,7 @@ use super::made::{Making, needs_names};
 use super::writing::{Writing, are_there};
 use super::{DeltaSource, drops, types};
 use crate::lake::{Files, Folder, Name, New, SIZE};
-use crate::stores::unbroken;
+use crate::stores::{Created, unbroken};
 
 /// How often a commit is tried whose version another one takes.
 const TRIES: usize = 10;
@@ -46,7 +46,7 @@ struct Plan {
 
 impl DeltaSource {
     /// Puts rows into a table, as `Source::ingest` wants it.
-    pub(super) async fn put(&self, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
+    pub(super) async fn put(&self, cx: &Context, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
         as_it_is(&target.table)?;
         if !target.primary_key.is_empty() {
             return Err(Error::unsupported("Delta keeps no primary key").with_hint("leave it out"));
@@ -66,7 +66,7 @@ impl DeltaSource {
             (_, None) => return Err(meanwhile(target)),
         };
         let store = &plan.logs.lake.store;
-        let mut files = Files::new(store, Writing::new(store, &plan.table, Arc::clone(&plan.form)), SIZE);
+        let mut files = Files::new(store, Writing::new(store, &plan.table, Arc::clone(&plan.form)), SIZE, &cx.memory);
         let mut count = 0;
         while let Some(batch) = rows.try_next().await? {
             count += batch.num_rows() as u64;
@@ -202,21 +202,21 @@ impl Plan {
             let added = files.iter().map(|new| new.told.clone());
             let actions: Vec<Value> = self.actions.iter().cloned().chain(removals).chain(added).collect();
             match commit.send(&self.logs.lake, &self.table, version, time, &actions).await {
-                Sent::Made => {
+                Created::Made => {
                     files.iter_mut().for_each(|new| new.made.keep());
                     self.checkpoint(version).await;
                     return Ok(true);
                 }
-                Sent::Taken if self.base.is_some() => {}
-                Sent::Taken => {
+                Created::Taken if self.base.is_some() => {}
+                Created::Taken => {
                     let there = Version::Pinned(self.logs.latest(&self.table).await?.version());
                     return match target.put(Some(&there))? {
                         Put::Keep => Ok(false),
                         Put::Create | Put::Append | Put::Replace => Err(meanwhile(target)),
                     };
                 }
-                Sent::Failed(error) => return Err(error),
-                Sent::Unknown(error) => {
+                Created::Failed(error) => return Err(error),
+                Created::Unknown(error) => {
                     files.iter_mut().for_each(|new| new.made.keep());
                     let hint = "the store gave no answer: look whether the rows are there before you send the statement again";
                     return Err(error.with_hint(hint).with_retryable(false));
@@ -352,13 +352,13 @@ async fn dropped(logs: &Logs, table: &Path) -> Result<()> {
         };
         let version = now.snapshot.version().saturating_add(1);
         match commit.send(&logs.lake, table, version, None, &drops::actions()).await {
-            Sent::Made => {
+            Created::Made => {
                 let mark = log_of(table).join(format!("{version:020}.json"));
                 drops::clean(&logs.lake.store, table, &mark).await;
                 return Ok(());
             }
-            Sent::Taken => {}
-            Sent::Failed(error) | Sent::Unknown(error) => return Err(error),
+            Created::Taken => {}
+            Created::Failed(error) | Created::Unknown(error) => return Err(error),
         }
     }
     Err(Error::precondition("other statements wrote to the table all the time")

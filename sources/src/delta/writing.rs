@@ -17,7 +17,7 @@ use super::commit::now;
 use super::ends::stats;
 use super::form::Form;
 use super::values;
-use crate::lake::{New, Writes};
+use crate::lake::{Nans, New, Writes};
 use crate::stores::{Store, Upload, Uploaded, hex};
 
 /// The longest name of a folder that file systems take beside what they add to it, in bytes.
@@ -109,7 +109,7 @@ impl Writes for Writing {
         Ok((upload, utf8_percent_encode(within.as_ref(), ENCODED).to_string()))
     }
 
-    fn told(&self, key: &Key, path: &str, file: &Uploaded) -> Result<Value> {
+    fn told(&self, key: &Key, path: &str, file: &Uploaded, nans: &Nans) -> Result<Value> {
         let names = self.form.partitions.iter().map(|(name, _)| name.clone());
         let values: Map<String, Value> = names.zip(key.iter().map(|text| json!(text))).collect();
         Ok(json!({ "add": {
@@ -118,7 +118,7 @@ impl Writes for Writing {
             "size": file.size,
             "modificationTime": now(),
             "dataChange": true,
-            "stats": stats(&file.footer, &self.form.stored, self.form.indexed),
+            "stats": stats(&file.footer, &self.form.stored, self.form.indexed, nans),
         } }))
     }
 }
@@ -165,6 +165,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::SchemaRef;
+    use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
     use delta_kernel::schema::StructType;
     use delta_kernel::table_features::ColumnMappingMode;
 
@@ -181,7 +182,8 @@ mod tests {
         let columns = Arc::clone(&form.columns);
         let store = Arc::new(Store::open("lake", &Location::Folder(folder.to_owned())).unwrap());
         let writing = Writing::new(&store, &Path::from("t"), Arc::new(form));
-        (Files::new(&store, writing, SIZE), columns)
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        (Files::new(&store, writing, SIZE, &pool), columns)
     }
 
     fn rows(columns: &SchemaRef, values: Vec<Option<&str>>) -> RecordBatch {

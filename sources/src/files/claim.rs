@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::format::Format;
-use crate::stores::Store;
+use crate::stores::{Created, Store};
 
 /// The file's name.
 const NAME: &str = "_nexus.json";
@@ -171,14 +171,14 @@ impl Held {
         let claim = Claim { by: by.to_owned(), replaces: Vec::new(), at: now() };
         let began = tokio::time::Instant::now();
         while began.elapsed() < PATIENCE {
-            let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            match store.objects().put_opts(&path, encoded(&claim)?.into(), create).await {
-                Ok(_) => {
+            match store.create(&path, encoded(&claim)?.into()).await {
+                Created::Made => {
                     let held = Self { store: Arc::clone(store), folder: folder.clone(), claim, decided: false };
                     return Ok(held);
                 }
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
-                Err(cause) => return Err(store.write_error(&cause, &path)),
+                Created::Taken => {}
+                // One that arrives late is of nobody, and is forgotten.
+                Created::Failed(error) | Created::Unknown(error) => return Err(error),
             }
             if let Some(other) = read(store, folder).await? {
                 let made = exists(store, &folder.clone().join(other.by.as_str())).await?;

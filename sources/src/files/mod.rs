@@ -225,7 +225,7 @@ impl Source for FilesSource {
     }
 
     async fn ingest(&self, cx: &Context, target: &nexus_flight_catalog::Target, rows: SendableRecordBatchStream) -> Result<u64> {
-        cx.run(self.put(target, rows)).await
+        cx.run(self.put(cx, target, rows)).await
     }
 
     async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use futures::TryStreamExt;
 use nexus_flight_catalog::write::filled;
-use nexus_flight_catalog::{Error, IfExists, Kind, Put, Result, Target, Version};
+use nexus_flight_catalog::{Context, Error, IfExists, Kind, Put, Result, Target, Version};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
@@ -36,7 +37,7 @@ impl Written {
 
 impl FilesSource {
     /// Puts rows into a table, as `Source::ingest` wants it.
-    pub(super) async fn put(&self, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
+    pub(super) async fn put(&self, cx: &Context, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
         self.known_schema(&target.schema)?;
         if !target.primary_key.is_empty() {
             return Err(Error::unsupported("files keep no primary key")
@@ -58,10 +59,15 @@ impl FilesSource {
         let name = claim::file_name();
         let by = table.folder.clone().join(name.as_str());
         let mut upload = Upload::begin(&table.store, by.clone(), stored)?;
+        let memory = MemoryConsumer::new("a new file").register(&cx.memory);
         let mut count = 0;
         while let Some(batch) = rows.try_next().await? {
             count += batch.num_rows() as u64;
             upload.write(&filled(&batch, &columns)?).await?;
+            if memory.try_resize(upload.held()).is_err() {
+                upload.flush().await?;
+                memory.try_resize(upload.held())?;
+            }
         }
         upload.flush().await?;
         let (own, target) = (self.clone(), target.clone());

@@ -10,7 +10,7 @@ use crate::lake::{MAGIC, Rest};
 /// How deep types may nest.
 const DEEPEST: usize = 32;
 /// The most plain values, of which each takes many times its bytes in memory.
-const MOST_VALUES: u32 = 16 * 1024 * 1024;
+pub(super) const MOST_VALUES: u32 = 16 * 1024 * 1024;
 /// The logical types whose values lie as those of the type beneath.
 const LOGICAL: &[&str] = &["date", "time-", "timestamp-", "local-timestamp-", "decimal"];
 

@@ -21,6 +21,8 @@ use crate::stores::ended_early;
 const LARGEST: u64 = 256 * 1024 * 1024;
 /// The memory that is spent on what commits say.
 const KEPT: u64 = 64 * 1024 * 1024;
+/// What an object or list in JSON may become: a file that was written, of so many values, which take room whether they are told or not.
+const FIELDS: u64 = 32;
 /// How many commits are read side by side.
 const AT_ONCE: usize = 8;
 /// The longest that is repeated of what a reader says, in bytes.
@@ -104,7 +106,8 @@ impl Commits {
 }
 
 fn parse(requested: String, bytes: &Bytes, has_completion: bool) -> Result<Commit> {
-    if has_completion && !avro::is_sound(bytes) {
+    let is_sound = if has_completion { avro::is_sound(bytes) } else { weight(bytes) <= u64::from(avro::MOST_VALUES) };
+    if !is_sound {
         return Err(damaged("it is cut, packed, or larger or deeper than a commit is"));
     }
     let said = match has_completion {
@@ -116,6 +119,16 @@ fn parse(requested: String, bytes: &Bytes, has_completion: bool) -> Result<Commi
     let writes = said.iter_write_stats().filter_map(|(partition, stat)| write(partition, stat)).collect();
     let replaced = said.iter_replace_file_ids().map(|(partition, id)| (partition.clone(), id.clone())).collect();
     Ok(Commit { requested, schema: extra("schema").cloned(), has_ids: extra("latest_schema").is_some(), writes, replaced })
+}
+
+/// No less than how many values are made of a commit in JSON, of which each takes many times its bytes in memory.
+fn weight(json: &[u8]) -> u64 {
+    let of = |byte: &u8| match byte {
+        b'{' | b'[' => FIELDS,
+        b',' => 1,
+        _ => 0,
+    };
+    json.iter().map(of).sum()
 }
 
 /// The file that a task wrote, the last one of several; none where it wrote nothing.
@@ -247,6 +260,17 @@ mod tests {
         assert!(!cleaned(&commits, "4", |_, _| false));
         let replaced = [commit("2", &stats(&[])), commit("4", &json!({ "partitionToReplaceFileIds": { "p": ["old"] } }))];
         assert!(cleaned(&replaced, "2", |_, _| false));
+    }
+
+    #[test]
+    fn a_commit_that_would_take_all_memory_is_refused() {
+        let of = |files: usize| {
+            let stats = vec!["{}"; files].join(",");
+            parse("1".to_owned(), &format!(r#"{{"partitionToWriteStats":{{"p":[{stats}]}}}}"#).into(), false)
+        };
+        assert!(of(1000).unwrap().writes.is_empty());
+        let most = usize::try_from(u64::from(avro::MOST_VALUES) / FIELDS).unwrap();
+        insta::assert_snapshot!(of(most).unwrap_err().message(), @"this commit is not as Hudi writes it: it is cut, packed, or larger or deeper than a commit is");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Log files, walked through before the crate of the format reads them: it makes room for whatever number it finds in one, and
 //! goes past what it does not know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use hudi_core::file_group::log_file::LogFile;
 use nexus_flight_catalog::{Error, Result};
 
 use super::properties::refused;
@@ -21,33 +22,80 @@ const AVRO: u32 = 3;
 const HFILE: u32 = 4;
 const PARQUET: u32 = 5;
 
-/// The commits that wrote what is in log files, and those that were rolled back.
+/// What the log files of a slice tell of the commits that wrote them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Instants {
-    pub(super) written: BTreeSet<String>,
+    /// The commits that wrote whole blocks, each with the attempts at it that did, by their tokens in names of files.
+    pub(super) written: BTreeMap<String, BTreeSet<String>>,
     pub(super) rolled_back: BTreeSet<String>,
+    torn: Vec<Torn>,
 }
 
-/// Adds those of a log file of this name. What a failed write has cut is passed over, as Hudi does.
+/// What is no whole block.
+#[derive(Debug, PartialEq, Eq)]
+struct Torn {
+    /// The name of the file.
+    file: String,
+    /// The attempt that wrote the file.
+    token: String,
+    /// The instant in the name of the file.
+    named: String,
+    /// The commit that wrote it, where its header tells.
+    told: Option<String>,
+}
+
+impl Instants {
+    /// The log file in which rows of a completed commit are cut short, where there is one. `has` tells whether a commit is
+    /// completed, and `is_named` whether files have the names of the commits that wrote them, as they do from version 8 on.
+    ///
+    /// Hudi's own reader passes over each block that is not whole (`HoodieLogFileReader.isBlockCorrupted`, and "Ignore the corrupt
+    /// blocks" in `BaseHoodieLogRecordReader.scanInternal`, of 1.0), since by its protocol of writing no rows are lost by that: such
+    /// a block is left by a write that failed, whose commit is never completed or is rolled back, or by an attempt at a task that
+    /// was tried again, by which the same records went to another file under another token. Where none of that is so, the block was
+    /// cut after its commit was completed, and what it held is a part of the table.
+    pub(super) fn lost(&self, is_named: bool, has: impl Fn(&str) -> bool) -> Option<&str> {
+        let is_lost = |torn: &&Torn| {
+            // Without a name of its own, a block whose header is cut too is like one that is being written just now.
+            let instant = if is_named { Some(&torn.named) } else { torn.told.as_ref() };
+            instant.is_some_and(|instant| {
+                let attempts = self.written.get(instant);
+                let is_again = attempts.is_some_and(|tokens| tokens.iter().any(|token| *token != torn.token));
+                has(instant) && !self.rolled_back.contains(instant) && !is_again
+            })
+        };
+        self.torn.iter().find(is_lost).map(|torn| torn.file.as_str())
+    }
+}
+
+/// Adds what a log file tells. What is cut in it is passed over, as Hudi does, and told by [`Instants::lost`].
 /// Errors: `Data` where a block has less than it says; `Unsupported` for blocks of HFile.
-pub(super) fn instants(name: &str, file: &[u8], found: &mut Instants) -> Result<()> {
+pub(super) fn instants(log: &LogFile, file: &[u8], found: &mut Instants) -> Result<()> {
+    let name = log.file_name();
+    let torn = |told: Option<String>| {
+        let (token, named) = (log.write_token.clone(), log.timestamp.clone());
+        Torn { file: log.file_name(), token, named, told }
+    };
     let mut rest = file;
     // What is shorter than the beginning of a block is taken for the end.
     while rest.len() >= MAGIC.len() {
-        let Some(block) = rest.strip_prefix(MAGIC) else { return Err(damaged(name)) };
-        let mut block = Rest(block);
-        let length = block.long().ok_or_else(|| damaged(name))?;
+        let Some(begun) = rest.strip_prefix(MAGIC) else { return Err(damaged(&name)) };
+        let mut block = Rest(begun);
+        let length = block.long().ok_or_else(|| damaged(&name))?;
         rest = match whole(block.0, length) {
             Some((within, after)) => {
-                Rest(within).block(name, found)?;
+                Rest(within).block(log, found)?;
                 after
             }
             None => {
-                let searched = rest.get(MAGIC.len()..).unwrap_or_default();
-                let next = searched.windows(MAGIC.len()).position(|bytes| bytes == MAGIC);
-                next.and_then(|next| searched.get(next..)).unwrap_or_default()
+                let next = begun.windows(MAGIC.len()).position(|bytes| bytes == MAGIC);
+                let (held, after) = begun.split_at(next.unwrap_or(begun.len()));
+                found.torn.push(torn(held.get(8..).and_then(|held| Rest(held).begun())));
+                after
             }
         };
+    }
+    if file.is_empty() || !rest.is_empty() {
+        found.torn.push(torn(None));
     }
     Ok(())
 }
@@ -77,12 +125,13 @@ struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
     /// Goes past a block, behind its length.
-    fn block(mut self, name: &str, found: &mut Instants) -> Result<()> {
-        let (kind, entries, mut content) = self.parts().ok_or_else(|| damaged(name))?;
+    fn block(mut self, log: &LogFile, found: &mut Instants) -> Result<()> {
+        let damaged = || damaged(&log.file_name());
+        let (kind, entries, mut content) = self.parts().ok_or_else(damaged)?;
         let is_sound = match kind {
             AVRO => content.records(),
             DELETES => content.int().and_then(|_| content.counted()).map(drop),
-            HFILE => return Err(refused(format!("blocks of HFile, as in the log file {name},"))),
+            HFILE => return Err(refused(format!("blocks of HFile, as in the log file {},", log.file_name()))),
             PARQUET => Some(()),
             COMMAND => {
                 found.rolled_back.extend(entries.target);
@@ -91,9 +140,23 @@ impl<'a> Rest<'a> {
             _ => return Ok(()),
         };
         // The crate would pass over a block that no commit is told of.
-        let instant = is_sound.and(entries.instant).ok_or_else(|| damaged(name))?;
-        found.written.insert(instant);
+        let instant = is_sound.and(entries.instant).ok_or_else(damaged)?;
+        found.written.entry(instant).or_default().insert(log.write_token.clone());
         Ok(())
+    }
+
+    /// The commit that wrote a block of rows of which the end is missing, where its header tells so far.
+    fn begun(mut self) -> Option<String> {
+        self.int()?;
+        self.int().filter(|kind| [DELETES, AVRO, HFILE, PARQUET].contains(kind))?;
+        let count = self.int().filter(|count| *count <= MOST_ENTRIES)?;
+        for _ in 0..count {
+            let (key, value) = (self.int()?, self.counted()?);
+            if key == INSTANT {
+                return std::str::from_utf8(value).ok().map(str::to_owned);
+            }
+        }
+        None
     }
 
     /// What kind a block is of, what its header tells, and what it holds. All of that together is the block.
@@ -182,13 +245,17 @@ mod tests {
         [start].into_iter().chain(records.iter().map(|record| counted(record))).flatten().collect()
     }
 
+    fn log(name: &str) -> LogFile {
+        name.parse().unwrap()
+    }
+
     fn found(file: &[u8]) -> Result<Instants> {
         let mut found = Instants::default();
-        instants(".a.log.1", file, &mut found).map(|()| found)
+        instants(&log(".a_9.log.1_0-1-2"), file, &mut found).map(|()| found)
     }
 
     fn written(file: &[u8]) -> Vec<String> {
-        found(file).unwrap().written.into_iter().collect()
+        found(file).unwrap().written.into_keys().collect()
     }
 
     fn kind(file: &[u8]) -> Kind {
@@ -210,6 +277,38 @@ mod tests {
         let cut = &file[0][..file[0].len() - 9];
         assert_eq!(written(&[cut, &file[1][..]].concat()), ["2"]);
         assert!(written(cut).is_empty() && written(b"").is_empty());
+    }
+
+    #[test]
+    fn what_is_cut_of_a_completed_commit_is_lost() {
+        let block = |instant: &str| block(AVRO, &header(1, instant), &records(1, &[b"one"]));
+        let of = |files: &[(&str, &[u8])]| {
+            let mut found = Instants::default();
+            for (name, file) in files {
+                instants(&log(name), file, &mut found).unwrap();
+            }
+            found
+        };
+        let (one, two) = (block("1"), block("2"));
+        let (cut, stub) = (&one[..one.len() - 9], &one[..20]);
+        let (first, again) = (".a_1.log.1_0-1-2", ".a_1.log.2_0-1-3");
+        let behind = [cut, &two[..]].concat();
+        for is_named in [false, true] {
+            assert_eq!(of(&[(first, cut)]).lost(is_named, |instant| instant == "1"), Some(first));
+            assert_eq!(of(&[(first, &behind[..])]).lost(is_named, |_| true), Some(first));
+            assert_eq!(of(&[(first, &one[..])]).lost(is_named, |_| true), None);
+            // The write has failed, or the task was tried again.
+            assert_eq!(of(&[(first, cut)]).lost(is_named, |_| false), None);
+            assert_eq!(of(&[(first, cut), (again, &one[..])]).lost(is_named, |_| true), None);
+        }
+        let command = [&header(2, "3")[..], &TARGET.to_be_bytes(), &counted(b"1")[..]].concat();
+        let taken_back = [cut, &self::block(COMMAND, &command, b"")[..]].concat();
+        assert_eq!(of(&[(first, &taken_back[..])]).lost(false, |_| true), None);
+        // Where the name of the file tells the commit, nothing needs to be left of the block.
+        for left in [stub, &one[..3], b""] {
+            assert_eq!(of(&[(first, left)]).lost(false, |_| true), None);
+            assert_eq!(of(&[(first, left)]).lost(true, |_| true), Some(first));
+        }
     }
 
     #[test]

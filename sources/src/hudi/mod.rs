@@ -13,8 +13,10 @@ use tokio::sync::OnceCell;
 mod avro;
 mod changes;
 mod commits;
+mod copies;
 mod logs;
 mod merge;
+mod partitions;
 mod properties;
 mod slices;
 mod tables;
@@ -75,7 +77,7 @@ fn open(options: &Options) -> Result<Arc<dyn Source>> {
     allow_any_script();
     let written: Written = options.parse(&SPEC)?;
     let schema = schema(written.schema, "tables", options)?;
-    let location = Arc::new(written.location.check(options)?);
+    let location = written.location.check(options)?;
     let optimised = written.read == Read::ReadOptimized;
     Ok(Arc::new(HudiSource { catalog: options.catalog.clone(), location, schema, optimised, opened: OnceCell::new() }))
 }
@@ -83,7 +85,7 @@ fn open(options: &Options) -> Result<Arc<dyn Source>> {
 /// The tables of one location.
 struct HudiSource {
     catalog: String,
-    location: Arc<Location>,
+    location: Location,
     /// The schema of the tables that are directly in the location.
     schema: String,
     optimised: bool,
@@ -109,7 +111,7 @@ impl HudiSource {
             let store = Arc::new(Store::open(&self.catalog, &self.location)?);
             let lake = Arc::new(Lake::new(store, &self.location));
             let folder = Folder { lake: Arc::clone(&lake), mark: HOODIE, schema: self.schema.clone() };
-            Ok(Opened { folder, tables: Tables::new(lake, Arc::clone(&self.location), self.optimised) })
+            Ok(Opened { folder, tables: Tables::new(lake, self.optimised) })
         };
         self.opened.get_or_try_init(open).await
     }
@@ -145,7 +147,7 @@ impl Source for HudiSource {
     }
 
     fn is_elsewhere(&self) -> bool {
-        matches!(*self.location, Location::Bucket { .. })
+        matches!(self.location, Location::Bucket { .. })
     }
 
     fn about<'a>(&self, name: &'a str) -> Option<&'a str> {

@@ -34,23 +34,19 @@ pub(super) struct Files {
     compacting: Option<String>,
 }
 
-/// A file slice whose log files are to be merged.
+/// A file slice whose log files are to be merged: where its files are in the table, with the bytes that they were listed with.
 #[derive(Debug, Clone)]
 pub(super) struct Logged {
     pub(super) slice: FileSlice,
-    /// The bytes of its base file.
-    pub(super) base: u64,
-    /// Those of its log files.
-    pub(super) logs: u64,
+    pub(super) base: Option<(String, u64)>,
+    pub(super) logs: Vec<(String, u64)>,
 }
 
 impl Logged {
-    /// Where its files are in the table.
-    pub(super) fn paths(&self) -> Result<Vec<String>> {
-        let base = self.slice.base_file_relative_path().map_err(|cause| unsound(&cause))?;
-        let logs = self.slice.log_files.iter().map(|log| self.slice.log_file_relative_path(log));
-        let logs = logs.collect::<std::result::Result<Vec<String>, CoreError>>().map_err(|cause| unsound(&cause))?;
-        Ok(base.into_iter().chain(logs).collect())
+    /// The bytes of its base file, and those of its log files.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let base = self.base.as_ref().map_or(0, |(_, size)| *size);
+        (base, self.logs.iter().fold(0_u64, |sum, (_, size)| sum.saturating_add(*size)))
     }
 }
 
@@ -102,10 +98,13 @@ impl Files {
             let Some(slice) = files.get_file_slice_as_of(by) else { continue };
             let base = slice.base_file_relative_path().map_err(|cause| unsound(&cause))?;
             if !optimised && slice.has_log_file() {
-                let size = |path: &str| self.sizes.get(path).copied().unwrap_or_default();
-                let base = base.as_deref().map_or(0, size);
-                let logs = slice.log_files.iter().filter_map(|log| slice.log_file_relative_path(log).ok());
-                let logs = logs.fold(0_u64, |sum, log| sum.saturating_add(size(&log)));
+                let sized = |path: String| {
+                    let size = self.sizes.get(&path).copied().unwrap_or_default();
+                    (path, size)
+                };
+                let base = base.map(sized);
+                let logs = slice.log_files.iter().map(|log| slice.log_file_relative_path(log).map(sized));
+                let logs = logs.collect::<std::result::Result<Vec<_>, CoreError>>().map_err(|cause| unsound(&cause))?;
                 logged.push(Logged { slice: slice.clone(), base, logs });
             } else if let Some(name) = base {
                 let within = Path::parse(&name).map_err(|cause| Error::data(format!("this is no path: {cause}")))?;
@@ -229,7 +228,8 @@ mod tests {
     fn named(files: &Files, by: &str, replaced: &[&str], optimised: bool) -> (Vec<String>, Vec<Vec<String>>) {
         let replaced = replaced.iter().map(|id| ("p".to_owned(), (*id).to_owned())).collect();
         let (plain, logged) = files.slices(by, &replaced, optimised).unwrap();
-        (plain.into_iter().map(|file| file.name).collect(), logged.iter().map(|slice| slice.paths().unwrap()).collect())
+        let paths = |slice: Logged| slice.base.into_iter().chain(slice.logs).map(|(path, _)| path).collect::<Vec<String>>();
+        (plain.into_iter().map(|file| file.name).collect(), logged.into_iter().map(paths).collect())
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
         assert!(has_group("a", SECOND) && has_group("b", FIRST) && !has_group("b", SECOND) && !has_group("c", ""));
         let (plain, logged) = files.slices(SECOND, &HashSet::new(), false).unwrap();
         assert_eq!(plain[0].path, Path::from(format!("t/{}", base("a", SECOND))));
-        assert_eq!((plain[0].size, logged[0].base, logged[0].logs), (10, 10, 10));
+        assert_eq!((plain[0].size, logged[0].sizes()), (10, (10, 10)));
     }
 
     fn of_version_8(paths: &[String], commits: &[(&str, &str)]) -> Files {

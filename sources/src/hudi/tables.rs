@@ -18,12 +18,12 @@ use object_store::path::Path;
 use super::changes::Changes;
 use super::commits::{self, Commits};
 use super::merge::Merging;
+use super::partitions::Partitions;
 use super::properties::{Properties, refused};
 use super::slices::Files;
 use super::timeline::Timeline;
 use super::types;
-use crate::lake::{Bounds, Lake, LakeTable, Snapshot};
-use crate::stores::Location;
+use crate::lake::{Floats, Lake, LakeTable, Snapshot};
 
 /// How often a table is looked at that is another at the end than at the beginning.
 const TRIES: usize = 3;
@@ -33,7 +33,6 @@ const KEPT: u64 = 64 * 1024 * 1024;
 /// The tables of one catalog, with what was read of them.
 pub(super) struct Tables {
     lake: Arc<Lake>,
-    location: Arc<Location>,
     /// Whether log files are left out, so that rows are those of the last compaction.
     optimised: bool,
     commits: Commits,
@@ -66,14 +65,14 @@ pub(super) enum When<'a> {
 }
 
 impl Tables {
-    pub(super) fn new(lake: Arc<Lake>, location: Arc<Location>, optimised: bool) -> Self {
+    pub(super) fn new(lake: Arc<Lake>, optimised: bool) -> Self {
         let weigh = |_: &(Path, String), state: &Arc<State>| {
             // A file has a path and a name, and each column of it two bounds with their flags.
             let each = 400 + 64 * state.snapshot.bounds.len();
             u32::try_from(state.snapshot.files.len().saturating_mul(each)).unwrap_or(u32::MAX)
         };
         let read = moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build();
-        Self { lake, location, optimised, commits: Commits::new(), read }
+        Self { lake, optimised, commits: Commits::new(), read }
     }
 
     /// The instants of the table in a folder.
@@ -127,7 +126,8 @@ impl Tables {
             .at(self.lake.store.place(folder)))
     }
 
-    /// A table at an instant; none where it was written to meanwhile.
+    /// A table at an instant; none where it was written to meanwhile. Statements that want it at once read it once; where the one that
+    /// reads is cancelled, another does.
     async fn state(
         &self,
         folder: &Path,
@@ -137,9 +137,30 @@ impl Tables {
         version: &str,
     ) -> Result<Option<Arc<State>>> {
         let key = (folder.clone(), version.to_owned());
-        if let Some(known) = self.read.get(&key).await {
-            return Ok(Some(known));
+        // What is none is not kept, as errors are not.
+        let reading = async {
+            match self.read_state(folder, properties, timeline, by).await {
+                Ok(Some(state)) => Ok(state),
+                Ok(None) => Err(None),
+                Err(error) => Err(Some(error)),
+            }
+        };
+        match self.read.try_get_with(key, reading).await {
+            Ok(state) => Ok(Some(state)),
+            Err(none) => match &*none {
+                None => Ok(None),
+                Some(error) => Err(error.copied()),
+            },
         }
+    }
+
+    async fn read_state(
+        &self,
+        folder: &Path,
+        properties: &Properties,
+        timeline: &Timeline,
+        by: Option<&str>,
+    ) -> Result<Option<Arc<State>>> {
         let placed = |error: Error| error.at(self.lake.store.place(folder));
         let said = self.commits.read(&self.lake, timeline, properties.has_completion, &properties.digest).await?;
         let schema = commits::schema(&said).map_err(placed)?.or_else(|| properties.create_schema());
@@ -151,17 +172,25 @@ impl Tables {
             None => (Vec::new(), Vec::new()),
             Some(by) => {
                 let files = Files::list(&self.lake, folder, &timeline.files()).await?;
-                if !Timeline::read(&self.lake, folder, properties).await?.is_unarchived(timeline) {
+                let now = Timeline::read(&self.lake, folder, properties).await?;
+                if !now.confirms(timeline, by) {
                     return Ok(None);
                 }
+                match self.whole(folder, &files, &said, by) {
+                    // What was the newest state is none any more, and may be cleaned up.
+                    Err(error) if error.kind() == Kind::Data && now.digest() != timeline.digest() => return Ok(None),
+                    whole => whole?,
+                }
                 let replaced = commits::replaced(&said, by);
-                self.whole(folder, &files, &said, by)?;
                 files.slices(by, &replaced, self.optimised).map_err(placed)?
             }
         };
-        let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), plain.len())).collect();
+        let partitions = Partitions::new(properties);
+        let folders: Vec<&str> = plain.iter().map(|file| file.name.rsplit_once('/').map_or("", |(folder, _)| folder)).collect();
+        let bounds = partitions.bounds(&schema, &folders)?;
+        let columns = Arc::new(columns.with_floats(Floats::ByText));
         let snapshot =
-            Snapshot { schema: Arc::clone(&schema), columns: Arc::new(columns), constants: Vec::new(), files: plain, bounds };
+            Snapshot { schema: Arc::clone(&schema), columns, constants: Vec::new(), files: plain, bounds, lacking: None };
         let merging = match by {
             Some(by) if !logged.is_empty() => {
                 properties.mergeable().and_then(|()| types::known_to_the_crate(&schema)).map_err(placed)?;
@@ -169,16 +198,16 @@ impl Tables {
                     let error = refused("log files of a table whose newest commit does not tell its columns".to_owned());
                     return Err(placed(error.with_hint("write to the table, or compact it")));
                 }
-                match Merging::open(&self.lake, &self.location, folder, timeline, by, &schema, logged).await? {
+                let folders: Vec<&str> = logged.iter().map(|logged| logged.slice.partition_path.as_str()).collect();
+                let bounds = partitions.bounds(&schema, &folders)?;
+                match Merging::open(&self.lake, folder, timeline, by, &schema, logged, bounds).await? {
                     Some(merging) if merging.is_of(properties).map_err(placed)? => Some(Arc::new(merging)),
                     _ => return Ok(None),
                 }
             }
             _ => None,
         };
-        let state = Arc::new(State { snapshot: Arc::new(snapshot), merging });
-        self.read.insert(key, Arc::clone(&state)).await;
-        Ok(Some(state))
+        Ok(Some(Arc::new(State { snapshot: Arc::new(snapshot), merging })))
     }
 
     /// Errors: `Data` where a file is missing that the table has now; `NotFound` where those of an earlier state are cleaned up.
@@ -234,8 +263,8 @@ impl TableProvider for Merged {
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let wanted: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.plain.schema().fields().len()).collect());
-        let merged = self.merging.scan(&wanted)?;
+        let merged = self.merging.scan(&wanted, filters, state.config().target_partitions())?;
         let plain = self.plain.scan(state, projection, filters, limit).await?;
-        UnionExec::try_new(vec![plain, merged])
+        UnionExec::try_new(std::iter::once(plain).chain(merged).collect())
     }
 }

@@ -3,15 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::util::pretty::pretty_format_batches;
-use datafusion::prelude::SessionContext;
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use nexus_flight_catalog::{Context, Kind, Options, Principal, Resolved, Result, Source, Version};
+use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::open;
 use super::properties::tests::properties;
+use super::tables::{Tables, When};
+use crate::lake::Lake;
+use crate::stores::{Location, Store};
 
 const ONE: &str = "20240101000000000";
 const TWO: &str = "20240102000000000";
@@ -40,11 +46,21 @@ impl Made {
 
     /// A base file of a group with rows of these commits and numbers, as columns were at first, or are now: wider, and one more.
     fn base(&self, group: &str, instant: &str, wide: bool, rows: &[(&str, i32)]) -> Value {
+        let narrow: Int32Array = rows.iter().map(|(_, n)| Some(*n)).collect();
+        let widened: Int64Array = rows.iter().map(|(_, n)| Some(i64::from(*n))).collect();
+        let texts: StringArray = rows.iter().map(|(_, n)| Some(format!("名{n}"))).collect();
+        let columns: Vec<(&str, ArrayRef)> = match wide {
+            true => vec![("n", Arc::new(widened) as ArrayRef), ("名", Arc::new(texts))],
+            false => vec![("n", Arc::new(narrow) as ArrayRef)],
+        };
+        self.base_of(group, instant, rows, columns)
+    }
+
+    /// A base file of a group with these columns beside those of Hudi.
+    fn base_of(&self, group: &str, instant: &str, rows: &[(&str, i32)], own: Vec<(&str, ArrayRef)>) -> Value {
         let column = |of: &dyn Fn(&(&str, i32)) -> String| -> ArrayRef {
             Arc::new(rows.iter().map(|row| Some(of(row))).collect::<StringArray>())
         };
-        let narrow: Int32Array = rows.iter().map(|(_, n)| Some(*n)).collect();
-        let widened: Int64Array = rows.iter().map(|(_, n)| Some(i64::from(*n))).collect();
         let mut columns = vec![
             ("_hoodie_commit_time", column(&|(commit, _)| (*commit).to_owned())),
             ("_hoodie_commit_seqno", column(&|(commit, n)| format!("{commit}_{n}"))),
@@ -52,10 +68,7 @@ impl Made {
             ("_hoodie_partition_path", column(&|_| "p=1".to_owned())),
             ("_hoodie_file_name", column(&|_| group.to_owned())),
         ];
-        match wide {
-            true => columns.extend([("n", Arc::new(widened) as ArrayRef), ("名", column(&|(_, n)| format!("名{n}")))]),
-            false => columns.push(("n", Arc::new(narrow) as ArrayRef)),
-        }
+        columns.extend(own);
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let within = format!("p=1/{group}_0-1-2_{instant}.parquet");
         let file = std::fs::File::create(self.path(&within)).unwrap();
@@ -65,12 +78,44 @@ impl Made {
         json!({ "fileId": group, "path": within, "prevCommit": "null", "fileSizeInBytes": 1 })
     }
 
+    /// A log file of a group with one block: it takes back a commit that has written nothing, and so all rows stay.
+    fn log(&self, group: &str) -> Value {
+        let entry =
+            |key: u32, value: &str| [&key.to_be_bytes()[..], &(value.len() as u32).to_be_bytes()[..], value.as_bytes()].concat();
+        let header = [&3_u32.to_be_bytes()[..], &entry(0, TWO)[..], &entry(1, THREE)[..], &entry(3, "0")[..]].concat();
+        let start = [1_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat();
+        let block = [&start[..], &header[..], &0_u64.to_be_bytes()[..], &0_u32.to_be_bytes()[..]].concat();
+        let length = block.len() as u64 + 8;
+        let within = format!("p=1/.{group}_{ONE}.log.1_0-1-2");
+        let file = [&b"#HUDI#"[..], &length.to_be_bytes()[..], &block[..], &(length + 6).to_be_bytes()[..]].concat();
+        self.write(&within, &file);
+        json!({ "fileId": group, "path": within, "prevCommit": ONE, "fileSizeInBytes": file.len() })
+    }
+
+    /// Puts a file into the folder of another partition.
+    fn moved(&self, mut stat: Value, folder: &str) -> Value {
+        let from = stat["path"].as_str().unwrap().to_owned();
+        let to = from.replace("p=1/", &format!("{folder}/"));
+        self.write(&format!("{folder}/.hoodie_partition_metadata"), b"");
+        std::fs::rename(self.path(&from), self.path(&to)).unwrap();
+        stat["path"] = to.into();
+        stat
+    }
+
+    /// Adds lines to the properties.
+    fn tell(&self, lines: &str) {
+        let said = std::fs::read_to_string(self.path(".hoodie/hoodie.properties")).unwrap();
+        self.write(".hoodie/hoodie.properties", format!("{said}{lines}\n").as_bytes());
+    }
+
     fn commit(&self, instant: &str, action: &str, wide: bool, stats: &[Value], replaced: &[&str]) {
-        let field = |name: &str, of: &str| json!({ "name": name, "type": ["null", of], "default": null });
-        let fields = match wide {
-            true => vec![field("n", "long"), field("名", "string")],
-            false => vec![field("n", "int")],
-        };
+        let fields: &[(&str, &str)] = if wide { &[("n", "long"), ("名", "string")] } else { &[("n", "int")] };
+        self.commit_of(instant, action, fields, stats, replaced);
+    }
+
+    fn commit_of(&self, instant: &str, action: &str, fields: &[(&str, &str)], stats: &[Value], replaced: &[&str]) {
+        let field = |(name, of): &(&str, &str)| json!({ "name": name, "type": ["null", of], "default": null });
+        let fields: Vec<Value> = fields.iter().map(field).collect();
         let schema = json!({ "type": "record", "name": "t", "fields": fields }).to_string();
         let said = json!({
             "partitionToWriteStats": { "p=1": stats }, "partitionToReplaceFileIds": { "p=1": replaced },
@@ -95,6 +140,27 @@ async fn ask(resolved: Resolved, sql: &str) -> String {
     context.register_table("t", resolved.provider).unwrap();
     let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
     pretty_format_batches(&batches).unwrap().to_string()
+}
+
+/// What is asked by so many threads, within a memory.
+async fn ask_within(resolved: Resolved, sql: &str, partitions: usize, bytes: usize) -> Result<String> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes))).build_arc().unwrap();
+    let config = SessionConfig::new().with_target_partitions(partitions);
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    context.register_table("t", resolved.provider).unwrap();
+    let batches = context.sql(sql).await?.collect().await?;
+    Ok(pretty_format_batches(&batches).unwrap().to_string())
+}
+
+/// A table that is merged on read, of these groups, a row in each; each with a log file that changes nothing.
+fn logged(groups: &[&str]) -> Made {
+    let made = Made::new("MERGE_ON_READ");
+    made.tell("hoodie.record.merge.mode=COMMIT_TIME_ORDERING\nhoodie.table.recordkey.fields=n");
+    let bases: Vec<Value> = (1..).zip(groups).map(|(n, group)| made.base(group, ONE, false, &[(ONE, n)])).collect();
+    made.commit(ONE, "deltacommit", false, &bases, &[]);
+    let logs: Vec<Value> = groups.iter().map(|group| made.log(group)).collect();
+    made.commit(TWO, "deltacommit", false, &logs, &[]);
+    made
 }
 
 fn version(resolved: &Resolved) -> String {
@@ -238,6 +304,147 @@ async fn what_is_compacted_is_read_without_log_files() {
     made.write(".hoodie/hoodie.properties", custom.as_bytes());
     assert_eq!(made.table("t").await.unwrap_err().kind(), Kind::Unsupported);
     assert!(optimised.table(&Context::new(Principal::anonymous()), "main", "t").await.is_ok());
+}
+
+const ROWS: &str = "SELECT n FROM t ORDER BY n";
+
+#[tokio::test]
+async fn no_more_slices_are_merged_at_once_than_there_are_partitions() {
+    let made = logged(&["a", "b", "c", "d", "e"]);
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    let plan = made.table("t").await.unwrap().provider.scan(&context.state(), None, &[], None).await.unwrap();
+    // One of them is for the files without logs, of which there are none.
+    assert_eq!(plan.properties().output_partitioning().partition_count(), 3);
+    let size = |within: &str| usize::try_from(made.path(within).metadata().unwrap().len()).unwrap();
+    let one = size(&format!("p=1/a_0-1-2_{ONE}.parquet")) + 8 * size(&format!("p=1/.a_{ONE}.log.1_0-1-2"));
+    // There is room for one after another, and in no moment for two.
+    let read = ask_within(made.table("t").await.unwrap(), "SELECT n FROM t", 1, one * 3 / 2).await.unwrap();
+    insta::assert_snapshot!(read, @r"
+    +---+
+    | n |
+    +---+
+    | 1 |
+    | 2 |
+    | 3 |
+    | 4 |
+    | 5 |
+    +---+
+    ");
+    let error = ask_within(made.table("t").await.unwrap(), "SELECT n FROM t", 1, one / 2).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+    assert!(error.message().contains("merge of log files needs"), "{error}");
+}
+
+#[tokio::test]
+async fn a_partition_whose_folder_has_other_values_is_not_opened() {
+    for (hive, folders) in [(true, ["n=1", "n=2"]), (false, ["1", "2"])] {
+        let made = Made::new("MERGE_ON_READ");
+        let style = format!("hoodie.datasource.write.hive_style_partitioning={hive}");
+        made.tell(&format!("hoodie.table.partition.fields=n\nhoodie.table.keygenerator.type=SIMPLE\n{style}"));
+        made.tell("hoodie.record.merge.mode=COMMIT_TIME_ORDERING\nhoodie.table.recordkey.fields=n");
+        let mut files = Vec::new();
+        for (n, folder, groups) in [(1, folders[0], ["a", "c"]), (2, folders[1], ["b", "d"])] {
+            files.extend(groups.map(|group| made.moved(made.base(group, ONE, false, &[(ONE, n)]), folder)));
+            files.push(made.moved(made.log(groups[1]), folder));
+        }
+        made.commit(ONE, "deltacommit", false, &files, &[]);
+        for damaged in files.iter().filter_map(|file| file["path"].as_str()).filter(|path| path.starts_with(folders[1])) {
+            let bytes = made.path(damaged).metadata().unwrap().len();
+            made.write(damaged, &vec![0; usize::try_from(bytes).unwrap()]);
+        }
+        let read = ask(made.table("t").await.unwrap(), "SELECT n FROM t WHERE n = 1").await;
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(read, @r"
+            +---+
+            | n |
+            +---+
+            | 1 |
+            | 1 |
+            +---+
+            ");
+        }
+        let all = ask_within(made.table("t").await.unwrap(), "SELECT n FROM t WHERE n >= 1", 1, 1 << 30).await;
+        assert_eq!(all.unwrap_err().kind(), Kind::Data);
+    }
+}
+
+#[tokio::test]
+async fn a_float_becomes_the_same_double_with_logs_and_without() {
+    let made = Made::new("MERGE_ON_READ");
+    made.tell("hoodie.record.merge.mode=COMMIT_TIME_ORDERING\nhoodie.table.recordkey.fields=f");
+    let floats = || -> Vec<(&str, ArrayRef)> { vec![("f", Arc::new(Float32Array::from(vec![0.1, 1e-20])) as ArrayRef)] };
+    let rows = [(ONE, 1), (ONE, 2)];
+    let bases = ["a", "b"].map(|group| made.base_of(group, ONE, &rows, floats()));
+    made.commit_of(ONE, "deltacommit", &[("f", "float")], &bases, &[]);
+    made.commit_of(TWO, "deltacommit", &[("f", "double")], &[made.log("a")], &[]);
+    let sql = "SELECT f, count(*) AS files FROM t WHERE f <> 0.5 GROUP BY f ORDER BY f";
+    insta::assert_snapshot!(ask(made.table("t").await.unwrap(), sql).await, @r"
+    +-------+-------+
+    | f     | files |
+    +-------+-------+
+    | 1e-20 | 2     |
+    | 0.1   | 2     |
+    +-------+-------+
+    ");
+}
+
+#[tokio::test]
+async fn what_is_no_folder_is_merged_by_copies() {
+    let made = logged(&["a", "b"]);
+    let location = Location::Folder(made.0.path().to_owned());
+    let mut store = Store::open("lake", &location).unwrap();
+    // As of a bucket: files are reached through the store and in no other way.
+    store.folder = None;
+    let tables = Tables::new(Arc::new(Lake::new(Arc::new(store), &location)), false);
+    let (provider, _) = tables.table("lake", "t", &Path::from("t"), When::Now).await.unwrap();
+    let context = SessionContext::new();
+    context.register_table("t", provider).unwrap();
+    let rows = async || context.sql(ROWS).await.unwrap().collect().await;
+    insta::assert_snapshot!(pretty_format_batches(&rows().await.unwrap()).unwrap().to_string(), @r"
+    +---+
+    | n |
+    +---+
+    | 1 |
+    | 2 |
+    +---+
+    ");
+    std::fs::remove_file(made.path(&format!("p=1/a_0-1-2_{ONE}.parquet"))).unwrap();
+    assert!(rows().await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_cut_of_a_completed_commit_is_refused() {
+    // Of a commit that is not on the timeline any more nothing tells how long its files were.
+    let archived = "20231231000000000";
+    let made = Made::new("MERGE_ON_READ");
+    made.commit(ONE, "deltacommit", false, &[made.base("b", ONE, false, &[(ONE, 1)])], &[]);
+    made.base("a", archived, false, &[(archived, 2)]);
+    let header = [&1_u32.to_be_bytes()[..], &0_u32.to_be_bytes()[..], &17_u32.to_be_bytes()[..], archived.as_bytes()].concat();
+    let start = [&b"#HUDI#"[..], &900_u64.to_be_bytes()[..], &1_u32.to_be_bytes()[..], &3_u32.to_be_bytes()[..]].concat();
+    let name = format!(".a_{archived}.log.1_0-1-2");
+    made.write(&format!("p=1/{name}"), &[start, header].concat());
+    let read = ask_within(made.table("t").await.unwrap(), ROWS, 1, 1 << 30).await.unwrap_err();
+    assert_eq!(read.kind(), Kind::Data);
+    insta::assert_snapshot!(read.message(), @"the log file .a_20231231000000000.log.1_0-1-2 is cut short where a completed commit has written rows");
+    assert!(read.to_string().contains(&format!("t/p=1/{name}: ")), "{read}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_before_it_is_merged_is_an_error() {
+    let made = Made::new("MERGE_ON_READ");
+    made.commit(ONE, "deltacommit", false, &[made.base("a", ONE, false, &[(ONE, 1)])], &[]);
+    let (base, log) = (format!("p=1/a_0-1-2_{ONE}.parquet"), format!("p=1/.a_{ONE}.log.1_0-1-2"));
+    made.write(&log, b"#HUDI#");
+    made.commit(TWO, "deltacommit", false, &[json!({ "fileId": "a", "path": log, "prevCommit": ONE })], &[]);
+    let context = SessionContext::new();
+    context.register_table("t", made.table("t").await.unwrap().provider).unwrap();
+    for file in [&base, &log] {
+        let whole = std::fs::read(made.path(file)).unwrap();
+        made.write(file, &whole[1..]);
+        let error = context.sql("SELECT n FROM t").await.unwrap().collect().await.unwrap_err().to_string();
+        assert!(error.contains("this file is not as it was when the table was listed"), "{file}: {error}");
+        made.write(file, &whole);
+    }
 }
 
 #[tokio::test]

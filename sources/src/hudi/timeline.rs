@@ -78,6 +78,11 @@ impl Timeline {
         Ok(Self { folder, instants, has_completion: properties.has_completion, in_utc: properties.in_utc })
     }
 
+    /// All instants.
+    pub(super) fn instants(&self) -> impl Iterator<Item = &Instant> {
+        self.instants.iter()
+    }
+
     /// The completed instants that changed the rows.
     pub(super) fn commits(&self) -> impl DoubleEndedIterator<Item = &Instant> {
         self.instants.iter().filter(|instant| instant.is_commit())
@@ -116,10 +121,13 @@ impl Timeline {
         self.gaps().last().map(|(_, until)| *until).or_else(|| self.written().next())
     }
 
-    /// Whether nothing was archived between another look at the same timeline and this one: a list that was made meanwhile may
-    /// lack some in its middle.
-    pub(super) fn is_unarchived(&self, before: &Self) -> bool {
-        self.first() == before.first()
+    /// Whether this look, which is a later one, shows that the one before is of one state by an instant: that it lacks no earlier
+    /// commit, and that a list of files which was made meanwhile does not either. A list is not made at one moment, so what is
+    /// newer may be in it and what is older not; nor is one that was begun before something was archived.
+    pub(super) fn confirms(&self, before: &Self, by: &str) -> bool {
+        let known: HashSet<&str> = before.commits().map(|commit| commit.requested.as_str()).collect();
+        let mut past = self.commits().map(|commit| commit.requested.as_str()).filter(|commit| *commit <= by);
+        self.first() == before.first() && past.all(|commit| known.contains(commit))
     }
 
     /// The instants of commits, however far they have come.
@@ -377,11 +385,24 @@ pub(super) mod tests {
         assert!(files.has("20240103000000000") && !files.has("20240105120000000"));
         let (instants, folder) = (timeline.instants[3..].to_vec(), timeline.folder.clone());
         let archived = Timeline { instants, folder, has_completion: true, in_utc: true };
-        assert!(timeline.is_unarchived(&timeline) && !archived.is_unarchived(&timeline));
+        let newest = "20240106000000000";
+        assert!(timeline.confirms(&timeline, newest) && !archived.confirms(&timeline, newest));
         // Which commits there were is not known.
         assert_eq!(timeline.at("20240103000000000").unwrap_err().kind(), Kind::NotFound);
         assert_eq!(timeline.at("20240101000000000").unwrap().requested, "20240101000000000");
         assert_eq!(timeline.at("20240105120000000").unwrap().requested, "20240105000000000");
+    }
+
+    #[test]
+    fn a_look_that_lacks_an_earlier_commit_is_not_confirmed() {
+        let look = |days: &[&str]| {
+            let files: Vec<String> = days.iter().map(|day| format!("202401{day}000000000.commit")).collect();
+            timeline(&files.iter().map(String::as_str).collect::<Vec<_>>(), false)
+        };
+        let (whole, later) = (look(&["01", "02", "03"]), look(&["01", "02", "03", "04"]));
+        assert!(later.confirms(&whole, "20240103000000000"));
+        let lacking = look(&["01", "03"]);
+        assert!(!later.confirms(&lacking, "20240103000000000") && later.confirms(&lacking, "20240101000000000"));
     }
 
     #[test]

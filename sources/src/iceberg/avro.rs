@@ -11,6 +11,7 @@ use nexus_flight_catalog::{Error, Result};
 use serde_json::Value;
 
 use super::manifests::cut;
+use super::metrics::{Apart, Metrics};
 use super::table::{refused, unreadable};
 use crate::lake::{MAGIC, Rest};
 
@@ -18,6 +19,10 @@ use crate::lake::{MAGIC, Rest};
 pub(super) const LARGEST: usize = 512 * 1024 * 1024;
 /// The most bytes of one value, which takes many times as much where it is decoded.
 const LARGEST_VALUE: usize = 16 * 1024 * 1024;
+
+/// The fewest bytes of a value of a manifest, which has the address and the format of a file: so what is read of it apart takes a bounded
+/// part of memory.
+const SHORTEST: usize = 16;
 
 /// The most bytes of a number.
 const LONGEST: usize = 10;
@@ -28,6 +33,8 @@ pub(super) struct File {
     pub(super) header: BTreeMap<String, Vec<u8>>,
     /// How many values the blocks hold.
     pub(super) values: u64,
+    /// What each value tells of columns, of a manifest; it is not in the blocks then.
+    pub(super) metrics: Vec<Metrics>,
     marker: Vec<u8>,
     /// Each with the number of its values and its bytes before it, and the marker after it.
     blocks: Vec<Vec<u8>>,
@@ -37,6 +44,15 @@ impl File {
     /// Errors: `Data` where the blocks do not make up the whole file, or do not hold what its schema says; `Unsupported` for a codec
     /// or a schema that metadata does not have.
     pub(super) fn new(bytes: &[u8]) -> Result<Self> {
+        Self::walked(bytes, Shapes::default())
+    }
+
+    /// A manifest, with what it tells of columns apart from the rest. Errors: as of [`Self::new`].
+    pub(super) fn of_manifest(bytes: &[u8]) -> Result<Self> {
+        Self::walked(bytes, Shapes { is_manifest: true, ..Shapes::default() })
+    }
+
+    fn walked(bytes: &[u8], mut shapes: Shapes) -> Result<Self> {
         let mut rest = Rest(bytes.strip_prefix(MAGIC).ok_or_else(cut)?);
         let header = rest.header().ok_or_else(cut)?.into_iter();
         let header = header.map(|(name, value)| Some((String::from_utf8(name.to_vec()).ok()?, value.to_vec())));
@@ -44,10 +60,10 @@ impl File {
         let marker = rest.take(16).ok_or_else(cut)?;
         let schema = header.get("avro.schema").ok_or_else(cut)?;
         let schema: Value = serde_json::from_slice(schema).map_err(|cause| unreadable(&cause))?;
-        let shape = Shapes::default().shape(&schema).filter(|shape| !shape.is_empty());
+        let shape = shapes.shape(&schema).filter(|shape| !shape.is_empty());
         let shape = shape.ok_or_else(|| refused("metadata with such an Avro schema".to_owned()))?;
         let codec = header.remove("avro.codec").unwrap_or_default();
-        let (mut values, mut room, mut blocks) = (0, LARGEST, Vec::new());
+        let (mut values, mut room, mut blocks, mut metrics) = (0, LARGEST, Vec::new(), Vec::new());
         while !rest.0.is_empty() {
             let count = rest.long().and_then(|count| u64::try_from(count).ok()).ok_or_else(cut)?;
             let packed = rest.counted().ok_or_else(cut)?;
@@ -56,11 +72,18 @@ impl File {
                 return Err(cut());
             }
             let block = unpacked(&codec, packed, room)?;
-            let mut within = Rest(&block);
+            let (mut within, mut apart) = (Rest(&block), Found::default());
             for _ in 0..count {
                 let before = within.0.len();
-                within.pass(&shape).ok_or_else(cut)?;
-                if before - within.0.len() > LARGEST_VALUE {
+                within.pass(&shape, &mut apart).ok_or_else(cut)?;
+                let size = before - within.0.len();
+                if shapes.is_manifest {
+                    if size < SHORTEST {
+                        return Err(cut());
+                    }
+                    metrics.push(std::mem::take(&mut apart.metrics));
+                }
+                if size > LARGEST_VALUE {
                     return Err(refused(format!("metadata with values of more than {LARGEST_VALUE} bytes")));
                 }
             }
@@ -68,16 +91,17 @@ impl File {
                 return Err(cut());
             }
             if count > 0 {
-                let mut whole = Vec::with_capacity(block.len() + 2 * LONGEST + marker.len());
+                let left = apart.left(&block);
+                let mut whole = Vec::with_capacity(left.len() + 2 * LONGEST + marker.len());
                 write_long(&mut whole, count);
-                write_counted(&mut whole, &block);
+                write_counted(&mut whole, &left);
                 whole.extend_from_slice(marker);
                 blocks.push(whole);
             }
             values += count;
             room -= block.len();
         }
-        Ok(Self { header, values, marker: marker.to_vec(), blocks })
+        Ok(Self { header, values, metrics, marker: marker.to_vec(), blocks })
     }
 
     /// The file as it is now, not packed.
@@ -177,6 +201,8 @@ enum Shape {
     Items(Box<Shape>),
     /// A number, and that of these; none is NULL.
     One(Vec<Option<Shape>>),
+    /// What a manifest tells of columns.
+    Metric(Apart),
 }
 
 impl Shape {
@@ -191,6 +217,8 @@ struct Shapes {
     /// The types of a fixed size, by name. Only these are called by name again, so that no schema is larger than it is written.
     sized: HashMap<String, usize>,
     has_empty: bool,
+    /// Whether what a record tells of columns is read apart.
+    is_manifest: bool,
 }
 
 impl Shapes {
@@ -220,7 +248,10 @@ impl Shapes {
                         if fields.is_empty() && std::mem::replace(&mut self.has_empty, true) {
                             return None;
                         }
-                        let fields = fields.iter().map(|field| self.shape(field.get("type")?));
+                        let fields = fields.iter().map(|field| match Apart::of(field).filter(|_| self.is_manifest) {
+                            Some(apart) => Some(Shape::Metric(apart)),
+                            None => self.shape(field.get("type")?),
+                        });
                         Shape::All(fields.collect::<Option<Vec<Shape>>>()?)
                     }
                     Some("fixed") => {
@@ -250,14 +281,41 @@ fn items(item: Shape) -> Option<Shape> {
     (!item.is_empty()).then(|| Shape::Items(Box::new(item)))
 }
 
+/// What the values of a block tell apart from the rest.
+#[derive(Default)]
+struct Found {
+    /// Of the last value.
+    metrics: Metrics,
+    /// How much of the block was left before and after each metric, and what stands for none.
+    metric_places: Vec<(usize, usize, u64)>,
+}
+
+impl Found {
+    /// The block without the metrics.
+    fn left<'a>(&self, block: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.metric_places.is_empty() {
+            return Cow::Borrowed(block);
+        }
+        let between = |rest: usize, until: usize| block.get(block.len() - rest..block.len() - until).unwrap_or_default();
+        let (mut left, mut rest) = (Vec::new(), block.len());
+        for (before, after, nothing) in &self.metric_places {
+            left.extend_from_slice(between(rest, *before));
+            write_long(&mut left, *nothing);
+            rest = *after;
+        }
+        left.extend_from_slice(between(rest, 0));
+        Cow::Owned(left)
+    }
+}
+
 impl Rest<'_> {
     /// Goes past a value; none where that is not all there. Each step takes a byte, but for parts of which a schema has one.
-    fn pass(&mut self, shape: &Shape) -> Option<()> {
+    fn pass(&mut self, shape: &Shape, found: &mut Found) -> Option<()> {
         match shape {
             Shape::Sized(size) => self.take(*size).map(drop),
             Shape::Long => self.long().map(drop),
             Shape::Counted => self.counted().map(drop),
-            Shape::All(parts) => parts.iter().try_for_each(|part| self.pass(part)),
+            Shape::All(parts) => parts.iter().try_for_each(|part| self.pass(part, found)),
             Shape::Items(item) => loop {
                 let count = self.long()?;
                 if count == 0 {
@@ -267,12 +325,18 @@ impl Rest<'_> {
                     self.long()?;
                 }
                 for _ in 0..count.unsigned_abs() {
-                    self.pass(item)?;
+                    self.pass(item, found)?;
                 }
             },
             Shape::One(variants) => {
                 let variant = usize::try_from(self.long()?).ok()?;
-                variants.get(variant)?.as_ref().map_or(Some(()), |variant| self.pass(variant))
+                variants.get(variant)?.as_ref().map_or(Some(()), |variant| self.pass(variant, found))
+            }
+            Shape::Metric(apart) => {
+                let before = self.0.len();
+                apart.read(self, &mut found.metrics)?;
+                found.metric_places.push((before, self.0.len(), apart.nothing()));
+                Some(())
             }
         }
     }
@@ -288,7 +352,7 @@ pub(super) mod tests {
     /// A file without values and this header.
     pub(in crate::iceberg) fn of_header(header: &[(&str, Value)]) -> File {
         let header = header.iter().map(|(name, value)| ((*name).to_owned(), serde_json::to_vec(value).unwrap())).collect();
-        File { header, values: 0, marker: vec![7; 16], blocks: Vec::new() }
+        File { header, values: 0, metrics: Vec::new(), marker: vec![7; 16], blocks: Vec::new() }
     }
 
     fn with(schema: Value, codec: &str, blocks: &[(u64, &[u8])]) -> Vec<u8> {
@@ -368,6 +432,34 @@ pub(super) mod tests {
         assert_eq!(unpacked(b"deflate", &deflated, 2).unwrap().into_owned(), vec![2, 4]);
         assert_eq!(unpacked(b"deflate", &deflated, 1).unwrap_err().kind(), Kind::Data);
         assert_eq!(unpacked(b"bzip2", &deflated, 9).unwrap_err().kind(), Kind::Unsupported);
+    }
+
+    #[test]
+    fn what_a_manifest_tells_of_columns_is_apart() {
+        let fields = json!([{ "name": "key", "type": "int" }, { "name": "value", "type": "long" }]);
+        let counts = json!({ "type": "array", "items": { "type": "record", "name": "k1_v2", "fields": fields } });
+        let schema = json!({ "type": "record", "name": "r2", "fields": [
+            { "name": "a", "type": "int" },
+            { "name": "value_counts", "type": ["null", counts.clone()] },
+            { "name": "b", "type": "string" },
+            { "name": "column_sizes", "type": counts },
+        ] });
+        let text = [&[24][..], b"file:///w/t/"].concat();
+        let first = [&[2, 2, 2, 14, 4, 0][..], &text[..], &[2, 6, 8, 0]].concat();
+        let block = [&first[..], &[4, 0], &text[..], &[0]].concat();
+        let bytes = with(schema, "null", &[(2, &block[..])]);
+        let left = [&[2, 0][..], &text[..], &[0, 4, 0], &text[..], &[0]].concat();
+        let file = File::of_manifest(&bytes).unwrap();
+        assert_eq!(file.blocks, vec![[&[4, 64][..], &left[..], &[7; 16][..]].concat()]);
+        let told: Vec<_> = file.metrics.iter().map(|told| (told.values.get(7), told.sizes.get(3))).collect();
+        assert_eq!(told, [(Some(&2), Some(&4)), (None, None)]);
+        let whole = File::new(&bytes).unwrap();
+        assert_eq!((whole.metrics.len(), whole.blocks), (0, vec![[&[4, 78][..], &block[..], &[7; 16][..]].concat()]));
+        // One that says that it has more than there is, and one that names no file.
+        for block in [&first[..4], &[2, 0, 0, 0]] {
+            let bytes = with(serde_json::from_slice(&whole.header["avro.schema"]).unwrap(), "null", &[(1, block)]);
+            assert!(File::of_manifest(&bytes).is_err(), "{block:?}");
+        }
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The options of a catalog of Iceberg tables: where their files are, and who knows the tables.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path as FilePath, PathBuf};
 
 use nexus_flight_catalog::{Error, Opt, OptType, Options, Result};
+use object_store::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
 use super::SPEC;
-use crate::lake::{address, checked_token};
+use crate::lake::{Has, address, check_kind, checked_token};
 use crate::postgres::Config as Database;
 use crate::stores::{BUCKET, BucketOptions, Location, WrittenLocation, located, schema, text};
 
@@ -46,18 +48,19 @@ pub(super) const OPTIONS: &[Opt; 18] = &located(
     },
 );
 
-/// The options that some kinds have, with those kinds.
-const SOME_HAVE: &[(&str, &[&str])] = &[
-    ("schema", &["folder"]),
-    ("uri", &["rest", "hive", "sql", "glue"]),
-    ("warehouse", &["rest"]),
-    ("credential", &["rest"]),
-    ("token", &["rest"]),
-    ("scope", &["rest"]),
-    ("oauth2_server_uri", &["rest"]),
-    ("password", &["sql"]),
-    ("tls", &["sql"]),
-    ("ca", &["sql"]),
+/// The options that some kinds have.
+const HAVE: &[Has] = &[
+    Has::some("schema", &["folder"]),
+    // That of AWS is Glue's own.
+    Has { option: "uri", kinds: &["rest", "hive", "sql", "glue"], needed: &["rest", "hive", "sql"] },
+    Has::some("warehouse", &["rest"]),
+    Has::some("credential", &["rest"]),
+    Has::some("token", &["rest"]),
+    Has::some("scope", &["rest"]),
+    Has::some("oauth2_server_uri", &["rest"]),
+    Has::some("password", &["sql"]),
+    Has::some("tls", &["sql"]),
+    Has::some("ca", &["sql"]),
 ];
 
 /// The options, checked.
@@ -68,8 +71,9 @@ pub(super) struct Config {
 
 /// Who knows the tables.
 pub(super) enum Tables {
-    /// The location itself; tables directly in it are in this schema.
-    Folder { schema: String },
+    /// The location itself; tables directly in it are in this schema. With the name of a file of metadata it is one table, in the
+    /// state that this file tells.
+    Folder { schema: String, file: Option<String> },
     /// A server of Iceberg's REST interface.
     Rest(Rest),
     /// Metastores of Hive, with commas between them.
@@ -119,26 +123,19 @@ impl Config {
     pub(super) fn parse(options: &Options) -> Result<Self> {
         let written: Written = options.parse(&SPEC)?;
         let kind = written.catalog.as_deref().unwrap_or("folder").to_owned();
-        for (name, kinds) in SOME_HAVE {
-            let (given, has) = (options.values.contains_key(*name), kinds.contains(&kind.as_str()));
-            if given && !has {
-                return Err(Error::invalid(format!("\"{name}\" has no meaning where the catalog is \"{kind}\""))
-                    .with_hint(format!("remove it, or set catalog = \"{}\"", kinds.join("\" or \"")))
-                    .at(options.key(name)));
-            }
-            if *name == "uri" && has && !given && kind != "glue" {
-                return Err(Error::invalid(format!("a catalog of the kind \"{kind}\" has an address"))
-                    .with_hint("add uri = …")
-                    .at(options.key(name)));
-            }
-        }
+        check_kind(&kind, options, HAVE)?;
+        let allow_http = written.location.allow_http;
+        let mut location = written.location.check(options)?;
         let tables = match kind.as_str() {
-            "folder" => Tables::Folder { schema: schema(written.schema, "tables", options)? },
+            "folder" => {
+                let file = take_file(&mut location, options)?;
+                Tables::Folder { schema: schema(written.schema, "tables", options)?, file }
+            }
             "rest" => {
-                let uri = address(&written.uri.unwrap_or_default(), "uri", written.location.allow_http, options)?;
+                let uri = address(&written.uri.unwrap_or_default(), "uri", allow_http, options)?;
                 let uri = uri.as_str().trim_end_matches('/').to_owned();
                 let tokens = written.oauth2_server_uri.unwrap_or_else(|| format!("{uri}/v1/oauth/tokens"));
-                let server = address(&tokens, "oauth2_server_uri", written.location.allow_http, options)?;
+                let server = address(&tokens, "oauth2_server_uri", allow_http, options)?;
                 let asks = asks(written.credential, written.token, written.scope, server, options)?;
                 Tables::Rest(Rest { uri, warehouse: written.warehouse, asks })
             }
@@ -150,11 +147,41 @@ impl Config {
             }
             // There are no others, as the options say.
             _ => {
-                let uri = written.uri.map(|uri| address(&uri, "uri", written.location.allow_http, options)).transpose()?;
+                let uri = written.uri.map(|uri| address(&uri, "uri", allow_http, options)).transpose()?;
                 Tables::Glue { uri: uri.map(String::from) }
             }
         };
-        Ok(Self { location: written.location.check(options)?, tables })
+        Ok(Self { location, tables })
+    }
+}
+
+/// Makes a location that is a file of metadata the folder of its table; gives the name of that file, none for another location.
+/// Errors: `Invalid` where it does not lie in the `metadata/` of a folder.
+fn take_file(location: &mut Location, options: &Options) -> Result<Option<String>> {
+    let is_metadata = |name: &&str| name.ends_with(".metadata.json") || name.ends_with(".metadata.json.gz");
+    let elsewhere = || {
+        Error::invalid("this file of metadata is in no folder called metadata, which tells where the files of its table are")
+            .with_hint("write folder-of-the-table/metadata/…, or name the folder of the table")
+            .at(options.key("location"))
+    };
+    match location {
+        Location::Folder(path) => {
+            let Some(name) = path.file_name().and_then(OsStr::to_str).filter(is_metadata).map(str::to_owned) else {
+                return Ok(None);
+            };
+            let metadata = path.parent().filter(|folder| folder.file_name() == Some(OsStr::new("metadata")));
+            *path = metadata.and_then(FilePath::parent).ok_or_else(elsewhere)?.to_owned();
+            Ok(Some(name))
+        }
+        Location::Bucket { prefix, .. } => {
+            let Some(name) = prefix.filename().filter(is_metadata).map(str::to_owned) else { return Ok(None) };
+            let table = match prefix.parts().collect::<Vec<_>>().as_slice() {
+                [table @ .., metadata, _] if metadata.as_ref() == "metadata" => table.iter().cloned().collect::<Path>(),
+                _ => return Err(elsewhere()),
+            };
+            *prefix = table;
+            Ok(Some(name))
+        }
     }
 }
 
@@ -223,6 +250,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_metadata_is_a_table_in_the_folder_above() {
+        let of = |location: &str| {
+            let config = parse(&[("location", location)]).unwrap();
+            let Tables::Folder { file, .. } = config.tables else { panic!("another kind") };
+            let folder = match config.location {
+                Location::Folder(folder) => folder.display().to_string(),
+                Location::Bucket { bucket, prefix, .. } => format!("{bucket}:{prefix}"),
+            };
+            (folder, file)
+        };
+        let named = |folder: &str, file: &str| (folder.to_owned(), Some(file.to_owned()));
+        assert_eq!(of("shop/t/metadata/v3.metadata.json"), named("/base/shop/t", "v3.metadata.json"));
+        assert_eq!(of("/t/metadata/v3.gz.metadata.json"), named("/t", "v3.gz.metadata.json"));
+        assert_eq!(of("s3://b/shop/t/metadata/v3.metadata.json.gz"), named("b:shop/t", "v3.metadata.json.gz"));
+        assert_eq!(of("s3://b/metadata/v3.metadata.json"), named("b:", "v3.metadata.json"));
+        assert_eq!(of("s3://b/shop/metadata"), ("b:shop/metadata".to_owned(), None));
+        for elsewhere in ["v3.metadata.json", "s3://b/v3.metadata.json", "s3://b/t/v3.metadata.json"] {
+            let refusal = refusal(parse(&[("location", elsewhere)]));
+            assert!(refusal.starts_with("catalogs.lake.location: this file of metadata is in no folder"), "{refusal}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_key() {
         let folder = |key: &str| refusal(parse(&[("location", "data"), (key, "hunter2")]));
         insta::assert_snapshot!(folder("token"), @r#"catalogs.lake.token: "token" has no meaning where the catalog is "folder"; remove it, or set catalog = "rest""#);
@@ -231,7 +281,7 @@ mod tests {
         let schema = refusal(parse(&[("location", "data"), ("schema", "information_schema")]));
         insta::assert_snapshot!(schema, @"catalogs.lake.schema: no schema of tables can have this name; choose another, or leave schema out");
         let missing = refusal(parse(&[("location", "data"), ("catalog", "rest")]));
-        insta::assert_snapshot!(missing, @r#"catalogs.lake.uri: a catalog of the kind "rest" has an address; add uri = …"#);
+        insta::assert_snapshot!(missing, @r#"catalogs.lake.uri: a catalog of the kind "rest" needs "uri"; add uri = …"#);
         let uri = |uri: &str| refusal(parse(&[("location", "data"), ("catalog", "rest"), ("uri", uri)]));
         insta::assert_snapshot!(uri("catalog.example.com"), @"catalogs.lake.uri: this is no address of a server; write it as https://host/path");
         insta::assert_snapshot!(uri("thrift://h"), @"catalogs.lake.uri: this is no address of a server; write it as https://host/path");

@@ -5,31 +5,42 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
-    Manifest, ManifestContentType, ManifestEntry, ManifestFile, ManifestList, ManifestStatus, PartitionField, SchemaRef,
-    Snapshot, Transform,
+    FormatVersion, Manifest, ManifestContentType, ManifestEntry, ManifestEntryRef, ManifestFile, ManifestList, ManifestMetadata,
+    ManifestStatus, PartitionField, SchemaRef, Snapshot, Transform,
 };
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
+use serde_json::Value;
 
 use super::avro;
+use super::metrics::Metrics;
 use super::partition::named_as_written;
 use super::table::{Table, parsed, refused, unreadable};
 use crate::lake::Lake;
 
 /// How many manifests are read side by side.
 const AT_ONCE: usize = 8;
-/// How many files of a manifest are worth a thread to decode them, which takes a part of a millisecond each.
-const PART: u64 = 500;
+/// How many files of a manifest are worth a thread to decode them.
+const PART: u64 = 1000;
+
+/// The counts of a list of manifests, as writers name them now, and as they once did.
+const COUNTS: [(&str, &str); 3] = [
+    ("added_files_count", "added_data_files_count"),
+    ("existing_files_count", "existing_data_files_count"),
+    ("deleted_files_count", "deleted_data_files_count"),
+];
 
 /// A manifest with the files in it that the snapshot has.
 #[derive(Debug)]
 pub(super) struct Files {
+    /// Where the manifest is.
+    pub(super) path: Path,
     pub(super) content: ManifestContentType,
     pub(super) spec: i32,
     /// The columns of the table when it was written.
     pub(super) schema: SchemaRef,
-    /// With the numbers that they have from the manifest.
-    pub(super) entries: Vec<ManifestEntry>,
+    /// With the numbers that they have from the manifest, and without metrics, which stand beside them.
+    pub(super) entries: Vec<(ManifestEntry, Metrics)>,
 }
 
 /// The manifests of a snapshot. Errors: `Data` where their list is not there or not sound.
@@ -38,7 +49,10 @@ pub(super) async fn list(lake: &Lake, table: &Table, snapshot: &Snapshot) -> Res
     let bytes = lake.read(&path, avro::LARGEST as u64).await?;
     let version = table.metadata.format_version();
     let list = parsed(lake, &path, move || {
-        let file = avro::File::new(&bytes)?;
+        let mut file = avro::File::new(&bytes)?;
+        if version == FormatVersion::V1 {
+            counted(&mut file)?;
+        }
         let list = ManifestList::parse_with_version(&file.bytes(), version).map_err(|cause| unreadable(&cause.message()))?;
         if list.entries().len() as u64 != file.values {
             return Err(cut());
@@ -46,6 +60,20 @@ pub(super) async fn list(lake: &Lake, table: &Table, snapshot: &Snapshot) -> Res
         Ok(list)
     });
     Ok(list.await?.consume_entries().into_iter().collect())
+}
+
+/// Gives the counts of a list of format 1 their old names: by others its reader does not find them, and takes them for not told.
+fn counted(file: &mut avro::File) -> Result<()> {
+    let schema = file.header.get_mut("avro.schema").ok_or_else(cut)?;
+    let mut list: Value = serde_json::from_slice(schema).map_err(|cause| unreadable(&cause))?;
+    let fields = list.get_mut("fields").and_then(Value::as_array_mut);
+    for name in fields.into_iter().flatten().filter_map(|field| field.get_mut("name")) {
+        if let Some((_, old)) = COUNTS.iter().find(|(now, _)| name.as_str() == Some(*now)) {
+            *name = (*old).into();
+        }
+    }
+    *schema = serde_json::to_vec(&list).map_err(|cause| unreadable(&cause))?;
+    Ok(())
 }
 
 /// The files of some manifests that are not deleted, in the order of the manifests.
@@ -66,41 +94,47 @@ async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Res
     // Tables of format 1 need not have counts.
     let is_other = counts.contains(&None) && i64::try_from(bytes.len()) != Ok(manifest.manifest_length);
     let unpacked = parsed(&lake, &path, move || {
-        let mut file = avro::File::new(&bytes)?;
+        let mut file = avro::File::of_manifest(&bytes)?;
         if is_other {
             return Err(cut());
         }
         named_as_written(&mut file)?;
         let parts = (file.values / PART).clamp(1, AT_ONCE as u64) as usize;
-        Ok((file.values, file.parts(parts)))
+        let parts = file.parts(parts);
+        Ok((file.metrics, parts))
     });
-    let (count, parts) = unpacked.await?;
+    let (metrics, parts) = unpacked.await?;
     let decode =
         |part: Vec<u8>| parsed(&lake, &path, move || Manifest::parse_avro(&part).map_err(|cause| unreadable(&cause.message())));
     let decoded = try_join_all(parts.into_iter().map(decode).collect::<Vec<_>>()).await?;
+    let own = path.clone();
     parsed(&lake, &path, move || {
-        let read = joined(decoded).ok_or_else(cut)?;
-        check(&table, &manifest, &read, count)?;
-        let schema = Arc::clone(read.metadata().schema());
-        let (entries, _) = read.into_parts();
-        let alive = entries.into_iter().filter(|entry| entry.is_alive());
-        let entries = alive.map(|entry| inherit(Arc::unwrap_or_clone(entry), &manifest)).collect::<Result<_>>()?;
-        Ok(Files { content: manifest.content, spec: manifest.partition_spec_id, schema, entries })
+        let (metadata, entries) = joined(decoded).ok_or_else(cut)?;
+        if entries.len() != metrics.len() {
+            return Err(cut());
+        }
+        check(&table, &manifest, &metadata, &entries)?;
+        let schema = Arc::clone(metadata.schema());
+        let alive = entries.into_iter().zip(metrics).filter(|(entry, _)| entry.is_alive());
+        let inherited =
+            alive.map(|(entry, metrics)| inherit(Arc::unwrap_or_clone(entry), &manifest).map(|entry| (entry, metrics)));
+        let entries = inherited.collect::<Result<_>>()?;
+        Ok(Files { path: own, content: manifest.content, spec: manifest.partition_spec_id, schema, entries })
     })
     .await
 }
 
-/// The manifest of which these are the parts.
-fn joined(parts: Vec<Manifest>) -> Option<Manifest> {
+/// What stands in the header of the manifest of which these are the parts, and its files.
+fn joined(parts: Vec<Manifest>) -> Option<(ManifestMetadata, Vec<ManifestEntryRef>)> {
     let mut parts = parts.into_iter().map(Manifest::into_parts);
     let (mut entries, metadata) = parts.next()?;
     entries.extend(parts.flat_map(|(entries, _)| entries));
-    Some(Manifest::new(metadata, entries.into_iter().map(Arc::unwrap_or_clone).collect()))
+    Some((metadata, entries))
 }
 
 /// Whether a manifest is the one that its list tells of.
-fn check(table: &Table, manifest: &ManifestFile, read: &Manifest, count: u64) -> Result<()> {
-    let with = |status| read.entries().iter().filter(|entry| entry.status() == status).count();
+fn check(table: &Table, manifest: &ManifestFile, metadata: &ManifestMetadata, entries: &[ManifestEntryRef]) -> Result<()> {
+    let with = |status| entries.iter().filter(|entry| entry.status() == status).count();
     for (said, status) in [
         (manifest.added_files_count, ManifestStatus::Added),
         (manifest.existing_files_count, ManifestStatus::Existing),
@@ -113,15 +147,15 @@ fn check(table: &Table, manifest: &ManifestFile, read: &Manifest, count: u64) ->
     let Some(spec) = table.metadata.partition_spec_by_id(manifest.partition_spec_id) else {
         return Err(Error::data(format!("the table has no partition spec {}", manifest.partition_spec_id)).with_hint(RESTORE));
     };
-    let own = read.metadata().partition_spec().fields();
+    let own = metadata.partition_spec().fields();
     let same = |(own, known): (&PartitionField, &PartitionField)| {
         own.transform == known.transform && (own.source_id == known.source_id || own.transform == Transform::Void)
     };
     let has_spec = own.len() == spec.fields().len() && own.iter().zip(spec.fields()).all(same);
-    if read.entries().len() as u64 != count || *read.metadata().content() != manifest.content || !has_spec {
+    if *metadata.content() != manifest.content || !has_spec {
         return Err(cut());
     }
-    if let Some(entry) = read.entries().iter().find(|entry| entry.is_alive() && lacks_values(manifest, own, entry)) {
+    if let Some(entry) = entries.iter().find(|entry| entry.is_alive() && lacks_values(manifest, own, entry)) {
         let message = format!("the partition of {} has NULL where the list of manifests says that none has", entry.file_path());
         return Err(Error::data(message).with_hint("write the manifest again, or go back to an earlier state of the table"));
     }
@@ -162,4 +196,24 @@ pub(super) fn place(lake: &Lake, entry: &ManifestEntry) -> Result<Path> {
         return Err(refused("encrypted files".to_owned()).at(lake.store.place(&path)));
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::avro::tests::of_header;
+    use super::*;
+
+    #[test]
+    fn counts_have_their_old_names() {
+        let field = |name: &str| json!({ "name": name, "type": ["null", "int"], "default": null });
+        let fields = |names: [&str; 3]| json!({ "type": "record", "name": "manifest_file", "fields": names.map(field) });
+        let old = fields(["added_data_files_count", "added_rows_count", "deleted_data_files_count"]);
+        for written in [fields(["added_files_count", "added_rows_count", "deleted_files_count"]), old.clone()] {
+            let mut file = of_header(&[("avro.schema", written)]);
+            counted(&mut file).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&file.header["avro.schema"]).unwrap(), old);
+        }
+    }
 }

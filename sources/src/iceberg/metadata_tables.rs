@@ -1,6 +1,6 @@
 //! What the metadata of a table says, as tables: `"t$snapshots"` and its like, with the columns that other engines give them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,6 +13,7 @@ use nexus_flight_catalog::Result;
 use object_store::path::Path;
 
 use super::manifests::{Files, files, list};
+use super::metrics::ById;
 use super::snapshot::Entry;
 use super::table::{Table, parsed, unreadable};
 use crate::lake::Lake;
@@ -207,7 +208,7 @@ fn count(all: &[ManifestFile], content: ManifestContentType, of: fn(&ManifestFil
 }
 
 fn entries(manifests: &[Files]) -> Vec<Entry<'_>> {
-    manifests.iter().flat_map(|files| files.entries.iter().map(move |entry| Entry { files, entry })).collect()
+    manifests.iter().flat_map(Files::each).collect()
 }
 
 /// The bounds of columns are not here: they are values of rows, which not everybody may see who may see the table.
@@ -223,20 +224,19 @@ fn of_files(table: &Table, manifests: &[Files]) -> Result<RecordBatch> {
         some_texts("partition", partitions.into_iter()),
         longs("record_count", files().map(|file| long(file.record_count()))),
         longs("file_size_in_bytes", files().map(|file| long(file.file_size_in_bytes()))),
-        column("column_sizes", counts(files().map(DataFile::column_sizes))?, false),
-        column("value_counts", counts(files().map(DataFile::value_counts))?, false),
-        column("null_value_counts", counts(files().map(DataFile::null_value_counts))?, false),
-        column("nan_value_counts", counts(files().map(DataFile::nan_value_counts))?, false),
+        column("column_sizes", counts(all.iter().map(|entry| &entry.metrics.sizes))?, false),
+        column("value_counts", counts(all.iter().map(|entry| &entry.metrics.values))?, false),
+        column("null_value_counts", counts(all.iter().map(|entry| &entry.metrics.nulls))?, false),
+        column("nan_value_counts", counts(all.iter().map(|entry| &entry.metrics.nans))?, false),
         column("sort_order_id", Arc::new(Int32Array::from_iter(files().map(DataFile::sort_order_id))), true),
     ])
 }
 
-fn counts<'a>(files: impl Iterator<Item = &'a HashMap<i32, u64>>) -> Result<ArrayRef> {
+fn counts<'a>(files: impl Iterator<Item = &'a ById<u64>>) -> Result<ArrayRef> {
     let mut counts = MapBuilder::new(None, Int32Builder::new(), Int64Builder::new());
     for file in files {
-        let sorted: BTreeMap<&i32, &u64> = file.iter().collect();
-        for (id, count) in sorted {
-            counts.keys().append_value(*id);
+        for (id, count) in file.iter() {
+            counts.keys().append_value(id);
             counts.values().append_value(long(*count));
         }
         counts.append(true)?;

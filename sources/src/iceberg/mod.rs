@@ -13,11 +13,13 @@ use tokio::sync::OnceCell;
 
 mod append;
 mod avro;
+mod buckets;
 mod catalog;
 mod config;
 mod deletes;
 mod manifests;
 mod metadata_tables;
+mod metrics;
 mod partition;
 mod snapshot;
 mod table;
@@ -101,7 +103,9 @@ impl IcebergSource {
             let lake =
                 || Store::open(&self.catalog, &self.location).map(|store| Arc::new(Lake::new(Arc::new(store), &self.location)));
             let opened: Arc<dyn Catalog> = match &self.known_by {
-                Tables::Folder { schema } => Arc::new(Folder::open(&self.catalog, &self.location, schema)?),
+                Tables::Folder { schema, file } => {
+                    Arc::new(Folder::open(&self.catalog, &self.location, schema, file.as_deref())?)
+                }
                 Tables::Rest(rest) => Arc::new(Rest::open(&self.catalog, &self.location, rest.clone())?),
                 Tables::Hive { uri } => Arc::new(Hive::open(&self.catalog, uri, lake()?)?),
                 Tables::Sql(database) => Arc::new(Sql::open(&self.catalog, database.as_ref().clone(), &self.catalog, lake()?)?),
@@ -136,17 +140,13 @@ impl IcebergSource {
         }
     }
 
-    /// What the file of metadata says.
+    /// What the file of metadata says. Statements that want it at once read it once; where the one that reads is cancelled, another does.
     async fn load(&self, lake: &Lake, current: &Current) -> Result<Arc<Table>> {
-        if let Some(table) = self.tables.get(current).await {
-            return Ok(table);
-        }
-        let table = Arc::new(Table::read(lake, &current.path).await?);
-        self.tables.insert(current.clone(), Arc::clone(&table)).await;
-        Ok(table)
+        let read = async { Table::read(lake, &current.path).await.map(Arc::new) };
+        self.tables.try_get_with_by_ref(current, read).await.map_err(|error: Arc<Error>| error.copied())
     }
 
-    /// The files of a state. Errors: those of reading its metadata.
+    /// The files of a state, which are read once as well. Errors: those of reading its metadata.
     async fn snapshot(
         &self,
         lake: &Arc<Lake>,
@@ -160,12 +160,11 @@ impl IcebergSource {
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         // Its deletes are read with the keys that a catalog gives for this name.
         let key = format!("{called}\0{folder}\0{version}");
-        if let Some((snapshot, _)) = self.snapshots.get(&key).await {
-            return Ok(snapshot);
-        }
-        let (snapshot, deletes) = snapshot::read(lake, table, state).await?;
-        let snapshot = Arc::new(snapshot);
-        self.snapshots.insert(key, (Arc::clone(&snapshot), deletes)).await;
+        let read = async {
+            let read = snapshot::read(lake, table, state).await;
+            read.map(|(snapshot, deletes)| (Arc::new(snapshot), deletes))
+        };
+        let (snapshot, _) = self.snapshots.try_get_with(key, read).await.map_err(|error: Arc<Error>| error.copied())?;
         Ok(snapshot)
     }
 
@@ -222,7 +221,7 @@ impl Source for IcebergSource {
     }
 
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
-        cx.run(self.append(target, rows)).await
+        cx.run(self.append(cx, target, rows)).await
     }
 }
 

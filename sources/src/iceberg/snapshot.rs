@@ -12,8 +12,10 @@ use iceberg::spec::{
 };
 use nexus_flight_catalog::{Error, Result};
 
+use super::buckets::lacking;
 use super::deletes::Deleted;
 use super::manifests::{Files, RESTORE, files, list, place};
+use super::metrics::Metrics;
 use super::table::{State, Table, refused};
 use super::types::{bounds_are_values, columns, ids_among, value};
 use crate::lake::{Bounds, DataFile, Lake, Snapshot};
@@ -24,6 +26,13 @@ use crate::stores::ended_early;
 pub(super) struct Entry<'a> {
     pub(super) files: &'a Files,
     pub(super) entry: &'a ManifestEntry,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Files {
+    pub(super) fn each(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.entries.iter().map(move |(entry, metrics)| Entry { files: self, entry, metrics })
+    }
 }
 
 impl Entry<'_> {
@@ -34,8 +43,7 @@ impl Entry<'_> {
 
     /// Whether a file is known to hold a column: its metrics tell of it.
     pub(super) fn holds(&self, id: i32) -> bool {
-        let file = self.entry.data_file();
-        [file.column_sizes(), file.value_counts(), file.null_value_counts()].iter().any(|metrics| metrics.contains_key(&id))
+        self.metrics.hold(id)
     }
 
     /// Whether the partition of a file gives a value to a column as it is.
@@ -65,8 +73,7 @@ pub(super) async fn read(lake: &Arc<Lake>, table: &Arc<Table>, state: &State) ->
 
 fn assemble(lake: &Arc<Lake>, table: &Table, state: &State, manifests: &[Files]) -> Result<(Snapshot, usize)> {
     let of = |content: ManifestContentType| {
-        let those = manifests.iter().filter(move |files| files.content == content);
-        those.flat_map(|files| files.entries.iter().map(move |entry| Entry { files, entry })).collect::<Vec<Entry<'_>>>()
+        manifests.iter().filter(|files| files.content == content).flat_map(Files::each).collect::<Vec<Entry<'_>>>()
     };
     let (data, deletes) = (of(ManifestContentType::Data), of(ManifestContentType::Deletes));
     let (schema, known) = columns(&state.schema, table.mapping.as_ref())?;
@@ -107,11 +114,12 @@ fn assemble(lake: &Arc<Lake>, table: &Table, state: &State, manifests: &[Files])
     let fields = state.schema.as_struct().fields().iter().zip(schema.fields()).enumerate();
     let bounds = fields.map(|(place, (field, arrow))| match constants.iter().position(|constant| *constant == place) {
         Some(constant) => of_constant(&rows, constant, field, arrow.data_type()),
-        None => bounds(&data, field, arrow.data_type()),
+        None => bounds(lake, &data, field, arrow.data_type()),
     });
     let bounds = bounds.collect::<Result<Vec<Bounds>>>()?;
     let columns = Arc::new(known.without(&constants));
-    Ok((Snapshot { schema, columns, constants, files: rows, bounds }, deletes.len()))
+    let lacking = lacking(table, &state.schema, &schema, &data);
+    Ok((Snapshot { schema, columns, constants, files: rows, bounds, lacking }, deletes.len()))
 }
 
 /// The columns that every file's partition gives the value of. Files of migrated tables do not hold them, others hold the same value.
@@ -175,11 +183,9 @@ fn of_constant(rows: &[DataFile], constant: usize, field: &NestedField, data_typ
     Ok(Bounds { max: Arc::clone(&min), min, nulls, exact: BooleanArray::from(exact) })
 }
 
-fn bounds(data: &[Entry<'_>], field: &NestedField, data_type: &DataType) -> Result<Bounds> {
-    let nulls = data.iter().map(|entry| {
-        let file = entry.entry.data_file();
-        file.null_value_counts().get(&field.id).copied().filter(|nulls| *nulls <= file.record_count())
-    });
+fn bounds(lake: &Lake, data: &[Entry<'_>], field: &NestedField, data_type: &DataType) -> Result<Bounds> {
+    let nulls =
+        data.iter().map(|entry| entry.metrics.nulls.get(field.id).copied().filter(|nulls| *nulls <= entry.entry.record_count()));
     let nulls = UInt64Array::from_iter(nulls);
     let unknown = Bounds::unknown(data_type, data.len());
     let primitive = field.field_type.as_primitive_type();
@@ -192,12 +198,17 @@ fn bounds(data: &[Entry<'_>], field: &NestedField, data_type: &DataType) -> Resu
     let null = ScalarValue::try_from(data_type)?;
     let (mut min, mut max, mut exact) = (Vec::new(), Vec::new(), Vec::new());
     for entry in data {
-        let file = entry.entry.data_file();
-        let bound = |bounds: &HashMap<i32, Datum>| {
-            let datum = bounds.get(&field.id)?;
-            value(datum.literal(), datum.data_type(), now)
+        let written = entry.files.schema.field_by_id(field.id).and_then(|field| field.field_type.as_primitive_type());
+        let placed = |error: Error| error.at(lake.store.place(&entry.files.path));
+        let bound = |datum: Datum| value(datum.literal(), datum.data_type(), now);
+        let (low, high) = match written {
+            Some(written) => {
+                let (low, high) = (entry.metrics.lower(field.id, written), entry.metrics.upper(field.id, written));
+                (low.map_err(placed)?, high.map_err(placed)?)
+            }
+            None => (None, None),
         };
-        let (low, high) = (bound(file.lower_bounds()), bound(file.upper_bounds()));
+        let (low, high) = (low.and_then(bound), high.and_then(bound));
         exact.push(are_values && low.is_some() && high.is_some());
         min.push(low.unwrap_or_else(|| null.clone()));
         max.push(high.unwrap_or_else(|| null.clone()));

@@ -7,16 +7,22 @@ use bytes::Bytes;
 use nexus_flight_catalog::{Error, Result};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use tokio::sync::Semaphore;
 
 use super::kept::Kept;
 use super::name::is_name;
 use crate::stores::{Footers, Location, Store};
+
+/// How many pieces of work that hold a thread each are done at once for one catalog.
+const THREADS: usize = 16;
 
 /// The store of a catalog, with what was read of its files already. All its tables share one.
 pub(crate) struct Lake {
     pub(crate) store: Arc<Store>,
     pub(super) footers: Footers,
     pub(super) kept: Arc<Kept>,
+    /// Of the catalog, for work that holds one of the process while it waits for the store.
+    pub(crate) threads: Arc<Semaphore>,
     /// How the metadata of tables begins the address of what is in the store, without a slash at the end.
     roots: Vec<String>,
 }
@@ -46,12 +52,18 @@ impl Lake {
                 roots.extend(["s3", "s3a", "s3n"].map(|scheme| format!("{scheme}://{bucket}{slash}{prefix}")));
             }
         }
-        Self { store, footers: Footers::new(), kept: Arc::new(Kept::new()), roots }
+        Self { store, footers: Footers::new(), kept: Arc::new(Kept::new()), threads: Arc::new(Semaphore::new(THREADS)), roots }
     }
 
     /// The same files, and what was read of them, behind another store of the same location.
     pub(crate) fn through(&self, store: Arc<Store>) -> Self {
-        Self { store, footers: self.footers.clone(), kept: Arc::clone(&self.kept), roots: self.roots.clone() }
+        Self {
+            store,
+            footers: self.footers.clone(),
+            kept: Arc::clone(&self.kept),
+            threads: Arc::clone(&self.threads),
+            roots: self.roots.clone(),
+        }
     }
 
     /// The path in the store of what the metadata of a table names by an address. Errors: `Denied` for what is not in the store.
@@ -99,10 +111,12 @@ impl Lake {
     }
 
     /// An error of reading a file that metadata names, in our words: `Data` where it is not there, or not the one that is meant.
-    pub(super) fn failure(&self, cause: &object_store::Error, path: &Path) -> Error {
+    pub(crate) fn failure(&self, cause: &object_store::Error, path: &Path) -> Error {
         let message = match cause {
-            object_store::Error::NotFound { .. } => "the table's metadata names this file, and it is not there",
-            object_store::Error::Precondition { .. } => "this is not the file that the table's metadata names: its size differs",
+            object_store::Error::NotFound { .. } => "the table's metadata names this file, and it is not there".to_owned(),
+            object_store::Error::Precondition { source, .. } => {
+                format!("this is not the file that the table's metadata names: {source}")
+            }
             other => return self.store.error(other, path),
         };
         Error::data(message).with_hint(GONE).at(self.store.place(path))

@@ -13,6 +13,7 @@ use parquet::basic::{ConvertedType, LogicalType, Repetition};
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
+use super::floats::Floats;
 use crate::stores::Rewrite;
 
 /// The columns of a table as files know them, in the order of the table's schema.
@@ -21,6 +22,7 @@ pub(crate) struct Columns {
     columns: Vec<Column>,
     /// A column that is not known in files without field ids: what was its name there is by now that of another.
     lost: Option<String>,
+    floats: Floats,
     /// Stands for all of that where footers are kept.
     key: u64,
 }
@@ -42,24 +44,35 @@ pub(crate) struct Column {
 impl Columns {
     /// In the order of the table's schema.
     pub(crate) fn new(columns: Vec<Column>) -> Self {
-        Self::of(columns, None)
+        Self::of(columns, None, Floats::Same)
     }
 
     /// The same, of which one may be lost: its name in files without field ids is by now that of another. Such files are refused.
     pub(crate) fn with_lost(self, lost: Option<String>) -> Self {
-        Self::of(self.columns, lost)
+        Self::of(self.columns, lost, self.floats)
     }
 
-    fn of(columns: Vec<Column>, lost: Option<String>) -> Self {
+    /// The same of a table that reads floats as doubles in this way.
+    #[cfg(feature = "hudi")]
+    pub(crate) fn with_floats(self, floats: Floats) -> Self {
+        Self { floats, ..self }
+    }
+
+    /// How floats of files are read as doubles.
+    pub(super) fn floats(&self) -> Floats {
+        self.floats
+    }
+
+    fn of(columns: Vec<Column>, lost: Option<String>, floats: Floats) -> Self {
         let mut hasher = DefaultHasher::new();
         (&columns, &lost).hash(&mut hasher);
-        Self { columns, lost, key: hasher.finish() }
+        Self { columns, lost, floats, key: hasher.finish() }
     }
 
     /// The same without the columns at these places.
     pub(crate) fn without(&self, places: &[usize]) -> Self {
         let kept = self.columns.iter().enumerate().filter(|(place, _)| !places.contains(place));
-        Self::of(kept.map(|(_, column)| column.clone()).collect(), self.lost.clone())
+        Self::of(kept.map(|(_, column)| column.clone()).collect(), self.lost.clone(), self.floats)
     }
 
     /// The footer of a file with the names of the table at every level; none where it has them already. What is no column of the

@@ -23,23 +23,24 @@ use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapterFactory, Physi
 use nexus_flight_catalog::{Error, Result};
 
 use super::columns::AGAIN;
+use super::floats::{Floats, by_text};
 
 /// Makes the columns of files those of the table, file by file. A column that cannot be is refused where it is asked for.
 #[derive(Debug)]
-pub(super) struct Conforming;
+pub(super) struct Conforming(pub(super) Floats);
 
 impl PhysicalExprAdapterFactory for Conforming {
     fn create(&self, table: SchemaRef, file: SchemaRef) -> DataFusionResult<Arc<dyn PhysicalExprAdapter>> {
         // DataFusion is told of our columns in the types of the file, and so leaves them as they are.
         let fields = table.fields().iter().map(|field| match file.field_with_name(field.name()) {
-            Ok(held) if is_ours(held.data_type(), field.data_type()) => {
+            Ok(held) if is_ours(held.data_type(), field.data_type(), self.0) => {
                 Arc::new(field.as_ref().clone().with_data_type(held.data_type().clone()))
             }
             _ => Arc::clone(field),
         });
         let left = Arc::new(Schema::new(fields.collect::<Fields>()));
         let others = DefaultPhysicalExprAdapterFactory.create(left, Arc::clone(&file))?;
-        Ok(Arc::new(Adapter { table, file, others }))
+        Ok(Arc::new(Adapter { table, file, floats: self.0, others }))
     }
 }
 
@@ -48,6 +49,7 @@ impl PhysicalExprAdapterFactory for Conforming {
 struct Adapter {
     table: SchemaRef,
     file: SchemaRef,
+    floats: Floats,
     /// Knows all columns but ours: their casts, the missing ones, and where in the file each is.
     others: Arc<dyn PhysicalExprAdapter>,
 }
@@ -67,17 +69,18 @@ impl Adapter {
         let Some((_, to)) = self.table.fields().find(column.name()) else { return Ok(Transformed::no(expr)) };
         // What an array of no values cannot become, no array can.
         conform(column.name(), &new_empty_array(held.data_type()), to.data_type())?;
-        if !is_ours(held.data_type(), to.data_type()) {
+        if !is_ours(held.data_type(), to.data_type(), self.floats) {
             return Ok(Transformed::no(expr));
         }
-        Ok(Transformed::yes(Arc::new(Conformed { column: expr, to: Arc::clone(to) })))
+        Ok(Transformed::yes(Arc::new(Conformed { column: expr, to: Arc::clone(to), floats: self.floats })))
     }
 }
 
 /// Whether the values of a column are converted here. All others are cast by DataFusion, which sees through its own casts where it
 /// leaves out what cannot meet a condition.
-fn is_ours(from: &DataType, to: &DataType) -> bool {
+fn is_ours(from: &DataType, to: &DataType, floats: Floats) -> bool {
     match (from, to) {
+        (DataType::Float32, DataType::Float64) => floats == Floats::ByText,
         // Arrow would wrap around, take a time without a zone for one of the zone, or drop digits.
         (DataType::Date32, DataType::Timestamp(..)) => true,
         (DataType::Timestamp(_, None), DataType::Timestamp(_, Some(_))) => true,
@@ -92,12 +95,13 @@ struct Conformed {
     /// The column as the file has it; a child, so that it is found wherever a reader puts it.
     column: Arc<dyn PhysicalExpr>,
     to: FieldRef,
+    floats: Floats,
 }
 
 // By hand, as the compiler would move the column out to compare it.
 impl PartialEq for Conformed {
     fn eq(&self, other: &Self) -> bool {
-        self.column.eq(&other.column) && self.to == other.to
+        self.column.eq(&other.column) && self.to == other.to && self.floats == other.floats
     }
 }
 
@@ -105,6 +109,7 @@ impl Hash for Conformed {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.column.hash(state);
         self.to.hash(state);
+        self.floats.hash(state);
     }
 }
 
@@ -125,7 +130,7 @@ impl PhysicalExpr for Conformed {
 
     fn evaluate(&self, batch: &RecordBatch) -> DataFusionResult<ColumnarValue> {
         let held = self.column.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(ColumnarValue::Array(conform(self.to.name(), &held, self.to.data_type())?))
+        Ok(ColumnarValue::Array(conform_by(self.floats, self.to.name(), &held, self.to.data_type())?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -134,7 +139,7 @@ impl PhysicalExpr for Conformed {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn PhysicalExpr>>) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
         let [column] = <[_; 1]>::try_from(children).map_err(|_| Error::internal("a conformed column is of one column"))?;
-        Ok(Arc::new(Self { column, to: Arc::clone(&self.to) }))
+        Ok(Arc::new(Self { column, to: Arc::clone(&self.to), floats: self.floats }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,15 +150,20 @@ impl PhysicalExpr for Conformed {
 /// The values of a file's column in the type of the table's. Errors: `Data` where the one is no narrower form of the other, where
 /// the table's type does not hold a value exactly, or where a field is NULL that never is in the table.
 pub(crate) fn conform(name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    conform_by(Floats::Same, name, array, to)
+}
+
+fn conform_by(floats: Floats, name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let from = array.data_type();
     match (from, to) {
         _ if from == to => Ok(Arc::clone(array)),
-        (DataType::Struct(_), DataType::Struct(fields)) => structure(name, array.as_struct(), fields),
-        (DataType::List(_), DataType::List(item)) => list(name, array.as_list(), item),
+        (DataType::Float32, DataType::Float64) if floats == Floats::ByText => Ok(by_text(array)),
+        (DataType::Struct(_), DataType::Struct(fields)) => structure(floats, name, array.as_struct(), fields),
+        (DataType::List(_), DataType::List(item)) => list(floats, name, array.as_list(), item),
         (DataType::LargeList(item) | DataType::FixedSizeList(item, _), DataType::List(_)) => {
-            conform(name, &cast(name, array, &DataType::List(Arc::clone(item)))?, to)
+            conform_by(floats, name, &cast(name, array, &DataType::List(Arc::clone(item)))?, to)
         }
-        (DataType::Map(..), DataType::Map(entries, sorted)) => map(name, array.as_map(), entries, *sorted),
+        (DataType::Map(..), DataType::Map(entries, sorted)) => map(floats, name, array.as_map(), entries, *sorted),
         (DataType::Date32, DataType::Timestamp(_, None)) | (DataType::Timestamp(..), DataType::Timestamp(..)) => {
             instants(name, array, to)
         }
@@ -171,13 +181,13 @@ pub(crate) fn becomes(from: &DataType, to: &DataType) -> bool {
 }
 
 /// Fields by name: one that the file has not is NULL, and one that the table has not is left out.
-fn structure(name: &str, array: &StructArray, fields: &Fields) -> Result<ArrayRef> {
+fn structure(floats: Floats, name: &str, array: &StructArray, fields: &Fields) -> Result<ArrayRef> {
     let columns = fields.iter().map(|field| {
         let held = match array.column_by_name(field.name()) {
             Some(held) => masked(held, array.nulls())?,
             None => new_null_array(field.data_type(), array.len()),
         };
-        within(name, &held, field, array.nulls())
+        within(floats, name, &held, field, array.nulls())
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(StructArray::try_new_with_length(fields.clone(), columns, array.nulls().cloned(), array.len())?))
@@ -192,27 +202,27 @@ fn masked(held: &ArrayRef, structs: Option<&NullBuffer>) -> Result<ArrayRef> {
     Ok(Arc::new(StructArray::try_new_with_length(fields, columns, nulls, inner.len())?))
 }
 
-fn list(name: &str, array: &ListArray, item: &FieldRef) -> Result<ArrayRef> {
+fn list(floats: Floats, name: &str, array: &ListArray, item: &FieldRef) -> Result<ArrayRef> {
     let (offsets, first, count) = spoken_of(array.offsets());
-    let items = within(name, &array.values().slice(first, count), item, None)?;
+    let items = within(floats, name, &array.values().slice(first, count), item, None)?;
     Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, items, array.nulls().cloned())?))
 }
 
 /// The key and the value by their places: writers have many names for them.
-fn map(name: &str, array: &MapArray, entries: &FieldRef, sorted: bool) -> Result<ArrayRef> {
+fn map(floats: Floats, name: &str, array: &MapArray, entries: &FieldRef, sorted: bool) -> Result<ArrayRef> {
     let DataType::Struct(fields) = entries.data_type() else { return Err(Error::internal("the entries of a map are no struct")) };
     let (offsets, first, count) = spoken_of(array.offsets());
     let columns = fields.iter().zip([array.keys(), array.values()]);
-    let columns = columns.map(|(field, held)| within(name, &held.slice(first, count), field, None));
+    let columns = columns.map(|(field, held)| within(floats, name, &held.slice(first, count), field, None));
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let held = StructArray::try_new_with_length(fields.clone(), columns, None, count)?;
     Ok(Arc::new(MapArray::try_new(Arc::clone(entries), offsets, held, array.nulls().cloned(), sorted)?))
 }
 
 /// The values of a field in a column. Where the struct is NULL that it is in, it does not count whether it is.
-fn within(column: &str, held: &ArrayRef, field: &Field, structs: Option<&NullBuffer>) -> Result<ArrayRef> {
+fn within(floats: Floats, column: &str, held: &ArrayRef, field: &Field, structs: Option<&NullBuffer>) -> Result<ArrayRef> {
     let name = format!("{column}.{}", field.name());
-    let values = conform(&name, held, field.data_type())?;
+    let values = conform_by(floats, &name, held, field.data_type())?;
     if field.is_nullable() {
         return Ok(values);
     }
@@ -545,9 +555,17 @@ mod tests {
         let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
         let table = Arc::new(Schema::new(table));
         let asked = Arc::new(Column::new_with_schema(column, &table).unwrap());
-        let adapter = Conforming.create(table, batch.schema()).unwrap();
+        let adapter = Conforming(Floats::Same).create(table, batch.schema()).unwrap();
         let value = adapter.rewrite(asked)?.evaluate(&batch)?.into_array(batch.num_rows())?;
         Ok(shown(&value))
+    }
+
+    #[test]
+    fn floats_are_doubles_by_their_text_where_the_table_says_so() {
+        let held = values(list_of(of(&[("a", DataType::Float32)])), &[r#"[{"a": 0.1}]"#]);
+        let to = list_of(of(&[("a", DataType::Float64)]));
+        let read = |floats| shown(&conform_by(floats, "c", &held, &to).unwrap());
+        assert_eq!([Floats::Same, Floats::ByText].map(read), [r#"[{"a":0.10000000149011612}]"#, r#"[{"a":0.1}]"#]);
     }
 
     #[test]

@@ -15,10 +15,13 @@ mod avro_names;
 mod columns;
 mod conform;
 mod equality;
+mod floats;
 mod http;
 mod kept;
+mod kinds;
 mod layout;
 mod name;
+mod nans;
 mod open;
 mod positions;
 mod scan;
@@ -37,14 +40,20 @@ pub(crate) use conform::becomes;
 #[cfg(feature = "hudi")]
 pub(crate) use conform::conform;
 pub(crate) use equality::{Equality, EqualityFile};
+#[cfg(feature = "hudi")]
+pub(crate) use floats::Floats;
 #[cfg(test)]
 pub(crate) use http::tests::{Reply, served};
 pub(crate) use http::{Answer, Http, MOST_NAMES, Page, address, checked_token, encoded};
+pub(crate) use kinds::{Has, check_kind};
 pub(crate) use layout::Folder;
 pub(crate) use name::{Name, is_name, moment};
+pub(crate) use nans::{Nans, leaves};
 pub(crate) use positions::{All, DeleteFile, Positions, Tail, Vector};
+#[cfg(feature = "hudi")]
+pub(crate) use scan::Known;
 pub(crate) use scan::{LakeTable, rows};
-pub(crate) use snapshot::{Bounds, DataFile, Deletes, Snapshot};
+pub(crate) use snapshot::{Bounds, DataFile, Deletes, Lacking, Snapshot};
 pub(crate) use vector::deletion_vector;
 pub(crate) use vended::{Vending, Vends, life};
 pub(crate) use writing::{Files, New, SIZE, Writes};

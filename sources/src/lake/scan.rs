@@ -1,6 +1,7 @@
 //! The one scan of all lake tables: a snapshot's files by DataFusion's Parquet reader, less those that cannot hold wanted rows.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ use super::access::Lake;
 use super::columns::Columns;
 use super::conform::Conforming;
 use super::open::{AsSnapshot, Place};
-use super::snapshot::{Bounds, DataFile, Snapshot};
+use super::snapshot::{Bounds, DataFile, Lacking, Snapshot};
 use crate::stores::{PinnedStore, Reader, Readers, immutable, session_url, unqualified};
 
 /// Of how many files at most DataFusion is told what is known of each: it looks at them again as its own conditions get narrower.
@@ -70,16 +71,10 @@ impl LakeTable {
         Ok(Self { lake, snapshot, version: version.to_owned(), order, url })
     }
 
-    /// The files that can hold wanted rows, as places in the snapshot.
-    fn wanted(&self, filters: &[Expr]) -> DataFusionResult<Vec<usize>> {
-        let all = 0..self.snapshot.files.len();
-        let stable = filters.iter().filter(|filter| !filter.is_volatile()).cloned();
-        let Some(filter) = conjunction(stable).filter(|_| !all.is_empty()) else { return Ok(all.collect()) };
-        let schema = Arc::clone(&self.snapshot.schema);
-        let known = DFSchema::try_from(Arc::clone(&schema))?;
-        let physical = create_physical_expr(&unqualified(filter)?, &known, &ExecutionProps::new())?;
-        let verdict = PruningPredicate::try_new(physical, schema)?.prune(&Known(&self.snapshot))?;
-        Ok(all.zip(verdict).filter(|(_, wanted)| *wanted).map(|(file, _)| file).collect())
+    /// What is known of the files.
+    fn known(&self) -> Known<'_> {
+        let Snapshot { schema, bounds, lacking, files, .. } = &*self.snapshot;
+        Known { schema, bounds, rows: files.iter().map(|file| file.rows).collect(), lacking: lacking.as_deref() }
     }
 
     /// The files as DataFusion scans them, in groups that are read side by side.
@@ -91,11 +86,30 @@ impl LakeTable {
                 .with_partition_values(file.constants.clone())
                 .with_extensions(Arc::new(Place(*place)));
             if described {
-                part.statistics = Some(Arc::new(self.statistics_of(&[*place])));
+                part.statistics = Some(Arc::new(self.statistics_of_one(*place, file)));
             }
             Some(part)
         });
-        FileGroup::new(parts.collect()).split_files(at_once.max(1))
+        let mut parts = parts.peekable();
+        // In the order of the snapshot, which is that of each plan: DataFusion would sort them by their paths for that.
+        let each = files.len().div_ceil(at_once.max(1));
+        let group = || parts.peek().is_some().then(|| FileGroup::new(parts.by_ref().take(each).collect()));
+        std::iter::from_fn(group).collect()
+    }
+
+    /// What is known of all rows of one file, in the order of the scan's columns.
+    fn statistics_of_one(&self, place: usize, file: &DataFile) -> Statistics {
+        if file.rows == Some(0) {
+            return self.statistics_of(&[place]);
+        }
+        let left = file.rows.and_then(|rows| usize::try_from(rows.checked_sub(file.deleted?)?).ok());
+        let all = file.rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Inexact);
+        let size = usize::try_from(file.size).map_or(Precision::Absent, Precision::Inexact);
+        let columns = self.order.iter().map(|column| {
+            let bounds = self.snapshot.bounds.get(*column);
+            bounds.map_or_else(ColumnStatistics::new_unknown, |bounds| bounds.of_one(place, file))
+        });
+        Statistics { num_rows: left.map_or(all, Precision::Exact), total_byte_size: size, column_statistics: columns.collect() }
     }
 
     /// What is known of all rows of some files, in the order of the scan's columns.
@@ -110,10 +124,13 @@ impl LakeTable {
             (None, None) => Precision::Absent,
         };
         let untouched = chosen.iter().all(|file| file.deletes.is_none());
+        // All of them stand in the arrays as they are wanted.
+        let some = (places.len() < self.snapshot.files.len())
+            .then(|| UInt64Array::from_iter_values(places.iter().map(|place| *place as u64)));
         let bytes = sum(chosen.iter().map(|file| Some(file.size))).map_or(Precision::Absent, Precision::Inexact);
         let columns = self.order.iter().map(|column| {
             let bounds = self.snapshot.bounds.get(*column);
-            bounds.map_or_else(ColumnStatistics::new_unknown, |bounds| bounds.of(&places, &chosen, untouched))
+            bounds.map_or_else(ColumnStatistics::new_unknown, |bounds| bounds.of(some.as_ref(), &chosen, untouched))
         });
         Statistics { num_rows: rows, total_byte_size: bytes, column_statistics: columns.collect() }
     }
@@ -145,7 +162,7 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let files = self.wanted(filters)?;
+        let files = self.known().wanted(filters)?;
         let all: Vec<usize> = (0..self.snapshot.schema.fields().len()).collect();
         let wanted = projection.unwrap_or(&all);
         if files.is_empty() {
@@ -190,7 +207,7 @@ pub(crate) async fn rows(
     let file = DataFile { path: path.clone(), name, size, rows: None, deleted: Some(0), constants: Vec::new(), deletes: None };
     let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), 1)).collect();
     let columns = Arc::new(columns.clone());
-    let snapshot = Arc::new(Snapshot { schema, columns, constants: Vec::new(), files: vec![file], bounds });
+    let snapshot = Arc::new(Snapshot { schema, columns, constants: Vec::new(), files: vec![file], bounds, lacking: None });
     let url = session_url(&format!("\0{path}"))?;
     let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&lake.store), [(path.clone(), size)]));
     let task = Arc::new(TaskContext::default());
@@ -223,7 +240,7 @@ fn config(
         .with_parquet_file_reader_factory(Arc::new(readers.clone()));
     let opens = AsSnapshot { lake: Arc::clone(lake), snapshot: Arc::clone(snapshot), readers, pool };
     let reader = Arc::new(Reader { inner: Arc::new(source), opens });
-    FileScanConfigBuilder::new(url, reader).with_expr_adapter(Some(Arc::new(Conforming)))
+    FileScanConfigBuilder::new(url, reader).with_expr_adapter(Some(Arc::new(Conforming(snapshot.columns.floats()))))
 }
 
 /// The columns that the files hold.
@@ -236,12 +253,33 @@ fn scan_order(snapshot: &Snapshot) -> Vec<usize> {
     held(snapshot).into_iter().chain(snapshot.constants.iter().copied()).collect()
 }
 
-/// What is known of the files of a snapshot, as DataFusion asks for it.
-struct Known<'a>(&'a Snapshot);
+/// What is known of the files of a table, as DataFusion asks for it.
+pub(crate) struct Known<'a> {
+    /// The columns of the table.
+    pub(crate) schema: &'a SchemaRef,
+    /// What is known of the values of each, file by file.
+    pub(crate) bounds: &'a [Bounds],
+    /// The rows of each file, where they are known.
+    pub(crate) rows: UInt64Array,
+    /// What tells of files that they lack values, where there is such.
+    pub(crate) lacking: Option<&'a dyn Lacking>,
+}
 
 impl Known<'_> {
+    /// The files that can hold rows which meet these conditions, by their places.
+    pub(crate) fn wanted(&self, filters: &[Expr]) -> DataFusionResult<Vec<usize>> {
+        let all = 0..self.rows.len();
+        let stable = filters.iter().filter(|filter| !filter.is_volatile()).cloned();
+        let Some(filter) = conjunction(stable).filter(|_| !all.is_empty()) else { return Ok(all.collect()) };
+        let schema = Arc::clone(self.schema);
+        let known = DFSchema::try_from(Arc::clone(&schema))?;
+        let physical = create_physical_expr(&unqualified(filter)?, &known, &ExecutionProps::new())?;
+        let verdict = PruningPredicate::try_new(physical, schema)?.prune(self)?;
+        Ok(all.zip(verdict).filter(|(_, wanted)| *wanted).map(|(file, _)| file).collect())
+    }
+
     fn bounds(&self, column: &ColumnName) -> Option<&Bounds> {
-        self.0.bounds.get(self.0.schema.index_of(&column.name).ok()?)
+        self.bounds.get(self.schema.index_of(&column.name).ok()?)
     }
 }
 
@@ -255,7 +293,7 @@ impl PruningStatistics for Known<'_> {
     }
 
     fn num_containers(&self) -> usize {
-        self.0.files.len()
+        self.rows.len()
     }
 
     fn null_counts(&self, column: &ColumnName) -> Option<ArrayRef> {
@@ -263,23 +301,50 @@ impl PruningStatistics for Known<'_> {
     }
 
     fn row_counts(&self, _column: &ColumnName) -> Option<ArrayRef> {
-        Some(Arc::new(self.0.files.iter().map(|file| file.rows).collect::<UInt64Array>()))
+        Some(Arc::new(self.rows.clone()))
     }
 
-    fn contained(&self, _column: &ColumnName, _values: &std::collections::HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
+    fn contained(&self, column: &ColumnName, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        let place = self.schema.index_of(&column.name).ok()?;
+        let lacking = self.lacking?.lacking(place, &values.iter().collect::<Vec<_>>())?;
+        // That a file has these values and no others is not known of any.
+        Some(lacking.into_iter().map(|lacks| lacks.then_some(false)).collect())
     }
 }
 
 impl Bounds {
-    /// What is known of the column in these files together; `untouched` where none of their rows is deleted.
-    fn of(&self, places: &[usize], files: &[&DataFile], untouched: bool) -> ColumnStatistics {
+    /// What is known of the column in one file, in whose place it stands.
+    fn of_one(&self, place: usize, file: &DataFile) -> ColumnStatistics {
+        let untouched = file.deletes.is_none();
+        let nulls = self.nulls.is_valid(place).then(|| self.nulls.value(place));
+        let is_exact = untouched && (self.exact.value(place) || (nulls.is_some() && nulls == file.rows));
+        let bound = |bounds: &ArrayRef| match ScalarValue::try_from_array(bounds, place) {
+            Ok(value) if value.is_null() => Precision::Absent,
+            Ok(value) if is_exact => Precision::Exact(value),
+            Ok(value) => Precision::Inexact(value),
+            Err(_) => Precision::Absent,
+        };
+        let null_count = nulls.and_then(|nulls| usize::try_from(nulls).ok());
+        let null_count = match null_count {
+            Some(count) if untouched => Precision::Exact(count),
+            Some(count) => Precision::Inexact(count),
+            None => Precision::Absent,
+        };
+        let (min_value, max_value) = (bound(&self.min), bound(&self.max));
+        ColumnStatistics { null_count, min_value, max_value, ..ColumnStatistics::new_unknown() }
+    }
+
+    /// What is known of the column in these files together, which are in these places, or all there are; `untouched` where none of
+    /// their rows is deleted.
+    fn of(&self, places: Option<&UInt64Array>, files: &[&DataFile], untouched: bool) -> ColumnStatistics {
         self.known(places, files, untouched).unwrap_or_else(|_| ColumnStatistics::new_unknown())
     }
 
-    fn known(&self, places: &[usize], files: &[&DataFile], untouched: bool) -> DataFusionResult<ColumnStatistics> {
-        let places: UInt64Array = places.iter().map(|place| Some(*place as u64)).collect();
-        let of_files = |values: &dyn Array| take(values, &places, None);
+    fn known(&self, places: Option<&UInt64Array>, files: &[&DataFile], untouched: bool) -> DataFusionResult<ColumnStatistics> {
+        let of_files = |values: &dyn Array| match places {
+            Some(places) => take(values, places, None),
+            None => Ok(values.slice(0, values.len())),
+        };
         let nulls = of_files(&self.nulls)?;
         let nulls = nulls.as_primitive::<UInt64Type>();
         let is_null = |at: usize, file: &DataFile| nulls.is_valid(at) && file.rows == Some(nulls.value(at));

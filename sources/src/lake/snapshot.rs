@@ -27,6 +27,15 @@ pub(crate) struct Snapshot {
     pub(crate) files: Vec<DataFile>,
     /// What is known of the values of each column of `schema`, in that order, file by file.
     pub(crate) bounds: Vec<Bounds>,
+    /// What tells of files that they lack values which are within their bounds, where there is such.
+    pub(crate) lacking: Option<Arc<dyn Lacking>>,
+}
+
+/// Knows which files lack some values, by other things than bounds.
+pub(crate) trait Lacking: Debug + Send + Sync {
+    /// For each file, in their order, whether no row of it has one of these values in a column, which is a place in the schema; none
+    /// where that is known of no file. A file without one of them may be said to have some.
+    fn lacking(&self, column: usize, values: &[&ScalarValue]) -> Option<Vec<bool>>;
 }
 
 /// A file of rows.

@@ -11,7 +11,8 @@ use arrow::json::{ReaderBuilder, WriterBuilder};
 use arrow::util::pretty::pretty_format_batches;
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
-use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::path::Path;
@@ -82,16 +83,23 @@ fn made(files: usize, deleted: &RoaringTreemap) -> Made {
     };
     let bounds = vec![ids, Bounds::unknown(&DataType::Utf8, files)];
     let columns = Arc::new(Columns::new(vec![column("id"), column("name")]));
-    Made { folder, snapshot: Snapshot { schema, columns, constants: Vec::new(), files: listed, bounds } }
+    let snapshot = Snapshot { schema, columns, constants: Vec::new(), files: listed, bounds, lacking: None };
+    Made { folder, snapshot }
 }
 
 impl Made {
     fn context(self) -> (tempfile::TempDir, SessionContext) {
+        self.context_within(usize::MAX)
+    }
+
+    /// Statements have so much memory together.
+    fn context_within(self, memory: usize) -> (tempfile::TempDir, SessionContext) {
         let location = Location::Folder(self.folder.path().to_owned());
         let lake = Arc::new(Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location));
         let table = LakeTable::new(lake, "lake", "t", "1", Arc::new(self.snapshot)).unwrap();
         let config = SessionConfig::new().with_target_partitions(4);
-        let context = SessionContext::new_with_config(config);
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(memory))).build_arc().unwrap();
+        let context = SessionContext::new_with_config_rt(config, runtime);
         context.register_table("t", Arc::new(table)).unwrap();
         (self.folder, context)
     }
@@ -153,6 +161,16 @@ async fn deleted_rows_are_in_no_answer() {
     assert!(ordered.contains("5999") && ordered.contains("5998"), "{ordered}");
     let first = text(&context, "SELECT id FROM t ORDER BY id LIMIT 1").await;
     assert!(first.contains("1001"), "{first}");
+}
+
+#[tokio::test]
+async fn the_rows_that_are_left_out_take_memory_of_the_statement() {
+    let deleted: RoaringTreemap = (0..ROWS as u64).step_by(2).collect();
+    let (_folder, context) = made(1, &deleted).context_within(100_000);
+    assert_eq!(ask(&context, "SELECT id FROM t").await.unwrap_err().kind(), Kind::Exhausted);
+    // What stands together takes no more than one row.
+    let (_folder, context) = made(1, &(0..1500).collect()).context_within(100_000);
+    assert_eq!(ask(&context, "SELECT id FROM t").await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 1500);
 }
 
 /// The reader takes whole row groups for a limit where a condition holds for all of their rows.
@@ -271,7 +289,8 @@ fn older() -> Made {
         deletes: None,
     };
     let bounds = schema.fields().iter().map(|field| Bounds::unknown(field.data_type(), 1)).collect();
-    Made { folder, snapshot: Snapshot { schema, columns, constants: Vec::new(), files: vec![file], bounds } }
+    let snapshot = Snapshot { schema, columns, constants: Vec::new(), files: vec![file], bounds, lacking: None };
+    Made { folder, snapshot }
 }
 
 #[tokio::test]

@@ -6,16 +6,20 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use nexus_flight_catalog::Result;
 
+use super::nans::Nans;
 use crate::stores::{Made, Store, Upload, Uploaded};
 
 /// About how large files become where the table does not say, in bytes.
 pub(crate) const SIZE: usize = 512 * 1024 * 1024;
 /// How many files are written side by side at most.
 const OPEN: usize = 64;
-/// The memory that they may take, in bytes. No pool is told of it: whoever asks for rows to be written hands none over.
+/// The memory that they take at most, in bytes; and no more than half of what there is, since whoever makes the rows needs some.
 const MEMORY: usize = 256 * 1024 * 1024;
+/// Where there is no room for as much as this, a statement fails: its files would become very many and very small.
+const LEAST: usize = 16 * 1024 * 1024;
 
 /// How a format divides the rows of a table into files, and what its metadata says of each.
 pub(crate) trait Writes {
@@ -30,8 +34,8 @@ pub(crate) trait Writes {
     /// A new file of a partition, and how metadata names it.
     fn begin(&self, partition: &Self::Partition) -> Result<(Upload, String)>;
 
-    /// What is said of a file of a partition that was begun under this name, now that it is there.
-    fn told(&self, partition: &Self::Partition, name: &str, file: &Uploaded) -> Result<Self::Told>;
+    /// What is said of a file of a partition that was begun under this name, now that it is there with so many NaN in its columns.
+    fn told(&self, partition: &Self::Partition, name: &str, file: &Uploaded, nans: &Nans) -> Result<Self::Told>;
 }
 
 /// Takes rows and makes files of them. Left before its end, nothing of them stays.
@@ -42,11 +46,15 @@ pub(crate) struct Files<W: Writes> {
     size: usize,
     open: HashMap<W::Partition, Open>,
     done: Vec<New<W::Told>>,
+    /// What the open files take of the memory of the statement, and how much that may be.
+    memory: MemoryReservation,
+    most: usize,
 }
 
 struct Open {
     upload: Upload,
     name: String,
+    nans: Nans,
 }
 
 /// A file that is there and that no metadata names. Dropped, it is removed, unless it was kept.
@@ -57,12 +65,17 @@ pub(crate) struct New<T> {
 }
 
 impl<W: Writes> Files<W> {
-    /// In the store that the files are begun in, of about this size.
-    pub(crate) fn new(store: &Arc<Store>, writes: W, size: usize) -> Self {
-        Self { store: Arc::clone(store), writes, size, open: HashMap::new(), done: Vec::new() }
+    /// In the store that the files are begun in, of about this size, with memory of this pool.
+    pub(crate) fn new(store: &Arc<Store>, writes: W, size: usize, pool: &Arc<dyn MemoryPool>) -> Self {
+        let most = match pool.memory_limit() {
+            MemoryLimit::Finite(all) => (all / 2).clamp(LEAST, MEMORY),
+            _ => MEMORY,
+        };
+        let memory = MemoryConsumer::new("new files").register(pool);
+        Self { store: Arc::clone(store), writes, size, open: HashMap::new(), done: Vec::new(), memory, most }
     }
 
-    /// Adds rows. Errors: those of rows that the table does not take, and of the store.
+    /// Adds rows. Errors: those of rows that the table does not take, and of the store; `Exhausted` where there is no memory.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
@@ -72,17 +85,31 @@ impl<W: Writes> Files<W> {
                 Some(open) => open,
                 None => self.begin(&partition).await?,
             };
+            open.nans.add(&rows);
             open.upload.write(&rows).await?;
             if open.upload.size() < self.size {
                 self.open.insert(partition, open);
             } else {
                 self.close(partition, open).await?;
             }
-            while self.held() > MEMORY {
-                self.close_largest().await?;
-            }
+            self.fit().await?;
         }
         Ok(())
+    }
+
+    /// Ends the largest files until there is room for the others.
+    async fn fit(&mut self) -> Result<()> {
+        loop {
+            let held = self.held();
+            if held <= self.most {
+                match self.memory.try_resize(held) {
+                    Ok(()) => return Ok(()),
+                    Err(cause) if held <= LEAST => return Err(cause.into()),
+                    Err(_) => {}
+                }
+            }
+            self.close_largest().await?;
+        }
     }
 
     /// All files that were made.
@@ -101,7 +128,7 @@ impl<W: Writes> Files<W> {
         let (upload, name) = self.writes.begin(partition)?;
         let path = upload.path().clone();
         self.store.stays_within(&path).await?;
-        Ok(Open { upload, name })
+        Ok(Open { upload, name, nans: Nans::default() })
     }
 
     async fn close_largest(&mut self) -> Result<()> {
@@ -113,7 +140,7 @@ impl<W: Writes> Files<W> {
 
     async fn close(&mut self, partition: W::Partition, open: Open) -> Result<()> {
         let (file, made) = open.upload.close_for_now().await?;
-        let told = self.writes.told(&partition, &open.name, &file)?;
+        let told = self.writes.told(&partition, &open.name, &file, &open.nans)?;
         self.done.push(New { told, made });
         Ok(())
     }
@@ -134,7 +161,9 @@ mod tests {
 
     use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, UnboundedMemoryPool};
     use futures::FutureExt;
+    use nexus_flight_catalog::Kind;
     use object_store::path::Path;
     use tempfile::TempDir;
     use uuid::Uuid;
@@ -160,7 +189,7 @@ mod tests {
         }
 
         /// The number, and how often it is there.
-        fn told(&self, number: &i64, name: &str, file: &Uploaded) -> Result<(i64, i64)> {
+        fn told(&self, number: &i64, name: &str, file: &Uploaded, _: &Nans) -> Result<(i64, i64)> {
             assert!(name.starts_with(&format!("t/{number}-")));
             Ok((*number, file.footer.file_metadata().num_rows()))
         }
@@ -172,9 +201,14 @@ mod tests {
     }
 
     fn files(size: usize) -> (TempDir, Arc<Store>, Files<Numbers>) {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        files_within(size, &pool)
+    }
+
+    fn files_within(size: usize, pool: &Arc<dyn MemoryPool>) -> (TempDir, Arc<Store>, Files<Numbers>) {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open("lake", &Location::Folder(folder.path().to_owned())).unwrap());
-        let files = Files::new(&store, Numbers(Arc::clone(&store)), size);
+        let files = Files::new(&store, Numbers(Arc::clone(&store)), size, pool);
         (folder, store, files)
     }
 
@@ -213,6 +247,22 @@ mod tests {
         files.write(&rows(vec![1, 1])).await.unwrap();
         let made = files.finish().await.unwrap();
         assert_eq!(made.iter().map(|new| new.told).collect::<Vec<_>>(), [(1, 1), (1, 1)]);
+    }
+
+    #[tokio::test]
+    async fn open_files_take_from_the_memory_of_the_statement() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(LEAST));
+        let (_folder, _store, mut files) = files_within(SIZE, &pool);
+        files.write(&rows(vec![1, 2])).await.unwrap();
+        assert!(pool.reserved() > 0);
+        assert_eq!(pool.reserved(), files.held());
+        files.finish().await.unwrap();
+        assert_eq!(pool.reserved(), 0);
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1));
+        let (folder, store, mut files) = files_within(SIZE, &pool);
+        assert_eq!(files.write(&rows(vec![1, 2])).await.unwrap_err().kind(), Kind::Exhausted);
+        drop(files);
+        assert_eq!(left(&folder, &store).await, 0);
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaD
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::lists::look_through;
-use super::pinned::PinnedStore;
+use super::pinned::{PinnedStore, Seen};
 
 /// How much of a file's end is read at first: most footers fit.
 const TAIL: usize = 64 * 1024;
@@ -55,13 +55,16 @@ impl FileState {
     }
 }
 
-/// The footers that a source has read.
+/// The footers that a source has read, with what was seen of files that are known by their sizes: a file of the same size may come to
+/// stand in the place of one that nobody should replace, and the store tells that with the first bytes of it that are read.
 #[derive(Clone)]
-pub(crate) struct Footers(moka::future::Cache<FileState, Arc<ParquetMetaData>>);
+pub(crate) struct Footers(moka::future::Cache<FileState, Footer>);
+
+type Footer = (Arc<ParquetMetaData>, Option<Seen>);
 
 impl Footers {
     pub(crate) fn new() -> Self {
-        let weigh = |_: &FileState, footer: &Arc<ParquetMetaData>| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
+        let weigh = |_: &FileState, (footer, _): &Footer| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
         Self(moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build())
     }
 
@@ -74,7 +77,10 @@ impl Footers {
         rewrite: Option<&dyn Rewrite>,
     ) -> Result<Arc<ParquetMetaData>> {
         let key = FileState::of(meta, rewrite);
-        if let Some(footer) = self.0.get(&key).await {
+        if let Some((footer, seen)) = self.0.get(&key).await {
+            if let Some(seen) = seen {
+                store.expect(&meta.location, seen)?;
+            }
             return Ok(footer);
         }
         let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone(), size: meta.size };
@@ -84,8 +90,13 @@ impl Footers {
         let changed = rewrite.map_or(Ok(None), |rewrite| rewrite.rewrite(&footer));
         let changed = changed.map_err(|error| ParquetError::External(Box::new(error)))?;
         let footer = Arc::new(changed.unwrap_or(footer));
-        self.0.insert(key, Arc::clone(&footer)).await;
+        self.0.insert(key, (Arc::clone(&footer), store.seen(&meta.location))).await;
         Ok(footer)
+    }
+
+    /// The footer is not that of the file that is there.
+    async fn forget(&self, meta: &ObjectMeta, rewrite: Option<&dyn Rewrite>) {
+        self.0.invalidate(&FileState::of(meta, rewrite)).await;
     }
 }
 
@@ -207,7 +218,14 @@ impl AsyncFileReader for Reader {
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
         let bytes: u64 = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
         self.metrics.bytes_scanned.add(bytes as usize);
-        async move { Ok(self.of.store.get_ranges(&self.meta.location, &ranges).await?) }.boxed()
+        async move {
+            let read = self.of.store.get_ranges(&self.meta.location, &ranges).await;
+            if let Err(object_store::Error::Precondition { .. }) = &read {
+                self.of.footers.forget(&self.meta, self.of.rewrite.as_deref()).await;
+            }
+            Ok(read?)
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
@@ -264,14 +282,50 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_footer_is_kept_with_each_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let batch = RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
+    /// A file with this value.
+    fn written(value: i32) -> Vec<u8> {
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![value])) as ArrayRef)]).unwrap();
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn the_footer_of_a_file_that_was_replaced_by_one_of_the_same_size_is_not_taken_for_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.parquet"), folder.path().join("b.parquet"));
+        std::fs::write(&path, written(1)).unwrap();
+        std::fs::write(&other, written(2)).unwrap();
+        let size = path.metadata().unwrap().len();
+        assert_eq!(size, other.metadata().unwrap().len());
+        let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());
+        let (meta, footers) = (immutable(Path::from("a.parquet"), size), Footers::new());
+        let reader = || {
+            let store = Arc::new(PinnedStore::immutable(Arc::clone(&store), [(meta.location.clone(), size)]));
+            let metrics = ParquetFileMetrics::new(0, "a.parquet", &ExecutionPlanMetricsSet::new());
+            Reader { of: Readers { store, footers: footers.clone(), rewrite: None }, meta: meta.clone(), metrics }
+        };
+        let mut first = reader();
+        let footer = first.get_metadata(None).await.unwrap();
+        assert_eq!(first.get_bytes(0..4).await.unwrap(), &b"PAR1"[..]);
+        std::fs::rename(&other, &path).unwrap();
+        let mut second = reader();
+        assert!(Arc::ptr_eq(&footer, &second.get_metadata(None).await.unwrap()));
+        let error = second.get_bytes(0..4).await.unwrap_err();
+        assert!(error.to_string().contains("it was replaced"), "{error}");
+        // The next statement reads the file that is there, and the first one goes on with none of it.
+        let mut third = reader();
+        assert!(!Arc::ptr_eq(&footer, &third.get_metadata(None).await.unwrap()));
+        assert_eq!(third.get_bytes(0..4).await.unwrap(), &b"PAR1"[..]);
+        assert!(first.get_metadata(None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_footer_is_kept_with_each_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = written(1);
         std::fs::write(folder.path().join("a.parquet"), &bytes).unwrap();
 
         let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());

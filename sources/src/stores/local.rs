@@ -1,4 +1,5 @@
-//! A local folder in which nothing is opened that is no file: to open a pipe is to wait for whoever writes to it, perhaps for ever.
+//! A local folder in which nothing is opened that is no file: to open a pipe is to wait for whoever writes to it, perhaps for ever. What
+//! is put there lasts.
 
 use std::fmt;
 use std::io::{Error as IoError, ErrorKind};
@@ -10,9 +11,11 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+
+use super::lasting::{self, NAME};
 
 /// A folder, as a store.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ impl LocalFolder {
         if found.is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             let name = location.filename().unwrap_or_default();
             let why = IoError::new(ErrorKind::InvalidData, format!("\"{name}\" is a pipe or a device, and no file"));
-            return Err(Error::Generic { store: "local folder", source: Box::new(why) });
+            return Err(Error::Generic { store: NAME, source: Box::new(why) });
         }
         Ok(())
     }
@@ -35,11 +38,15 @@ impl LocalFolder {
 #[async_trait]
 impl ObjectStore for LocalFolder {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.0.put_opts(location, payload, options).await
+        match options.mode {
+            PutMode::Create => lasting::put(self.0.path_to_filesystem(location)?, payload, false).await,
+            PutMode::Overwrite => lasting::put(self.0.path_to_filesystem(location)?, payload, true).await,
+            PutMode::Update(_) => self.0.put_opts(location, payload, options).await,
+        }
     }
 
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(lasting::Parts::begin(self.0.path_to_filesystem(location)?).await?))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -1,8 +1,10 @@
 //! The stores that files are in, which connectors of files share: local folders and buckets, and what is read of a file at first.
 
+mod create;
 mod credentials;
 mod filters;
 mod footers;
+mod lasting;
 mod lists;
 mod local;
 mod locate;
@@ -14,6 +16,7 @@ mod store;
 mod tasks;
 mod upload;
 
+pub(crate) use create::Created;
 pub(crate) use credentials::{Given, Renewed, no_keys};
 pub(crate) use filters::unqualified;
 pub(crate) use footers::{Footers, Readers, Rewrite};

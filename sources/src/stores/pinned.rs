@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -39,19 +39,65 @@ struct Pinned {
     meta: ObjectMeta,
     /// Whether more than its size is known: its time, and its etag where the store has one.
     has_state: bool,
+    /// Else what the first answer of the store tells, which all others have to tell too.
+    seen: OnceLock<Seen>,
+}
+
+/// What a store tells of a file with its bytes: another file of the same size has another.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    modified: DateTime<Utc>,
+    e_tag: Option<String>,
+}
+
+impl Seen {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self { modified: meta.last_modified, e_tag: meta.e_tag.clone() }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (&self.e_tag, &other.e_tag) {
+            (Some(own), Some(other)) => own == other,
+            _ => self.modified == other.modified,
+        }
+    }
+}
+
+impl Pinned {
+    fn new(meta: ObjectMeta, has_state: bool) -> Self {
+        Self { meta, has_state, seen: OnceLock::new() }
+    }
+
+    /// Errors: `Precondition` where something else was seen of the file before.
+    fn see(&self, now: Seen) -> object_store::Result<()> {
+        match self.seen.get_or_init(|| now.clone()).is(&now) {
+            true => Ok(()),
+            false => Err(refused(&self.meta.location, "it was replaced")),
+        }
+    }
 }
 
 impl PinnedStore {
     /// Of the files of a listing, as they were listed.
     pub(crate) fn new(store: Arc<Store>, files: impl IntoIterator<Item = ObjectMeta>) -> Self {
-        let pinned = |meta: ObjectMeta| (meta.location.clone(), Pinned { meta, has_state: true });
+        let pinned = |meta: ObjectMeta| (meta.location.clone(), Pinned::new(meta, true));
         Self { store, files: files.into_iter().map(pinned).collect() }
     }
 
     /// Of files that are written once, and known by their sizes.
     pub(crate) fn immutable(store: Arc<Store>, files: impl IntoIterator<Item = (Path, u64)>) -> Self {
-        let pinned = |(path, size): (Path, u64)| (path.clone(), Pinned { meta: immutable(path, size), has_state: false });
+        let pinned = |(path, size): (Path, u64)| (path.clone(), Pinned::new(immutable(path, size), false));
         Self { store, files: files.into_iter().map(pinned).collect() }
+    }
+
+    /// What was seen of a file that is known by its size; none where nothing was read of it.
+    pub(super) fn seen(&self, path: &Path) -> Option<Seen> {
+        self.files.get(path)?.seen.get().cloned()
+    }
+
+    /// The file has to be the one of which this was seen. Errors: `Precondition` where another was read already.
+    pub(super) fn expect(&self, path: &Path, seen: Seen) -> object_store::Result<()> {
+        self.listed(path)?.see(seen)
     }
 
     fn listed(&self, path: &Path) -> object_store::Result<&Pinned> {
@@ -59,8 +105,8 @@ impl PinnedStore {
     }
 
     /// Opens a file if it is still the one that is known.
-    async fn open(&self, file: &Pinned, mut options: GetOptions) -> object_store::Result<GetResult> {
-        let Pinned { meta: file, has_state } = file;
+    async fn open(&self, pinned: &Pinned, mut options: GetOptions) -> object_store::Result<GetResult> {
+        let Pinned { meta: file, has_state, .. } = pinned;
         options.if_match = file.e_tag.clone();
         let opened = self.store.inner.get_opts(&file.location, options).await?;
         // Not every store keeps the condition, or lists etags at all; in a header the time has whole seconds.
@@ -68,8 +114,14 @@ impl PinnedStore {
             (Some(now), Some(listed)) => now == listed,
             _ => !has_state || opened.meta.last_modified.timestamp() == file.last_modified.timestamp(),
         };
-        if opened.meta.size != file.size || !same {
-            return Err(refused(&file.location, "its size, time or etag differs"));
+        if opened.meta.size != file.size {
+            return Err(refused(&file.location, "its size differs"));
+        }
+        if !same {
+            return Err(refused(&file.location, "its time or etag differs"));
+        }
+        if !has_state {
+            pinned.see(Seen::of(&opened.meta))?;
         }
         Ok(opened)
     }

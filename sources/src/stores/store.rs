@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
 use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
 
 use super::credentials::of_keys;
 use super::local::LocalFolder;
@@ -27,6 +28,8 @@ pub(crate) struct Store {
     pub(crate) folder: Option<PathBuf>,
     /// What to do where the store refuses the keys.
     keys: String,
+    /// Whether it refuses a file where there is one, once that is known.
+    pub(super) heeds: OnceCell<bool>,
 }
 
 impl fmt::Debug for Store {
@@ -65,7 +68,7 @@ impl Store {
                 // A table that is dropped leaves no folder, which would be taken for one.
                 let local = local.with_automatic_cleanup(true);
                 let shown = folder.display().to_string();
-                Ok(Self { inner: Arc::new(LocalFolder(local)), shown, folder: Some(folder), keys })
+                Ok(Self { inner: Arc::new(LocalFolder(local)), shown, folder: Some(folder), keys, heeds: OnceCell::new() })
             }
             Location::Bucket { bucket, prefix, access } => {
                 let s3 = builder(bucket, access, given).build().map_err(|cause| {
@@ -76,9 +79,15 @@ impl Store {
                     "" => Arc::new(s3),
                     _ => Arc::new(PrefixStore::new(s3, prefix.clone())),
                 };
-                Ok(Self { inner, shown, folder: None, keys })
+                Ok(Self { inner, shown, folder: None, keys, heeds: OnceCell::new() })
             }
         }
+    }
+
+    /// Over what answers as a bucket does.
+    #[cfg(test)]
+    pub(super) fn over(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, shown: "s3://b".to_owned(), folder: None, keys: String::new(), heeds: OnceCell::new() }
     }
 
     /// The store itself, for listing.

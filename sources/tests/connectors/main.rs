@@ -7,6 +7,8 @@ mod conformance;
 mod delta;
 mod delta_written;
 mod files;
+#[cfg(feature = "hudi")]
+mod hudi;
 mod iceberg;
 mod iceberg_written;
 mod lakes;

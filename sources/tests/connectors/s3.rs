@@ -94,6 +94,15 @@ async fn bucket_delta() {
     violations(check(&delta::fixture(source, server.put(prefix.to_owned())).await).await);
 }
 
+#[cfg(feature = "hudi")]
+#[tokio::test]
+#[ignore = "needs an S3 server: make test starts one and runs this"]
+async fn bucket_hudi() {
+    let (server, prefix) = (Server::running(), "conformance/hudi");
+    let source = open_as("hudi", server.options(prefix));
+    violations(check(&crate::hudi::fixture(source, server.put(prefix.to_owned())).await).await);
+}
+
 async fn refusal(options: Value) -> Error {
     let source: Arc<dyn Source> = open(options);
     let cx = Context::new(Principal::anonymous());

@@ -83,6 +83,16 @@ impl Change {
         &self.folder
     }
 
+    /// A property of the table.
+    pub(in crate::iceberg) fn property(&self, name: &str) -> Option<&str> {
+        self.before.get("properties")?.get(name)?.as_str()
+    }
+
+    /// The new snapshot, as the file of metadata has it.
+    pub(in crate::iceberg) fn snapshot(&self) -> &Map<String, Value> {
+        &self.snapshot
+    }
+
     /// What has to be as it was found, in the words of Iceberg's REST OpenAPI (`TableRequirement`).
     pub(in crate::iceberg) fn requirements(&self) -> Value {
         let was = |key: &str| self.before.get(key).cloned().unwrap_or_default();

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::columns::Columns;
 use super::metrics::described;
 use super::parts::{Parting, Partition};
-use crate::lake::{Lake, Writes};
+use crate::lake::{Lake, Nans, Writes};
 use crate::stores::{Upload, Uploaded};
 
 /// How rows become data files of a table.
@@ -41,7 +41,7 @@ impl Writes for DataFiles {
         Ok((Upload::described(&self.lake.store, path, stored, described)?, address))
     }
 
-    fn told(&self, partition: &Partition, address: &str, file: &Uploaded) -> Result<DataFile> {
-        described(file, address, partition.values.clone(), self.spec, &self.schema)
+    fn told(&self, partition: &Partition, address: &str, file: &Uploaded, nans: &Nans) -> Result<DataFile> {
+        described(file, nans, address, partition.values.clone(), self.spec, &self.schema)
     }
 }

@@ -144,7 +144,9 @@ fn avro_name(name: &str) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Datum, Literal, ManifestContentType, Struct};
+    use iceberg::spec::{
+        DataContentType, DataFileBuilder, DataFileFormat, Datum, Literal, ManifestContentType, PrimitiveType, Struct,
+    };
 
     use super::*;
     use crate::iceberg::table::tests::{metadata, table};
@@ -182,6 +184,9 @@ mod tests {
             let (bytes, new) = manifest(&table, files, 77, "file:///w/t/metadata/m.avro").await.unwrap();
             assert_eq!(new.manifest_length, bytes.len() as i64);
             assert_eq!((new.added_files_count, new.added_rows_count, new.added_snapshot_id), (Some(2), Some(14), 77));
+            let read = avro::File::of_manifest(&bytes).unwrap();
+            let least: Vec<_> = read.metrics.iter().map(|told| told.lower(1, &PrimitiveType::Long).unwrap()).collect();
+            assert_eq!(least, [Some(Datum::long(-5)), Some(Datum::long(-5))]);
             let header = avro::File::new(&bytes).unwrap().header;
             let text = |name: &str| String::from_utf8(header[name].clone()).unwrap();
             assert!(text("partition-spec").contains(r#""name":"名""#), "{}", text("partition-spec"));

@@ -10,6 +10,7 @@ use nexus_flight_catalog::{Error, Result};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
+use crate::lake::Nans;
 use crate::stores::Uploaded;
 
 /// The most letters of a text, and the most bytes, that a bound has.
@@ -26,15 +27,23 @@ struct Metrics {
     sizes: HashMap<i32, u64>,
     values: HashMap<i32, u64>,
     nulls: HashMap<i32, u64>,
+    nans: HashMap<i32, u64>,
     bounds: HashMap<i32, Bounds>,
 }
 
-/// A file as a manifest tells of it. There are no bounds of floats, which are not bounds of NaN, nor of UUIDs, which not everybody
-/// orders alike, nor of what lists and maps hold.
-pub(super) fn described(file: &Uploaded, address: &str, partition: Struct, spec: i32, schema: &Schema) -> Result<DataFile> {
+/// A file with so many NaN as a manifest tells of it. There are no bounds of floats where one is NaN, of which some readers take it for
+/// larger than all others, nor of UUIDs, which not everybody orders alike, nor of what lists and maps hold.
+pub(super) fn described(
+    file: &Uploaded,
+    nans: &Nans,
+    address: &str,
+    partition: Struct,
+    spec: i32,
+    schema: &Schema,
+) -> Result<DataFile> {
     let unsound = || Error::internal("a file that was written has a size or a count below zero");
     let rows = u64::try_from(file.footer.file_metadata().num_rows()).map_err(|_| unsound())?;
-    let Metrics { sizes, values, nulls, bounds } = metrics(&file.footer, schema).ok_or_else(unsound)?;
+    let Metrics { sizes, values, nulls, nans, bounds } = metrics(&file.footer, nans, schema).ok_or_else(unsound)?;
     let (mut lower, mut upper) = (HashMap::new(), HashMap::new());
     for (id, Bounds { low, high }) in bounds {
         lower.extend(low.and_then(|low| Some((id, shortened(low, false)?))));
@@ -44,15 +53,16 @@ pub(super) fn described(file: &Uploaded, address: &str, partition: Struct, spec:
     let mut builder = DataFileBuilder::default();
     builder.content(DataContentType::Data).file_path(address.to_owned()).file_format(DataFileFormat::Parquet);
     builder.partition(partition).partition_spec_id(spec).record_count(rows).file_size_in_bytes(file.size);
-    builder.column_sizes(sizes).value_counts(values).null_value_counts(nulls).lower_bounds(lower).upper_bounds(upper);
+    builder.column_sizes(sizes).value_counts(values).null_value_counts(nulls).nan_value_counts(nans);
+    builder.lower_bounds(lower).upper_bounds(upper);
     builder.split_offsets(offsets);
     builder.build().map_err(|cause| Error::internal("a file cannot be described").caused_by(cause))
 }
 
 /// None for a footer that no writer writes.
-fn metrics(footer: &ParquetMetaData, schema: &Schema) -> Option<Metrics> {
+fn metrics(footer: &ParquetMetaData, nans: &Nans, schema: &Schema) -> Option<Metrics> {
     let mut metrics = Metrics::default();
-    for chunk in footer.row_groups().iter().flat_map(|group| group.columns()) {
+    for (leaf, chunk) in footer.row_groups().iter().flat_map(|group| group.columns().iter().enumerate()) {
         let info = chunk.column_descr().self_type().get_basic_info();
         let Some(id) = info.has_id().then(|| info.id()) else { continue };
         let values = u64::try_from(chunk.num_values()).ok()?;
@@ -63,10 +73,14 @@ fn metrics(footer: &ParquetMetaData, schema: &Schema) -> Option<Metrics> {
         let statistics = chunk.statistics();
         let nulls = statistics.and_then(Statistics::null_count_opt);
         *metrics.nulls.entry(id).or_default() += nulls?;
+        if matches!(primitive, PrimitiveType::Float | PrimitiveType::Double) {
+            metrics.nans.insert(id, nans.of(leaf));
+        }
         if nulls == Some(values) {
             continue;
         }
-        let found = statistics.map_or(Bounds { low: None, high: None }, |statistics| bounds(statistics, primitive));
+        let told = statistics.filter(|_| nans.of(leaf) == 0);
+        let found = told.map_or(Bounds { low: None, high: None }, |statistics| bounds(statistics, primitive));
         match metrics.bounds.entry(id) {
             Entry::Vacant(place) => {
                 place.insert(found);
@@ -92,7 +106,7 @@ fn bounds(statistics: &Statistics, primitive: &PrimitiveType) -> Bounds {
     let datum = |plain: Option<&[u8]>| -> Option<Datum> {
         let plain = plain?;
         let bytes: Vec<u8> = match (primitive, statistics) {
-            (PrimitiveType::Float | PrimitiveType::Double | PrimitiveType::Uuid, _) => return None,
+            (PrimitiveType::Uuid, _) => return None,
             // Numbers are stored with the least byte first, and decimals are told of with it last.
             (PrimitiveType::Decimal { .. }, Statistics::Int32(_) | Statistics::Int64(_)) => plain.iter().rev().copied().collect(),
             _ => plain.to_vec(),
@@ -146,8 +160,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, ListArray, RecordBatch,
-        StringArray,
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, ListArray,
+        RecordBatch, StringArray,
     };
     use arrow::datatypes::{DataType, Field, Int32Type};
     use object_store::path::Path;
@@ -187,6 +201,7 @@ mod tests {
                 { "id": 15, "name": "bytes", "required": false, "type": "binary" },
                 { "id": 16, "name": "day", "required": false, "type": "date" },
                 { "id": 17, "name": "flag", "required": false, "type": "boolean" },
+                { "id": 20, "name": "rate", "required": false, "type": "float" },
                 { "id": 18, "name": "many", "required": false, "type":
                     { "type": "list", "element-id": 19, "element-required": false, "element": "int" } },
             ],
@@ -204,6 +219,7 @@ mod tests {
             ("bytes", Arc::new(BinaryArray::from_vec(vec![&[0xFF_u8][..], &[][..], &[1][..]])), true),
             ("day", Arc::new(Date32Array::from(vec![1, 2, 3])), true),
             ("flag", Arc::new(BooleanArray::from(vec![Some(true), None, None])), true),
+            ("rate", Arc::new(Float32Array::from(vec![Some(0.0), Some(-1.5), None])), true),
             ("many", Arc::new(many), true),
         ];
         let columns = Columns::of(&schema).unwrap();
@@ -215,9 +231,13 @@ mod tests {
         upload.write(&rows.slice(0, 2)).await.unwrap();
         upload.flush().await.unwrap();
         upload.write(&rows.slice(2, 1)).await.unwrap();
-        let file = described(&upload.close().await.unwrap(), "s3://b/a.parquet", Struct::empty(), 3, &schema).unwrap();
+        let mut nans = Nans::default();
+        nans.add(&rows);
+        let uploaded = upload.close().await.unwrap();
+        let file = described(&uploaded, &nans, "s3://b/a.parquet", Struct::empty(), 3, &schema).unwrap();
         assert_eq!((file.record_count(), file.split_offsets().map(<[i64]>::len)), (3, Some(2)));
-        assert_eq!(file.column_sizes().len(), 8);
+        assert_eq!(file.column_sizes().len(), 9);
+        assert_eq!(*file.nan_value_counts(), HashMap::from([(13, 1), (20, 0)]));
         assert_eq!((file.value_counts().get(&11), file.value_counts().get(&19)), (Some(&3), Some(&4)));
         assert_eq!((file.null_value_counts().get(&11), file.null_value_counts().get(&17)), (Some(&1), Some(&2)));
         assert_eq!(file.null_value_counts().get(&19), None);
@@ -234,6 +254,6 @@ mod tests {
         assert_eq!(file.upper_bounds().get(&15), Some(&Datum::binary([0xFF])));
         assert_eq!(shown(16), both("1970-01-02", "1970-01-04"));
         assert_eq!(shown(17), both("true", "true"));
-        assert_eq!((shown(13), shown(19)), (None, None));
+        assert_eq!((shown(13), shown(19), shown(20)), (None, None, both("-1.5", "0")));
     }
 }

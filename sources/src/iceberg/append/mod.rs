@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryPool;
 use futures::TryStreamExt;
-use nexus_flight_catalog::{Error, IfExists, IfMissing, Result, Target};
+use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result, Target};
 use object_store::ObjectStoreExt;
 
 use super::table::Table;
@@ -27,10 +28,11 @@ use columns::Columns;
 use commit::Append;
 use files::DataFiles;
 use parts::Parting;
+pub(super) use parts::transformed;
 
 impl IcebergSource {
     /// Puts rows behind those of a table, as `Source::ingest` wants it.
-    pub(super) async fn append(&self, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
+    pub(super) async fn append(&self, cx: &Context, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
         let Target { schema, table: name, if_missing, if_exists, .. } = target;
         if *if_exists != IfExists::Append {
             return Err(SPEC.ingest_refusal());
@@ -51,7 +53,7 @@ impl IcebergSource {
             return Err(place(unwritten("it has no UUID, by which it could be told from another of its name")));
         }
         catalog.check_commit(&found, &table).map_err(place)?;
-        let mut files = files(&found.lake, &table, &rows).map_err(place)?;
+        let mut files = files(&found.lake, &table, &rows, &cx.memory).map_err(place)?;
         let mut count = 0;
         while let Some(batch) = rows.try_next().await? {
             count += batch.num_rows() as u64;
@@ -69,7 +71,12 @@ impl IcebergSource {
 
 /// What makes files of these rows. Errors: `Unsupported` where the table wants what is not written here; `Precondition` where it has
 /// other columns by now; `Denied` where its files are not in the location.
-fn files(lake: &Arc<Lake>, table: &Table, rows: &SendableRecordBatchStream) -> Result<Files<DataFiles>> {
+fn files(
+    lake: &Arc<Lake>,
+    table: &Table,
+    rows: &SendableRecordBatchStream,
+    pool: &Arc<dyn MemoryPool>,
+) -> Result<Files<DataFiles>> {
     let (metadata, given) = (&table.metadata, rows.schema());
     let property = |name: &str| metadata.properties().get(name).map(String::as_str);
     if let Some(format) = property("write.format.default").filter(|format| !format.eq_ignore_ascii_case("parquet")) {
@@ -95,7 +102,7 @@ fn files(lake: &Arc<Lake>, table: &Table, rows: &SendableRecordBatchStream) -> R
     let size = property("write.target-file-size-bytes").and_then(|size| size.parse::<usize>().ok()).filter(|size| *size > 0);
     let (lake, schema, spec) = (Arc::clone(lake), schema.clone(), spec.spec_id());
     let store = Arc::clone(&lake.store);
-    Ok(Files::new(&store, DataFiles { lake, columns, parting, schema, spec, folder }, size.unwrap_or(SIZE)))
+    Ok(Files::new(&store, DataFiles { lake, columns, parting, schema, spec, folder }, size.unwrap_or(SIZE), pool))
 }
 
 /// The address of a folder of a table, which a property may say.

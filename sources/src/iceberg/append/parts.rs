@@ -162,7 +162,7 @@ fn date(days: i64) -> Option<NaiveDate> {
 
 /// The values of a partition for those of a column. The times of the format's crate are not used: before 1970 they are wrong by a
 /// day in the second before midnight.
-fn transformed(transform: &Transform, column: &ArrayRef) -> Result<ArrayRef> {
+pub(in crate::iceberg) fn transformed(transform: &Transform, column: &ArrayRef) -> Result<ArrayRef> {
     Ok(match (transform, column.data_type()) {
         (Transform::Identity, _) => Arc::clone(column),
         (Transform::Year | Transform::Month | Transform::Day | Transform::Hour, _) => return times(transform, column),

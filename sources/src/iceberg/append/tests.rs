@@ -10,7 +10,7 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
-use nexus_flight_catalog::{Context, Kind, Options, Principal, Source, TableEntry, Version};
+use nexus_flight_catalog::{Kind, Options, Principal, Source, TableEntry, Version};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -241,12 +241,12 @@ impl Catalog for Busy {
 async fn beside(others: Others, times: usize) -> (TempDir, Result<()>) {
     let folder = folder(|_| ());
     let path = folder.path().canonicalize().unwrap();
-    let inner = Folder::open("lake", &Location::Folder(path.clone()), "main").unwrap();
+    let inner = Folder::open("lake", &Location::Folder(path.clone()), "main", None).unwrap();
     let found = inner.find("main", "t").await.unwrap().unwrap();
     let (table, _) = Table::read_whole(&found.lake, &found.current.path).await.unwrap();
     let rows = sent(vec![]);
     // The folder is another name of the temporary one where that is a link; metadata names the one that was given.
-    let mut files = super::files(&found.lake, &table, &rows).unwrap();
+    let mut files = super::files(&found.lake, &table, &rows, &cx().memory).unwrap();
     files.write(&batch(&[(1, "a")])).await.unwrap();
     let files = files.finish().await.unwrap();
     let catalog = Arc::new(Busy { inner, folder: folder.path().to_owned(), others, left: AtomicUsize::new(times) });

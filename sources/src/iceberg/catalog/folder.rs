@@ -11,14 +11,14 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, Kind, Result, TableEntry, information_schema};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt};
 use uuid::Uuid;
 
 use super::{Catalog, Current, Found, Outcome};
 use crate::iceberg::append::Change;
 use crate::iceberg::table::Table;
 use crate::lake::{Lake, is_name};
-use crate::stores::{Location, Store, ended_early};
+use crate::stores::{Created, Location, Store, ended_early};
 
 /// The most entries of a folder in which tables are looked for.
 const MOST: usize = 10_000;
@@ -35,17 +35,21 @@ pub(in crate::iceberg) struct Folder {
     schema: String,
     /// What the location is called, which is the name of the table that it may be itself.
     own: String,
+    /// The file of metadata that counts, where the location was named by one: then it is that table, and nothing else.
+    file: Option<String>,
 }
 
 impl Folder {
-    /// Opens a location. Errors: `NotFound` for a local folder that is not there.
-    pub(in crate::iceberg) fn open(catalog: &str, location: &Location, schema: &str) -> Result<Self> {
+    /// Opens a location; `file` is the name of the file of metadata that counts, where that is not the newest.
+    /// Errors: `NotFound` for a local folder that is not there.
+    pub(in crate::iceberg) fn open(catalog: &str, location: &Location, schema: &str, file: Option<&str>) -> Result<Self> {
         let store = Arc::new(Store::open(catalog, location)?);
         let own = match location {
             Location::Folder(_) => store.folder.as_deref().and_then(|folder| folder.file_name()?.to_str()).map(str::to_owned),
             Location::Bucket { bucket, prefix, .. } => Some(prefix.filename().unwrap_or(bucket).to_owned()),
         };
-        Ok(Self { lake: Arc::new(Lake::new(store, location)), schema: schema.to_owned(), own: own.unwrap_or_default() })
+        let lake = Arc::new(Lake::new(store, location));
+        Ok(Self { lake, schema: schema.to_owned(), own: own.unwrap_or_default(), file: file.map(str::to_owned) })
     }
 }
 
@@ -59,7 +63,7 @@ impl Catalog for Folder {
         let store = &self.lake.store;
         let top = Path::default();
         let mut schemas = BTreeSet::from([self.schema.clone()]);
-        if state(store, &top).await?.is_none() {
+        if self.own_state().await?.is_none() {
             let (_, others) = tables_and_others(store, &top).await?;
             schemas.extend(others.into_iter().filter(|name| name != information_schema::NAME));
         }
@@ -70,7 +74,7 @@ impl Catalog for Folder {
         let store = &self.lake.store;
         let top = Path::default();
         let mut tables = BTreeSet::new();
-        let is_table = state(store, &top).await?.is_some();
+        let is_table = self.own_state().await?.is_some();
         if is_table && schema == self.schema {
             return Ok(vec![TableEntry::table(&self.own)]);
         }
@@ -93,6 +97,10 @@ impl Catalog for Folder {
     }
 
     fn check_commit(&self, found: &Found, table: &Table) -> Result<()> {
+        if let Some(file) = &self.file {
+            return Err(Error::unsupported(format!("this table takes no rows here: it is in the state that \"{file}\" tells"))
+                .with_hint("set the location to the folder of the table, or name the catalog that keeps it by catalog = …"));
+        }
         claimed(&found.current.path)?;
         address(found, table.metadata.location())?;
         let packs = table.metadata.properties().get("write.metadata.compression-codec");
@@ -113,24 +121,11 @@ impl Catalog for Folder {
             |name: &str| Path::parse(format!("{folder}/{name}")).map_err(|_| Error::internal("a file of metadata has no path"));
         let (path, hint) = (in_folder(&format!("v{number}.metadata.json"))?, in_folder("version-hint.text")?);
         let store = &found.lake.store;
-        store.stays_within(&path).await?;
-        if let Err(cause) = store.objects().put_opts(&path, bytes.clone().into(), PutMode::Create.into()).await {
-            let there = match store.objects().get(&path).await {
-                Ok(there) => there.bytes().await.map(Some),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(cause) => Err(cause),
-            };
-            let error = store.write_error(&cause, &path);
-            match there {
-                // An answer that was lost, and a try that came after it.
-                Ok(Some(there)) if there == bytes => {}
-                Ok(Some(_)) => return Ok(Outcome::Conflict),
-                // Of two who are at it at once, a bucket may refuse one before the other is there.
-                Ok(None) if matches!(cause, object_store::Error::AlreadyExists { .. }) => return Ok(Outcome::Conflict),
-                Ok(None) if store.folder.is_some() => return Err(error),
-                Ok(None) if matches!(error.kind(), Kind::Denied | Kind::Unauthenticated | Kind::NotFound) => return Err(error),
-                _ => return Ok(Outcome::Unknown(error)),
-            }
+        match store.create(&path, bytes).await {
+            Created::Made => {}
+            Created::Taken => return Ok(Outcome::Conflict),
+            Created::Failed(error) => return Err(error),
+            Created::Unknown(error) => return Ok(Outcome::Unknown(error)),
         }
         // Who has no list of the folder begins to look at this number, so it may be an older one.
         if store.objects().head(&hint).await.is_ok()
@@ -170,6 +165,9 @@ impl Folder {
     /// Errors: `Data` where two writers have each made a newest state; `Denied` for a link that leads out of the location.
     async fn current(&self, schema: &str, table: &str) -> Result<Option<Current>> {
         let (store, top) = (&self.lake.store, Path::default());
+        if self.file.is_some() {
+            return if schema == self.schema && table == self.own { self.own_state().await } else { Ok(None) };
+        }
         if schema == self.schema {
             let direct = match self.lake.child(&top, table).await? {
                 Some(folder) => state(store, &folder).await?,
@@ -179,7 +177,7 @@ impl Folder {
                 return Ok(direct);
             }
             if table == self.own
-                && let Some(own) = state(store, &top).await?
+                && let Some(own) = self.own_state().await?
             {
                 return Ok(Some(own));
             }
@@ -189,6 +187,19 @@ impl Folder {
             Some(folder) => state(store, &folder).await,
             None => Ok(None),
         }
+    }
+
+    /// The state of the table that the location is itself, if it is one. Errors: `NotFound` where a file that is named is not there.
+    async fn own_state(&self) -> Result<Option<Current>> {
+        let (store, top) = (&self.lake.store, Path::default());
+        let Some(file) = &self.file else { return state(store, &top).await };
+        let folder = metadata_of(&top);
+        let files = list(store, &folder, MOST_METADATA).await?;
+        let Some(found) = files.iter().find(|found| !found.is_folder && found.name == *file) else {
+            let error = Error::not_found(format!("there is no file \"{file}\" here, which the location names"));
+            return Err(error.with_hint("correct the location").at(store.place(&folder)));
+        };
+        in_state(store, &folder, found).await.map(Some)
     }
 }
 
@@ -224,10 +235,17 @@ async fn state(store: &Store, table: &Path) -> Result<Option<Current>> {
     let folder = metadata_of(table);
     let files = list(store, &folder, MOST_METADATA).await?;
     let newest = newest(&files).map_err(|error| error.at(store.place(&folder)))?;
-    let Some(newest) = newest else { return Ok(None) };
-    store.stays_within(&folder).await?;
-    let path = under(&folder, &newest.name).ok_or_else(|| Error::data("the name of this file is no path"))?;
-    Ok(Some(Current { path, state: newest.state.clone() }))
+    match newest {
+        Some(newest) => in_state(store, &folder, newest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The state that a file in a folder of metadata tells.
+async fn in_state(store: &Store, folder: &Path, file: &Entry) -> Result<Current> {
+    store.stays_within(folder).await?;
+    let path = under(folder, &file.name).ok_or_else(|| Error::data("the name of this file is no path"))?;
+    Ok(Current { path, state: file.state.clone() })
 }
 
 /// An entry of a folder.
@@ -405,7 +423,7 @@ mod tests {
         std::fs::create_dir_all(elsewhere.path().join("metadata")).unwrap();
         std::fs::write(elsewhere.path().join("metadata/v1.metadata.json"), "{}").unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("out")).unwrap();
-        let catalog = Folder::open("lake", &Location::Folder(folder.path().to_owned()), "main").unwrap();
+        let catalog = Folder::open("lake", &Location::Folder(folder.path().to_owned()), "main", None).unwrap();
         assert_eq!(catalog.schemas().await.unwrap(), ["main", "sales"]);
         assert_eq!(names(&catalog, "main").await, ["direct"]);
         assert_eq!(names(&catalog, "sales").await, ["orders"]);
@@ -417,8 +435,36 @@ mod tests {
         }
         assert_eq!(catalog.current("main", "out").await.unwrap_err().kind(), Kind::Denied);
 
-        let catalog = Folder::open("lake", &Location::Folder(folder.path().join("direct")), "main").unwrap();
+        let catalog = Folder::open("lake", &Location::Folder(folder.path().join("direct")), "main", None).unwrap();
         assert_eq!(names(&catalog, "main").await, ["direct"]);
         assert!(catalog.current("main", "direct").await.unwrap().is_some());
+    }
+    #[tokio::test]
+    async fn one_file_of_metadata_is_one_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let metadata = folder.path().join("orders/metadata");
+        std::fs::create_dir_all(&metadata).unwrap();
+        // Two of one number, and of both kinds, which is no matter where one is named.
+        for name in [A, B, C, "v11.metadata.json"] {
+            std::fs::write(metadata.join(name), "{}").unwrap();
+        }
+        std::fs::create_dir_all(folder.path().join("orders/inner/metadata")).unwrap();
+        std::fs::write(folder.path().join("orders/inner/metadata/v1.metadata.json"), "{}").unwrap();
+        let location = Location::Folder(folder.path().join("orders"));
+        let catalog = Folder::open("lake", &location, "main", Some(A)).unwrap();
+        assert_eq!(catalog.schemas().await.unwrap(), ["main"]);
+        assert_eq!(names(&catalog, "main").await, ["orders"]);
+        let found = catalog.find("main", "orders").await.unwrap().unwrap();
+        assert_eq!(found.current.path.as_ref(), format!("metadata/{A}"));
+        for (schema, table) in [("main", "inner"), ("inner", "orders"), ("main", "Orders")] {
+            assert_eq!(catalog.current(schema, table).await.unwrap(), None, "{schema}.{table}");
+        }
+        assert!(catalog.tables("inner").await.is_err());
+        let table = crate::iceberg::table::tests::table(&crate::iceberg::table::tests::metadata()).unwrap();
+        insta::assert_snapshot!(catalog.check_commit(&found, &table).unwrap_err(), @r#"this table takes no rows here: it is in the state that "00009-7d5d0a4c-9b1a-4f5e-8d9e-0a1b2c3d4e5f.metadata.json" tells; set the location to the folder of the table, or name the catalog that keeps it by catalog = …"#);
+
+        let catalog = Folder::open("lake", &location, "main", Some("v7.metadata.json")).unwrap();
+        assert_eq!(catalog.ping().await.unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(catalog.current("main", "orders").await.unwrap_err().kind(), Kind::NotFound);
     }
 }

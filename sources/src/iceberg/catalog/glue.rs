@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use nexus_flight_catalog::error::shortened;
-use nexus_flight_catalog::{Error, Place, Result, TableEntry, information_schema};
+use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
 use object_store::aws::{AwsAuthorizer, AwsCredential, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 use object_store::{ClientOptions, HeaderValue};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use url::Url;
 
-use super::{Catalog, Current, Found};
+use super::{Catalog, Current, Found, Outcome, successor};
+use crate::iceberg::append::{Change, put};
 use crate::lake::{Lake, Name};
 use crate::stores::{Location, credentials};
 
@@ -32,6 +35,22 @@ const MOST_PAGES: usize = 1_000;
 const PAGE: u32 = 100;
 /// How much is shown of what Glue says.
 const LONGEST_SAID: usize = 500;
+/// What of a table can be written (`TableInput`), and stays as it is but for parameters. The rest Glue says of itself.
+const WRITTEN: &[&str] = &[
+    "Name",
+    "Description",
+    "Owner",
+    "LastAccessTime",
+    "LastAnalyzedTime",
+    "Retention",
+    "StorageDescriptor",
+    "PartitionKeys",
+    "ViewOriginalText",
+    "ViewExpandedText",
+    "TableType",
+    "Parameters",
+    "TargetTable",
+];
 
 /// The Iceberg tables that Glue knows in one account and region.
 pub(in crate::iceberg) struct Glue {
@@ -93,11 +112,11 @@ impl Glue {
 
     /// What Glue answers; none where it does not have what is asked for. Errors: `Unauthenticated`, `Denied`, `Unavailable`; `Data`
     /// for what is no answer.
-    async fn ask<T: DeserializeOwned>(&self, action: &'static str, asked: &Asked<'_>) -> Result<Option<T>> {
+    async fn ask<T: DeserializeOwned>(&self, action: &'static str, asked: &(impl Serialize + Sync)) -> Result<Option<T>> {
         self.answer(action, asked).await.map_err(|error| error.at(self.place()))
     }
 
-    async fn answer<T: DeserializeOwned>(&self, action: &'static str, asked: &Asked<'_>) -> Result<Option<T>> {
+    async fn answer<T: DeserializeOwned>(&self, action: &'static str, asked: &(impl Serialize + Sync)) -> Result<Option<T>> {
         let credential = self.credentials.get_credential().await.map_err(|cause| {
             let error = Error::unauthenticated("no access key could be had").caused_by(cause);
             error.with_hint("give access_key_id and secret_access_key, or see what the environment and the machine give")
@@ -180,6 +199,30 @@ impl Catalog for Glue {
         let path = self.lake.inside(&state)?;
         Ok(Some(Found { lake: Arc::clone(&self.lake), current: Current { path, state } }))
     }
+
+    async fn commit(&self, schema: &str, table: &str, found: &Found, change: &Change) -> Result<Outcome> {
+        let before = found.current.state.as_str();
+        let after = successor(change.folder(), before);
+        let mut made = put(&found.lake, &after, Bytes::from(change.metadata(before)?)).await?;
+        let asked = Asked { database_name: Some(schema), name: Some(table), ..Asked::default() };
+        let Some(whole) = self.ask::<Whole>("AWSGlue.GetTable", &asked).await? else { return Ok(Outcome::Conflict) };
+        let update = whole.update(schema, before, &after).map_err(|error| error.at(self.place()))?;
+        let Some(update) = update else { return Ok(Outcome::Conflict) };
+        match self.ask::<IgnoredAny>("AWSGlue.UpdateTable", &update).await {
+            Ok(Some(_)) => {
+                made.keep();
+                Ok(Outcome::Done)
+            }
+            Ok(None) => Ok(Outcome::Conflict),
+            Err(error) if error.kind() == Kind::Precondition => Ok(Outcome::Conflict),
+            // The call may have broken off before the answer came.
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Data) => {
+                made.keep();
+                Ok(Outcome::Unknown(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Where AWS has Glue in a region.
@@ -216,6 +259,45 @@ struct Page {
 struct Answer {
     #[serde(rename = "Table")]
     table: Entry,
+}
+
+/// A table with all that Glue says of it.
+#[derive(Debug, Deserialize)]
+struct Whole {
+    #[serde(rename = "Table")]
+    table: Map<String, Value>,
+}
+
+/// What makes of a table another, if Glue still has the version that was read.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Update<'a> {
+    database_name: &'a str,
+    table_input: Map<String, Value>,
+    version_id: String,
+    /// Glue keeps no copy of the version before, of which it takes only so many: the file of metadata names those before it.
+    skip_archive: bool,
+}
+
+impl Whole {
+    /// Another file of metadata in place of this; none where it is not the one any more. Errors: `Unsupported` where nothing tells
+    /// one version from another.
+    fn update<'a>(self, schema: &'a str, before: &str, after: &str) -> Result<Option<Update<'a>>> {
+        let Self { mut table } = self;
+        let version = table.get("VersionId").and_then(Value::as_str).map(str::to_owned);
+        table.retain(|key, value| WRITTEN.contains(&key.as_str()) && !value.is_null());
+        let Some(Value::Object(parameters)) = table.get_mut("Parameters") else { return Ok(None) };
+        if parameters.get("metadata_location").and_then(Value::as_str) != Some(before) {
+            return Ok(None);
+        }
+        parameters.insert("metadata_location".to_owned(), after.into());
+        parameters.insert("previous_metadata_location".to_owned(), before.into());
+        let version_id = version.ok_or_else(|| {
+            Error::unsupported("this table takes no rows here: Glue does not say which version of it this is")
+                .with_hint("without that a change could be made over that of another; ask the Glue of AWS")
+        })?;
+        Ok(Some(Update { database_name: schema, table_input: table, version_id, skip_archive: true }))
+    }
 }
 
 /// A database, or a table in one.
@@ -260,7 +342,7 @@ fn request(
     region: &str,
     credential: &AwsCredential,
     action: &'static str,
-    asked: &Asked<'_>,
+    asked: &impl Serialize,
 ) -> Result<HttpRequest> {
     // What signs takes it for granted that keys and tokens are of letters.
     let keys = [Some(&credential.key_id), credential.token.as_ref()];
@@ -297,14 +379,17 @@ fn failure(status: u16, body: &[u8]) -> Option<Error> {
         "EntityNotFoundException" => return None,
         "AccessDeniedException" => {
             let error = Error::denied(format!("Glue does not allow this: {said}"));
-            error.with_hint("allow glue:GetDatabases, GetTables and GetTable")
+            error.with_hint("allow glue:GetDatabases, GetTables and GetTable, and UpdateTable for writing")
+        }
+        "ConcurrentModificationException" | "VersionMismatchException" => {
+            Error::precondition("others have changed the table in Glue").with_hint("send the statement again")
         }
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "IncompleteSignatureException"
         | "ExpiredTokenException"
         | "MissingAuthenticationTokenException" => Error::unauthenticated("Glue refuses the credentials").with_hint(keys),
-        "ThrottlingException" => Error::unavailable("Glue is asked too often").with_hint("try again later"),
+        "ThrottlingException" => Error::exhausted("Glue is asked too often").with_hint("try again later"),
         "InvalidInputException" => Error::invalid(format!("Glue does not take this name: {said}")),
         _ if status >= 500 || status == 429 => {
             Error::unavailable(format!("Glue fails with status {status}: {said}")).with_hint("try again later")
@@ -364,13 +449,35 @@ mod tests {
     }
 
     #[test]
+    fn a_table_stays_but_for_where_its_metadata_is() {
+        let read = |version: &str| {
+            let answer = format!(
+                r#"{{"Table": {{"Name": "t", "DatabaseName": "shop", "Owner": null, "Retention": 7, "CreatedBy": "me", {version}
+                "StorageDescriptor": {{"Location": "s3://b/t", "New": [1]}}, "TableType": "EXTERNAL_TABLE",
+                "Parameters": {{"metadata_location": "s3://b/1", "table_type": "ICEBERG", "x": "y"}}}}}}"#
+            );
+            serde_json::from_str::<Whole>(&answer).unwrap()
+        };
+        let version = r#""VersionId": "3","#;
+        let update = read(version).update("shop", "s3://b/1", "s3://b/2").unwrap().unwrap();
+        insta::assert_snapshot!(
+            serde_json::to_string(&update).unwrap(),
+            @r#"{"DatabaseName":"shop","TableInput":{"Name":"t","Parameters":{"metadata_location":"s3://b/2","previous_metadata_location":"s3://b/1","table_type":"ICEBERG","x":"y"},"Retention":7,"StorageDescriptor":{"Location":"s3://b/t","New":[1]},"TableType":"EXTERNAL_TABLE"},"VersionId":"3","SkipArchive":true}"#
+        );
+        assert!(read(version).update("shop", "s3://b/0", "s3://b/2").unwrap().is_none());
+        let error = read("").update("shop", "s3://b/1", "s3://b/2").unwrap_err();
+        insta::assert_snapshot!(error.message(), @"this table takes no rows here: Glue does not say which version of it this is");
+    }
+
+    #[test]
     fn failures_are_told_apart() {
         let failed = |status, kind: &str| {
             let body = format!(r#"{{"__type": "com.amazonaws.glue#{kind}", "Message": "why not."}}"#);
             failure(status, body.as_bytes()).map(|error| error.to_string()).unwrap_or_default()
         };
         assert_eq!(failed(400, "EntityNotFoundException"), "");
-        insta::assert_snapshot!(failed(400, "AccessDeniedException"), @"Glue does not allow this: why not; allow glue:GetDatabases, GetTables and GetTable");
+        insta::assert_snapshot!(failed(400, "AccessDeniedException"), @"Glue does not allow this: why not; allow glue:GetDatabases, GetTables and GetTable, and UpdateTable for writing");
+        insta::assert_snapshot!(failed(400, "ConcurrentModificationException"), @"others have changed the table in Glue; send the statement again");
         insta::assert_snapshot!(failed(400, "ExpiredTokenException"), @"Glue refuses the credentials; check access_key_id, secret_access_key and session_token");
         insta::assert_snapshot!(failed(503, "Strange"), @"Glue fails with status 503: why not; try again later");
         insta::assert_snapshot!(failure(404, b"<html>").unwrap(), @"what answers with status 404 is not Glue; check uri");

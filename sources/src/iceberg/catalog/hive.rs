@@ -1,6 +1,8 @@
 //! A Hive metastore, whose tables name their files of metadata by a parameter. It is asked by Thrift, each time on a connection of
 //! its own.
 
+mod commit;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use url::Url;
 
 use super::thrift::{Answers, Call, LIST, MAP, Outcome, STRUCT, TEXT, check, wrong};
 use super::{Catalog, Current, Found};
+use crate::iceberg::append::Change;
 use crate::lake::{Lake, Name};
 
 /// How many connections there may be: a metastore has a thread for each.
@@ -113,6 +116,10 @@ impl Catalog for Hive {
         let path = self.lake.inside(&state)?;
         Ok(Some(Found { lake: Arc::clone(&self.lake), current: Current { path, state } }))
     }
+
+    async fn commit(&self, schema: &str, table: &str, found: &Found, change: &Change) -> Result<super::Outcome> {
+        commit::commit(self, schema, table, found, change).await
+    }
 }
 
 /// Where a metastore is.
@@ -167,7 +174,7 @@ impl Session<'_> {
 
     async fn names(&mut self, call: &Call) -> Result<Vec<String>> {
         let answers = &mut self.answers;
-        in_time(self.server, async move {
+        in_time(self.server, ANSWERED_WITHIN, async move {
             check(value(answers.call(call).await?)?, LIST)?;
             let names = answers.texts().await?;
             answers.end().await?;
@@ -181,7 +188,7 @@ impl Session<'_> {
         let call = Call::new("get_table_objects_by_name_req").begin(1).text(1, schema).texts(2, names);
         let call = call.begin(3).numbers(1, &[INSERT_ONLY_TABLES]).end().end().end();
         let answers = &mut self.answers;
-        in_time(self.server, async move {
+        in_time(self.server, ANSWERED_WITHIN, async move {
             check(value(answers.call(&call).await?)?, STRUCT)?;
             let tables = tables(answers, names.len()).await?;
             answers.end().await?;
@@ -192,10 +199,17 @@ impl Session<'_> {
 
     /// A table, of whatever kind it is; none where it is not there.
     async fn table(&mut self, schema: &str, name: &str) -> Result<Option<Table>> {
+        let Some(bytes) = self.raw_table(schema, name).await? else { return Ok(None) };
+        let table = table(&mut Answers::new(&bytes[..])).await;
+        table.map(Some).map_err(|error| error.at(self.server.place()))
+    }
+
+    /// The struct that a table is, as the metastore gives it.
+    async fn raw_table(&mut self, schema: &str, name: &str) -> Result<Option<Vec<u8>>> {
         let call = Call::new("get_table_req").begin(1).text(1, schema).text(2, name);
         let call = call.begin(3).numbers(1, &[INSERT_ONLY_TABLES]).end().end().end();
         let answers = &mut self.answers;
-        in_time(self.server, async move {
+        in_time(self.server, ANSWERED_WITHIN, async move {
             let outcome = answers.call(&call).await?;
             if matches!(outcome, Outcome::Thrown { number: NO_SUCH_OBJECT, .. }) {
                 return Ok(None);
@@ -206,7 +220,7 @@ impl Session<'_> {
                 match id {
                     1 => {
                         check(kind, STRUCT)?;
-                        found = Some(table(answers).await?);
+                        found = Some(answers.raw(STRUCT).await?);
                     }
                     _ => answers.skip(kind).await?,
                 }
@@ -219,9 +233,9 @@ impl Session<'_> {
 }
 
 /// What a server answers, if it does so in time; errors have the server as their place.
-async fn in_time<T>(server: &Server, answer: impl Future<Output = Result<T>>) -> Result<T> {
-    let answered = timeout(ANSWERED_WITHIN, answer).await.unwrap_or_else(|_| {
-        let message = format!("the metastore has not answered within {} s", ANSWERED_WITHIN.as_secs());
+async fn in_time<T>(server: &Server, time: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let answered = timeout(time, answer).await.unwrap_or_else(|_| {
+        let message = format!("the metastore has not answered within {} s", time.as_secs());
         Err(Error::unavailable(message).with_hint("see whether the server is well"))
     });
     answered.map_err(|error| error.at(server.place()))
@@ -231,8 +245,13 @@ async fn in_time<T>(server: &Server, answer: impl Future<Output = Result<T>>) ->
 fn value(outcome: Outcome) -> Result<u8> {
     match outcome {
         Outcome::Value(kind) => Ok(kind),
-        Outcome::Thrown { message, .. } => Err(Error::unavailable(format!("the metastore refuses: {message}"))),
+        Outcome::Thrown { message, .. } => Err(refusal(&message)),
+        Outcome::Done => Err(wrong("it returns nothing")),
     }
+}
+
+fn refusal(message: &str) -> Error {
+    Error::unavailable(format!("the metastore refuses: {message}"))
 }
 
 /// What is of interest of a table.
@@ -337,7 +356,7 @@ mod tests {
         bytes
     }
 
-    fn refusal(table: Table) -> String {
+    fn refused(table: Table) -> String {
         table.metadata().expect_err("a refusal").to_string()
     }
 
@@ -361,7 +380,7 @@ mod tests {
         assert_eq!((orders.schema.as_str(), orders.name.as_str(), orders.is_iceberg()), ("shop", "orders", true));
         assert_eq!(orders.metadata().unwrap(), "s3://b/m.json");
         assert_eq!((plain.comment.as_deref(), plain.is_iceberg()), (Some("of Hive"), false));
-        insta::assert_snapshot!(refusal(plain), @r#""plain" is no Iceberg table: it has no table_type; only Iceberg tables of the metastore are read"#);
+        insta::assert_snapshot!(refused(plain), @r#""plain" is no Iceberg table: it has no table_type; only Iceberg tables of the metastore are read"#);
         for length in 0..answer.len() {
             assert!(tables(&mut Answers::new(&answer[..length]), 2).await.is_err(), "{length}");
         }
@@ -371,7 +390,7 @@ mod tests {
     #[test]
     fn a_table_without_metadata_is_not_read() {
         let table = |kind: &str| Table { name: "t".to_owned(), kind: Some(kind.to_owned()), ..Table::default() };
-        insta::assert_snapshot!(refusal(table("ICEBERG")), @r#"the table "t" has no parameter metadata_location; register it again with its newest file of metadata"#);
-        insta::assert_snapshot!(refusal(table("DELTA")), @r#""t" is no Iceberg table: it has the table_type "DELTA"; only Iceberg tables of the metastore are read"#);
+        insta::assert_snapshot!(refused(table("ICEBERG")), @r#"the table "t" has no parameter metadata_location; register it again with its newest file of metadata"#);
+        insta::assert_snapshot!(refused(table("DELTA")), @r#""t" is no Iceberg table: it has the table_type "DELTA"; only Iceberg tables of the metastore are read"#);
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nexus_flight_catalog::{Error, Result, TableEntry};
 use object_store::path::Path;
+use uuid::Uuid;
 
 use super::append::Change;
 use super::table::Table;
@@ -43,13 +44,11 @@ pub(super) trait Catalog: Debug + Send + Sync {
 
     /// Whether a state of a table can be made the next one. Errors: `Unsupported` with the reason.
     fn check_commit(&self, _found: &Found, _table: &Table) -> Result<()> {
-        Err(not_written())
+        Ok(())
     }
 
     /// Makes a changed table the one of now, if it is still as it was found. Errors: where nothing was changed.
-    async fn commit(&self, _schema: &str, _table: &str, _found: &Found, _change: &Change) -> Result<Outcome> {
-        Err(not_written())
-    }
+    async fn commit(&self, schema: &str, table: &str, found: &Found, change: &Change) -> Result<Outcome>;
 }
 
 /// What came of a commit.
@@ -62,9 +61,12 @@ pub(super) enum Outcome {
     Unknown(Error),
 }
 
-fn not_written() -> Error {
-    Error::unsupported("tables of this kind of catalog are read and not written")
-        .with_hint("write to them with the engine that keeps the catalog, or by a catalog of the kind rest or sql")
+/// The address of the file of metadata after another, in this folder, as Iceberg calls them where a catalog knows which one counts.
+fn successor(folder: &str, before: &str) -> String {
+    let name = before.rsplit_once('/').map_or(before, |(_, name)| name);
+    let number = name.split_once('-').and_then(|(number, _)| number.parse::<u32>().ok());
+    let number = number.map_or(0, |number| number.saturating_add(1));
+    format!("{folder}/{number:05}-{}.metadata.json", Uuid::new_v4())
 }
 
 /// A table that a catalog has found.
@@ -81,4 +83,17 @@ pub(super) struct Current {
     pub(super) path: Path,
     /// What tells one state of that file from another. None is written twice, but a table that is made anew may begin with the same name.
     pub(super) state: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_metadata_are_numbered() {
+        let before = "s3://b/t/old/00009-7d5d0a4c-9b1a-4f5e-8d9e-0a1b2c3d4e5f.metadata.json";
+        let after = successor("s3://b/t/metadata", before);
+        assert!(after.starts_with("s3://b/t/metadata/00010-") && after.ends_with(".metadata.json"), "{after}");
+        assert!(successor("m", "v3.metadata.json").starts_with("m/00000-"));
+    }
 }

@@ -24,7 +24,6 @@ use super::vended::{Loaded, Vended};
 use super::{Catalog, Current, Found, Outcome};
 use crate::iceberg::append::Change;
 use crate::iceberg::config;
-use crate::iceberg::table::Table;
 use crate::lake::{Answer, Http, Lake, MOST_NAMES, Page, Vending, Vends, encoded};
 use crate::stores::{Given, Location, Store};
 
@@ -185,10 +184,6 @@ impl Catalog for Rest {
             None => Arc::clone(&self.lake),
         };
         Ok(Some(Found { lake, current: Current { path, state: location } }))
-    }
-
-    fn check_commit(&self, _found: &Found, _table: &Table) -> Result<()> {
-        Ok(())
     }
 
     async fn commit(&self, schema: &str, table: &str, _found: &Found, change: &Change) -> Result<Outcome> {

@@ -9,11 +9,9 @@ use bytes::Bytes;
 use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use uuid::Uuid;
 
-use super::{Catalog, Current, Found, Outcome};
+use super::{Catalog, Current, Found, Outcome, successor};
 use crate::iceberg::append::{Change, put};
-use crate::iceberg::table::Table;
 use crate::lake::{Lake, Name};
 use crate::postgres::{Access, Config, Connections};
 
@@ -136,13 +134,9 @@ impl Catalog for Sql {
         Ok(Some(Found { lake: Arc::clone(&self.lake), current: Current { path, state } }))
     }
 
-    fn check_commit(&self, _found: &Found, _table: &Table) -> Result<()> {
-        Ok(())
-    }
-
     async fn commit(&self, schema: &str, table: &str, found: &Found, change: &Change) -> Result<Outcome> {
         let before = found.current.state.as_str();
-        let after = format!("{}/{}-{}.metadata.json", change.folder(), next(before), Uuid::new_v4());
+        let after = successor(change.folder(), before);
         let mut made = put(&found.lake, &after, Bytes::from(change.metadata(before)?)).await?;
         match self.ask(COMMIT, &[schema, table, before, &after]).await {
             Ok(rows) if rows.is_empty() => Ok(Outcome::Conflict),
@@ -160,13 +154,6 @@ impl Catalog for Sql {
     }
 }
 
-/// The number of the file of metadata after another, as Iceberg writes it.
-fn next(before: &str) -> String {
-    let name = before.rsplit_once('/').map_or(before, |(_, name)| name);
-    let number = name.split_once('-').and_then(|(number, _)| number.parse::<u32>().ok());
-    format!("{:05}", number.map_or(0, |number| number.saturating_add(1)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,12 +165,6 @@ mod tests {
         insta::assert_snapshot!(TABLES, @r#"SELECT t.table_name::text FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_namespace::text COLLATE "C" = $2 AND coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') = 'TABLE'"#);
         insta::assert_snapshot!(TABLE, @r#"SELECT t.metadata_location::text, coalesce(to_jsonb(t) ->> 'iceberg_type', 'TABLE') FROM iceberg_tables t WHERE t.catalog_name = $1 AND t.table_namespace = $2 AND t.table_namespace::text COLLATE "C" = $2 AND t.table_name = $3 AND t.table_name::text COLLATE "C" = $3"#);
         insta::assert_snapshot!(COMMIT, @"UPDATE iceberg_tables SET metadata_location = $5, previous_metadata_location = $4 WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3 AND metadata_location = $4 RETURNING table_name::text");
-    }
-
-    #[test]
-    fn files_of_metadata_are_numbered() {
-        assert_eq!(next("s3://b/t/metadata/00009-7d5d0a4c-9b1a-4f5e-8d9e-0a1b2c3d4e5f.metadata.json"), "00010");
-        assert_eq!(next("v3.metadata.json"), "00000");
     }
 
     #[test]

@@ -33,8 +33,8 @@ const BOOL: u8 = 2;
 const BYTE: u8 = 3;
 const DOUBLE: u8 = 4;
 const I16: u8 = 6;
-const I32: u8 = 8;
-const I64: u8 = 10;
+pub(super) const I32: u8 = 8;
+pub(super) const I64: u8 = 10;
 pub(super) const TEXT: u8 = 11;
 pub(super) const STRUCT: u8 = 12;
 pub(super) const MAP: u8 = 13;
@@ -42,7 +42,7 @@ const SET: u8 = 14;
 pub(super) const LIST: u8 = 15;
 
 /// A call as it is sent. Its arguments are the fields of a struct, which has to be ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Call {
     name: &'static str,
     bytes: Vec<u8>,
@@ -87,9 +87,48 @@ impl Call {
         self
     }
 
+    /// A field that is a number, of 32 bits or of 64.
+    pub(super) fn number(mut self, id: i16, number: i32) -> Self {
+        self.field(I32, id);
+        self.bytes.extend(number.to_be_bytes());
+        self
+    }
+
+    pub(super) fn long(mut self, id: i16, number: i64) -> Self {
+        self.field(I64, id);
+        self.bytes.extend(number.to_be_bytes());
+        self
+    }
+
+    /// A field that is a map of texts.
+    pub(super) fn pairs<'a>(mut self, id: i16, pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.field(MAP, id);
+        self.bytes.extend([TEXT, TEXT]);
+        self.length(pairs.len());
+        for (key, value) in pairs {
+            self.put(key);
+            self.put(value);
+        }
+        self
+    }
+
+    /// Fields as they were read.
+    pub(super) fn fields(mut self, fields: &[u8]) -> Self {
+        self.bytes.extend_from_slice(fields);
+        self
+    }
+
     /// A field that is a struct: what follows is in it, until it is ended.
     pub(super) fn begin(mut self, id: i16) -> Self {
         self.field(STRUCT, id);
+        self
+    }
+
+    /// A field that is a list of one struct, in which is what follows.
+    pub(super) fn begin_only(mut self, id: i16) -> Self {
+        self.field(LIST, id);
+        self.bytes.push(STRUCT);
+        self.length(1);
         self
     }
 
@@ -117,6 +156,8 @@ impl Call {
 /// What has come of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
+    /// It is done, and returns nothing.
+    Done,
     /// It returns a value of this type, which is to be read next, and the end after it.
     Value(u8),
     /// It has thrown the exception that is declared under this number.
@@ -138,6 +179,8 @@ pub(super) struct Answers<S> {
     stream: BufReader<S>,
     /// How many bytes the answer may have still.
     left: u64,
+    /// What is left out now, where it is to be kept.
+    kept: Option<Vec<u8>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Answers<S> {
@@ -153,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answers<S> {
 impl<S: AsyncRead + Unpin> Answers<S> {
     /// Of a connection.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream: BufReader::new(stream), left: LARGEST }
+        Self { stream: BufReader::new(stream), left: LARGEST, kept: None }
     }
 
     async fn begin(&mut self, name: &str) -> Result<Outcome> {
@@ -184,7 +227,7 @@ impl<S: AsyncRead + Unpin> Answers<S> {
                 Ok(Outcome::Thrown { number, message })
             }
             Some(_) => Err(wrong("it returns what no call does")),
-            None => Err(wrong("it returns nothing")),
+            None => Ok(Outcome::Done),
         }
     }
 
@@ -194,7 +237,7 @@ impl<S: AsyncRead + Unpin> Answers<S> {
         while let Some((kind, id)) = self.field().await? {
             match (kind, id) {
                 (TEXT, 1) => message = self.text().await?,
-                (I32, 2) => code = i32::from_be_bytes(self.take::<4>().await?),
+                (I32, 2) => code = self.number().await?,
                 _ => self.skip(kind).await?,
             }
         }
@@ -240,6 +283,23 @@ impl<S: AsyncRead + Unpin> Answers<S> {
             texts.push(self.text().await?);
         }
         Ok(texts)
+    }
+
+    /// A number of 32 bits.
+    pub(super) async fn number(&mut self) -> Result<i32> {
+        Ok(i32::from_be_bytes(self.take::<4>().await?))
+    }
+
+    /// A number of 64 bits.
+    pub(super) async fn long(&mut self) -> Result<i64> {
+        Ok(i64::from_be_bytes(self.take::<8>().await?))
+    }
+
+    /// A value as it came, whatever is in it.
+    pub(super) async fn raw(&mut self, kind: u8) -> Result<Vec<u8>> {
+        self.kept = Some(Vec::new());
+        self.skip(kind).await?;
+        Ok(self.kept.take().unwrap_or_default())
     }
 
     /// A text.
@@ -299,7 +359,7 @@ impl<S: AsyncRead + Unpin> Answers<S> {
 
     /// How many bytes or values follow, each of which has one byte at least.
     async fn count(&mut self) -> Result<u64> {
-        let count = i32::from_be_bytes(self.take::<4>().await?);
+        let count = self.number().await?;
         let count = u64::try_from(count).map_err(|_| wrong("a length in it is below zero"))?;
         if count > self.left { Err(too_long()) } else { Ok(count) }
     }
@@ -308,13 +368,20 @@ impl<S: AsyncRead + Unpin> Answers<S> {
         self.spend(N as u64)?;
         let mut bytes = [0; N];
         self.stream.read_exact(&mut bytes).await.map_err(broken)?;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(&bytes);
+        }
         Ok(bytes)
     }
 
     async fn pass(&mut self, bytes: u64) -> Result<()> {
         self.spend(bytes)?;
         let mut passing = AsyncReadExt::take(&mut self.stream, bytes);
-        let passed = copy_buf(&mut passing, &mut sink()).await.map_err(broken)?;
+        let passed = match &mut self.kept {
+            Some(kept) => copy_buf(&mut passing, kept).await,
+            None => copy_buf(&mut passing, &mut sink()).await,
+        };
+        let passed = passed.map_err(broken)?;
         if passed < bytes { Err(broken(io::ErrorKind::UnexpectedEof.into())) } else { Ok(()) }
     }
 
@@ -366,6 +433,7 @@ mod tests {
         match answers.begin("get_all_databases").await? {
             Outcome::Value(kind) => check(kind, LIST)?,
             Outcome::Thrown { number, message } => return Err(Error::invalid(format!("{number}: {message}"))),
+            Outcome::Done => return Err(wrong("it returns nothing")),
         }
         let names = answers.texts().await?;
         answers.end().await?;
@@ -384,6 +452,23 @@ mod tests {
             \x0c\x00\x01\x0b\x00\x02\x00\x00\x00\x02\xc3\xa9\x0f\x00\x03\x0b\x00\x00\x00\x01\x00\x00\x00\x01a\
             \x0c\x00\x04\x0f\x00\x01\x08\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00";
         assert_eq!(call.bytes, expected);
+    }
+
+    #[test]
+    fn arguments_of_each_type() {
+        let call = Call::new("a").number(1, -2).long(2, 3).pairs(3, [("k", "v")].into_iter());
+        let call = call.begin_only(4).fields(b"\x02\x00\x05\x01").end().end();
+        let expected = b"\x80\x01\x00\x01\x00\x00\x00\x01a\x00\x00\x00\x00\
+            \x08\x00\x01\xff\xff\xff\xfe\x0a\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03\
+            \x0d\x00\x03\x0b\x0b\x00\x00\x00\x01\x00\x00\x00\x01k\x00\x00\x00\x01v\
+            \x0f\x00\x04\x0c\x00\x00\x00\x01\x02\x00\x05\x01\x00\x00";
+        assert_eq!(call.bytes, expected);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_an_answer_too() {
+        let answer = reply(b"\x00");
+        assert_eq!(Answers::new(&answer[..]).begin("get_all_databases").await.unwrap(), Outcome::Done);
     }
 
     #[tokio::test]
@@ -434,6 +519,7 @@ mod tests {
             \x0d\x00\x08\x0b\x02\x00\x00\x00\x02\x00\x00\x00\x01a\x01\x00\x00\x00\x01b\x00\
             \x0e\x00\x09\x0c\x00\x00\x00\x02\x00\x02\x00\x01\x01\x00\x0f\x00\x0a\x0f\x00\x00\x00\x01\x03\x00\x00\x00\x01\x05\x00";
         skipped(fields).await.unwrap();
+        assert_eq!(Answers::new(&fields[..]).raw(STRUCT).await.unwrap(), fields);
         for length in 0..fields.len() {
             assert_eq!(skipped(&fields[..length]).await.unwrap_err().kind(), Kind::Unavailable, "{length}");
         }

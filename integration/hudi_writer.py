@@ -1,0 +1,116 @@
+"""Hudi tables without Spark: copied on write, of table version 6, as Hudi's specification lays them out."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import count, islice
+from pathlib import Path
+from uuid import uuid4
+from zlib import crc32
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ADDED = ("_hoodie_commit_time", "_hoodie_commit_seqno", "_hoodie_record_key", "_hoodie_partition_path", "_hoodie_file_name")
+PROPERTIES = """hoodie.table.name={name}
+hoodie.table.type=COPY_ON_WRITE
+hoodie.table.version=6
+hoodie.timeline.layout.version=1
+hoodie.table.base.file.format=PARQUET
+hoodie.table.timeline.timezone=UTC
+hoodie.table.checksum={checksum}
+"""
+
+
+def new_group() -> str:
+    """The id of a file group that is not there yet."""
+    return f"{uuid4()}-0"
+
+
+class HudiTable:
+    """A table without partitions in a folder, with one writer. Each commit writes all rows of a file group anew, and says of
+    all of them that they are its own."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.folder, self.hoodie = folder, folder / ".hoodie"
+        self.columns = schema
+        # The base file of each file group and the commit that wrote it; all commits on the timeline; the newest instant.
+        self.groups: dict[str, tuple[str, str]] = {}
+        self.commits: list[str] = []
+        self.newest = datetime.min.replace(tzinfo=UTC)
+        (self.hoodie / ".temp").mkdir(parents=True)
+        # Of the name with that of its database, which it has not.
+        checksum = crc32(f".{folder.name}".encode())
+        (self.hoodie / "hoodie.properties").write_text(PROPERTIES.format(name=folder.name, checksum=checksum))
+
+    def commit(self, groups: Mapping[str, Iterable[pa.RecordBatch]], replaces: bool = False) -> None:
+        """Gives some file groups the rows that they have from now on; where it `replaces`, there are no others from then on."""
+        instant = self._next()
+        action, inflight = ("replacecommit", "replacecommit.inflight") if replaces else ("commit", "inflight")
+        self._put(f"{instant}.{action}.requested", "")
+        self._put(f"{instant}.{inflight}", "")
+        numbers = count()
+        stats = [self._base(group, batches, instant, numbers) for group, batches in groups.items()]
+        fields = [{"name": field.name, "type": ["null", avro(field.type)], "default": None} for field in self.columns]
+        schema = {"type": "record", "name": self.folder.name, "fields": fields}
+        commit = {"partitionToWriteStats": {"": stats}, "extraMetadata": {"schema": json.dumps(schema)}}
+        if replaces:
+            commit |= {"partitionToReplaceFileIds": {"": list(self.groups)}, "operationType": "INSERT_OVERWRITE_TABLE"}
+            self.groups.clear()
+        else:
+            commit |= {"operationType": "UPSERT"}
+        self._put(f"{instant}.{action}", json.dumps(commit))
+        self.groups |= {stat["fileId"]: (stat["path"], instant) for stat in stats}
+        self.commits.append(instant)
+
+    def clean(self) -> None:
+        """Removes all base files that only older states need. It has no instant of its own, which would tell a reader nothing."""
+        kept = {path for path, _ in self.groups.values()}
+        for path in self.folder.glob("*.parquet"):
+            if path.name not in kept:
+                path.unlink()
+
+    def archive(self, keep: int) -> None:
+        """Takes all commits but the newest off the timeline, of a table that is cleaned: the oldest first, and of each what tells
+        that it is completed last, so that there is no hole."""
+        self.commits, old = self.commits[-keep:], self.commits[:-keep]
+        for instant in old:
+            for path in sorted(self.hoodie.glob(f"{instant}.*"), key=lambda path: path.suffix not in (".requested", ".inflight")):
+                path.unlink()
+
+    def _next(self) -> str:
+        """A new instant: the time, in milliseconds, each of which has one."""
+        self.newest = max(datetime.now(UTC), self.newest + timedelta(milliseconds=1))
+        return self.newest.strftime("%Y%m%d%H%M%S%f")[:17]
+
+    def _put(self, name: str, text: str) -> None:
+        """Puts a file on the timeline, at once as a whole."""
+        written = self.hoodie / ".temp" / name
+        written.write_text(text)
+        written.replace(self.hoodie / name)
+
+    def _base(self, group: str, batches: Iterable[pa.RecordBatch], instant: str, numbers: Iterator[int]) -> dict:
+        """Writes the rows of a file group, with the columns that Hudi adds; what a commit tells of it."""
+        name = f"{group}_0-1-2_{instant}.parquet"
+        schema = pa.schema([*((name, pa.string()) for name in ADDED), *self.columns])
+        rows = 0
+        with pq.ParquetWriter(self.folder / name, schema, compression="zstd") as writer:
+            for batch in batches:
+                keys = list(map(str, islice(numbers, batch.num_rows)))
+                time, partition, file = (pa.repeat(value, batch.num_rows) for value in (instant, "", name))
+                writer.write_batch(pa.record_batch([time, keys, keys, partition, file, *batch.columns], schema=schema))
+                rows += batch.num_rows
+        size = (self.folder / name).stat().st_size
+        _, previous = self.groups.get(group, ("", "null"))
+        return {"fileId": group, "path": name, "prevCommit": previous, "fileSizeInBytes": size, "numWrites": rows}
+
+
+def avro(data_type: pa.DataType) -> object:
+    """A type as Avro has it, of those that the tables here have."""
+    if pa.types.is_decimal(data_type):
+        named = f"d{data_type.precision}_{data_type.scale}"
+        precise = {"precision": data_type.precision, "scale": data_type.scale}
+        return {"type": "fixed", "name": named, "size": 7, "logicalType": "decimal", **precise}
+    if pa.types.is_date(data_type):
+        return {"type": "int", "logicalType": "date"}
+    return {pa.int64(): "long", pa.int32(): "int", pa.string(): "string"}[data_type]
