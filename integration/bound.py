@@ -58,6 +58,7 @@ ALONE = {
     "test_audit_ways.py": "each replica has an audit trail of its own",
     "test_bombs.py": PROCESS,
     "test_broken_off.py": PROCESS,
+    "test_caching.py": RECORD,
     "test_database_dies.py": PROCESS,
     "test_depths.py": PROCESS,
     "test_door.py": ALIKE,

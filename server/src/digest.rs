@@ -1,4 +1,5 @@
-//! The digest of a plan: equal for statements that ask the same, whatever they call their tables.
+//! The digests of a plan: that of the question is equal for statements that ask the same, whatever they call their tables; that
+//! of the state says of which versions of them.
 //!
 //! The encoding is our own: each node and expression as a tag, its own values and its inputs, every text and list with its
 //! length before it. The rewrites by which equal questions meet are these: letter case, white space and comments (gone when
@@ -19,12 +20,32 @@ use nexus_flight_catalog::{TableName, Version};
 use ring::digest::{Context, SHA256};
 
 use crate::plan::Planned;
+use crate::temporary;
 
 /// Changes when the encoding does.
-const ENCODING: &[u8] = b"plan/5";
+const ENCODING: &[u8] = b"plan/6";
 
-/// What an answer is kept under.
+/// A digest, by SHA-256.
 pub type Digest = [u8; 32];
+
+/// What an answer hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    /// What is asked, by whom where it matters.
+    pub question: Digest,
+    /// The versions of its tables, in the order of the plan.
+    pub state: Digest,
+}
+
+impl Digests {
+    /// Of both together.
+    pub fn whole(&self) -> Digest {
+        let mut whole = Context::new(&SHA256);
+        whole.update(&self.question);
+        whole.update(&self.state);
+        finished(whole)
+    }
+}
 
 /// Why a statement has no digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,23 +58,31 @@ pub enum NoDigest {
     UnknownVersion,
 }
 
-/// The digest of an analysed, unoptimised plan over its tables' versions. `unversioned` gives, of a table of unknown version
-/// that may be taken as unchanged for a time, how often it was written to.
-pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> Option<u64>) -> Result<Digest, NoDigest> {
-    let mut encoder = Encoder { planned, out: Sink(Context::new(&SHA256)), unversioned: &unversioned, outer: Vec::new() };
+/// The digests of an analysed, unoptimised plan over its tables' versions. `unversioned` says whether a table of unknown version
+/// may be taken as unchanged for a time.
+pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Result<Digests, NoDigest> {
+    let new = || Sink(Context::new(&SHA256));
+    let mut encoder = Encoder { planned, out: new(), state: new(), unversioned: &unversioned, outer: Vec::new() };
     encoder.out.write(ENCODING);
     encoder.list(planned.schema.fields().iter(), |encoder, field| {
         encoder.text(field.name());
         Ok(())
     })?;
-    encoder.option(planned.query.session.options.time_zone.as_ref(), |encoder, zone| {
-        encoder.text(zone);
-        Ok(())
-    })?;
+    let options = &planned.query.session.options;
+    for option in [&options.time_zone, &options.cache_tag] {
+        encoder.option(option.as_ref(), |encoder, value| {
+            encoder.text(value);
+            Ok(())
+        })?;
+    }
     encoder.plan(&planned.plan)?;
+    Ok(Digests { question: finished(encoder.out.0), state: finished(encoder.state.0) })
+}
+
+fn finished(context: Context) -> Digest {
     let mut digest = [0; 32];
-    digest.copy_from_slice(encoder.out.0.finish().as_ref());
-    Ok(digest)
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 type Done = Result<(), NoDigest>;
@@ -70,10 +99,22 @@ impl Hasher for Sink {
     }
 }
 
+impl Sink {
+    fn number(&mut self, number: usize) {
+        self.write(&(number as u64).to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len());
+        self.write(text.as_bytes());
+    }
+}
+
 struct Encoder<'a> {
     planned: &'a Planned,
     out: Sink,
-    unversioned: &'a dyn Fn(&TableName) -> Option<u64>,
+    state: Sink,
+    unversioned: &'a dyn Fn(&TableName) -> bool,
     /// What the queries around this one can name, the nearest last.
     outer: Vec<Columns>,
 }
@@ -84,12 +125,11 @@ impl Encoder<'_> {
     }
 
     fn text(&mut self, text: &str) {
-        self.number(text.len());
-        self.out.write(text.as_bytes());
+        self.out.text(text);
     }
 
     fn number(&mut self, number: usize) {
-        self.out.write(&(number as u64).to_le_bytes());
+        self.out.number(number);
     }
 
     fn flag(&mut self, flag: bool) {
@@ -176,13 +216,17 @@ impl Encoder<'_> {
         for part in [&name.catalog, &name.schema, &name.table] {
             self.text(part);
         }
+        // Each session has its own of a name.
+        if name.catalog == temporary::CATALOG {
+            self.text(&session.id.to_string());
+        }
         match &table.version {
-            Version::Pinned(version) => self.text(version),
-            Version::Unknown => {
-                let writes = (self.unversioned)(name).ok_or(NoDigest::UnknownVersion)?;
-                self.text("");
-                self.out.write(&writes.to_le_bytes());
+            Version::Pinned(version) => {
+                self.state.write(&[1]);
+                self.state.text(version);
             }
+            Version::Unknown if (self.unversioned)(name) => self.state.write(&[0]),
+            Version::Unknown => return Err(NoDigest::UnknownVersion),
         }
         match table.provider.as_any().downcast_ref::<Guarded>().map(Guarded::mark) {
             None => self.flag(false),

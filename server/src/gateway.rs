@@ -14,6 +14,7 @@ use crate::audit::Trail;
 use crate::bounds;
 use crate::config::{Config, policies};
 use crate::layers::admission::Gate;
+use crate::layers::cache::Kept;
 use crate::plan::Planner;
 use crate::query::Execute;
 use crate::reload;
@@ -48,12 +49,14 @@ pub struct Gateway {
     pub seal: Arc<Seal>,
     /// Knows the functions that statements can call.
     pub planner: Arc<Planner>,
-    /// How often each catalog was written to.
+    /// When each table was written to last.
     pub writes: Arc<Writes>,
     /// Where statements are recorded.
     pub trail: Option<Arc<Trail>>,
     /// Whether there is room for one more of a user.
     pub gate: Arc<Gate>,
+    /// The answers that are kept.
+    pub kept: Arc<Kept>,
     /// The threads that what users ask for is made on.
     pub workers: Workers,
 }
@@ -120,10 +123,11 @@ impl Gateway {
         let jwt = config.auth.jwt.as_ref().map(|jwt| Jwt::open(jwt, &config.base, &workers)).transpose()?;
         let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, jwt, Arc::clone(&seal), lives));
         let settings = config.resolved_settings(nexus_sources::SPECS);
-        let system = System::new(schema, &catalogs, stack.history, stack.kept, Arc::clone(&sessions), settings);
+        let system = System::new(schema, &catalogs, stack.history, Arc::clone(&stack.kept), Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
-        let (execute, gate) = (stack.execute, stack.gate);
-        let gateway = Arc::new(Self { execute, catalogs, sessions, authenticator, seal, planner, writes, trail, gate, workers });
+        let (execute, gate, kept) = (stack.execute, stack.gate, stack.kept);
+        let gateway = Self { execute, catalogs, sessions, authenticator, seal, planner, writes, trail, gate, kept, workers };
+        let gateway = Arc::new(gateway);
         if config.has_files() {
             let (first, mut before) = (config.clone(), config.clone());
             let held = Arc::downgrade(&gateway);

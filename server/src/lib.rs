@@ -23,6 +23,7 @@ pub mod piped;
 pub mod plan;
 pub mod plans;
 pub mod printable;
+pub mod procedures;
 pub mod pushdown;
 pub mod query;
 pub mod reload;

@@ -29,7 +29,7 @@ pub struct Part {
 /// What all parts of a statement must have in common; none where it cannot be answered in parts, since a table is of unknown
 /// version, or a function may give another value each time.
 pub fn common(planned: &Planned) -> Option<Digest> {
-    digest(planned, |_| None).ok()
+    digest(planned, |_| false).ok().map(|digests| digests.whole())
 }
 
 /// How many parts a plan falls into: as many as its files are shared out in, where no operator looks at more than one row.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::TableReference;
@@ -30,6 +31,7 @@ use crate::offered::{refuse_unknown, refuse_writes};
 use crate::parameters::{bind, bind_nulls, counted, parameters, spread, type_placeholders};
 use crate::pausing::PausingJoins;
 use crate::plans::{Kept, Key, Plans};
+use crate::procedures::{self, Invalidate};
 use crate::pushdown::NamesOnce;
 use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
@@ -39,10 +41,11 @@ use crate::standard::{self, Casts, Distinct, Escapes, MoreTypes, Numbers, PlainN
 use crate::state::{State, States};
 use crate::statement::{self, Caps};
 use crate::substrait;
+use crate::system;
 use crate::temporary::{self, Temporaries};
 use crate::totals::GrandTotals;
 use crate::windows::{self, Frames, WindowsByPartition};
-use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, perhaps, split, target_source};
+use crate::write::{Names, Write, check_transaction, count_schema, ingested, is_write, nothing, perhaps, split, target_source};
 
 /// Plans statements.
 #[derive(Debug)]
@@ -72,6 +75,10 @@ pub struct Planned {
     pub write: Option<Write>,
     /// What is to be told of it instead of its answer.
     pub explain: Option<Explain>,
+    /// What is given up of the cache instead.
+    pub call: Option<Invalidate>,
+    /// From before its tables were looked up.
+    pub began: Instant,
 }
 
 impl Planned {
@@ -97,6 +104,8 @@ struct Unbound {
     is_temporary: bool,
     /// The turn to plan, for the analysis that is still to be done.
     turn: Option<OwnedSemaphorePermit>,
+    /// What it gives up of the cache; then it does nothing else.
+    call: Option<Invalidate>,
 }
 
 impl Planner {
@@ -154,12 +163,12 @@ impl Planner {
 
     /// The shape of the answer and of the parameters. Nothing runs.
     pub async fn describe(&self, query: &Query) -> Result<Description> {
-        let Unbound { plan, parameters, is_analysed, state, explain, turn: _turn, .. } = self.plan_unbound(query).await?;
+        let Unbound { plan, parameters, is_analysed, state, explain, call, turn: _turn, .. } = self.plan_unbound(query).await?;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values)?,
             None => bind_nulls(plan, &parameters)?,
         };
-        let is_update = is_write(&bound);
+        let is_update = is_write(&bound) || call.is_some();
         let schema = match is_update {
             true => count_schema(),
             false if is_analysed => schema_of(&bound),
@@ -174,11 +183,12 @@ impl Planner {
     /// The plan of a statement with its parameters bound, all rows of them; none where it has to run for each row by itself.
     /// Errors: `Invalid` where parameters are missing or too many.
     pub async fn plan(&self, query: Query) -> Result<Option<Planned>> {
+        let began = Instant::now();
         if let Some(ingest) = query.ingest.clone() {
             return self.plan_ingest(query, &ingest).await.map(Some);
         }
         let unbound = self.plan_unbound(&query).await?;
-        let Unbound { plan, parameters, is_analysed, tables, state, catalogs, mut explain, is_temporary, turn } = unbound;
+        let Unbound { plan, parameters, is_analysed, tables, state, catalogs, mut explain, is_temporary, turn, call } = unbound;
         let bound = match &query.parameters {
             Some(values) if values.num_rows() > 1 => match spread(&plan, &parameters, values)? {
                 Some(plan) => plan,
@@ -196,21 +206,28 @@ impl Planner {
         };
         let plan = if is_analysed { bound } else { analyse(bound, &state.session)? };
         drop(turn);
+        if call.is_some() {
+            let (schema, write) = (count_schema(), None);
+            return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began }));
+        }
         if !is_write(&plan) {
             if let Some(explain) = &mut explain {
                 explain.clock.end("analysis");
             }
-            return Ok(Some(Planned { query, schema: schema_of(&plan), plan, tables, state, write: None, explain }));
+            let (schema, write) = (schema_of(&plan), None);
+            return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began }));
         }
         let (catalogs, default_schema) = (&catalogs, self.default_schema.as_str());
         let names = Names { cx: &query.cx, session: &query.session, catalogs, default_schema, tables: &tables, is_temporary };
         let (plan, write) = split(plan, &names).await?;
         check_transaction(&query, &write).await?;
-        Ok(Some(Planned { query, schema: count_schema(), plan, tables, state, write: Some(write), explain }))
+        let (schema, write) = (count_schema(), Some(write));
+        Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began }))
     }
 
     /// The rows that a client sends, as what they become.
     async fn plan_ingest(&self, query: Query, ingest: &Arc<Ingest>) -> Result<Planned> {
+        let began = Instant::now();
         let name = if ingest.temporary {
             self.temporaries.start(&query)?;
             temporary::name(&ingest.table)
@@ -225,7 +242,7 @@ impl Planner {
         let state = self.states.take(&query);
         let plan = analyse(plan, &state.session)?;
         let (schema, tables, write) = (count_schema(), Tables::default(), Some(write));
-        Ok(Planned { query, schema, plan, tables, state, write, explain: None })
+        Ok(Planned { query, schema, plan, tables, state, write, explain: None, call: None, began })
     }
 
     /// The catalogs as a query sees them that names tables of some.
@@ -266,7 +283,8 @@ impl Planner {
         state.share_out(query.part.map(|part| part.wanted));
         let (parameters, is_analysed, explain, is_temporary) = (kept.parameters.clone(), kept.is_analysed, None, false);
         let turn = if is_analysed { None } else { state.turn().await };
-        Ok(Some(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn }))
+        let call = None;
+        Ok(Some(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn, call }))
     }
 
     async fn plan_substrait(&self, query: &Query, plan: &[u8]) -> Result<Unbound> {
@@ -286,8 +304,8 @@ impl Planner {
         let plan = parsed.into_logical(&state.session).await?;
         refuse_writes(&plan)?;
         refuse_sizes(&plan)?;
-        let (parameters, is_analysed, explain, is_temporary) = (parameters(&plan)?, false, None, false);
-        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn })
+        let (parameters, is_analysed, explain, is_temporary, call) = (parameters(&plan)?, false, None, false, None);
+        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn, call })
     }
 
     /// The tables themselves, and the catalogs that they are of.
@@ -301,6 +319,9 @@ impl Planner {
     async fn plan_statement(&self, query: &Query, key: Option<Key>) -> Result<Unbound> {
         let mut clock = Clock::start();
         let statement::Parsed { mut statement, is_show } = statement::parse(&query.statement, &self.caps)?;
+        if let Some(call) = self.call(query, &statement)? {
+            return Ok(self.planned_call(query, call));
+        }
         refuse_unknown(&statement)?;
         let mut explain = None;
         // What is explained is planned as it would be by itself.
@@ -343,7 +364,32 @@ impl Planner {
         {
             self.plans.keep(key, kept).await;
         }
-        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn })
+        let call = None;
+        Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn, call })
+    }
+
+    /// What a statement gives up of the cache, where it is one of who may have that; to others it is a call like any other.
+    fn call(&self, query: &Query, statement: &Statement) -> Result<Option<Invalidate>> {
+        let Some(called) = procedures::called(statement, &self.default_schema) else { return Ok(None) };
+        if !self.catalogs.is_admin(&query.cx.principal, &system::cache(&self.default_schema)) {
+            return Ok(None);
+        }
+        called.invalidates(|reference| self.places(&query.session, reference)).map(Some)
+    }
+
+    fn planned_call(&self, query: &Query, call: Invalidate) -> Unbound {
+        Unbound {
+            plan: nothing(),
+            parameters: Vec::new(),
+            is_analysed: true,
+            tables: Tables::default(),
+            state: self.states.take(query),
+            catalogs: Arc::clone(&self.catalogs),
+            explain: None,
+            is_temporary: false,
+            turn: None,
+            call: Some(call),
+        }
     }
 
     /// The tables that a statement names.

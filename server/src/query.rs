@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, Schema, SchemaRef};
@@ -204,7 +205,7 @@ pub struct Answer {
     /// The rows, all of that schema.
     pub batches: Batches,
     /// What the cache had to do with it.
-    pub cache: CacheUse,
+    pub cache: Cached,
 }
 
 impl Answer {
@@ -238,14 +239,28 @@ impl Answer {
     }
 }
 
-/// What the cache had to do with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the cache had to do with an answer. By itself: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cached {
+    /// What it did.
+    pub how: CacheUse,
+    /// How long ago its rows were read, where they came from the cache.
+    pub age: Option<Duration>,
+    /// Why they neither came from it nor were kept.
+    pub why: Option<&'static str>,
+}
+
+/// What the cache does with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheUse {
     /// It came from the cache.
     Hit,
+    /// It came from the cache, and may be out of date by as long as was allowed.
+    Stale,
     /// It was made, and kept if it was small enough.
     Miss,
     /// It was made, and must not be kept.
+    #[default]
     Bypass,
 }
 
@@ -254,6 +269,7 @@ impl CacheUse {
     pub const fn name(self) -> &'static str {
         match self {
             CacheUse::Hit => "hit",
+            CacheUse::Stale => "stale",
             CacheUse::Miss => "miss",
             CacheUse::Bypass => "bypass",
         }

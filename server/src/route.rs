@@ -22,7 +22,7 @@ use crate::explain::{Explain, Ran};
 use crate::layers::Run;
 use crate::parts::{self, Part};
 use crate::plan::Planned;
-use crate::query::{Answer, Batches, CacheUse, size};
+use crate::query::{Answer, Batches, Cached, size};
 use crate::state::State;
 use crate::touched::Tell;
 use crate::write::{Action, Write, count_batch};
@@ -54,7 +54,7 @@ impl Run for Route {
     async fn run(&self, planned: Planned) -> Result<Answer> {
         let parted = planned.query.part.map(|part| (part, parts::common(&planned)));
         let tell = Tell::of(&planned);
-        let Planned { query, schema, plan, tables: _, mut state, write, explain } = planned;
+        let Planned { query, schema, plan, mut state, write, explain, .. } = planned;
         if let Some(explain) = explain {
             let held = query.transaction;
             let Answer { schema, batches, cache } = self.explain(explain, plan, schema, state, &tell).await?;
@@ -77,13 +77,13 @@ impl Run for Route {
                 // Held for as long as the stream lives: what it reads is the transaction's, and its end is that of the span.
                 let _ = &held;
             });
-            return Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass });
+            return Ok(Answer { schema, batches: batches.boxed(), cache: Cached::default() });
         };
         let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "write", nexus.catalog = write.name.catalog);
         let count = self.write(&query.cx, write, plan, state, &tell).instrument(span).await?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let batch = count_batch(count)?;
-        Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: CacheUse::Bypass })
+        Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: Cached::default() })
     }
 }
 
@@ -120,7 +120,7 @@ impl Route {
             };
             explain.answer(&optimized, plan.as_ref(), ran.as_ref())
         };
-        Ok(Answer { schema: Explain::schema(), batches: stream::once(answer).boxed(), cache: CacheUse::Bypass })
+        Ok(Answer { schema: Explain::schema(), batches: stream::once(answer).boxed(), cache: Cached::default() })
     }
 
     /// Writes what a plan gives, all of it by the time that it returns, and says how many rows it affected.

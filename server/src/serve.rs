@@ -108,6 +108,14 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_histogram!("nexus_statement_seconds", "From the arrival of a statement to the end of its rows.");
     metrics::describe_counter!("nexus_rows_sent_total", "Rows sent.");
     metrics::describe_counter!("nexus_cache_hits_total", "Statements that were answered from the cache.");
+    metrics::describe_counter!("nexus_cache_stale_total", "Statements that were answered from the cache, perhaps out of date.");
+    metrics::describe_counter!("nexus_cache_refreshes_total", "Answers made anew since one was out of date, by outcome.");
+    metrics::describe_counter!("nexus_cache_misses_total", "Statements of whose answer the cache had none that may be given.");
+    metrics::describe_counter!("nexus_cache_bypasses_total", "Statements that were answered past the cache, by reason.");
+    metrics::describe_counter!("nexus_cache_evictions_total", "Answers that the cache keeps no more, by reason.");
+    metrics::describe_gauge!("nexus_cache_entries", "Answers that the cache keeps.");
+    metrics::describe_gauge!("nexus_cache_bytes", "What they take of cache.size.");
+    metrics::describe_histogram!("nexus_cache_saved_seconds", "What it took to make an answer, each time it is given again.");
     metrics::describe_counter!("nexus_plans_reused_total", "Statements whose plan was there from an earlier time.");
     metrics::describe_counter!("nexus_reload_failures_total", "Changed files that could not be taken over, by what they are.");
     metrics::describe_counter!("nexus_statements_refused_total", "Statements for which there was no room.");

@@ -1,5 +1,6 @@
 //! Sessions: the current catalog and schema of a client, carried by the client itself as a sealed value.
 
+pub mod cache_control;
 pub mod options;
 
 use std::sync::Arc;

@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::layers::Run;
 use crate::layers::admission::{Admission, Coming, Gate};
 use crate::layers::audit::{Audit, History};
-use crate::layers::cache::{Cache, Kept};
+use crate::layers::cache::{Cache, Kept, Refreshes};
 use crate::parts::Part;
 use crate::plan::Planner;
-use crate::query::{Answer, CacheUse, Description, Execute, Query, nullable};
+use crate::query::{Answer, Cached, Description, Execute, Query, nullable};
 use crate::route::{self, Route};
 use crate::workers::Workers;
 use crate::writes::Writes;
@@ -51,12 +51,15 @@ pub fn build(
     let gate = Gate::new(&config.limits, config.share());
     let run = Admission::new(run, Arc::clone(&gate), catalogs);
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
-    let run = Cache::new(run, Arc::clone(&kept));
+    let refreshes = Arc::new(Refreshes::new(workers.clone(), config.limits.time.0));
+    let run = Cache::new(run, Arc::clone(&kept), Arc::clone(&refreshes));
     // A statement becomes a plan here and nowhere else.
     let execute = Plan { planner, gate: Arc::clone(&gate), run: Arc::new(run), workers, most };
     // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read, and are ended where
     // nobody wants or reads them any more.
-    let execute = Arc::new(Audit::new(execute, Arc::clone(&history), trail, config.limits.stall.0));
+    let execute: Arc<dyn Execute> = Arc::new(Audit::new(execute, Arc::clone(&history), trail, config.limits.stall.0));
+    // What is made anew goes the whole way too: with today's rights, a slot and a record of its own.
+    refreshes.go_by(&execute);
     Stack { execute, history, kept, gate }
 }
 
@@ -169,7 +172,7 @@ impl<R: Run + 'static> Execute for Plan<R> {
         });
         let shape = Arc::clone(&schema);
         let batches = first.batches.chain(later.try_flatten()).map(move |batch| Ok(batch?.with_schema(Arc::clone(&shape))?));
-        Ok(Answer { schema, batches: batches.boxed(), cache: CacheUse::Bypass })
+        Ok(Answer { schema, batches: batches.boxed(), cache: Cached::default() })
     }
 }
 

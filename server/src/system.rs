@@ -21,6 +21,11 @@ use crate::session::Sessions;
 /// The catalog's name.
 pub const CATALOG: &str = "system";
 
+/// The table of the cache in the schema that holds the tables: who is admin of it may give up what is kept.
+pub fn cache(schema: &str) -> TableName {
+    TableName::new(CATALOG, schema, Table::Cache.name())
+}
+
 static SPEC: Spec = Spec {
     kind: CATALOG,
     summary: "the gateway itself: sources, statements, sessions, cache and settings",
@@ -66,7 +71,7 @@ impl Table {
 
     fn comment(self) -> &'static str {
         match self {
-            Table::Cache => "how full the result cache is",
+            Table::Cache => "the answers that the cache keeps",
             Table::Queries => "the statements that run and the latest of those that ran",
             Table::Sessions => "the sessions heard of lately",
             Table::Settings => "the settings in force",
@@ -78,9 +83,20 @@ impl Table {
         let text = |name: &str| Field::new(name, DataType::Utf8, false);
         let optional = |name: &str| Field::new(name, DataType::Utf8, true);
         let count = |name: &str| Field::new(name, DataType::UInt64, false);
+        let seconds = |name: &str| Field::new(name, DataType::Float64, false);
         let time = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false);
         Arc::new(Schema::new(match self {
-            Table::Cache => vec![count("entries"), count("bytes"), count("capacity_bytes")],
+            Table::Cache => vec![
+                text("principal"),
+                text("statement"),
+                text("tables"),
+                optional("tag"),
+                count("rows"),
+                count("bytes"),
+                seconds("age_seconds"),
+                seconds("took_seconds"),
+                count("hits"),
+            ],
             Table::Queries => vec![
                 text("query_id"),
                 text("state"),
@@ -88,7 +104,7 @@ impl Table {
                 text("session_id"),
                 text("protocol"),
                 time("started"),
-                Field::new("elapsed_seconds", DataType::Float64, false),
+                seconds("elapsed_seconds"),
                 count("rows"),
                 count("bytes"),
                 optional("cache"),
@@ -144,12 +160,22 @@ impl System {
 
     /// Whether a table is there for a principal.
     fn has(&self, table: Table, principal: &Principal) -> bool {
-        table != Table::Settings || self.is_admin(table, principal)
+        !matches!(table, Table::Cache | Table::Settings) || self.is_admin(table, principal)
     }
 
     async fn cache(&self) -> Vec<ArrayRef> {
-        let usage = self.kept.usage().await;
-        [usage.entries, usage.bytes, usage.capacity].map(|value| Arc::new(UInt64Array::from(vec![value])) as ArrayRef).to_vec()
+        let all = self.kept.list().await;
+        vec![
+            texts(all.iter().map(|listed| &listed.principal)),
+            texts(all.iter().map(|listed| &listed.statement)),
+            texts(all.iter().map(|listed| &listed.tables)),
+            Arc::new(all.iter().map(|listed| listed.tag.as_deref()).collect::<StringArray>()),
+            Arc::new(UInt64Array::from_iter_values(all.iter().map(|listed| listed.rows))),
+            Arc::new(UInt64Array::from_iter_values(all.iter().map(|listed| listed.bytes))),
+            Arc::new(Float64Array::from_iter_values(all.iter().map(|listed| listed.age.as_secs_f64()))),
+            Arc::new(Float64Array::from_iter_values(all.iter().map(|listed| listed.took.as_secs_f64()))),
+            Arc::new(UInt64Array::from_iter_values(all.iter().map(|listed| listed.given))),
+        ]
     }
 
     fn queries(&self, shows: impl Fn(&str) -> bool) -> Vec<ArrayRef> {

@@ -279,7 +279,7 @@ impl Open {
             outcome = outcome.and(ended);
         }
         if let Some(catalog) = written.filter(|_| commits) {
-            self.writes.note(&catalog);
+            self.writes.committed(&catalog);
         }
         outcome
     }

@@ -203,7 +203,8 @@ pub fn target_source(catalogs: &Catalogs, cx: &Context, name: &TableName) -> Res
     Ok(source)
 }
 
-fn nothing() -> LogicalPlan {
+/// A plan that gives no rows.
+pub fn nothing() -> LogicalPlan {
     LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) })
 }
 

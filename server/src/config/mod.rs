@@ -350,13 +350,15 @@ impl Default for Defaults {
     }
 }
 
-/// `[catalogs.NAME]`: a source. Every key but `kind`, `ttl` and `writable` is an option of its kind.
+/// `[catalogs.NAME]`: a source. Every key but `kind`, `ttl`, `stale` and `writable` is an option of its kind.
 #[derive(Clone)]
 pub struct Catalog {
     /// Which connector.
     pub kind: String,
     /// How old a cached result may be where the source cannot say whether its tables changed; 0 = nothing is cached.
     pub ttl: Period,
+    /// For how long a cached result may be given out of date, while it is made anew.
+    pub stale: Period,
     /// Whether statements may write to it.
     pub writable: bool,
     options: serde_json::Map<String, serde_json::Value>,
@@ -368,6 +370,7 @@ impl fmt::Debug for Catalog {
         f.debug_struct("Catalog")
             .field("kind", &self.kind)
             .field("ttl", &self.ttl)
+            .field("stale", &self.stale)
             .field("writable", &self.writable)
             .field("options", &keys)
             .finish()
@@ -394,11 +397,13 @@ impl<'de> Deserialize<'de> for Catalog {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Catalog, A::Error> {
-                let (mut kind, mut ttl, mut writable, mut options) = (None, Period::default(), false, serde_json::Map::new());
+                let (mut kind, mut ttl, mut stale, mut writable) = (None, Period::default(), Period::default(), false);
+                let mut options = serde_json::Map::new();
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "kind" => kind = Some(map.next_value()?),
                         "ttl" => ttl = map.next_value()?,
+                        "stale" => stale = map.next_value()?,
                         "writable" => writable = map.next_value()?,
                         _ => {
                             let value = map.next_value()?;
@@ -407,7 +412,7 @@ impl<'de> Deserialize<'de> for Catalog {
                     }
                 }
                 let kind = kind.ok_or_else(|| de::Error::missing_field("kind"))?;
-                Ok(Catalog { kind, ttl, writable, options })
+                Ok(Catalog { kind, ttl, stale, writable, options })
             }
         }
 

@@ -11,8 +11,8 @@ use crate::reload::{self, Seen};
 use crate::workers::Workers;
 
 /// Reads a policy, with what makes its expressions, and goes on looking at its file on these threads for as
-/// long as it is in use; errors that it hides are logged, and with `redacts` only of what kind they are. Each time that another one is in
-/// force that is told to `changed`. Errors: `Invalid` with the file, and the line where there is one.
+/// long as it is in use; errors that it hides are logged, and with `redacts` only of what kind they are. Each time that another one comes into
+/// force that is told to `changed`, before and after. Errors: `Invalid` with the file, and the line where there is one.
 pub fn policies(
     path: &Path,
     expressions: Expressions,
@@ -27,6 +27,7 @@ pub fn policies(
     let take = move |policy| match held.upgrade() {
         None => Ok(false),
         Some(policies) => {
+            changed();
             policies.replace(policy).map_err(|error| within(&of_taking, error))?;
             changed();
             Ok(true)

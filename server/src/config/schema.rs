@@ -26,16 +26,19 @@ pub fn json_schema(specs: &[&Spec]) -> Value {
 fn catalog(spec: &Spec) -> Value {
     let mut properties = Map::new();
     properties.insert("kind".to_owned(), json!({ "const": spec.kind }));
-    let mut ttl = schemars::schema_for!(Period).to_value();
-    if let Some(ttl) = ttl.as_object_mut() {
-        ttl.retain(|key, _| key != "$schema" && key != "title");
-        ttl.insert(
-            "description".to_owned(),
-            json!("How old a cached result may be where the source cannot say whether its tables changed"),
-        );
-        ttl.insert("default".to_owned(), json!("0s"));
+    let periods = [
+        ("ttl", "How old a cached result may be where the source cannot say whether its tables changed"),
+        ("stale", "For how long a cached result may be given out of date, while it is made anew"),
+    ];
+    for (name, help) in periods {
+        let mut period = schemars::schema_for!(Period).to_value();
+        if let Some(period) = period.as_object_mut() {
+            period.retain(|key, _| key != "$schema" && key != "title");
+            period.insert("description".to_owned(), json!(help));
+            period.insert("default".to_owned(), json!("0s"));
+        }
+        properties.insert(name.to_owned(), period);
     }
-    properties.insert("ttl".to_owned(), ttl);
     if spec.capabilities.append {
         let help = "Whether statements may write to it";
         properties.insert("writable".to_owned(), json!({ "type": "boolean", "default": false, "description": help }));

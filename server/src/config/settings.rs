@@ -46,6 +46,7 @@ impl Config {
             let spec = specs.iter().find(|spec| spec.kind == catalog.kind);
             self.section(&mut settings, &format!("catalogs.{name}.kind"), &catalog.kind);
             self.section(&mut settings, &format!("catalogs.{name}.ttl"), &catalog.ttl);
+            self.section(&mut settings, &format!("catalogs.{name}.stale"), &catalog.stale);
             self.section(&mut settings, &format!("catalogs.{name}.writable"), &catalog.writable);
             for (key, value) in &catalog.options {
                 let option = spec.and_then(|spec| spec.options.iter().find(|opt| opt.name == key));

@@ -66,7 +66,7 @@ pub fn list() -> Vec<ActionType> {
         action(END_SAVEPOINT, "Goes back to a savepoint or forgets it."),
         action(
             SET_OPTIONS,
-            "Sets options of the session: catalog, schema, time_zone, type_profile, cache, timeout, endpoints, max_rows.",
+            "Sets options of the session: catalog, schema, time_zone, type_profile, cache, cache_tag, timeout, endpoints, max_rows.",
         ),
         action(GET_OPTIONS, "The options of the session."),
         action(CLOSE_SESSION, "Ends the session, and rolls back what it has not committed."),

@@ -13,6 +13,7 @@ use crate::flight::profile::TypeProfile;
 use crate::query::{Client, Protocol, Query};
 use crate::session::{LONGEST_NAME, Session, Sessions};
 use crate::transactions::Using;
+use crate::wire::caching::Asked;
 use crate::wire::connection::Peer;
 
 /// The cookie that carries the sealed session.
@@ -50,6 +51,8 @@ pub struct Caller {
     pub client: Client,
     /// Whether it is known to keep cookies from its first call on.
     pub keeps_cookies: bool,
+    /// What its headers want of the cache.
+    caching: Asked,
     /// Whether the session is not the one that the client has.
     changed: bool,
     sessions: Arc<Sessions>,
@@ -86,6 +89,7 @@ impl Caller {
                     .clone_into(value);
             }
         }
+        let caching = Asked::of(headers.as_ref())?;
         let waits = headers.get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
         let within = waits.and_then(|waits| Instant::now().checked_add(waits));
         let deadline = sessions.deadline(&session);
@@ -102,6 +106,7 @@ impl Caller {
             deadline,
             client: Client::new(extensions.get::<Peer>().map(|peer| peer.address), agent),
             keeps_cookies,
+            caching,
             changed,
             sessions: Arc::clone(sessions),
         })
@@ -114,8 +119,15 @@ impl Caller {
 
     /// A query of this caller.
     pub fn query(&self, statement: Arc<str>, parameters: Option<RecordBatch>, transaction: Option<Arc<Using>>) -> Query {
-        let query = Query::new(self.context(), statement, self.session.clone(), Protocol::Flight);
+        let query = Query::new(self.context(), statement, self.asking(&self.session), Protocol::Flight);
         Query { parameters, transaction, session_lasts: self.keeps_cookies, client: self.client.clone(), ..query }
+    }
+
+    /// A session as this call has it, by its headers.
+    pub fn asking(&self, session: &Session) -> Session {
+        let mut session = session.clone();
+        self.caching.over(&mut session.options);
+        session
     }
 
     /// Sets where names without a catalog are looked up from now on.

@@ -39,13 +39,14 @@ use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::flight::transactions::Handles;
 use crate::layers::admission::Gate;
-use crate::query::{Client, Description, Execute, Protocol, Query};
+use crate::query::{Cached, Client, Description, Execute, Protocol, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::shares::Shares;
 use crate::statement::Caps;
 use crate::substrait;
 use crate::wire::auth::{Authenticator, Means, note_refusal};
+use crate::wire::caching;
 use crate::wire::connection::Peer;
 use crate::workers::Workers;
 use crate::write::{count_batch, count_schema};
@@ -87,6 +88,9 @@ pub const TICKET: &str = "(a ticket)";
 
 /// How long a handshake may take to say who it is.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The messages of a statement's answer.
+type Rows = BoxStream<'static, Result<encode::Message>>;
 
 /// A stream of messages to a client.
 type Messages<T> = BoxStream<'static, Result<T, Status>>;
@@ -273,7 +277,7 @@ impl Service {
             id: Uuid::new_v4(),
             principal: caller.principal.to_string(),
             statement,
-            session: caller.session.clone(),
+            session: caller.asking(&caller.session),
             profile: caller.profile,
             fingerprint: fingerprint(schema)?,
             part: None,
@@ -298,14 +302,21 @@ impl Service {
         respond(
             async {
                 let caller = self.caller(&request).await?;
-                caller.greet(Response::new(self.rows(&caller, &request.get_ref().ticket).await?))
+                let (rows, cached) = self.rows(&caller, &request.get_ref().ticket).await?;
+                let mut response = Response::new(rows);
+                for (name, value) in cached.iter().flat_map(caching::told) {
+                    let value = value.parse().map_err(|_| Error::internal("what the cache did makes no header"))?;
+                    response.metadata_mut().insert(name, value);
+                }
+                caller.greet(response)
             }
             .await,
         )
     }
 
-    async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<Messages<encode::Message>> {
-        let messages = match endpoints::command(ticket)? {
+    /// With what the cache had to do with them, where they are of a statement.
+    async fn rows(&self, caller: &Caller, ticket: &[u8]) -> Result<(Messages<encode::Message>, Option<Cached>)> {
+        let (messages, cached) = match endpoints::command(ticket)? {
             Command::TicketStatementQuery(sealed) => {
                 let ticket = self.noted(caller, TICKET, self.endpoints.open(caller, &sealed))?;
                 self.run(caller, ticket).await?
@@ -317,10 +328,10 @@ impl Service {
                 let schema = batch.schema();
                 // The schemas of metadata are fixed by the protocol, so nothing in them is lowered.
                 let rows = encode(&schema, TypeProfile::Native, stream::iter([Ok(batch)]).boxed());
-                rows.inspect(move |_| _ = &memory).boxed()
+                (rows.inspect(move |_| _ = &memory).boxed(), None)
             }
         };
-        Ok(messages.map_err(|error| status(&error)).boxed())
+        Ok((messages.map_err(|error| status(&error)).boxed(), cached))
     }
 
     /// The answer to a command about metadata. It takes no slot, which a source that hangs would keep, and is made where statements of
@@ -338,14 +349,14 @@ impl Service {
         cx.run(self.workers.run(&caller.principal, list)).await
     }
 
-    async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<BoxStream<'static, Result<encode::Message>>> {
+    async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<(Rows, Option<Cached>)> {
         if let Some(affected) = ticket.affected {
             let batch = count_batch(affected)?;
-            return Ok(encode(&batch.schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed());
+            return Ok((encode(&batch.schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed(), None));
         }
         let run = self.noted(caller, &ticket.statement.text, self.endpoints.begin(&ticket))?;
         let mut query = self.query(caller, &ticket.statement)?;
-        query.session = ticket.session;
+        query.session = caller.asking(&ticket.session);
         // Here, where rows are fetched: what writes answers with a count for each row of its parameters, and is done by then.
         query.most = query.session.options.max_rows;
         query.part = ticket.part;
@@ -359,7 +370,7 @@ impl Service {
             // Held by the closure for as long as the stream lives.
             let _ = &run;
         });
-        Ok(messages.boxed())
+        Ok((messages.boxed(), Some(answer.cache)))
     }
 }
 

@@ -75,6 +75,7 @@ pub async fn serve(mut incoming: Incoming, router: Router, stop: CancellationTok
 pub fn router(gateway: Arc<Gateway>, metrics: PrometheusHandle, longest: usize) -> Router {
     let statements = Router::new()
         .route("/v1/sql", post(sql::run))
+        .route("/v1/cache/invalidate", post(sql::invalidate))
         .layer(from_fn_with_state(Arc::clone(gateway.planner.shares()), body::watch))
         .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
         // As JSON a statement may take six bytes for each of its own; its own length is checked where it is parsed.
@@ -83,7 +84,7 @@ pub fn router(gateway: Arc<Gateway>, metrics: PrometheusHandle, longest: usize) 
     let health =
         Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(Arc::clone(&gateway));
     let metrics = Router::new().route("/metrics", get(expose)).with_state((gateway, metrics));
-    let pages = "POST /v1/sql, GET /livez, /readyz, /metrics";
+    let pages = "POST /v1/sql, /v1/cache/invalidate, GET /livez, /readyz, /metrics";
     statements
         .merge(health)
         .merge(metrics)
@@ -106,6 +107,9 @@ async fn expose(State((gateway, metrics)): State<(Arc<Gateway>, PrometheusHandle
     let (slots, waiting) = gateway.gate.load();
     metrics::gauge!("nexus_slots_used").set(slots as f64);
     metrics::gauge!("nexus_statements_waiting").set(waiting as f64);
+    let cache = gateway.kept.usage().await;
+    metrics::gauge!("nexus_cache_entries").set(cache.entries as f64);
+    metrics::gauge!("nexus_cache_bytes").set(cache.bytes as f64);
     metrics::gauge!("nexus_memory_reserved_bytes").set(gateway.reserved() as f64);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }

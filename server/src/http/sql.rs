@@ -25,14 +25,13 @@ use crate::audit::Trail;
 use crate::flight::caller::TRACEPARENT;
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
+use crate::procedures::Named;
 use crate::query::{Answer, Client, Protocol, Query};
 use crate::times::refuse_unnamed;
 use crate::wire::body;
+use crate::wire::caching::{self, Asked};
 use crate::wire::connection::Peer;
 use crate::wire::problem::problem;
-
-/// The header that says what the cache had to do with an answer.
-const CACHE: &str = "x-nexus-cache";
 
 /// A request as JSON; a body of plain text is the statement alone.
 #[derive(Debug, Deserialize)]
@@ -52,8 +51,28 @@ pub async fn run(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let answered = answer(&gateway, principal, &peer, &headers, body).await;
+    let answered = answer(&gateway, principal, &peer, &headers, body, parse).await;
     answered.unwrap_or_else(|error| problem(&error))
+}
+
+/// Gives up what is kept of a table or a tag: the same as the statement that does so. The answer is the number of answers.
+pub async fn invalidate(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(principal): Extension<Principal>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let answered = answer(&gateway, principal, &peer, &headers, body, |_, body| parse_invalidate(body)).await;
+    answered.unwrap_or_else(|error| problem(&error))
+}
+
+fn parse_invalidate(body: &[u8]) -> Result<Statement> {
+    let named: Named = serde_json::from_slice(body).map_err(|error| {
+        Error::invalid(format!("the body is not as expected: {error}"))
+            .with_hint("send {\"table\": \"catalog.schema.table\"} or {\"tag\": \"…\"}")
+    })?;
+    Ok(Statement { statement: named.statement()?, catalog: None, schema: None })
 }
 
 fn unread(rejection: BytesRejection) -> Error {
@@ -71,13 +90,14 @@ async fn answer(
     peer: &Peer,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
+    parse: impl Fn(&HeaderMap, &[u8]) -> Result<Statement>,
 ) -> Result<Response> {
     let client = Client::new(Some(peer.address), headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()));
     let asked = || {
         check_origin(headers)?;
-        Ok((Format::accepted(headers.get(ACCEPT))?, parse(headers, &body.map_err(unread)?)?))
+        Ok((Format::accepted(headers.get(ACCEPT))?, Asked::of(headers)?, parse(headers, &body.map_err(unread)?)?))
     };
-    let (format, request) = match asked() {
+    let (format, caching, request) = match asked() {
         Ok(asked) => asked,
         Err(error) => {
             let refused = Query::new(Context::new(principal), "(a request)", gateway.sessions.start(), Protocol::Http);
@@ -88,20 +108,24 @@ async fn answer(
     let mut session = gateway.sessions.start();
     session.catalog = request.catalog.unwrap_or(session.catalog);
     session.schema = request.schema.unwrap_or(session.schema);
+    caching.over(&mut session.options);
     let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
     let deadline = Some(gateway.sessions.deadline(&session));
     let cx = Context { parent, deadline, ..Context::new(principal) };
     let id = cx.query;
     let query = Query { client, ..Query::new(cx, request.statement, session, Protocol::Http) };
     let answer = gateway.execute.execute(query).await?;
-    let cache = HeaderValue::from_static(answer.cache.name());
+    let cached = answer.cache;
     let mut body = Box::pin(encoded(format, answer)?);
     // The status goes out before the first byte, so whether there is one must be known first.
     let first = body.try_next().await?.unwrap_or_default();
     let mut response = Response::new(Body::from_stream(stream::once(async { Ok(first) }).chain(body)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-    headers.insert(CACHE, cache);
+    for (name, value) in caching::told(&cached) {
+        let value = value.parse().map_err(|_| Error::internal("what the cache did makes no header"))?;
+        headers.insert(name, value);
+    }
     if let Ok(id) = id.to_string().parse() {
         headers.insert("x-nexus-query", id);
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::audit::{Ended, Trail, redacted};
 use crate::layers::audit::reader::Reader;
 use crate::printable::{printable, shortened};
-use crate::query::{Answer, CacheUse, Description, Execute, Query};
+use crate::query::{Answer, Description, Execute, Query};
 use crate::touched::{Telling, Touched, told};
 use crate::traces;
 
@@ -26,6 +26,12 @@ const REMEMBERED: usize = 1_000;
 
 /// How much of a statement's text a record keeps, in characters.
 const TEXT: usize = 4_096;
+
+/// The text of a statement as it is kept: cut to a length, and with `redacts` without its values.
+pub fn shown(statement: &str, redacts: bool) -> String {
+    let statement: String = statement.chars().take(TEXT).collect();
+    if redacts { redacted(&statement) } else { statement }
+}
 
 /// The statements that run now and the latest of those that ran.
 #[derive(Debug, Default)]
@@ -171,10 +177,7 @@ impl<E: Execute> Execute for Audit<E> {
         query.touched = open.touched.clone();
         match self.inner.execute(query).await {
             Ok(answer) => {
-                open.record.cache = Some(answer.cache.name());
-                if answer.cache == CacheUse::Hit {
-                    metrics::counter!("nexus_cache_hits_total").increment(1);
-                }
+                open.record.cache = Some(answer.cache.how.name());
                 let Answer { schema, batches, cache } = answer.within(most);
                 Ok(Answer { schema, batches: Reader::new(batches, open, cx, self.stall).boxed(), cache })
             }
@@ -199,8 +202,7 @@ struct Open {
 
 impl Open {
     fn new(history: &Arc<History>, trail: Option<&Arc<Trail>>, query: &Query) -> Self {
-        let statement: String = query.statement.chars().take(TEXT).collect();
-        let statement = if trail.is_some_and(|trail| trail.redacts()) { redacted(&statement) } else { statement };
+        let statement = shown(&query.statement, trail.is_some_and(|trail| trail.redacts()));
         let record = Record {
             id: query.cx.query,
             principal: query.cx.principal.to_string(),

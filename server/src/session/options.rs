@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Period;
 use crate::flight::profile::TypeProfile;
+use crate::session::cache_control::{CacheControl, tag};
 
 /// The options; what is not set has the default of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct Options {
     pub type_profile: Option<TypeProfile>,
     /// What to do with answers that are kept.
     pub cache: Option<CacheControl>,
+    /// The name of its answers that are kept, by which they can be given up.
+    pub cache_tag: Option<String>,
     /// How long a statement may take, from its arrival to its last row.
     pub timeout: Option<Duration>,
     /// In how many parts answers may come that can, to be fetched side by side.
@@ -29,20 +32,8 @@ pub struct Options {
 /// The most parts of an answer.
 const ENDPOINTS: usize = 64;
 
-/// What a statement does with answers that are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CacheControl {
-    /// Takes one, and keeps its own.
-    Use,
-    /// Takes none, and keeps its own.
-    Refresh,
-    /// Takes none and keeps none.
-    Bypass,
-}
-
 /// The names of the options.
-pub const NAMES: [&str; 6] = ["time_zone", "type_profile", "cache", "timeout", "endpoints", "max_rows"];
+pub const NAMES: [&str; 7] = ["time_zone", "type_profile", "cache", "cache_tag", "timeout", "endpoints", "max_rows"];
 
 impl Options {
     /// The value of an option as text; none where it is not set.
@@ -50,7 +41,8 @@ impl Options {
         match name {
             "time_zone" => self.time_zone.clone(),
             "type_profile" => self.type_profile.map(|profile| profile.to_string()),
-            "cache" => self.cache.map(|cache| cache.name().to_owned()),
+            "cache" => self.cache.map(|cache| cache.to_string()),
+            "cache_tag" => self.cache_tag.clone(),
             "timeout" => self.timeout.map(|timeout| Period(timeout).to_string()),
             "endpoints" => self.endpoints.map(|endpoints| endpoints.to_string()),
             "max_rows" => self.max_rows.map(|rows| rows.to_string()),
@@ -63,32 +55,14 @@ impl Options {
         match name {
             "time_zone" => self.time_zone = value.map(time_zone).transpose()?,
             "type_profile" => self.type_profile = value.map(str::parse).transpose()?,
-            "cache" => self.cache = value.map(CacheControl::of).transpose()?,
+            "cache" => self.cache = value.map(str::parse).transpose()?,
+            "cache_tag" => self.cache_tag = value.map(tag).transpose()?,
             "timeout" => self.timeout = value.map(timeout).transpose()?,
             "endpoints" => self.endpoints = value.map(endpoints).transpose()?,
             "max_rows" => self.max_rows = value.map(max_rows).transpose()?,
             _ => return Err(Error::not_found(format!("there is no session option \"{name}\""))),
         }
         Ok(())
-    }
-}
-
-impl CacheControl {
-    const ALL: [Self; 3] = [Self::Use, Self::Refresh, Self::Bypass];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Use => "use",
-            Self::Refresh => "refresh",
-            Self::Bypass => "bypass",
-        }
-    }
-
-    fn of(name: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|known| known.name() == name);
-        known.ok_or_else(|| {
-            Error::invalid(format!("\"{name}\" is no cache control")).with_hint("there are use, refresh and bypass")
-        })
     }
 }
 
@@ -125,7 +99,7 @@ mod tests {
     #[test]
     fn options_are_read_as_they_are_shown() {
         let mut options = Options::default();
-        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "refresh", "30s", "4", "1000"]) {
+        for (name, value) in NAMES.into_iter().zip(["Asia/Shanghai", "native", "no-cache", "nightly", "30s", "4", "1000"]) {
             assert_eq!(options.get(name), None);
             options.set(name, Some(value)).unwrap();
             assert_eq!(options.get(name).as_deref(), Some(value));
@@ -144,6 +118,7 @@ mod tests {
             ("time_zone", "Mars"),
             ("type_profile", "all"),
             ("cache", "no"),
+            ("cache_tag", ""),
             ("timeout", "5"),
             ("timeout", "0s"),
             ("endpoints", "0"),

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod caching;
 pub mod connection;
 pub mod hello;
 pub mod jwt;

@@ -1,9 +1,12 @@
 //! What is kept, under which question, and what never is.
 
 use futures::StreamExt;
-use nexus_server::query::CacheUse::{Bypass, Hit, Miss};
+use nexus_flight_catalog::Result;
+use nexus_server::query::CacheUse::{Bypass, Hit, Miss, Stale};
+use nexus_server::query::{CacheUse, Query};
+use nexus_server::session::Session;
 
-use crate::fixture::{Fixture, numbers};
+use crate::fixture::{Fixture, numbers, shown};
 
 const QUESTION: &str = "SELECT n.id, count(*) AS c FROM numbers n WHERE n.id > 1 GROUP BY n.id ORDER BY n.id";
 
@@ -71,7 +74,7 @@ async fn another_place_to_look_names_up_is_another_question() {
     let mut query = fixture.query("SELECT catalog FROM sources");
     query.session.catalog = "system".to_owned();
     let answer = fixture.gateway.execute.execute(query).await.unwrap();
-    assert_eq!(answer.cache, Bypass);
+    assert_eq!(answer.cache.how, Bypass);
     fixture.source.put("sources", numbers(&[1]));
     assert_eq!(fixture.run("SELECT * FROM sources").await.unwrap().0, Miss);
 }
@@ -112,13 +115,13 @@ async fn what_failed_or_was_left_early_is_not_kept() {
     let fixture = Fixture::new("");
     for _ in 0..2 {
         let answer = fixture.execute("SELECT 10 / (id - 3) FROM numbers").await.unwrap();
-        assert_eq!(answer.cache, Miss);
+        assert_eq!(answer.cache.how, Miss);
         let error = answer.batches.collect::<Vec<_>>().await.pop().unwrap().unwrap_err();
         assert!(error.to_string().contains("division by zero"), "{error}");
     }
     for _ in 0..2 {
         let mut answer = fixture.execute("SELECT * FROM endless").await.unwrap();
-        assert_eq!(answer.cache, Miss);
+        assert_eq!(answer.cache.how, Miss);
         answer.batches.next().await.unwrap().unwrap();
     }
 }
@@ -132,7 +135,7 @@ async fn what_is_too_large_is_not_kept_and_arrives_whole() {
     }
     for _ in 0..2 {
         let answer = fixture.execute("SELECT * FROM endless LIMIT 200000").await.unwrap();
-        assert_eq!(answer.cache, Miss);
+        assert_eq!(answer.cache.how, Miss);
         let rows = answer.batches.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>().await;
         assert_eq!(rows.iter().sum::<usize>(), 200_000);
     }
@@ -140,4 +143,172 @@ async fn what_is_too_large_is_not_kept_and_arrives_whole() {
     for _ in 0..2 {
         assert_eq!(off.run(QUESTION).await.unwrap().0, Bypass);
     }
+}
+
+/// What comes of a statement in a session that has set options.
+async fn asked(fixture: &Fixture, statement: &str, options: &[(&str, &str)]) -> Result<(CacheUse, String)> {
+    let mut query = fixture.query(statement);
+    for &(name, value) in options {
+        query.session.options.set(name, Some(value)).unwrap();
+    }
+    shown(fixture.gateway.execute.execute(query).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_says_what_it_takes() {
+    let fixture = Fixture::new("");
+    let run = async |control: &str| asked(&fixture, QUESTION, &[("cache", control)]).await.map(|(cache, _)| cache);
+    insta::assert_snapshot!(run("only-if-cached").await.unwrap_err(), @"there is no answer in the cache: none is kept that may be given; leave only-if-cached out to have it made");
+    for (control, wanted) in [
+        ("no-store", Bypass),
+        ("no-cache", Miss),
+        ("only-if-cached", Hit),
+        ("max-age=0", Miss),
+        ("max-age=3600", Hit),
+        ("max-age=3600, no-cache", Miss),
+        ("use", Hit),
+    ] {
+        assert_eq!(run(control).await.unwrap(), wanted, "{control}");
+    }
+    let volatile = asked(&fixture, "SELECT random()", &[("cache", "only-if-cached")]).await.unwrap_err();
+    insta::assert_snapshot!(volatile, @"there is no answer in the cache: a function may give another value each time; leave only-if-cached out to have it made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_what_is_out_of_date_is_told_so() {
+    for control in ["max-stale=3600", "max-stale, max-age=3600"] {
+        let fixture = Fixture::new("");
+        let run = async |control: &str| asked(&fixture, "SELECT sum(id) AS s FROM numbers", &[("cache", control)]).await.unwrap();
+        let (_, before) = run("use").await;
+        fixture.source.put("numbers", numbers(&[10, 20]));
+        assert_eq!(run(control).await, (Stale, before), "{control}");
+        // That is made by now, or is made for this statement.
+        let (cache, after) = run("max-stale=0").await;
+        assert_ne!(cache, Stale, "{control}");
+        assert!(after.contains("30"), "{after}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_says_how_old_it_is_and_why_it_is_not_of_the_cache() {
+    let fixture = Fixture::new("");
+    fixture.run(QUESTION).await.unwrap();
+    let hit = fixture.execute(QUESTION).await.unwrap().cache;
+    assert_eq!((hit.how, hit.age.is_some(), hit.why), (Hit, true, None));
+    let past = fixture.execute("SELECT random()").await.unwrap().cache;
+    assert_eq!((past.how, past.age, past.why), (Bypass, None, Some("a function may give another value each time")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_has_answers_of_its_own() {
+    let fixture = Fixture::new("");
+    let run = async |tag: &str| asked(&fixture, QUESTION, &[("cache_tag", tag)]).await.unwrap().0;
+    assert_eq!((run("a").await, run("a").await, run("b").await), (Miss, Hit, Miss));
+    assert_eq!(fixture.run(QUESTION).await.unwrap().0, Miss);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_through_this_gateway_ends_what_could_be_given_late() {
+    let fixture = Fixture::new("[catalogs.own]\nkind = \"memory\"\nwritable = true\n[defaults]\ncatalog = \"test\"\n");
+    let run = async |statement: &str| asked(&fixture, statement, &[("cache", "max-stale=3600")]).await.unwrap();
+    run("CREATE TABLE own.main.t AS SELECT 1 AS n").await;
+    run("CREATE TABLE own.main.u AS SELECT 1 AS n").await;
+    for table in ["t", "u"] {
+        assert_eq!(run(&format!("SELECT sum(n) AS s FROM own.main.{table}")).await.0, Miss);
+    }
+    run("INSERT INTO own.main.t VALUES (41)").await;
+    let (cache, rows) = run("SELECT sum(n) AS s FROM own.main.t").await;
+    assert_eq!(cache, Miss);
+    assert!(rows.contains("42"), "{rows}");
+    assert_eq!(run("SELECT sum(n) AS s FROM own.main.u").await.0, Hit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_temporary_table_of_another_session_is_another_table() {
+    let fixture = Fixture::new("");
+    let run = async |session: &Session, statement: &str| {
+        let mut query = Query { session: session.clone(), session_lasts: true, ..fixture.query(statement) };
+        query.session.options.set("cache", Some("max-stale=3600")).unwrap();
+        shown(fixture.gateway.execute.execute(query).await.unwrap()).await.unwrap()
+    };
+    let sessions = [fixture.gateway.sessions.start(), fixture.gateway.sessions.start()];
+    for (session, n) in sessions.iter().zip(1..) {
+        run(session, &format!("CREATE TEMPORARY TABLE mine AS SELECT {n} AS n")).await;
+    }
+    for (session, n) in sessions.iter().zip(1..) {
+        let (cache, rows) = run(session, "SELECT n FROM mine").await;
+        assert_eq!(cache, Miss);
+        assert!(rows.contains(&format!("| {n} |")), "{rows}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_is_not_given_again() {
+    let fixture = Fixture::new("");
+    let call = async |what: &str| {
+        let rows = fixture.rows(&format!("CALL system.{what}")).await;
+        rows.lines().nth(3).unwrap().trim_matches(['|', ' ']).to_owned()
+    };
+    let tagged = async || asked(&fixture, QUESTION, &[("cache_tag", "nightly"), ("cache", "max-stale")]).await.unwrap().0;
+    fixture.run(QUESTION).await.unwrap();
+    assert_eq!((tagged().await, tagged().await), (Miss, Hit));
+    assert_eq!(call("invalidate_tag('nightly')").await, "1");
+    assert_eq!((tagged().await, fixture.run(QUESTION).await.unwrap().0), (Miss, Hit));
+    assert_eq!(call("invalidate('other')").await, "0");
+    assert_eq!((tagged().await, fixture.run(QUESTION).await.unwrap().0), (Hit, Hit));
+    assert_eq!(call("main.invalidate('test.main.numbers')").await, "2");
+    assert_eq!((tagged().await, fixture.run(QUESTION).await.unwrap().0), (Miss, Miss));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_while_it_is_made_is_not_given_either() {
+    let fixture = Fixture::new("");
+    let mut under_way = fixture.execute("SELECT id FROM endless LIMIT 200000").await.unwrap();
+    under_way.batches.next().await.unwrap().unwrap();
+    fixture.run("CALL system.invalidate('test.main.endless')").await.unwrap();
+    under_way.batches.collect::<Vec<_>>().await;
+    assert_eq!(fixture.run("SELECT id FROM endless LIMIT 200000").await.unwrap().0, Miss);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_listed() {
+    let fixture = Fixture::new("");
+    assert_eq!(asked(&fixture, QUESTION, &[("cache_tag", "nightly")]).await.unwrap().0, Miss);
+    assert_eq!(asked(&fixture, QUESTION, &[("cache_tag", "nightly")]).await.unwrap().0, Hit);
+    let listed = fixture.rows("SELECT principal, tables, tag, rows, hits, bytes > 0 AS weighs FROM system.main.cache").await;
+    insta::assert_snapshot!(listed, @r"
+    +-----------+-------------------+---------+------+------+--------+
+    | principal | tables            | tag     | rows | hits | weighs |
+    +-----------+-------------------+---------+------+------+--------+
+    | anonymous | test.main.numbers | nightly | 2    | 1    | true   |
+    +-----------+-------------------+---------+------+------+--------+
+    ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_out_of_date_is_made_anew_once() {
+    let fixture = Fixture::new("[catalogs.test]\nkind = \"memory\"\nstale = \"1h\"\n");
+    let statement = "SELECT sum(id) AS s FROM numbers";
+    let (_, before) = fixture.run(statement).await.unwrap();
+    fixture.source.put("numbers", numbers(&[10, 20]));
+    // Who takes none but what is kept has nothing made.
+    assert_eq!(asked(&fixture, statement, &[("cache", "only-if-cached")]).await.unwrap(), (Stale, before.clone()));
+    loop {
+        let (cache, rows) = fixture.run(statement).await.unwrap();
+        match cache {
+            Stale => assert_eq!(rows, before),
+            _ => {
+                assert_eq!(cache, Hit);
+                assert!(rows.contains("30"), "{rows}");
+                break;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let made = "FROM system.main.queries WHERE coalesce(cache, 'miss') = 'miss'";
+    let rows = fixture.rows(&format!("SELECT count(*) AS c {made} AND statement = '{statement}'")).await;
+    assert!(rows.contains("| 2 |"), "{rows}");
+    // A client says for itself what it takes.
+    fixture.source.put("numbers", numbers(&[7]));
+    assert_eq!(asked(&fixture, statement, &[("cache", "max-stale=0")]).await.unwrap().0, Miss);
 }

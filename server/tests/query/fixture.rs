@@ -85,7 +85,7 @@ impl Fixture {
 /// The rows of an answer as a table for people.
 pub(crate) async fn shown(answer: Answer) -> Result<(CacheUse, String)> {
     let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
-    Ok((answer.cache, pretty_format_batches(&batches).unwrap().to_string()))
+    Ok((answer.cache.how, pretty_format_batches(&batches).unwrap().to_string()))
 }
 
 /// Rows of `id` and `name`.

@@ -90,6 +90,10 @@ async fn what_is_denied_looks_like_what_is_missing() {
         }
     }
     let said = async |statement: &str| governed.run("ann", statement).await.unwrap_err().to_string();
+    // Who is not admin of the cache is told of its calls what is told of any other.
+    for call in ["CALL system.invalidate('a.main.t')", "CALL system.invalidate_tag('x')", "CALL system.invalidate(1)"] {
+        assert_eq!(said(call).await, said("CALL f()").await);
+    }
     for (denied, missing, from, to) in [
         ("SELECT y FROM a.main.t", "SELECT w FROM a.main.t", "y", "w"),
         ("SELECT t.y FROM a.main.t", "SELECT t.w FROM a.main.t", "y", "w"),
