@@ -1,4 +1,4 @@
-"""A Hive Metastore over a Derby of its own, and pyiceberg as its writer. It is there after 5 s, in 220 MiB."""
+"""A Hive Metastore over a database, and pyiceberg as its writer. It is there after 5 s, in 220 MiB."""
 
 import socket
 import tempfile
@@ -11,7 +11,9 @@ import pyiceberg.catalog.hive as hive
 import pytest
 from hive_metastore.ttypes import GetTableRequest
 
+import postgres
 from fetch import HERE, jar_folder
+from postgres import Database
 from servers import Server, free_port, java
 
 PROPERTY = "<property><name>{}</name><value>{}</value></property>"
@@ -25,22 +27,29 @@ PATIENCE = {"lock-check-min-wait-time": "0.05", "lock-check-max-wait-time": "0.2
 
 
 @contextmanager
-def server(warehouse: Path) -> Iterator[Server]:
-    """Serves until the block ends; tables without a place of their own are in the folder."""
+def server(warehouse: Path, database: Database | None = None) -> Iterator[Server]:
+    """Serves until the block ends; tables without a place of their own are in the folder. What it knows is in a Derby of its own,
+    or in a database, as it has to be where more than one writes: over Derby a call of Hive 4.0 for a lock holds what another
+    waits for, and waits for that one to be over."""
     port = free_port()
+    if database:
+        database.sql("create database metastore")
     with tempfile.TemporaryDirectory(prefix="metastore-") as name:
         folder = Path(name)
-        database = f"jdbc:derby:;databaseName={folder}/database;create=true"
+        keeps = {"URL": f"jdbc:derby:;databaseName={folder}/database;create=true", "UserName": "APP", "Password": "mine"}
+        keeps["DriverName"] = "org.apache.derby.jdbc.EmbeddedDriver"
+        if database:
+            keeps = {"URL": f"jdbc:postgresql://127.0.0.1:{database.port}/metastore", "UserName": postgres.USER}
+            keeps |= {"Password": postgres.PASSWORD, "DriverName": "org.postgresql.Driver"}
         settings = {
             "metastore.thrift.port": port,
             "metastore.thrift.bind.host": "127.0.0.1",
             "metastore.warehouse.dir": f"file://{warehouse}",
-            "javax.jdo.option.ConnectionURL": database,
-            "javax.jdo.option.ConnectionDriverName": "org.apache.derby.jdbc.EmbeddedDriver",
+            **{f"javax.jdo.option.Connection{name}": value for name, value in keeps.items()},
+            # Of each of several pools.
+            "datanucleus.connectionPool.maxPoolSize": "4",
             "datanucleus.schema.autoCreateAll": "true",
             "metastore.schema.verification": "false",
-            # A tenth of it is waited before what Derby has ended is done again.
-            "metastore.hmshandler.retry.interval": "200ms",
             # Those by default are in jars of Hive that are not here.
             "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
             "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask",
@@ -51,8 +60,10 @@ def server(warehouse: Path) -> Iterator[Server]:
         (folder / "metastore-site.xml").write_text(f"<configuration>{properties}</configuration>")
         opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENS]
         # Java compiles the one file by itself.
-        program = ["-cp", f"{folder}:{jar_folder('metastore')}/*", HERE / "metastore" / "Serve.java"]
-        command = java("17", *opened, *program, database)
+        driver = next(jar_folder("iceberg_rest").glob("postgresql-*.jar"))
+        program = ["-cp", f"{folder}:{jar_folder('metastore')}/*:{driver}"]
+        program += [HERE / "metastore" / "Serve.java", keeps["URL"], keeps["UserName"], keeps["Password"]]
+        command = java("17", *opened, *program)
         with Server("the metastore", f"thrift://127.0.0.1:{port}", folder, command, partial(answers, port)).running() as running:
             yield running
 

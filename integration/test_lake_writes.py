@@ -53,6 +53,7 @@ import s3
 import vending
 from gateway import configured, eventually
 from iceberg_places import Place, first_metadata, in_folder, known_to, section
+from postgres import Database
 from servers import Server
 from test_lake import TABLES, checksum, expected_of
 
@@ -130,22 +131,27 @@ LITERALS: dict[str, Callable[[object], object]] = {
 
 
 @pytest.fixture(scope="module")
-def hive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+def database() -> Iterator[Database]:
+    with postgres.server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hive(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
     """A metastore, and the folder of its tables."""
     folder = tmp_path_factory.mktemp("hive")
-    with metastore.server(folder) as running:
+    with metastore.server(folder, database) as running:
         yield running, folder
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, hive: tuple[Server, Path]) -> Iterator[dict[str, Place]]:
+def places(database: Database, hive: tuple[Server, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]]:
     """The same tables by a REST and by a SQL catalog, and others in a folder, by a metastore and by what stands for Glue."""
     root = tmp_path_factory.mktemp("s3") / "root"
     (root / BUCKET).mkdir(parents=True)
     server, warehouse = hive
     with (
         s3.server(root) as bucket,
-        postgres.server() as database,
         glue.catalog() as stub,
         metastore.catalog(server, f"file://{warehouse}") as hive_writer,
     ):
@@ -443,8 +449,7 @@ def test_all_who_write_at_once_are_there(place: Place, name: str) -> None:
             failed.append(error)
 
     writers = [(by_gateway, 0), (by_gateway, 100)]
-    # Pyiceberg and the gateway waited for each other's locks of a metastore for two minutes, once on a busy machine.
-    if place.catalog.split(".")[0] in ("rest", "sql"):
+    if place.catalog.split(".")[0] in SHARED:
         writers.append((by_pyiceberg, 200))
     threads = [threading.Thread(target=run, args=writer) for writer in writers]
     for thread in threads:

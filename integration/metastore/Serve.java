@@ -4,8 +4,8 @@ import java.sql.Statement;
 import org.apache.hadoop.hive.metastore.HiveMetaStore;
 
 /**
- * Serves a metastore whose database is DATABASE. What it keeps of tables DataNucleus makes there; what it keeps of locks is made by
- * scripts that come with Hive and not with its jars, so it is made here.
+ * Serves a metastore over a database: DATABASE USER PASSWORD. What it keeps of tables DataNucleus makes there; what it keeps of locks
+ * is made by scripts that come with Hive and not with its jars, so it is made here.
  */
 public final class Serve {
     private static final String[] LOCKS = {
@@ -20,13 +20,9 @@ public final class Serve {
     };
 
     public static void main(String[] words) throws Throwable {
-        // Who gives a lock back and who asks for it may wait for one another in Derby, which looks for that after 20 s by default;
-        // the metastore then does again what was ended.
-        System.setProperty("derby.locks.deadlockTimeout", "1");
-        // As the metastore calls itself there.
-        try (Connection connection = DriverManager.getConnection(words[0], "APP", "mine");
+        try (Connection connection = DriverManager.getConnection(words[0], words[1], words[2]);
                 Statement statement = connection.createStatement()) {
-            if (!connection.getMetaData().getTables(null, "APP", "HIVE_LOCKS", null).next()) {
+            if (!connection.getMetaData().getTables(null, null, "HIVE_LOCKS", null).next()) {
                 for (String made : LOCKS) {
                     statement.execute(made);
                 }
