@@ -94,6 +94,13 @@ def adbc(embedded: Gateway) -> Iterator[flightsql.Connection]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
+    """A cursor of ADBC, which commits each statement, over the gateway of a module that has one of its own."""
+    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as opened:
+        yield opened
+
+
 @pytest.fixture
 def client(embedded: Gateway) -> Iterator[flight.FlightClient]:
     """A pyarrow connection to the demo."""

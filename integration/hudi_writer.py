@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 from zlib import crc32
 
 import pyarrow as pa
@@ -18,22 +18,23 @@ hoodie.table.version=6
 hoodie.timeline.layout.version=1
 hoodie.table.base.file.format=PARQUET
 hoodie.table.timeline.timezone=UTC
+hoodie.populate.meta.fields={has_added}
 hoodie.table.checksum={checksum}
 """
 
 
-def new_group() -> str:
-    """The id of a file group that is not there yet."""
-    return f"{uuid4()}-0"
+def new_group(number: int | None = None) -> str:
+    """The id of a file group that is not there yet; those with a number are in its order."""
+    return f"{uuid4() if number is None else UUID(int=number << 96)}-0"
 
 
 class HudiTable:
-    """A table without partitions in a folder, with one writer. Each commit writes all rows of a file group anew, and says of
-    all of them that they are its own."""
+    """A table in a folder, with one writer. Each commit writes all rows of a file group anew, and says of all of them that they
+    are its own. The rows have the columns that Hudi adds, or not."""
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, has_added: bool = True) -> None:
         self.folder, self.hoodie = folder, folder / ".hoodie"
-        self.columns = schema
+        self.columns, self.has_added = schema, has_added
         # The base file of each file group and the commit that wrote it; all commits on the timeline; the newest instant.
         self.groups: dict[str, tuple[str, str]] = {}
         self.commits: list[str] = []
@@ -41,27 +42,36 @@ class HudiTable:
         (self.hoodie / ".temp").mkdir(parents=True)
         # Of the name with that of its database, which it has not.
         checksum = crc32(f".{folder.name}".encode())
-        (self.hoodie / "hoodie.properties").write_text(PROPERTIES.format(name=folder.name, checksum=checksum))
+        (self.hoodie / "hoodie.properties").write_text(
+            PROPERTIES.format(name=folder.name, has_added=str(has_added).lower(), checksum=checksum)
+        )
 
-    def commit(self, groups: Mapping[str, Iterable[pa.RecordBatch]], replaces: bool = False) -> None:
-        """Gives some file groups the rows that they have from now on; where it `replaces`, there are no others from then on."""
+    def commit(
+        self, groups: Mapping[str, Iterable[pa.RecordBatch]], replaces: bool = False, partitions: Mapping[str, str] | None = None
+    ) -> list[Path]:
+        """Gives some file groups the rows that they have from now on; where it `replaces`, which a table without partitions can,
+        there are no others from then on. A group is in its partition, or in none. Returns where their files are."""
         instant = self._next()
         action, inflight = ("replacecommit", "replacecommit.inflight") if replaces else ("commit", "inflight")
         self._put(f"{instant}.{action}.requested", "")
         self._put(f"{instant}.{inflight}", "")
         numbers = count()
-        stats = [self._base(group, batches, instant, numbers) for group, batches in groups.items()]
+        stats: dict[str, list[dict]] = {}
+        for group, batches in groups.items():
+            partition = (partitions or {}).get(group, "")
+            stats.setdefault(partition, []).append(self._base(group, partition, batches, instant, numbers))
         fields = [{"name": field.name, "type": ["null", avro(field.type)], "default": None} for field in self.columns]
         schema = {"type": "record", "name": self.folder.name, "fields": fields}
-        commit = {"partitionToWriteStats": {"": stats}, "extraMetadata": {"schema": json.dumps(schema)}}
+        commit = {"partitionToWriteStats": stats, "extraMetadata": {"schema": json.dumps(schema)}}
         if replaces:
             commit |= {"partitionToReplaceFileIds": {"": list(self.groups)}, "operationType": "INSERT_OVERWRITE_TABLE"}
             self.groups.clear()
         else:
             commit |= {"operationType": "UPSERT"}
         self._put(f"{instant}.{action}", json.dumps(commit))
-        self.groups |= {stat["fileId"]: (stat["path"], instant) for stat in stats}
+        self.groups |= {stat["fileId"]: (stat["path"], instant) for written in stats.values() for stat in written}
         self.commits.append(instant)
+        return [self.folder / self.groups[group][0] for group in groups]
 
     def clean(self) -> None:
         """Removes all base files that only older states need. It has no instant of its own, which would tell a reader nothing."""
@@ -89,20 +99,28 @@ class HudiTable:
         written.write_text(text)
         written.replace(self.hoodie / name)
 
-    def _base(self, group: str, batches: Iterable[pa.RecordBatch], instant: str, numbers: Iterator[int]) -> dict:
-        """Writes the rows of a file group, with the columns that Hudi adds; what a commit tells of it."""
-        name = f"{group}_0-1-2_{instant}.parquet"
-        schema = pa.schema([*((name, pa.string()) for name in ADDED), *self.columns])
+    def _base(
+        self, group: str, partition: str, batches: Iterable[pa.RecordBatch], instant: str, numbers: Iterator[int]
+    ) -> dict[str, object]:
+        """Writes the rows of a file group; what a commit tells of it."""
+        folder, name = self.folder / partition, f"{group}_0-1-2_{instant}.parquet"
+        if partition:
+            folder.mkdir(exist_ok=True)
+            (folder / ".hoodie_partition_metadata").write_text(f"commitTime={instant}\n")
+        schema = pa.schema([*((name, pa.string()) for name in ADDED if self.has_added), *self.columns])
         rows = 0
-        with pq.ParquetWriter(self.folder / name, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / name, schema, compression="zstd") as writer:
             for batch in batches:
-                keys = list(map(str, islice(numbers, batch.num_rows)))
-                time, partition, file = (pa.repeat(value, batch.num_rows) for value in (instant, "", name))
-                writer.write_batch(pa.record_batch([time, keys, keys, partition, file, *batch.columns], schema=schema))
+                columns = batch.columns
+                if self.has_added:
+                    keys = list(map(str, islice(numbers, batch.num_rows)))
+                    time, within, file = (pa.repeat(value, batch.num_rows) for value in (instant, partition, name))
+                    columns = [time, keys, keys, within, file, *columns]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
                 rows += batch.num_rows
-        size = (self.folder / name).stat().st_size
+        path, size = str(Path(partition) / name), (folder / name).stat().st_size
         _, previous = self.groups.get(group, ("", "null"))
-        return {"fileId": group, "path": name, "prevCommit": previous, "fileSizeInBytes": size, "numWrites": rows}
+        return {"fileId": group, "path": path, "prevCommit": previous, "fileSizeInBytes": size, "numWrites": rows}
 
 
 def avro(data_type: pa.DataType) -> object:

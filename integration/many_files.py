@@ -21,7 +21,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import DateType, DecimalType, LongType, NestedField, PrimitiveType, StringType
 
-import hudi_files
+from hudi_writer import HudiTable, new_group
 from wire import Client
 
 # The rows of each file.
@@ -94,8 +94,9 @@ def hudi(folder: Path, count: int) -> list[Path]:
     """A Hudi table of so many files in one commit, each in a partition of its own; gives where they are. Of their values no
     more is known than the files tell themselves."""
     schema = _arrow()
-    files = [(f"part={part}", _rows(part, schema).to_batches()) for part in range(count)]
-    return hudi_files.written(folder, schema, files)
+    groups = {new_group(part): _rows(part, schema).to_batches() for part in range(count)}
+    partitions = {new_group(part): f"part={part}" for part in range(count)}
+    return HudiTable(folder, schema).commit(groups, partitions=partitions)
 
 
 def hollowed(file: Path) -> None:

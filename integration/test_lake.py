@@ -92,13 +92,6 @@ allow_http = true
 
 
 @pytest.fixture(scope="module")
-def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
-    """A cursor of ADBC."""
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def by_jdbc(gateway: Gateway) -> dict:
     """What JDBC gives for each statement of these tests."""
     statements = [checksum(name, TABLES[name]["now"]) for name in TABLES] + [sql for _, _, sql, _ in QUERIES]

@@ -69,13 +69,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
-    """A cursor of ADBC."""
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def by_jdbc(gateway: Gateway) -> dict:
     """What JDBC gives for each statement of these tests."""
     statements = [checksum(name, ICEBERG[name]["now"], catalog=catalog) for catalog, name in NOW]

@@ -13,10 +13,10 @@ import adbc_driver_flightsql.dbapi as flightsql
 import pyarrow.parquet as parquet
 import pytest
 
-import hudi_files
 import lakes
 from faults import DAMAGES, Asked, Damage, Rows, cut, each, emptied, folder, garbage, many, now, pipe, removed, spaces, spark
 from gateway import configured
+from hudi_writer import HudiTable, new_group
 
 WHOLE = ("hudi_cow", "hudi_mor")
 # Of version 9, whose commits are Avro, and of version 6, whose commits are JSON.
@@ -323,8 +323,8 @@ def test_a_folder_that_is_no_partition_any_more(lake: Lake) -> None:
 def test_files_that_go_while_rows_are_read(lake: Lake) -> None:
     batches = many()
     table = lake.tables / "many"
-    files = [("", batch.to_batches()) for batch in batches]
-    hudi_files.written(table, batches[0].schema, files, has_added=False)
+    groups = {new_group(number): batch.to_batches() for number, batch in enumerate(batches)}
+    HudiTable(table, batches[0].schema, has_added=False).commit(groups)
     lake.files_go("hudi.main.many", table, batches)
     with suppress(FileNotFoundError):
         shutil.rmtree(table)

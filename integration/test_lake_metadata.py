@@ -62,12 +62,6 @@ def gateway(bucket: s3.Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
-@pytest.fixture(scope="module")
-def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as opened:
-        yield opened
-
-
 def by_pyiceberg(name: str) -> Table:
     return StaticTable.from_metadata(f"file://{moved.newest(name)}")
 

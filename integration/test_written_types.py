@@ -74,13 +74,6 @@ def gateway(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ga
             yield gateway
 
 
-@pytest.fixture(scope="module")
-def cursor(gateway: Gateway) -> Iterator[flightsql.Cursor]:
-    """One that commits each statement."""
-    with flightsql.connect(gateway.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        yield cursor
-
-
 def put(cursor: flightsql.Cursor, catalog: str, table: str, columns: list[Column]) -> pa.Table:
     """Makes a table of columns that have the names of their types; gives its rows."""
     length = max(len(column.values) for column in columns) + 1

@@ -336,11 +336,11 @@ mod tests {
     use super::*;
 
     /// A field that is a text.
-    fn text(id: u8, text: &str) -> Vec<u8> {
+    pub(super) fn text(id: u8, text: &str) -> Vec<u8> {
         [vec![11, 0, id], put(text)].concat()
     }
 
-    fn put(text: &str) -> Vec<u8> {
+    pub(super) fn put(text: &str) -> Vec<u8> {
         [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
     }
 

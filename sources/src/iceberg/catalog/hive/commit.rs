@@ -315,16 +315,8 @@ async fn unlock(hive: &Hive, lock: i64) {
 mod tests {
     use serde_json::json;
 
+    use super::super::tests::{put, text};
     use super::*;
-
-    /// A field that is a text.
-    fn text(id: u8, text: &str) -> Vec<u8> {
-        [vec![11, 0, id], put(text)].concat()
-    }
-
-    fn put(text: &str) -> Vec<u8> {
-        [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat()
-    }
 
     /// Fields before the parameters and after them, of which two are not known to anybody.
     const FIRST: &[u8] = b"\x0b\x00\x01\x00\x00\x00\x01t\
