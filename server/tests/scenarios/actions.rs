@@ -143,7 +143,7 @@ fn options() -> [FixedOption; 4] {
     [
         FixedOption { name: "foolong", value: OptionValue::Int64(123), real: ("timeout", "30s") },
         FixedOption { name: "bardouble", value: OptionValue::Double(456.0), real: ("endpoints", "4") },
-        FixedOption { name: "big_ol_string_list", value: texts, real: ("cache", "refresh") },
+        FixedOption { name: "big_ol_string_list", value: texts, real: ("cache", "no-cache") },
         // Both refuse this value.
         FixedOption { name: "key_with_invalid_value", value: invalid, real: ("time_zone", "lol_invalid") },
     ]
