@@ -5,7 +5,7 @@ PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())
 MDBOOK = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.MDBOOK))')
 DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
-.PHONY: run test fuzz check book bench soak docs build fetch lakes
+.PHONY: run test fuzz check book bench profile soak docs build fetch lakes
 .DEFAULT_GOAL := build
 
 build: ## Build the gateway
@@ -31,9 +31,13 @@ book: ## Make web pages of the documentation
 	python3 integration/fetch.py mdbook
 	$(MDBOOK) build docs --dest-dir $(NEXUS_CACHE)/book
 
-bench: fetch build ## Measure against DataFusion in-process, a bare Flight server and DuckDB; PARTS=lake runs that part alone
+bench: fetch build ## Measure against DataFusion in-process, a bare Flight server and DuckDB; PARTS="cached scan" runs these parts alone
 	python3 integration/fetch.py duckdb
 	$(PYTHON) integration/bench/bench.py $(PARTS)
+
+profile: fetch build ## Record where the gateway's processor time goes, as flame graphs in docs/src/performance; PARTS=scan does so for that path alone
+	python3 integration/fetch.py inferno
+	$(PYTHON) integration/bench/flames.py $(PARTS)
 
 soak: fetch build ## Full sizes: 5 GiB through a small memory limit, TPC-H at scale 1, a trail of 100,000 records, two minutes of new certificates, a frozen database, tables of lakes that are written to for a minute, the load tests with all their clients
 	NEXUS_TPCH_SCALE=1 $(PYTHON) -m pytest -c integration/pyproject.toml -m soak integration

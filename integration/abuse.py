@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from wire import varint
+from varint import varint
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9

@@ -93,12 +93,13 @@ class Asked:
     # What is answered, whatever is damaged beside it.
     sound: dict[str, Rows]
     numbers: Iterator[int] = field(default_factory=count)
+    session: requests.Session = field(default_factory=requests.Session)
 
     def ask(self, sql: str) -> Rows | dict:
         """The rows of a statement by HTTP, or its error, which comes in time."""
         headers = {"accept": "application/x-ndjson", "content-type": "text/plain; charset=utf-8"}
         began = time.monotonic()
-        answer = requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
+        answer = self.session.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=60)
         took = time.monotonic() - began
         assert took < SOON, f"{took:.1f} s: {answer.text}"
         if answer.status_code == 200:

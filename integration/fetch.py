@@ -34,6 +34,7 @@ SPARK = "pyspark-3.5.7"
 SPARK_SHA256 = "80e36514e0c5c126d35a26adf4f405cd4a69de96a8ea8a3c1e9a65fce2fb4eaa"
 CARGO_DENY = "cargo-deny@0.20.2"
 MDBOOK = "mdbook@0.5.2"
+INFERNO = "inferno@0.12.8"
 
 TOOLS = {
     "cargo": "install Rust by rustup; rust-toolchain.toml names the version",
@@ -72,7 +73,14 @@ def main() -> int:
         "s3 server": s3_server,
         "protobuf compiler": protoc,
     }
-    asked = {"cargo-deny": cargo_deny, "mdbook": mdbook, "spark": spark, "lake-jars": lake_writers, "duckdb": duckdb}
+    asked = {
+        "cargo-deny": cargo_deny,
+        "mdbook": mdbook,
+        "inferno": inferno,
+        "spark": spark,
+        "lake-jars": lake_writers,
+        "duckdb": duckdb,
+    }
     if sys.argv[1:]:
         steps = {name: asked[name] for name in sys.argv[1:]}
     for name, step in steps.items():
@@ -123,7 +131,7 @@ def scenarios_client() -> Path:
 
 def calls_client() -> Path:
     """Where the program in `scenarios` is, which makes calls that no driver makes; another text of it means another file."""
-    texts = "".join(sha256(HERE / "scenarios" / name) for name in ("go.sum", "main.go"))
+    texts = "".join(sha256(HERE / "scenarios" / name) for name in ("go.sum", "main.go", "load.go"))
     return CACHE / "tools" / f"calls-{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
 
 
@@ -259,6 +267,21 @@ def cargo_deny() -> str:
 
 def mdbook() -> str:
     return cargo_install(MDBOOK, "--no-default-features")
+
+
+def inferno() -> str:
+    """A folder with what draws flame graphs: one program makes lines of stacks, another the picture."""
+    folder = tool(INFERNO)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+            # Optimised, since it goes through hundreds of megabytes.
+            profile = {"CARGO_TARGET_DIR": CACHE / "tools" / "target", "CARGO_PROFILE_DEV_DEBUG": "0"}
+            profile["CARGO_PROFILE_DEV_OPT_LEVEL"] = "1"
+            programs = ["--bin", "inferno-collapse-perf", "--bin", "inferno-flamegraph", "--root", Path(part) / "whole"]
+            retried("cargo", "install", "--quiet", "--locked", "--debug", INFERNO, *programs, **profile)
+            (Path(part) / "whole").replace(folder)
+    return str(folder)
 
 
 def cargo_install(crate: str, *options: str) -> str:

@@ -139,11 +139,14 @@ def demo(log: Path, *arguments: object, **options: object) -> Gateway:
     return serve("--demo", "--flight-listen", free, "--http-listen", free, *arguments, log=log, **options)
 
 
-def configured(folder: Path, text: str, replicas: int = REPLICAS, **options: object) -> Gateway:
-    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`, or several replicas of it."""
+def configured(folder: Path, text: str, replicas: int = REPLICAS, check: str | None = "0s", **options: object) -> Gateway:
+    """Starts a gateway on free ports with this configuration, which lies with its log in `folder`, or several replicas of it.
+    `check` is its `cache.check`: most tests write behind its back, or at another replica, and want that seen at once."""
     sections = ["flight", "http"]
     listens = "\n".join(f'[{name}]\nlisten = "127.0.0.1:0"' for name in sections if f"[{name}]" not in text)
     config = folder / "nexus.toml"
+    if check is not None:
+        text = _within(text, "[cache]\n", f'check = "{check}"\n')
     if replicas == 1:
         config.write_text(f"{listens}\n{text}")
         gateway = serve("--config", config, log=folder / "gateway.log", **options)
@@ -164,8 +167,12 @@ def configured(folder: Path, text: str, replicas: int = REPLICAS, **options: obj
 def _with_key(text: str) -> str:
     """The configuration with a ticket key, which the replicas share."""
     key = base64.b64encode(os.urandom(32)).decode()
-    section, keys = "[tickets]\n", f'keys = ["{key}"]\n'
-    return text.replace(section, section + keys) if section in text else f"{text}\n{section}{keys}"
+    return _within(text, "[tickets]\n", f'keys = ["{key}"]\n')
+
+
+def _within(text: str, section: str, line: str) -> str:
+    """The configuration with one more line in a section, which may not be there yet."""
+    return text.replace(section, section + line) if section in text else f"{text}\n{section}{line}"
 
 
 def nexus(*arguments: object, stdin: str = "", environment: dict[str, str] | None = None, wait: float = 60):

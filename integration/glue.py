@@ -6,7 +6,7 @@ Each change of a table makes another version of it, and is refused where it name
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
@@ -21,6 +21,8 @@ class Catalog(ThreadingHTTPServer):
         # By schema and name, as Glue tells of them.
         self.tables: dict[tuple[str, str], dict] = {}
         self.changing = threading.Lock()
+        # What it does instead of an answer, where something is wrong with it.
+        self.fault: Callable[[vending.Handler], None] | None = None
 
     @property
     def uri(self) -> str:
@@ -43,6 +45,9 @@ class Catalog(ThreadingHTTPServer):
 class _Calls(vending.Handler):
     def do_POST(self) -> None:
         asked, tables = json.loads(self.body()), self.server.tables
+        if self.server.fault:
+            self.server.fault(self)
+            return
         schema, wanted = asked.get("DatabaseName"), asked.get("TableInput", asked).get("Name")
         match self.headers["x-amz-target"].removeprefix("AWSGlue."):
             case "GetDatabases":

@@ -21,6 +21,11 @@ hoodie.table.timeline.timezone=UTC
 hoodie.populate.meta.fields={has_added}
 hoodie.table.checksum={checksum}
 """
+# What a table says besides whose partitions are called by the values of a column.
+PARTITIONED = """hoodie.table.partition.fields={by}
+hoodie.table.keygenerator.type=SIMPLE
+hoodie.datasource.write.hive_style_partitioning=true
+"""
 
 
 def new_group(number: int | None = None) -> str:
@@ -30,9 +35,9 @@ def new_group(number: int | None = None) -> str:
 
 class HudiTable:
     """A table in a folder, with one writer. Each commit writes all rows of a file group anew, and says of all of them that they
-    are its own. The rows have the columns that Hudi adds, or not."""
+    are its own. The rows have the columns that Hudi adds, or not. A table may tell by which column it is partitioned."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, has_added: bool = True) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, has_added: bool = True, by: str | None = None) -> None:
         self.folder, self.hoodie = folder, folder / ".hoodie"
         self.columns, self.has_added = schema, has_added
         # The base file of each file group and the commit that wrote it; all commits on the timeline; the newest instant.
@@ -42,15 +47,18 @@ class HudiTable:
         (self.hoodie / ".temp").mkdir(parents=True)
         # Of the name with that of its database, which it has not.
         checksum = crc32(f".{folder.name}".encode())
-        (self.hoodie / "hoodie.properties").write_text(
-            PROPERTIES.format(name=folder.name, has_added=str(has_added).lower(), checksum=checksum)
-        )
+        properties = PROPERTIES.format(name=folder.name, has_added=str(has_added).lower(), checksum=checksum)
+        (self.hoodie / "hoodie.properties").write_text(properties + (PARTITIONED.format(by=by) if by else ""))
 
     def commit(
-        self, groups: Mapping[str, Iterable[pa.RecordBatch]], replaces: bool = False, partitions: Mapping[str, str] | None = None
+        self,
+        groups: Mapping[str, Iterable[pa.RecordBatch] | int],
+        replaces: bool = False,
+        partitions: Mapping[str, str] | None = None,
     ) -> list[Path]:
-        """Gives some file groups the rows that they have from now on; where it `replaces`, which a table without partitions can,
-        there are no others from then on. A group is in its partition, or in none. Returns where their files are."""
+        """Gives some file groups the rows that they have from now on, or files of so many bytes that hold nothing; where it
+        `replaces`, which a table without partitions can, there are no others from then on. A group is in its partition, or in
+        none. Returns where their files are."""
         instant = self._next()
         action, inflight = ("replacecommit", "replacecommit.inflight") if replaces else ("commit", "inflight")
         self._put(f"{instant}.{action}.requested", "")
@@ -100,27 +108,37 @@ class HudiTable:
         written.replace(self.hoodie / name)
 
     def _base(
-        self, group: str, partition: str, batches: Iterable[pa.RecordBatch], instant: str, numbers: Iterator[int]
+        self, group: str, partition: str, batches: Iterable[pa.RecordBatch] | int, instant: str, numbers: Iterator[int]
     ) -> dict[str, object]:
-        """Writes the rows of a file group; what a commit tells of it."""
+        """Writes the file of a file group; what a commit tells of it."""
         folder, name = self.folder / partition, f"{group}_0-1-2_{instant}.parquet"
         if partition:
             folder.mkdir(exist_ok=True)
             (folder / ".hoodie_partition_metadata").write_text(f"commitTime={instant}\n")
+        if isinstance(batches, int):
+            with (folder / name).open("wb") as file:
+                file.truncate(batches)
+            rows = 0
+        else:
+            rows = self._write(folder / name, partition, batches, instant, numbers)
+        path, size = str(Path(partition) / name), (folder / name).stat().st_size
+        _, previous = self.groups.get(group, ("", "null"))
+        return {"fileId": group, "path": path, "prevCommit": previous, "fileSizeInBytes": size, "numWrites": rows}
+
+    def _write(self, file: Path, partition: str, batches: Iterable[pa.RecordBatch], instant: str, numbers: Iterator[int]) -> int:
+        """Writes rows; gives how many they are."""
         schema = pa.schema([*((name, pa.string()) for name in ADDED if self.has_added), *self.columns])
         rows = 0
-        with pq.ParquetWriter(folder / name, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in batches:
                 columns = batch.columns
                 if self.has_added:
                     keys = list(map(str, islice(numbers, batch.num_rows)))
-                    time, within, file = (pa.repeat(value, batch.num_rows) for value in (instant, partition, name))
-                    columns = [time, keys, keys, within, file, *columns]
+                    time, within, name = (pa.repeat(value, batch.num_rows) for value in (instant, partition, file.name))
+                    columns = [time, keys, keys, within, name, *columns]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 rows += batch.num_rows
-        path, size = str(Path(partition) / name), (folder / name).stat().st_size
-        _, previous = self.groups.get(group, ("", "null"))
-        return {"fileId": group, "path": path, "prevCommit": previous, "fileSizeInBytes": size, "numWrites": rows}
+        return rows
 
 
 def avro(data_type: pa.DataType) -> object:

@@ -22,9 +22,12 @@ COLUMNS = pa.schema([("batch", pa.int64()), ("part", pa.int64()), ("mark", pa.in
 CHANGES = ["append", "append", "part", "append", "batch", "append", "replace"]
 # From one commit to the next, in seconds.
 EVERY = 0.2
+# A table whose rows are all of one version, in a file for each part.
+VERSIONS = pa.schema([("part", pa.int64()), ("row", pa.int64()), ("version", pa.int64())])
+ROWS, PARTS = 30, 3
 # How long a writer waits for all others to be there, in seconds.
 WAIT = 60
-# So many file groups has a table of Hudi, and so many commits are left of so many.
+# So many file groups has a table of Hudi, and so many commits are left of so many; of Iceberg the last.
 GROUPS, KEPT, MOST = 4, 20, 30
 
 # Count, sum, least and greatest of the marks, by which states are told apart.
@@ -65,17 +68,26 @@ class Iceberg:
 
     def append(self, rows: pa.Table) -> None:
         self.table.append(rows)
+        self._forget(MOST)
 
     def delete(self, where: dict[str, int]) -> None:
         self.table.delete(condition(where))
+        self._forget(MOST)
 
     def replace(self, rows: pa.Table) -> None:
         self.table.overwrite(rows)
+        self._forget(MOST)
+
+    def _forget(self, most: int) -> None:
+        """Leaves all snapshots but the newest out of the metadata where it has more; their files stay. Each commit writes what
+        is there, and would take longer than the last."""
+        older = [snapshot.snapshot_id for snapshot in self.table.snapshots() if snapshot != self.table.current_snapshot()]
+        if len(older) >= most:
+            self.table.maintenance.expire_snapshots().by_ids(older).commit()
 
     def sweep(self) -> None:
+        self._forget(1)
         now = self.table.current_snapshot()
-        if older := [snapshot.snapshot_id for snapshot in self.table.snapshots() if snapshot != now]:
-            self.table.maintenance.expire_snapshots().by_ids(older).commit()
         manifests = [manifest.manifest_path for manifest in now.manifests(self.table.io)]
         data = [task.file.file_path for task in self.table.scan().plan_files()]
         kept = {self.table.metadata_location, now.manifest_list, *manifests, *data}
@@ -222,3 +234,21 @@ def write(
         committed.value = number + 1
         if sweeps:
             made.sweep()
+
+
+def replace_all(
+    folder: Path, every: float, seconds: float, begin: Barrier, committed: Synchronized, times: SynchronizedArray
+) -> None:
+    """Makes a Delta table; once all are there, puts the rows of one version after another in place of all, each when it is due,
+    and tells how many are committed and from when on each was there to be seen."""
+    made = DeltaTable.create(folder, VERSIONS, partition_by=["part"], configuration={"delta.checkpointInterval": "10"})
+    begin.wait(WAIT)
+    began = time.monotonic()
+    for version in range(len(times)):
+        time.sleep(max(0, began + version * every - time.monotonic()))
+        if time.monotonic() >= began + seconds:
+            return
+        rows = {"part": [row % PARTS for row in range(ROWS)], "row": range(ROWS), "version": [version] * ROWS}
+        write_deltalake(made, pa.table({name: list(values) for name, values in rows.items()}, schema=VERSIONS), mode="overwrite")
+        times[version] = time.monotonic()
+        committed.value = version + 1

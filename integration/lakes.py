@@ -24,11 +24,17 @@ def answers() -> dict:
     return json.loads(ANSWERS.read_text())
 
 
-def put(bucket: Path) -> None:
-    """Makes Delta's and Hudi's tables the objects `delta/…` and `hudi/…` of a bucket, which is a folder. They are of now, with
-    parts of a second."""
+def put(root: Path) -> None:
+    """Makes each of Delta's and Hudi's tables the objects `KIND/main/TABLE/…` of a bucket of its own, a folder in `root`. They
+    are of now, with parts of a second."""
     for kind in ("delta", "hudi"):
-        shutil.copytree(folder() / kind, bucket / kind, copy_function=shutil.copyfile)
+        for table in (folder() / kind / "main").iterdir():
+            shutil.copytree(table, root / bucket_of(table.name) / kind / "main" / table.name, copy_function=shutil.copyfile)
+
+
+def bucket_of(table: str) -> str:
+    """The bucket that a table is put into: to list a part of one, the server of buckets goes through all that is in it."""
+    return table.replace("_", "-")
 
 
 @cache

@@ -90,13 +90,20 @@ def delta(folder: Path, count: int, partitioned: bool, written: bool = True) -> 
     return table
 
 
-def hudi(folder: Path, count: int) -> list[Path]:
+def hudi(folder: Path, count: int, partitioned: bool = False) -> list[Path]:
     """A Hudi table of so many files in one commit, each in a partition of its own; gives where they are. Of their values no
-    more is known than the files tell themselves."""
+    more is known than the files tell themselves, unless it is said to be partitioned by `part`."""
     schema = _arrow()
     groups = {new_group(part): _rows(part, schema).to_batches() for part in range(count)}
     partitions = {new_group(part): f"part={part}" for part in range(count)}
-    return HudiTable(folder, schema).commit(groups, partitions=partitions)
+    return HudiTable(folder, schema, by="part" if partitioned else None).commit(groups, partitions=partitions)
+
+
+def hudi_unwritten(folder: Path, count: int, parts: int) -> None:
+    """A Hudi table of so many files in as many partitions by `part`. They are there, as they have to be, and hold nothing."""
+    groups = dict.fromkeys(map(new_group, range(count)), BYTES)
+    partitions = {group: f"part={number % parts}" for number, group in enumerate(groups)}
+    HudiTable(folder, _arrow(), by="part").commit(groups, partitions=partitions)
 
 
 def hollowed(file: Path) -> None:
@@ -122,7 +129,7 @@ def file_of(folder: Path, part: int) -> Path:
 def opened(client: Client, sql: str, what: str = "files_ranges") -> int:
     """How many files of a table a statement opens, by the metrics of its plan; or of how many `row_groups` it reads rows."""
     [plan] = [row["plan"] for row in client.rows(f"explain analyze {sql}") if row["plan_type"] == "physical_plan"]
-    counts = re.findall(rf"{what}_pruned_statistics=\d+ total → (\d+) matched", plan)
+    counts = re.findall(rf"{what}_pruned_statistics=[^→]+→ (\d+) matched", plan)
     assert counts or "DataSourceExec" not in plan, plan
     return sum(map(int, counts))
 

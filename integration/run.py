@@ -6,9 +6,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import logic
 import postgres
@@ -21,6 +22,9 @@ CARGO = ["cargo", "test", "--locked", "--no-fail-fast"]
 # The test files that are run with replicas too; bound.py says why the others are not.
 REPLICATED = """adbc alchemy cli errors files files_written http information_schema jdbc jdbc_tpch lifecycle login postgres
     pyarrow sessions substrait tpch types validation writes"""
+# The test files that hold what is read, and no time but by many seconds, so that two processes run them side by side: one has the
+# first, which computes most, and the other those that wait for servers and for what ends.
+LAKES = ["lake", "iceberg_catalogs lake_catalogs lake_metadata lake_pruning unity"]
 # `test result: ok. 12 passed; 0 failed; 1 ignored; …` of cargo, `3 failed, 12 passed, 1 error in 4.2s` of pytest.
 COUNT = re.compile(r"(\d+) (passed|failed|error)")
 RESULT = re.compile(r"^test result: |^=+ .* in [\d.]+s.*=+$")
@@ -48,7 +52,8 @@ def main() -> int:
         Part("scenarios", 0.5, scenarios),
         Part("s3", 1, bucket),
         Part("postgres", 0.5, database),
-        Part("clients", 32, lambda part: pytest(part, HERE, "--ignore", HERE / "test_docs.py")),
+        Part("clients", 24, clients),
+        Part("lakes", 8, lakes),
         Part("replicas", 4, replicas),
         Part("docs", 0.5, lambda part: pytest(part, HERE / "test_docs.py")),
         Part("check", 3, lambda part: command(part, "make", "check")),
@@ -92,18 +97,27 @@ def report(parts: list[Part]) -> int:
 
 
 def command(part: Part, *words: object, **environment: str) -> bool:
-    """Runs a command, shows its output as it comes, counts the tests it reports. What hangs is ended at twice the budget."""
+    """Runs a command, shows its output as it comes, counts the tests it reports."""
+    process = begun(part, *words, output=subprocess.PIPE, **environment)
+    assert process.stdout is not None
+    show(part, process.stdout)
+    return process.wait() == 0
+
+
+def begun(part: Part, *words: object, output: int | IO[str], **environment: str) -> subprocess.Popen[str]:
+    """A command that runs, and where its output goes. What hangs is ended at twice the budget."""
     limited = ["timeout", "--kill-after=10", f"{part.budget * 120:.0f}", *map(str, words)]
     values = {**os.environ, **environment}
-    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    process = subprocess.Popen(limited, cwd=REPOSITORY, env=values, **both)
-    assert process.stdout is not None
-    for line in process.stdout:
+    both = {"stdout": output, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    return subprocess.Popen(limited, cwd=REPOSITORY, env=values, **both)
+
+
+def show(part: Part, output: Iterable[str]) -> None:
+    for line in output:
         print(line, end="", flush=True)
         if RESULT.search(line):
             for number, name in COUNT.findall(line):
                 part.counts[name] += int(number)
-    return process.wait() == 0
 
 
 def fetch(part: Part) -> bool:
@@ -111,13 +125,40 @@ def fetch(part: Part) -> bool:
 
 
 def pytest(part: Part, *words: object, **environment: str) -> bool:
-    options = ["--color=no", "-m", "not soak", "-c", HERE / "pyproject.toml"]
-    return command(part, venv() / "bin" / "python", "-m", "pytest", *options, *words, **environment)
+    return command(part, *tests(*words), **environment)
+
+
+def tests(*words: object) -> list[object]:
+    """The command that runs tests."""
+    return [venv() / "bin" / "python", "-m", "pytest", "--color=no", "-m", "not soak", "-c", HERE / "pyproject.toml", *words]
+
+
+def files(names: str) -> list[Path]:
+    """The test files of these names."""
+    return [HERE / f"test_{name}.py" for name in names.split()]
+
+
+def clients(part: Part) -> bool:
+    """All but what is a part of its own."""
+    others = [word for file in files("docs " + " ".join(LAKES)) for word in ("--ignore", file)]
+    return pytest(part, HERE, *others)
+
+
+def lakes(part: Part) -> bool:
+    """What reads tables of lakes, in two processes side by side; what the second one says is shown when the first has ended."""
+    first, second = LAKES
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        beside = begun(part, *tests(*files(second)), output=said)
+        is_well = pytest(part, *files(first))
+        is_well &= beside.wait() == 0
+        said.seek(0)
+        show(part, said)
+    return is_well
 
 
 def replicas(part: Part) -> bool:
     """What clients do, with two gateways behind a balancer that sends each call to the next one."""
-    return pytest(part, *(HERE / f"test_{name}.py" for name in REPLICATED.split()), NEXUS_REPLICAS="2")
+    return pytest(part, *files(REPLICATED), NEXUS_REPLICAS="2")
 
 
 def suite(part: Part) -> bool:

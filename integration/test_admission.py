@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import os
+import selectors
+import socket
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -42,44 +44,91 @@ def token(gateway: Gateway, user: str) -> str:
         return client.handshake()
 
 
-async def post(address: str, authorization: str, sql: str, ready: Callable[[], Awaitable]) -> tuple[int, float, bytes]:
-    """One statement over a connection of its own, sent when it is time to: its code, its seconds, and its head."""
+@pytest.fixture(scope="module")
+def bystander(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Another gateway, which runs nothing: how long it takes to say that it lives is what this machine takes."""
+    with configured(tmp_path_factory.mktemp("bystander"), "[limits]\nconnections = 2000", replicas=1) as gateway:
+        yield gateway
+
+
+def posted(address: str, authorization: str, sql: str) -> bytes:
+    """A statement as it is sent by HTTP."""
+    head = f"POST /v1/sql HTTP/1.1\r\nhost: {address}\r\nauthorization: {authorization}\r\ncontent-length: {len(sql)}\r\n\r\n"
+    return (head + sql).encode()
+
+
+def code_of(head: bytes) -> int:
+    return int(head.split()[1])
+
+
+async def post(address: str, authorization: str, sql: str) -> tuple[int, float]:
+    """One statement over a connection of its own: its code, and its seconds."""
     host, port = address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /v1/sql HTTP/1.1\r\nhost: {address}\r\nauthorization: {authorization}\r\ncontent-length: {len(sql)}\r\n\r\n"
     try:
-        await ready()
         began = time.perf_counter()
-        writer.write((head + sql).encode())
+        writer.write(posted(address, authorization, sql))
         answer = await reader.readuntil(b"\r\n\r\n")
         took = time.perf_counter() - began
     finally:
         writer.close()
-    return int(answer.split()[1]), took, answer
+    return code_of(answer), took
 
 
-# With nothing else on the machine, the last refusal of the middle one of three rounds; else one round, and room for whatever runs
-# beside it.
+def all_at_once(asked: list[tuple[str, bytes]]) -> list[tuple[float, bytes]]:
+    """Sends each of these to its address, over a connection of its own that is there before: for each the seconds until the head
+    of its answer has come, and the head. Meanwhile next to nothing is computed here: where all processors are busy that would
+    count as waiting for an answer."""
+    began, answers = [0.0] * len(asked), [(0.0, b"")] * len(asked)
+    with contextlib.ExitStack() as stack:
+        ready = stack.enter_context(selectors.DefaultSelector())
+        connections = [stack.enter_context(socket.create_connection(address.split(":"))) for address, _ in asked]
+        for number, connection in enumerate(connections):
+            ready.register(connection, selectors.EVENT_READ, number)
+        for number, (connection, (_, request)) in enumerate(zip(connections, asked, strict=True)):
+            began[number] = time.perf_counter()
+            connection.sendall(request)
+        while ready.get_map():
+            came = ready.select(60)
+            now = time.perf_counter()
+            assert came, "nothing comes any more"
+            for key, _ in came:
+                part = key.fileobj.recv(1 << 16)
+                assert part, "it was closed without an answer"
+                answers[key.data] = (now - began[key.data], answers[key.data][1] + part)
+                if b"\r\n\r\n" in answers[key.data][1]:
+                    ready.unregister(key.fileobj)
+    return answers
+
+
 @pytest.mark.parametrize(("rounds", "most"), [(1, 1.0), pytest.param(3, 0.1, marks=pytest.mark.soak)])
-def test_five_hundred_clients_on_eight_slots(rounds: int, most: float, crowded: Gateway) -> None:
-    async def all_at_once() -> list[tuple[int, float, bytes]]:
-        ready, given = asyncio.Barrier(500), token(crowded, "heavy")
-        return await asyncio.gather(
-            *(post(crowded.http, given, HEAVY.format(2000 + number), ready.wait) for number in range(500))
-        )
-
-    last = []
+def test_five_hundred_clients_on_eight_slots(rounds: int, most: float, crowded: Gateway, bystander: Gateway) -> None:
+    """In most rounds the last refusal is there within so many seconds. What runs in the slots keeps all processors busy, and
+    something else may run beside it: then it is there within five times what the last answer of another gateway takes at the
+    same moment, for which nothing is done. On two processors it takes 50 to 70 ms and three to five times as long as that, and
+    as long as an answer of its own gateway for which nothing is done."""
+    given = token(crowded, "heavy")
+    lives = f"GET /livez HTTP/1.1\r\nhost: {bystander.http}\r\n\r\n".encode()
+    slow = 0
     for _ in range(rounds):
-        answers = asyncio.run(all_at_once())
-        refused = [(took, head) for code, took, head in answers if code == 429]
-        assert {code for code, _, _ in answers} == {200, 429}
+        asked: list[tuple[str, bytes]] = []
+        for number in range(500):
+            # One of each in turn, so that what holds up this process holds up both.
+            asked.append((crowded.http, posted(crowded.http, given, HEAVY.format(2000 + number))))
+            asked.append((bystander.http, lives))
+        came = all_at_once(asked)
+        answers, bare = came[::2], came[1::2]
+        refused = [(took, head) for took, head in answers if code_of(head) == 429]
+        assert {code_of(head) for _, head in answers} == {200, 429}
+        assert {code_of(head) for _, head in bare} == {200}
         # Six of the slots, those of one user, and the queue.
         assert len(answers) - len(refused) >= 6 + 64
         assert all(b"retry-after: " in head for _, head in refused)
-        times = sorted(took for took, _ in refused)
-        print(f"\n{len(refused)} refusals: median {statistics.median(times) * 1000:.0f} ms, last {times[-1] * 1000:.0f} ms")
-        last.append(times[-1])
-    assert statistics.median(last) <= most, last
+        times, idle = sorted(took for took, _ in refused), max(took for took, _ in bare)
+        half, last = statistics.median(times), times[-1]
+        print(f"\n{len(refused)} refusals: median {half * 1000:.0f} ms, last {last * 1000:.0f} ms; beside {idle * 1000:.0f} ms")
+        slow += last > max(most, 5 * idle)
+    assert slow <= rounds // 2
 
 
 def test_five_hundred_clients_that_do_not_come_at_once(crowded: Gateway) -> None:
@@ -89,16 +138,13 @@ def test_five_hundred_clients_that_do_not_come_at_once(crowded: Gateway) -> None
     async def crowd() -> list[float]:
         given, turns, times = token(crowded, "heavy"), asyncio.Semaphore(4), []
 
-        async def at_once() -> None:
-            pass
-
         async def asks(number: int) -> None:
             async with turns:
-                code, took, _ = await post(crowded.http, given, f"select {number} as a from {LONG}", at_once)
+                code, took = await post(crowded.http, given, f"select {number} as a from {LONG}")
                 assert code == 429
                 times.append(took)
 
-        holding = [asyncio.create_task(post(crowded.http, given, f"select count(*) from {LONG}", at_once)) for _ in range(6 + 64)]
+        holding = [asyncio.create_task(post(crowded.http, given, f"select count(*) from {LONG}")) for _ in range(6 + 64)]
         with Client(crowded.flight, authorization=token(crowded, "light")) as light:
             assert await asyncio.to_thread(eventually, lambda: light.rows(here) == [{"c": len(holding)}], 30)
             await asyncio.gather(*(asks(number) for number in range(430)))

@@ -45,8 +45,12 @@ class Manned:
 
     def http(self, sql: str) -> requests.Response:
         """A statement of ann over HTTP."""
-        headers = dict(self.ann.headers)
-        return requests.post(f"{self.gateway.url}/v1/sql", data=sql.encode(), headers=headers, timeout=30)
+        return self.post("/v1/sql", data=sql.encode())
+
+    def post(self, page: str, headers: dict[str, str] | None = None, **body: object) -> requests.Response:
+        """A request of ann to a page."""
+        headers = dict(self.ann.headers) | (headers or {})
+        return requests.post(f"{self.gateway.url}{page}", headers=headers, timeout=30, **body)
 
     def recorded(self, work: Callable[["Manned"], None]) -> tuple[list[dict], list[dict], float]:
         """The records that something leaves: the starts, and their ends in the same order, one each; and how long it took."""
@@ -201,6 +205,10 @@ WAYS: dict[str, tuple[Callable[[Manned], object], list[dict]]] = {
         lambda manned: manned.http("select name from goods"),
         [HERE | {"statement": "select name from goods", "cache": "miss", "reads": {GOODS: ["name"]}, "rows": None}],
     ),
+    "HTTP, by the page of the cache": (
+        lambda manned: manned.post("/v1/cache/invalidate", json={"table": GOODS}),
+        [HERE | {"statement": f"CALL system.invalidate('{GOODS}')", "route": ""}],
+    ),
     "a slow reader": (slowly, [HERE | {"statement": LONG, "rows": 100_000}]),
 }
 
@@ -210,7 +218,7 @@ def test_every_way_in_is_on_record(way: str, manned: Manned) -> None:
     work, wanted = WAYS[way]
     starts, ends, took = manned.recorded(work)
     assert [start["statement"] for start in starts] == [each["statement"] for each in wanted]
-    over = "http" if way == "HTTP" else "flight"
+    over = "http" if way.startswith("HTTP") else "flight"
     for start, end, want in zip(starts, ends, wanted, strict=True):
         assert (start["principal"], end["principal"], start["protocol"]) == ("ann", "ann", over)
         assert start["address"].startswith("127.0.0.1:")
@@ -315,6 +323,30 @@ def test_what_is_refused_before_it_runs_is_on_record(what: str, manned: Manned) 
     assert (end["rows"], end["bytes"]) == (0, 0)
     # Rows come when it has begun.
     assert "of rows" in what or (end["route"], end["reads"], end.get("writes")) == ("", {}, None)
+
+
+OF_OTHERS, INVALIDATE = {"origin": "https://elsewhere.example"}, "/v1/cache/invalidate"
+# Requests of which no statement is made, and the kind of what is said of them.
+REQUESTS: dict[str, tuple[str, Callable[[Manned], requests.Response]]] = {
+    "of a page of others": ("denied", lambda manned: manned.post("/v1/sql", OF_OTHERS, data=READ)),
+    "of a page of others, about the cache": ("denied", lambda manned: manned.post(INVALIDATE, OF_OTHERS, json={"table": GOODS})),
+    "with no table and no tag": ("invalid", lambda manned: manned.post(INVALIDATE, json={})),
+    "for rows in an unknown form": ("invalid", lambda manned: manned.post("/v1/sql", {"accept": "image/png"}, data=READ)),
+    "about the cache by a header that does not fit": (
+        "invalid",
+        lambda manned: manned.post(INVALIDATE, {"cache-control": "max-age=soon"}, json={"table": GOODS}),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_a_request_that_is_no_statement_is_on_record(what: str, manned: Manned) -> None:
+    (kind, use), told = REQUESTS[what], []
+    [start], [end], _ = manned.recorded(lambda manned: told.append(use(manned).json()["error"]["kind"]))
+    assert (start["principal"], start["protocol"], start["statement"]) == ("ann", "http", "(a request)")
+    assert ("requests" in start["agent"], start["address"].startswith("127.0.0.1:")) == (True, True)
+    assert (told, end["outcome"], end["route"], end["reads"]) == ([kind], kind, "", {})
+    assert end["error"]
 
 
 # A value that is nowhere to be seen, in a number too, and statements that quote it, end in an error that does, or read it.

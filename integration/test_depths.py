@@ -16,7 +16,8 @@ import requests
 
 import postgres
 from gateway import Gateway, configured, eventually, nexus
-from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, prepared, reload_failures, statement, varint
+from varint import varint
+from wire import SERVICE, Client, decode, descriptor, field, first, packed, parse, prepared, reload_failures, statement
 
 SIZES = [100, 390, 1_000, 10_000, 100_000, 1_000_000]
 WITHIN = 10
@@ -544,6 +545,9 @@ def test_a_body_of_json(count: int, deep: tuple[Gateway, Client]) -> None:
     for text in ("[" * count, '{"statement": ' * count, '{"statement": "select 1 as v", "catalog": ' + "[" * count):
         headers = {"content-type": "application/json"}
         assert requests.post(f"{gateway.url}/v1/sql", data=text, headers=headers, timeout=WITHIN).status_code in (400, 429)
+    names = [json.dumps({"table": name}) for name in (".".join(["a"] * count), '"a".' * count, '"' * (count + 1))]
+    for text in ("[" * count, '{"table": ' * count, '{"tag": ' + "[" * count, *names):
+        assert requests.post(f"{gateway.url}/v1/cache/invalidate", data=text, timeout=WITHIN).status_code in (400, 429), text[:40]
 
 
 def test_a_view_upon_views_is_none(deep: tuple[Gateway, Client]) -> None:

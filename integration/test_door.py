@@ -44,7 +44,12 @@ PAGES += [
     "/.well-known/x",
     "/v1/sql?authorization=none",
     "/v1/sql;x=/livez",
+    "/v1/cache/invalidate",
+    "/v1/cache/invalidate/",
+    "/v1/cache",
 ]
+# What is asked of pages.
+ASKED = b"select 6 * 7 as a"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 TEXT = """
 [auth]
@@ -74,8 +79,10 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway,
         with configured(folder, text, replicas=1) as gateway:
             url = f"{gateway.url}/v1/sql"
             for let_in in (basic("ann", "correct"), f"Bearer {token(RSA, 'RS256')}", f"Bearer {token(CURVE, 'ES256')}"):
-                answer = requests.post(url, data=b"select 1", headers={"authorization": let_in}, timeout=10)
+                answer = requests.post(url, data=ASKED, headers={"authorization": let_in}, timeout=10)
                 assert answer.status_code == 200, answer.text
+            # It is kept now, which is for those alone who come in.
+            assert answer.headers["x-nexus-cache"] == "hit"
             yield gateway, bad(gateway, folder)
 
 
@@ -227,18 +234,19 @@ def test_no_call_takes_them(call: str, refused: tuple[Gateway, dict[str, dict[st
 
 def test_no_page_takes_them(refused: tuple[Gateway, dict[str, dict[str, bytes]]]) -> None:
     gateway, headers = refused
-    # The last two are no pages, or none for this; who may come in is told so as well.
-    asked = {("POST", "/v1/sql"): {401}, ("GET", "/v1/sql"): {401, 405}, ("PUT", "/v1/sql"): {401, 405}}
+    asked = {("POST", "/v1/sql"): {401}, ("POST", "/v1/cache/invalidate"): {401}}
+    # These are no pages, or none for this; who may come in is told so as well.
+    asked |= {("GET", "/v1/sql"): {401, 405}, ("PUT", "/v1/sql"): {401, 405}}
     asked |= {("POST", "/v1/sql/"): {401, 404}, ("POST", "/nowhere"): {401, 404}}
     for name, given in headers.items():
         for (method, page), codes in asked.items():
-            answer = requests.request(method, gateway.url + page, data=b"select 6 * 7 as a", headers=given, timeout=30)
+            answer = requests.request(method, gateway.url + page, data=ASKED, headers=given, timeout=30)
             assert answer.status_code in codes, f"{name}: {method} {page}: {answer.status_code} {answer.text}"
             assert answer.status_code != 401 or "www-authenticate" in answer.headers
             assert "42" not in answer.text, f"{name}: {method} {page}: {answer.text}"
         # Who says that it is gRPC is answered as gRPC has it.
         given = given | {"content-type": b"application/grpc"}
-        answer = requests.post(f"{gateway.url}/v1/sql", data=b"select 6 * 7 as a", headers=given, timeout=30)
+        answer = requests.post(f"{gateway.url}/v1/sql", data=ASKED, headers=given, timeout=30)
         assert (answer.headers["grpc-status"], answer.content) == ("16", b""), name
     log = gateway.logged()
     for secret in ("correct", "Bearer ", RSA.jwk()["n"]):
@@ -251,7 +259,7 @@ def test_health_and_metrics_are_all_that_is_open(refused: tuple[Gateway, dict[st
         answered = set()
         for method in METHODS:
             for page in PAGES:
-                body = None if method in ("GET", "HEAD") else b"select 6 * 7 as a"
+                body = None if method in ("GET", "HEAD") else ASKED
                 url = gateway.url + page
                 answer = requests.request(method, url, data=body, headers=given, timeout=30, allow_redirects=False)
                 assert answer.status_code in (200, 401, 404, 405), f"{method} {page}: {answer.status_code} {answer.text}"

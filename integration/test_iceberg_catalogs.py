@@ -89,13 +89,13 @@ def section(name: str, **options: object) -> str:
 
 def kept_in(bucket: s3.Bucket) -> dict[str, object]:
     """The options of a store with its key."""
-    keys = {"access_key_id": s3.KEY, "secret_access_key": s3.SECRET}
+    keys = {"access_key_id": bucket.key, "secret_access_key": bucket.secret}
     return {"location": f"s3://{BUCKET}", "endpoint": bucket.endpoint, "region": vending.REGION, "allow_http": True, **keys}
 
 
 def writes_to(bucket: s3.Bucket) -> dict[str, str]:
     """The same for pyiceberg."""
-    keys = {"s3.access-key-id": s3.KEY, "s3.secret-access-key": s3.SECRET, "s3.region": vending.REGION}
+    keys = {"s3.access-key-id": bucket.key, "s3.secret-access-key": bucket.secret, "s3.region": vending.REGION}
     return {"s3.endpoint": bucket.endpoint, "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", **keys}
 
 

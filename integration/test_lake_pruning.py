@@ -1,5 +1,5 @@
-"""A filter opens no file of a lake table but those that it needs: its answer is right where all others are gone. Hudi does not
-tell what is in a file, so that each of its files is opened, and no rows are read but of those that a filter needs."""
+"""A filter opens no file of a lake table but those that it needs: its answer is right where all others are gone. Hudi tells what
+is in a file by its partition at most; else each of its files is opened, and no rows are read but of those that a filter needs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,7 +61,10 @@ TABLES: dict[str, tuple[Callable[..., object], bool, dict[str, list[int]]]] = {
     "delta.main.partitioned": (many_files.delta, True, BY_PART),
     "delta.main.bounded": (many_files.delta, False, BY_BOUNDS),
 }
-HUDI = "hudi.main.partitioned"
+# Of the second its metadata tells what the partitions are of.
+HUDI, HUDI_TOLD = "hudi.main.partitioned", "hudi.main.told"
+# Whether a partition has NULL it does not tell.
+TOLD = {condition: left for condition, left in BY_PART.items() if condition != "part is null"}
 CASES = [(table, condition, left) for table, (*_, cases) in TABLES.items() for condition, left in cases.items()]
 
 each_table = pytest.mark.parametrize("table", TABLES)
@@ -71,9 +74,10 @@ each_table = pytest.mark.parametrize("table", TABLES)
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A gateway over tables of which most files were removed, or have no rows any more."""
     folder = tmp_path_factory.mktemp("pruning")
-    for part, file in enumerate(many_files.hudi(folder / "hudi" / "partitioned", COUNT)):
-        if part not in LEFT:
-            many_files.hollowed(file)
+    for name in ("partitioned", "told"):
+        for part, file in enumerate(many_files.hudi(folder / "hudi" / name, COUNT, name == "told")):
+            if part not in LEFT:
+                many_files.hollowed(file)
     for table, (make, partitioned, _) in TABLES.items():
         kind, _, name = table.split(".")
         make(folder / kind / name, COUNT, partitioned)
@@ -98,6 +102,13 @@ def test_rows_of_no_other_file_of_hudi_are_read(condition: str, left: list[int],
     assert many_files.opened(client, sql, "row_groups") == len({key // many_files.ROWS for key in left})
 
 
+@pytest.mark.parametrize(("condition", "left"), TOLD.items(), ids=TOLD)
+def test_no_file_of_another_partition_of_hudi_is_opened(condition: str, left: list[int], client: Client) -> None:
+    sql = f"select key from {HUDI_TOLD} where {condition}"
+    assert sorted(row["key"] for row in client.rows(sql)) == left
+    assert many_files.opened(client, sql) == len({key // many_files.ROWS for key in left})
+
+
 @each_table
 def test_a_filter_that_needs_another_file_fails(table: str, client: Client) -> None:
     with pytest.raises(grpc.RpcError) as error:
@@ -114,6 +125,15 @@ def test_a_filter_that_needs_other_rows_of_hudi_fails(client: Client) -> None:
 @pytest.mark.parametrize("table", [*TABLES, HUDI])
 def test_all_rows_are_counted_without_a_file(table: str, client: Client) -> None:
     assert client.rows(f"select count(*) as n from {table}") == [{"n": COUNT * many_files.ROWS}]
+
+
+@each_table
+def test_ends_are_told_without_a_file(table: str, client: Client) -> None:
+    """By the partitions of the files where they have some, else by the bounds of what is in them."""
+    column, most = ("part", COUNT - 1) if table.endswith("partitioned") else ("key", COUNT * many_files.ROWS - 1)
+    sql = f"select min({column}) as least, max({column}) as most from {table}"
+    assert client.rows(sql) == [{"least": 0, "most": most}]
+    assert many_files.opened(client, sql) == 0
 
 
 FIELDS = (

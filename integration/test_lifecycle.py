@@ -212,8 +212,8 @@ def shop(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def hasty(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with it, which waits three seconds for a reader that takes nothing."""
-    text = f'[limits]\nstall = "3s"\n{database.catalog("shop")}'
+    """A gateway with it, which waits two seconds for a reader that takes nothing."""
+    text = f'[limits]\nstall = "2s"\n{database.catalog("shop")}'
     with configured(tmp_path_factory.mktemp("hasty"), text, replicas=1) as gateway:
         yield gateway
 
@@ -326,14 +326,15 @@ def test_a_reader_that_takes_nothing_is_given_up(over_http: bool, hasty: Gateway
             all(take() for _ in itertools.count())
     if not over_http:
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "the client took no rows for 3s; read on sooner, or raise limits.stall" in error.value.details()
+        assert "the client took no rows for 2s; read on sooner, or raise limits.stall" in error.value.details()
 
 
 @pytest.mark.parametrize("over_http", [False, True], ids=["flight", "http"])
 def test_a_reader_that_takes_a_little_at_a_time_is_not_given_up(over_http: bool, hasty: Gateway, database: Database) -> None:
     with begun(hasty, over_http) as take:
         began = time.monotonic()
-        while time.monotonic() - began < 8:
+        # More than twice as long as the gateway waits for one that takes nothing.
+        while time.monotonic() - began < 5.5:
             assert take()
             # It is slower than the rows are made.
             time.sleep(0.01)

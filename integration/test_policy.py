@@ -12,7 +12,7 @@ import pytest
 import requests
 from datafusion import substrait as producer
 
-from gateway import Gateway, configured, eventually, users
+from gateway import Gateway, configured, eventually, nexus, users
 from wire import Client, bound, decode, field, ingest, packed, prepared, reload_failures, statement, substrait
 
 POLICY = """
@@ -335,3 +335,98 @@ def test_a_changed_file_takes_and_a_broken_one_does_not(gateway: Gateway, folder
         assert rows(gateway, "bob", sql) == [{"c": 3}]
     file.write_text(POLICY)
     assert eventually(lambda: rows(gateway, "bob", sql) == [{"c": 1}], 10)
+
+
+OF_ROOT = """
+[[rules]]
+users = ["root"]
+tables = ["*.*.*"]
+allow = ["read", "admin"]
+"""
+OF_ANN = """
+[[rules]]
+users = ["ann"]
+tables = ["docs.main.people"]
+allow = ["read"]
+"""
+OF_BOB = """
+[[rules]]
+users = ["bob"]
+tables = ["docs.main.people"]
+allow = ["read"]
+filter = "country = '{}'"
+"""
+COUNT = "select count(*) as c from docs.main.people"
+
+
+@pytest.fixture
+def hourly(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway that gives what it has kept for an hour without asking where it is from. Bob has a token too, `bob.token`."""
+    made, _, lines = nexus("token", "--user", "bob").stdout.partition("\n")
+    (tmp_path / "bob.token").write_text(made)
+    (tmp_path / "tokens.toml").write_text(lines)
+    (tmp_path / "policy.toml").write_text(OF_ROOT + OF_ANN + OF_BOB.format("NO"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "people.csv").write_text("name,country\nann,SE\nbob,NO\ncid,SE\n")
+    known = users("root", "ann", "bob", "eve").replace("[auth]\n", '[auth]\ntokens = "tokens.toml"\n', 1)
+    catalog = '[policy]\nfile = "policy.toml"\n[catalogs.docs]\nkind = "files"\nlocation = "docs"\n'
+    with configured(tmp_path, f"{known}\n{catalog}", replicas=1, check="1h") as gateway:
+        yield gateway
+
+
+def counted(gateway: Gateway, user: str = "", token: str = "", **headers: str) -> tuple[int, str | None, int | None]:
+    """What somebody is told of the rows: the status, what the cache had to do with it, and how many there are."""
+    auth = (user, user) if user else None
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    headers |= {"authorization": f"Bearer {token}"} if token else {}
+    answer = requests.post(f"{gateway.url}/v1/sql", data=COUNT.encode(), auth=auth, headers=headers, timeout=10)
+    return answer.status_code, answer.headers.get("x-nexus-cache"), answer.json().get("c")
+
+
+def test_what_is_kept_for_long_is_for_who_may_have_it_now(hourly: Gateway, tmp_path: Path) -> None:
+    made = (tmp_path / "bob.token").read_text()
+    asks: dict[str, Callable[..., tuple]] = {
+        "ann": lambda **headers: counted(hourly, "ann", **headers),
+        "bob": lambda **headers: counted(hourly, "bob", **headers),
+        "bob by token": lambda **headers: counted(hourly, token=made, **headers),
+    }
+    seen = {"ann": 3, "bob": 1, "bob by token": 1}
+    for name, ask in asks.items():
+        assert ask()[::2] == (200, seen[name])
+    with (tmp_path / "docs" / "people.csv").open("a") as file:
+        file.write("dan,SE\n")
+    # The file is not looked at.
+    assert {name: ask() for name, ask in asks.items()} == {name: (200, "hit", count) for name, count in seen.items()}
+    any_age = {"cache_control": "only-if-cached, max-stale"}
+    # What is no way in is none to what is kept either.
+    assert counted(hourly, token=made[:-1] + ("A" if made[-1] != "A" else "B"), **any_age)[0] == 401
+    assert counted(hourly, "eve", **any_age)[0] == 404
+    (tmp_path / "tokens.toml").write_text("")
+    assert eventually(lambda: asks["bob by token"](**any_age)[0] == 401, 10)
+    assert asks["bob"]() == (200, "hit", 1)
+    (tmp_path / "policy.toml").write_text(OF_ROOT + OF_BOB.format("SE"))
+    assert eventually(lambda: asks["ann"](**any_age)[0] == 404, 10)
+    assert asks["ann"]()[0] == 404
+    assert asks["bob"](**any_age)[0] == 409
+    assert asks["bob"]() == (200, "miss", 3)
+
+
+def test_only_who_is_admin_of_the_cache_gives_up_what_it_keeps(hourly: Gateway) -> None:
+    def given_up(user: str, what: object, **headers: str) -> requests.Response:
+        page = f"{hourly.url}/v1/cache/invalidate"
+        return requests.post(page, json=what, auth=(user, user), headers=headers, timeout=10)
+
+    for _ in range(2):
+        told = counted(hourly, "ann")
+    assert told == (200, "hit", 3)
+    for user in ("ann", "bob", "eve"):
+        # They are told what is told of any call.
+        other = requests.post(f"{hourly.url}/v1/sql", data=b"call f()", auth=(user, user), timeout=10)
+        for what in ({"table": "docs.main.people"}, {"table": "docs.main.nothing"}, {"tag": "x"}):
+            answer = given_up(user, what)
+            assert (answer.status_code, answer.json()) == (other.status_code, other.json()) == (501, other.json())
+    # Nor is it for a page of others, in the name of who may.
+    assert given_up("root", {"table": "docs.main.people"}, origin="https://elsewhere.example").status_code == 403
+    assert counted(hourly, "ann") == (200, "hit", 3)
+    assert given_up("root", {"table": "docs.main.people"}).json() == {"count": 1}
+    assert counted(hourly, "ann") == (200, "miss", 3)

@@ -2,6 +2,7 @@
 not read, and what goes wrong."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +16,18 @@ import unity
 import vending
 from gateway import configured, eventually
 from test_iceberg_catalogs import refused
-from test_lake import BUCKET, CLONED, MOVED, TABLES, checksum, expected_of
+from test_lake import CLONED, MOVED, TABLES, checksum, expected_of
 from wire import Client
 
 NAMES = list(dict.fromkeys(name for name, _ in MOVED if TABLES[name]["catalog"] == "delta"))
+BUCKET = "lake"
 PLACE = f"s3://{BUCKET}/delta"
 
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
     root = tmp_path_factory.mktemp("s3") / "root"
-    lakes.put(root / BUCKET)
+    shutil.copytree(lakes.folder() / "delta", root / BUCKET / "delta", copy_function=shutil.copyfile)
     with s3.server(root) as running:
         yield running
 

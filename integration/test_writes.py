@@ -14,6 +14,7 @@ import pytest
 
 import jdbc
 from gateway import REPLICAS, Gateway, configured
+from varint import varint
 from wire import Client, field, first, numbers, packed, parse
 
 # The rows of a memory catalog are in one process; a folder is that of all replicas.
@@ -82,12 +83,6 @@ def test_a_statement_runs_once_however_often_its_rows_are_fetched(writable: Gate
         for _ in range(2):
             assert client.do_get(info.endpoints[0].ticket).read_all().to_pylist() == [{"count": 1}]
     assert fetch(connection, "select count(*) from t") == [(1,)]
-
-
-def varint(number: int) -> bytes:
-    """A number in the encoding of protocol buffers."""
-    low, rest = number & 0x7F, number >> 7
-    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
 def text(field: int, value: str | bytes) -> bytes:

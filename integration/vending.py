@@ -31,9 +31,14 @@ class Handler(BaseHTTPRequestHandler):
     """A request of a stub; it may be passed on as it came."""
 
     protocol_version = "HTTP/1.1"
+    # The head and the body of an answer are sent one after the other.
+    disable_nagle_algorithm = True
+
+    carried = b""
 
     def body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.carried = self.rfile.read(int(self.headers.get("content-length", 0)))
+        return self.carried
 
     def passed_on(self, address: str, body: bytes) -> tuple[int, Headers, bytes]:
         """What the server behind says. The header `host` stays, since signatures are over it."""
@@ -72,8 +77,11 @@ class Store(ThreadingHTTPServer):
     def __init__(self, behind: s3.Bucket) -> None:
         super().__init__(("127.0.0.1", 0), _Objects)
         self.behind = urlsplit(behind.endpoint).netloc
+        self.key, self.secret = behind.key, behind.secret
         self.ends: dict[str, float] = {}
         self.refused = 0
+        # What it does instead of an answer, where something is wrong with it.
+        self.fault: Callable[[Handler], None] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -85,8 +93,8 @@ class Store(ThreadingHTTPServer):
         token, ends = f"canary-session-{secrets.token_hex(16)}", time.time() + seconds
         self.ends[token] = ends
         return {
-            "s3.access-key-id": s3.KEY,
-            "s3.secret-access-key": s3.SECRET,
+            "s3.access-key-id": self.key,
+            "s3.secret-access-key": self.secret,
             "s3.session-token": token,
             "s3.session-token-expires-at-ms": str(int(ends * 1000)),
             "s3.endpoint": self.endpoint,
@@ -101,6 +109,10 @@ class Store(ThreadingHTTPServer):
 
 class _Objects(Handler):
     def do_GET(self) -> None:
+        if self.server.fault:
+            self.body()
+            self.server.fault(self)
+            return
         ends = self.server.ends.get(self.headers.get("x-amz-security-token", ""))
         if ends is not None and time.time() <= ends:
             self.reply(*self.passed_on(self.server.behind, self.body()))

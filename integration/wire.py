@@ -15,6 +15,7 @@ import requests
 
 from fetch import calls_client
 from gateway import Gateway
+from varint import varint
 
 SERVICE = "/arrow.flight.protocol.FlightService/"
 SQL = "type.googleapis.com/arrow.flight.protocol.sql."
@@ -278,15 +279,6 @@ def action(name: str, body: bytes) -> bytes:
 def field(number: int, value: bytes) -> bytes:
     """A length-delimited field."""
     return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def varint(value: int) -> bytes:
-    """A protobuf integer."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def first(fields: list[tuple[int, bytes]], number: int) -> bytes:

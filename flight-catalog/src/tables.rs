@@ -19,13 +19,18 @@ pub struct Tables {
 
 impl Tables {
     /// By the name as it was written, made full: the true name and the table.
-    pub(crate) fn new(tables: BTreeMap<TableName, (TableName, Resolved)>) -> Self {
+    pub fn new(tables: BTreeMap<TableName, (TableName, Resolved)>) -> Self {
         Self { tables: Arc::new(tables) }
     }
 
     /// Each table with its true name.
     pub fn iter(&self) -> impl Iterator<Item = (&TableName, &Resolved)> {
         self.tables.values().map(|(name, table)| (name, table))
+    }
+
+    /// The same with the full name as it was written before each.
+    pub fn written(&self) -> impl Iterator<Item = (&TableName, &TableName, &Resolved)> {
+        self.tables.iter().map(|(written, (name, table))| (written, name, table))
     }
 
     /// The table behind a full name as it was written.

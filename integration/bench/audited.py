@@ -9,6 +9,7 @@ from statistics import median
 import pyarrow.flight as flight
 
 from bench.frozen import two_calls
+from bench.measure import UNCACHED
 from gateway import configured
 from wire import statement
 
@@ -17,15 +18,6 @@ STATEMENTS = {
     "SELECT 1": ("select 1", 600),
     "an aggregate": ("select l_returnflag, sum(l_quantity) from lineitem where l_orderkey < 100000 group by 1", 150),
 }
-CONFIG = """
-[cache]
-size = "0"
-[defaults]
-catalog = "tpch"
-[catalogs.tpch]
-kind = "files"
-location = "{folder}"
-"""
 TRAIL = '[audit]\nfolder = "trail"\n'
 SIDES = {"none": "", "a trail": TRAIL, "a signed trail": f'{TRAIL}key = "{"MDEyMzQ1" * 5}Njc="\n'}
 
@@ -53,7 +45,7 @@ def _gateways(folder: Path, files: Path) -> Iterator[dict[str, flight.FlightClie
         for side, section in SIDES.items():
             place = folder / side
             place.mkdir(parents=True)
-            gateway = stack.enter_context(configured(place, CONFIG.format(folder=files) + section, replicas=1))
+            gateway = stack.enter_context(configured(place, UNCACHED.format(folder=files) + section, replicas=1))
             clients[side] = stack.enter_context(flight.connect(gateway.uri))
         yield clients
 

@@ -1,4 +1,4 @@
-"""The least that a Flight server can do: ready batches of 8,192 rows from memory. Run as: bare.py FILE.parquet"""
+"""The least that a Flight server can do: ready batches of 8,192 rows from memory. Run as: bare.py NAME=FILE.parquet…"""
 
 import sys
 
@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 
 
 class Bare(flight.FlightServerBase):
-    """Serves one table whole, or its first number alone; asks for no credential and plans nothing."""
+    """Serves tables by their names, whole, and as "one" a single row; asks for no credential and plans nothing."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, tables: dict[bytes, pa.Table]) -> None:
         super().__init__("grpc://127.0.0.1:0")
-        self.tables = {b"all": table, b"one": pa.table({"v": [1]})}
+        self.tables = {b"one": pa.table({"v": [1]}), **tables}
 
     def get_flight_info(self, _: object, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         """The schema and a ticket."""
@@ -25,7 +25,8 @@ class Bare(flight.FlightServerBase):
 
 
 if __name__ == "__main__":
-    batches = list(pq.ParquetFile(sys.argv[1]).iter_batches(8_192))
-    server = Bare(pa.Table.from_batches(batches))
+    named = (argument.split("=", 1) for argument in sys.argv[1:])
+    batches = {name.encode(): list(pq.ParquetFile(file).iter_batches(8_192)) for name, file in named}
+    server = Bare({name: pa.Table.from_batches(each) for name, each in batches.items()})
     print(server.port, flush=True)
     server.serve()

@@ -33,6 +33,7 @@ func main() {
 	defer client.Close()
 	commands := map[string]func(context.Context, *flightsql.Client){
 		"savepoints": savepoints, "cancel": cancel, "renew": renew, "options": options, "prepared": prepared,
+		"load": load,
 	}
 	commands[os.Args[1]](ctx, client)
 }

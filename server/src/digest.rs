@@ -2,14 +2,19 @@
 //! of the state says of which versions of them.
 //!
 //! The encoding is our own: each node and expression as a tag, its own values and its inputs, every text and list with its
-//! length before it. The rewrites by which equal questions meet are these: letter case, white space and comments (gone when
-//! parsed), table aliases and qualifiers (a column is its position in its input, or in that of a query around it), aliases inside of the plan (only the names
-//! of the answer's own columns are kept). A node, expression or value that is not listed here has no digest, and what has no
-//! digest is not cached. So has whatever does not give the same answer each time.
+//! end told. The rewrites by which equal questions meet are these, and those of the file `same`: letter case, white space and comments
+//! (gone when parsed), `*` for all columns and `count(*)` (written out when planned), table aliases and qualifiers (a column is
+//! its position in its input, or in that of a query around it), aliases inside of the plan (only the answer's own columns have
+//! names). A node, expression or value that is not listed here has no digest, and what has no digest is not cached. So has
+//! whatever does not give the same answer each time.
 
+mod same;
+
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Column, DFSchemaRef, ScalarValue};
 use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{
@@ -17,13 +22,16 @@ use datafusion::logical_expr::{
 };
 use nexus_flight_catalog::policy::{Guarded, Mark};
 use nexus_flight_catalog::{TableName, Version};
-use ring::digest::{Context, SHA256};
+use ring::digest::SHA256;
 
 use crate::plan::Planned;
 use crate::temporary;
 
 /// Changes when the encoding does.
-const ENCODING: &[u8] = b"plan/6";
+const ENCODING: &str = "plan/7";
+
+/// What an encoding mostly has room in, in bytes.
+const USUAL: usize = 4_096;
 
 /// A digest, by SHA-256.
 pub type Digest = [u8; 32];
@@ -40,10 +48,7 @@ pub struct Digests {
 impl Digests {
     /// Of both together.
     pub fn whole(&self) -> Digest {
-        let mut whole = Context::new(&SHA256);
-        whole.update(&self.question);
-        whole.update(&self.state);
-        finished(whole)
+        hashed(&[self.question, self.state].concat())
     }
 }
 
@@ -61,13 +66,10 @@ pub enum NoDigest {
 /// The digests of an analysed, unoptimised plan over its tables' versions. `unversioned` says whether a table of unknown version
 /// may be taken as unchanged for a time.
 pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Result<Digests, NoDigest> {
-    let new = || Sink(Context::new(&SHA256));
-    let mut encoder = Encoder { planned, out: new(), state: new(), unversioned: &unversioned, outer: Vec::new() };
-    encoder.out.write(ENCODING);
-    encoder.list(planned.schema.fields().iter(), |encoder, field| {
-        encoder.text(field.name());
-        Ok(())
-    })?;
+    let (out, state) = (Sink(Vec::with_capacity(USUAL)), Sink(Vec::new()));
+    let mut encoder = Encoder { planned, out, state, unversioned: &unversioned, outer: Vec::new() };
+    encoder.tag(ENCODING);
+    encoder.answer(&planned.schema)?;
     let options = &planned.query.session.options;
     for option in [&options.time_zone, &options.cache_tag] {
         encoder.option(option.as_ref(), |encoder, value| {
@@ -76,37 +78,27 @@ pub fn digest(planned: &Planned, unversioned: impl Fn(&TableName) -> bool) -> Re
         })?;
     }
     encoder.plan(&planned.plan)?;
-    Ok(Digests { question: finished(encoder.out.0), state: finished(encoder.state.0) })
+    Ok(Digests { question: hashed(&encoder.out.0), state: hashed(&encoder.state.0) })
 }
 
-fn finished(context: Context) -> Digest {
+fn hashed(encoded: &[u8]) -> Digest {
     let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
+    digest.copy_from_slice(ring::digest::digest(&SHA256, encoded).as_ref());
     digest
 }
 
 type Done = Result<(), NoDigest>;
 
-struct Sink(Context);
+/// What was encoded.
+struct Sink(Vec<u8>);
 
 impl Hasher for Sink {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.0.extend_from_slice(bytes);
     }
 
     fn finish(&self) -> u64 {
         0
-    }
-}
-
-impl Sink {
-    fn number(&mut self, number: usize) {
-        self.write(&(number as u64).to_le_bytes());
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(text.len());
-        self.write(text.as_bytes());
     }
 }
 
@@ -120,25 +112,55 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
+    /// What follows.
     fn tag(&mut self, tag: &str) {
         self.text(tag);
     }
 
     fn text(&mut self, text: &str) {
-        self.out.text(text);
+        self.hash(text);
     }
 
     fn number(&mut self, number: usize) {
-        self.out.number(number);
+        self.hash(&number);
     }
 
     fn flag(&mut self, flag: bool) {
-        self.out.write(&[u8::from(flag)]);
+        self.hash(&flag);
+    }
+
+    /// A value of a type whose `Hash` gives all there is of it.
+    fn hash(&mut self, value: &(impl Hash + ?Sized)) {
+        value.hash(&mut self.out);
     }
 
     /// A value of a small type whose `Debug` says all there is of it.
     fn shown(&mut self, value: &impl std::fmt::Debug) {
         self.text(&format!("{value:?}"));
+    }
+
+    fn data_type(&mut self, data_type: &DataType) {
+        match data_type {
+            // The hash of a field does not tell where its metadata end.
+            of if of.is_nested() || matches!(of, DataType::RunEndEncoded(..)) => self.shown(of),
+            of => self.hash(of),
+        }
+    }
+
+    /// All that is told of the columns of the answer: it comes with their rows.
+    fn answer(&mut self, schema: &Schema) -> Done {
+        self.hash(&schema.metadata.iter().collect::<BTreeMap<_, _>>());
+        self.list(schema.fields().iter(), |encoder, field| {
+            encoder.field(field);
+            encoder.flag(field.is_nullable());
+            encoder.hash(&field.metadata().iter().collect::<BTreeMap<_, _>>());
+            Ok(())
+        })
+    }
+
+    fn field(&mut self, field: &Field) {
+        self.text(field.name());
+        self.data_type(field.data_type());
     }
 
     fn list<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut each: impl FnMut(&mut Self, T) -> Done) -> Done {
@@ -163,6 +185,9 @@ impl Encoder<'_> {
         }
         let inputs = plan.inputs();
         let columns = Columns(inputs.iter().map(|input| Arc::clone(input.schema())).collect());
+        if let Some(input) = same::without(plan, &columns) {
+            return self.plan(input);
+        }
         match plan {
             LogicalPlan::Projection(node) => {
                 self.tag("projection");
@@ -184,7 +209,7 @@ impl Encoder<'_> {
             LogicalPlan::Sort(node) => {
                 self.tag("sort");
                 self.sorts(&node.expr, &columns)?;
-                self.shown(&node.fetch);
+                self.hash(&node.fetch);
             }
             LogicalPlan::Join(node) => self.join(node, &columns)?,
             LogicalPlan::Union(_) => self.tag("union"),
@@ -195,7 +220,8 @@ impl Encoder<'_> {
             }
             LogicalPlan::Limit(node) => {
                 self.tag("limit");
-                self.option(node.skip.as_deref(), |encoder, skip| encoder.expr(skip, &columns))?;
+                let skip = node.skip.as_deref().filter(|skip| !same::is_zero(skip));
+                self.option(skip, |encoder, skip| encoder.expr(skip, &columns))?;
                 self.option(node.fetch.as_deref(), |encoder, fetch| encoder.expr(fetch, &columns))?;
             }
             LogicalPlan::Values(node) => {
@@ -221,12 +247,8 @@ impl Encoder<'_> {
             self.text(&session.id.to_string());
         }
         match &table.version {
-            Version::Pinned(version) => {
-                self.state.write(&[1]);
-                self.state.text(version);
-            }
-            Version::Unknown if (self.unversioned)(name) => self.state.write(&[0]),
-            Version::Unknown => return Err(NoDigest::UnknownVersion),
+            Version::Unknown if !(self.unversioned)(name) => return Err(NoDigest::UnknownVersion),
+            version => version.hash(&mut self.state),
         }
         match table.provider.as_any().downcast_ref::<Guarded>().map(Guarded::mark) {
             None => self.flag(false),
@@ -240,19 +262,18 @@ impl Encoder<'_> {
         }
         // A source may infer another schema from the same files.
         self.list(scan.projected_schema.fields().iter(), |encoder, field| {
-            encoder.text(field.name());
-            encoder.shown(field.data_type());
+            encoder.field(field);
             Ok(())
         })?;
         self.exprs(&scan.filters, &Columns(vec![Arc::clone(&scan.projected_schema)]))?;
-        self.shown(&scan.fetch);
+        self.hash(&scan.fetch);
         Ok(())
     }
 
     fn join(&mut self, join: &Join, columns: &Columns) -> Done {
         self.tag("join");
-        self.shown(&join.join_type);
-        self.shown(&join.null_equality);
+        self.hash(&join.join_type);
+        self.hash(&join.null_equality);
         self.list(join.on.iter(), |encoder, (left, right)| {
             encoder.expr(left, columns)?;
             encoder.expr(right, columns)
@@ -278,32 +299,27 @@ impl Encoder<'_> {
             Expr::Alias(alias) => self.expr(&alias.expr, columns),
             Expr::Column(column) => {
                 self.tag("column");
-                self.number(columns.position(column).ok_or(NoDigest::Unlisted)?);
+                self.number(columns.find(column).ok_or(NoDigest::Unlisted)?.0);
                 Ok(())
             }
             Expr::OuterReferenceColumn(field, column) => {
                 self.tag("outer");
                 // Not by name: the alias in it may be that of another table in an equal question.
                 let mut around = self.outer.iter().rev().enumerate();
-                let found = around.find_map(|(out, columns)| Some((out, columns.position(column)?)));
+                let found = around.find_map(|(out, columns)| Some((out, columns.find(column)?.0)));
                 let (out, position) = found.ok_or(NoDigest::Unlisted)?;
                 self.number(out);
                 self.number(position);
-                self.shown(field.data_type());
+                self.data_type(field.data_type());
                 Ok(())
             }
             Expr::Literal(value, _) => self.literal(value),
-            Expr::BinaryExpr(binary) => {
-                self.tag("binary");
-                self.shown(&binary.op);
-                self.expr(&binary.left, columns)?;
-                self.expr(&binary.right, columns)
-            }
+            Expr::BinaryExpr(binary) => self.binary(expr, binary, columns),
             Expr::Like(like) | Expr::SimilarTo(like) => {
                 self.tag(if matches!(expr, Expr::Like(_)) { "like" } else { "similar" });
                 self.flag(like.negated);
                 self.flag(like.case_insensitive);
-                self.shown(&like.escape_char);
+                self.hash(&like.escape_char);
                 self.expr(&like.expr, columns)?;
                 self.expr(&like.pattern, columns)
             }
@@ -317,11 +333,7 @@ impl Encoder<'_> {
             Expr::IsNotFalse(inner) => self.unary("is not false", inner, columns),
             Expr::IsNotUnknown(inner) => self.unary("is not unknown", inner, columns),
             Expr::Negative(inner) => self.unary("negative", inner, columns),
-            Expr::Between(between) => {
-                self.tag("between");
-                self.flag(between.negated);
-                [&between.expr, &between.low, &between.high].into_iter().try_for_each(|expr| self.expr(expr, columns))
-            }
+            Expr::Between(between) => self.between(expr, between, columns),
             Expr::Case(case) => {
                 self.tag("case");
                 self.option(case.expr.as_deref(), |encoder, expr| encoder.expr(expr, columns))?;
@@ -331,14 +343,8 @@ impl Encoder<'_> {
                 })?;
                 self.option(case.else_expr.as_deref(), |encoder, expr| encoder.expr(expr, columns))
             }
-            Expr::Cast(cast) => {
-                self.shown(&cast.data_type);
-                self.unary("cast", &cast.expr, columns)
-            }
-            Expr::TryCast(cast) => {
-                self.shown(&cast.data_type);
-                self.unary("try cast", &cast.expr, columns)
-            }
+            Expr::Cast(cast) => self.cast("cast", &cast.expr, &cast.data_type, columns),
+            Expr::TryCast(cast) => self.cast("try cast", &cast.expr, &cast.data_type, columns),
             Expr::ScalarFunction(call) => {
                 self.function("scalar", call.func.name(), call.func.signature())?;
                 self.exprs(&call.args, columns)
@@ -349,16 +355,11 @@ impl Encoder<'_> {
                 self.flag(call.params.distinct);
                 self.option(call.params.filter.as_deref(), |encoder, filter| encoder.expr(filter, columns))?;
                 self.sorts(&call.params.order_by, columns)?;
-                self.shown(&call.params.null_treatment);
+                self.hash(&call.params.null_treatment);
                 Ok(())
             }
             Expr::WindowFunction(call) => self.window(call, columns),
-            Expr::InList(list) => {
-                self.tag("in");
-                self.flag(list.negated);
-                self.expr(&list.expr, columns)?;
-                self.exprs(&list.list, columns)
-            }
+            Expr::InList(list) => self.in_list(list, columns),
             Expr::Exists(exists) => {
                 self.tag("exists");
                 self.flag(exists.negated);
@@ -405,7 +406,7 @@ impl Encoder<'_> {
         self.sorts(&params.order_by, columns)?;
         self.shown(&params.window_frame);
         self.option(params.filter.as_deref(), |encoder, filter| encoder.expr(filter, columns))?;
-        self.shown(&params.null_treatment);
+        self.hash(&params.null_treatment);
         self.flag(params.distinct);
         Ok(())
     }
@@ -425,8 +426,8 @@ impl Encoder<'_> {
             return Err(NoDigest::Unlisted);
         }
         self.tag("literal");
-        self.shown(&data_type);
-        value.hash(&mut self.out);
+        self.hash(&data_type);
+        self.hash(value);
         Ok(())
     }
 }
@@ -436,14 +437,47 @@ impl Encoder<'_> {
 struct Columns(Vec<DFSchemaRef>);
 
 impl Columns {
-    fn position(&self, column: &Column) -> Option<usize> {
+    /// The position of a column, and what it is: as `DFSchema` finds it, which compares the names of tables first, of each column
+    /// before the one.
+    fn find(&self, column: &Column) -> Option<(usize, &Field)> {
         let mut before = 0;
         for schema in &self.0 {
-            if let Some(position) = schema.maybe_index_of_column(column) {
-                return Some(before + position);
+            let is_of_table = |at: usize| match (&column.relation, schema.qualified_field(at).0) {
+                (None, _) => true,
+                (Some(wanted), Some(table)) => wanted.resolved_eq(table),
+                (Some(_), None) => false,
+            };
+            let mut fields = schema.fields().iter().enumerate();
+            if let Some((at, field)) = fields.find(|(at, field)| *field.name() == column.name && is_of_table(*at)) {
+                return Some((before + at, field.as_ref()));
             }
             before += schema.fields().len();
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::common::DFSchema;
+
+    use super::*;
+
+    #[test]
+    fn a_column_is_found_where_datafusion_finds_it() {
+        let of = |table: &str, names: [&str; 2]| {
+            let fields: Vec<Field> = names.into_iter().map(|name| Field::new(name, DataType::Int64, true)).collect();
+            Arc::new(DFSchema::try_from_qualified_schema(table, &Schema::new(fields)).unwrap())
+        };
+        let columns = Columns(vec![of("main.a", ["x", "y"]), of("b", ["y", "z"])]);
+        let mut found = Vec::new();
+        for name in ["x", "y", "z", "a.y", "b.y", "main.a.y", "test.main.a.y", "other.a.y", "main.b.y", "c.y", "a.z", "X"] {
+            let column = Column::from_qualified_name(name);
+            let first = columns.0[0].maybe_index_of_column(&column);
+            let wanted = first.or_else(|| columns.0[1].maybe_index_of_column(&column).map(|at| at + 2));
+            assert_eq!(columns.find(&column).map(|(at, _)| at), wanted, "{name}");
+            found.extend(wanted);
+        }
+        assert!([0, 1, 2, 3].iter().all(|at| found.contains(at)), "{found:?}");
     }
 }

@@ -15,6 +15,7 @@ use crate::bounds;
 use crate::config::{Config, policies};
 use crate::layers::admission::Gate;
 use crate::layers::cache::Kept;
+use crate::lookups::Lookups;
 use crate::plan::Planner;
 use crate::query::Execute;
 use crate::reload;
@@ -87,8 +88,10 @@ impl Gateway {
             config.memory_share(),
             most,
         )?;
-        let planner = Arc::new(planner);
         let writes = Arc::new(Writes::default());
+        // Without a cache there are no answers that it could be for.
+        let check = if config.cache.size.0 == 0 { Duration::ZERO } else { config.cache.check.0 };
+        let planner = Arc::new(planner.with_lookups(Lookups::new(check, Arc::clone(&writes))));
         let stack = stack::build(
             config,
             Arc::clone(&catalogs),
@@ -167,6 +170,7 @@ impl Gateway {
         }
         for (name, source) in opened {
             self.catalogs.register(name, source);
+            self.writes.opened(name);
         }
         Ok(())
     }

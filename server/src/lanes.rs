@@ -126,7 +126,7 @@ impl Lanes {
     }
 
     /// Replaces the lanes that have given no sign for so long.
-    fn look(&self, silence: Duration) {
+    pub(crate) fn look(&self, silence: Duration) {
         lock(&self.replaced).retain(|lane| Arc::strong_count(lane) > 1 || lane.threads.metrics().num_alive_tasks() > 0);
         let mut places = lock(&self.places);
         let most = places.len() * MOST;

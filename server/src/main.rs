@@ -250,13 +250,6 @@ async fn serve(args: ServeArgs, workers: Workers) -> Result<()> {
     let signals = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
     tokio::spawn(stop_on_signal(signals, stop.clone()));
     say(format_args!("ready flight={flight} http={http}"));
-    // Beside the serving: one source that is down must not keep the others from their users.
-    let asked = (config.clone(), Arc::clone(&gateway));
-    tokio::spawn(async move {
-        for error in asked.1.unreachable(&asked.0).await {
-            tracing::warn!(%error, "a source does not answer");
-        }
-    });
     serve::serve(&config, gateway, listeners, metrics, stop).await?;
     tracing::info!("stopped");
     if let Some(exporter) = exporter {
@@ -301,10 +294,13 @@ fn observe(config: &Config) -> Result<Option<Exporter>> {
     };
     let is_span = |metadata: &Metadata<'_>| metadata.target() == TRACE;
     let exporter = Exporter::new(&config.traces).map_err(|error| config.locate(error))?;
-    // What libraries tell beyond that quotes the statements they work on.
+    // What libraries tell beyond that quotes the statements they work on. The kernel of Delta repeats what a store says in a failure, which
+    // may be the keys that it was sent; the failure itself is told without them by who asked.
     let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
-    let is_told =
-        move |metadata: &Metadata<'_>| !redacts || *metadata.level() <= Level::INFO || metadata.target().starts_with("nexus");
+    let is_told = move |metadata: &Metadata<'_>| {
+        let (level, target) = (*metadata.level(), metadata.target());
+        (!redacts || level <= Level::INFO || target.starts_with("nexus")) && !target.starts_with("delta_kernel")
+    };
     let lines = lines.with_filter(level.and(filter_fn(move |metadata| !is_span(metadata) && is_told(metadata))));
     match &exporter {
         Some(exporter) => {

@@ -1,9 +1,11 @@
 //! Statement → plan: parse, resolve the tables it names, plan, bind, analyse.
 
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::TableReference;
@@ -27,6 +29,8 @@ use tracing::Instrument;
 
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
 use crate::explain::{Clock, Explain};
+use crate::layers::admission::Coming;
+use crate::lookups::Lookups;
 use crate::offered::{refuse_unknown, refuse_writes};
 use crate::parameters::{bind, bind_nulls, counted, parameters, spread, type_placeholders};
 use crate::pausing::PausingJoins;
@@ -55,6 +59,7 @@ pub struct Planner {
     temporaries: Arc<Temporaries>,
     states: States,
     plans: Plans,
+    lookups: Lookups,
     caps: Caps,
 }
 
@@ -79,6 +84,8 @@ pub struct Planned {
     pub call: Option<Invalidate>,
     /// From before its tables were looked up.
     pub began: Instant,
+    /// The room that is kept for it until it has a slot or waits for one; none where its plan was there before.
+    pub coming: Option<Coming>,
 }
 
 impl Planned {
@@ -136,6 +143,7 @@ impl Planner {
             temporaries,
             states: States::new(bounded(base, most)?, share),
             plans: Plans::default(),
+            lookups: Lookups::new(Duration::ZERO, Arc::default()),
             caps,
         })
     }
@@ -176,8 +184,7 @@ impl Planner {
         };
         let schema = if explain.is_some() { Explain::schema() } else { schema };
         state.give_back();
-        let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
-        Ok(Description { schema, parameters: Arc::new(Schema::new(fields)), is_update, parts: Vec::new() })
+        Ok(described(schema, parameters, is_update))
     }
 
     /// The plan of a statement with its parameters bound, all rows of them; none where it has to run for each row by itself.
@@ -208,21 +215,21 @@ impl Planner {
         drop(turn);
         if call.is_some() {
             let (schema, write) = (count_schema(), None);
-            return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began }));
+            return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began, coming: None }));
         }
         if !is_write(&plan) {
             if let Some(explain) = &mut explain {
                 explain.clock.end("analysis");
             }
             let (schema, write) = (schema_of(&plan), None);
-            return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began }));
+            return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began, coming: None }));
         }
         let (catalogs, default_schema) = (&catalogs, self.default_schema.as_str());
         let names = Names { cx: &query.cx, session: &query.session, catalogs, default_schema, tables: &tables, is_temporary };
         let (plan, write) = split(plan, &names).await?;
         check_transaction(&query, &write).await?;
         let (schema, write) = (count_schema(), Some(write));
-        Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began }))
+        Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began, coming: None }))
     }
 
     /// The rows that a client sends, as what they become.
@@ -242,7 +249,7 @@ impl Planner {
         let state = self.states.take(&query);
         let plan = analyse(plan, &state.session)?;
         let (schema, tables, write) = (count_schema(), Tables::default(), Some(write));
-        Ok(Planned { query, schema, plan, tables, state, write, explain: None, call: None, began })
+        Ok(Planned { query, schema, plan, tables, state, write, explain: None, call: None, began, coming: None })
     }
 
     /// The catalogs as a query sees them that names tables of some.
@@ -276,7 +283,14 @@ impl Planner {
     async fn planned_before(&self, query: &Query, key: Option<&Key>) -> Result<Option<Unbound>> {
         let Some(key) = key else { return Ok(None) };
         let Some(kept) = self.plans.get(key).await else { return Ok(None) };
+        let began = Instant::now();
         let (catalogs, tables) = self.resolve(query, kept.wanted.clone()).await?;
+        kept.look(self.looked_up(query, &tables, began));
+        self.laid_over(query, &kept, catalogs, tables).await
+    }
+
+    /// A plan that is kept, over tables; none where one of them has other columns.
+    async fn laid_over(&self, query: &Query, kept: &Kept, catalogs: Arc<Catalogs>, tables: Tables) -> Result<Option<Unbound>> {
         let Some(plan) = kept.over(&tables, &query.session)? else { return Ok(None) };
         metrics::counter!("nexus_plans_reused_total").increment(1);
         let mut state = self.states.take(query);
@@ -301,6 +315,7 @@ impl Planner {
         let (catalogs, tables) = self.resolve(query, wanted.into_values().collect()).await?;
         state.show(&tables);
         let turn = state.turn().await;
+        metrics::counter!("nexus_plans_made_total").increment(1);
         let plan = parsed.into_logical(&state.session).await?;
         refuse_writes(&plan)?;
         refuse_sizes(&plan)?;
@@ -337,10 +352,12 @@ impl Planner {
             self.temporaries.start(query)?;
         }
         let wanted = self.wanted(&query.session, &state.session, &statement, is_show, is_temporary)?;
+        let began = Instant::now();
         let (catalogs, tables) = self.resolve(query, wanted.clone()).await?;
         clock.end("tables");
         state.show(&tables);
         let turn = state.turn().await;
+        metrics::counter!("nexus_plans_made_total").increment(1);
         let plan = state.session.statement_to_plan(statement).await?;
         match is_write(&plan) && explain.is_none() {
             true => plan.inputs().into_iter().try_for_each(refuse_writes)?,
@@ -362,6 +379,7 @@ impl Planner {
         if let Some(key) = key.filter(|_| comes_again)
             && let Some(kept) = Kept::new(&plan, is_analysed, &parameters, wanted, &tables, &query.session)?
         {
+            kept.look(self.looked_up(query, &tables, began));
             self.plans.keep(key, kept).await;
         }
         let call = None;
@@ -454,6 +472,9 @@ fn may_be_missing(statement: &Statement) -> Result<Option<TableReference>> {
     Ok(name.map(|name| object_name_to_table_reference(name.clone(), true)).transpose()?)
 }
 
+/// Up to how many bytes, or rows where the bytes are not known, one side of a join is collected for all who read the other.
+const COLLECTED: (usize, usize) = (32 << 20, 2_000_000);
+
 /// The settings that all statements share; those of one user have so many bytes of memory.
 fn settings(share: usize) -> SessionConfig {
     let mut config = SessionConfig::new().with_information_schema(false).with_create_default_catalog_and_schema(false);
@@ -467,6 +488,10 @@ fn settings(share: usize) -> SessionConfig {
     // Each sort holds this back for reading what it has put on disk. Of little memory the usual 10 MiB would be all.
     let held_back = share / sorts.saturating_mul(4).max(32);
     options.execution.sort_spill_reservation_bytes = options.execution.sort_spill_reservation_bytes.min(held_back);
+    // So much is looked up by all who read the other side, which then need not be shared out by hashes: that costs more than to make the
+    // table of this side by one.
+    options.optimizer.hash_join_single_partition_threshold = COLLECTED.0;
+    options.optimizer.hash_join_single_partition_threshold_rows = COLLECTED.1;
     // Plain strings go to the wire as they are; views would be compacted there by another copy.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
@@ -490,6 +515,11 @@ fn physical_rules(most: usize) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
     // What it asks of the rows beneath it is still to be settled.
     let totals: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(GrandTotals);
     iter::once(totals).chain(theirs).chain(ours).collect()
+}
+
+fn described(schema: SchemaRef, parameters: Vec<(String, DataType)>, is_update: bool) -> Description {
+    let fields: Vec<Field> = parameters.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
+    Description { schema, parameters: Arc::new(Schema::new(fields)), is_update, parts: Vec::new() }
 }
 
 fn schema_of(plan: &LogicalPlan) -> SchemaRef {

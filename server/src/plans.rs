@@ -2,11 +2,14 @@
 //!
 //! A plan hangs on the columns of its tables and not on their rows. So what is kept has no table in it, and is laid over those
 //! that are there when it is taken again: nothing is held on to, and any table may have changed but for its columns.
+//!
+//! Of a statement with parameters the plan is kept as it is before the analysis, which takes their values. Planned each time are
+//! statements that write, `EXPLAIN` and `SHOW`, those over views, plans of Substrait, and all of sessions with temporary tables.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::Constraints;
 use datafusion::common::tree_node::Transformed;
@@ -17,6 +20,7 @@ use datafusion::logical_expr::{LogicalPlan, TableScan, TableSource};
 use moka::future::Cache;
 use nexus_flight_catalog::{TableName, Tables, Wanted};
 
+use crate::lookups::Known;
 use crate::query::Query;
 use crate::session::Session;
 
@@ -58,6 +62,8 @@ pub struct Kept {
     /// Whether it is analysed, which takes the values of the parameters.
     pub is_analysed: bool,
     plan: LogicalPlan,
+    /// What was looked up of its tables lately.
+    known: Mutex<Option<Known>>,
 }
 
 impl Default for Plans {
@@ -114,18 +120,32 @@ impl Kept {
             let provider = source_as_provider(&scan.source).ok()?;
             Arc::ptr_eq(table(scan, tables, session)?, &provider).then(|| without_rows(provider.as_ref()))
         })?;
-        Ok(plan.map(|plan| Self { wanted, parameters: parameters.to_vec(), is_analysed, plan }))
+        Ok(plan.map(|plan| Self { wanted, parameters: parameters.to_vec(), is_analysed, plan, known: Mutex::default() }))
+    }
+
+    /// The columns of the answer, where these hang on nothing else; none where they do.
+    pub fn schema(&self) -> Option<SchemaRef> {
+        (self.is_analysed && self.wanted.is_empty()).then(|| Arc::clone(self.plan.schema().inner()))
     }
 
     /// The plan over tables as they are now; none where one has other columns.
     pub fn over(&self, tables: &Tables, session: &Session) -> Result<Option<LogicalPlan>> {
-        each_source(self.plan.clone(), |scan| {
-            let provider = table(scan, tables, session)?;
-            let is_same = provider.schema() == scan.source.schema()
-                && provider.constraints().unwrap_or(&Constraints::default()) == scan.source.constraints()?
-                && provider.get_logical_plan().is_none();
-            is_same.then(|| provider_as_source(Arc::clone(provider)))
-        })
+        over(self.plan.clone(), tables, session)
+    }
+
+    /// Keeps what was looked up of its tables, unless a look-up that began later was done before.
+    pub fn look(&self, looked_up: Option<Known>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(looked_up) = looked_up
+            && known.as_ref().is_none_or(|known| looked_up.is_after(known))
+        {
+            *known = Some(looked_up);
+        }
+    }
+
+    /// What was looked up last.
+    pub fn known(&self) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn weight(&self, key: &Key) -> usize {
@@ -137,6 +157,18 @@ impl Kept {
         });
         weight
     }
+}
+
+/// A plan over other tables than those that it is over; none where one has other columns.
+pub fn over(plan: LogicalPlan, tables: &Tables, session: &Session) -> Result<Option<LogicalPlan>> {
+    let none = Constraints::default();
+    each_source(plan, |scan| {
+        let provider = table(scan, tables, session)?;
+        let is_same = provider.schema() == scan.source.schema()
+            && provider.constraints().unwrap_or(&none) == scan.source.constraints().unwrap_or(&none)
+            && provider.get_logical_plan().is_none();
+        is_same.then(|| provider_as_source(Arc::clone(provider)))
+    })
 }
 
 fn table<'a>(scan: &TableScan, tables: &'a Tables, session: &Session) -> Option<&'a Arc<dyn TableProvider>> {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Debug};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result};
 
+use crate::flight::encode::Shared;
 use crate::parts::Part;
 use crate::session::Session;
 use crate::touched::Telling;
@@ -206,9 +207,16 @@ pub struct Answer {
     pub batches: Batches,
     /// What the cache had to do with it.
     pub cache: Cached,
+    /// Where the messages are that were made of its batches, for as long as the cache keeps those.
+    pub shared: Weak<Shared>,
 }
 
 impl Answer {
+    /// Rows of a schema, with which the cache has nothing to do.
+    pub fn new(schema: SchemaRef, batches: Batches) -> Self {
+        Self { schema, batches, cache: Cached::default(), shared: Weak::new() }
+    }
+
     /// The same answer, which ends with an error where it has more rows than that.
     pub fn within(self, most: Option<u64>) -> Self {
         let Some(most) = most else { return self };
@@ -244,9 +252,11 @@ impl Answer {
 pub struct Cached {
     /// What it did.
     pub how: CacheUse,
-    /// How long ago its rows were read, where they came from the cache.
+    /// How long ago its rows were read, where they came from the cache or were made for another statement too.
     pub age: Option<Duration>,
-    /// Why they neither came from it nor were kept.
+    /// How long ago its tables were known to be as it tells of them, where it came from there; since then they may have changed.
+    pub bound: Option<Duration>,
+    /// Why they neither came from it nor were kept, or were not made for this statement alone.
     pub why: Option<&'static str>,
 }
 

@@ -19,10 +19,11 @@ use tracing::Instrument;
 use crate::bounds;
 use crate::config::Limits;
 use crate::explain::{Explain, Ran};
+use crate::gathered::gathered;
 use crate::layers::Run;
 use crate::parts::{self, Part};
 use crate::plan::Planned;
-use crate::query::{Answer, Batches, Cached, size};
+use crate::query::{Answer, Batches, size};
 use crate::state::State;
 use crate::touched::Tell;
 use crate::write::{Action, Write, count_batch};
@@ -57,10 +58,10 @@ impl Run for Route {
         let Planned { query, schema, plan, mut state, write, explain, .. } = planned;
         if let Some(explain) = explain {
             let held = query.transaction;
-            let Answer { schema, batches, cache } = self.explain(explain, plan, schema, state, &tell).await?;
+            let answer = self.explain(explain, plan, schema, state, &tell).await?;
             // As below, since with ANALYZE it is executed as its rows are asked for.
-            let batches = batches.inspect(move |_| _ = &held).boxed();
-            return Ok(Answer { schema, batches, cache });
+            let batches = answer.batches.inspect(move |_| _ = &held).boxed();
+            return Ok(Answer { batches, ..answer });
         }
         let Some(write) = write else {
             let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "run", nexus.route = HERE);
@@ -73,17 +74,17 @@ impl Run for Route {
                     plan.execute(part.index, state.into_task().into())?
                 }
             };
-            let batches = conforming(stream, Arc::clone(&schema)).inspect(move |_| {
+            let batches = gathered(conforming(stream, Arc::clone(&schema)), &schema).inspect(move |_| {
                 // Held for as long as the stream lives: what it reads is the transaction's, and its end is that of the span.
                 let _ = &held;
             });
-            return Ok(Answer { schema, batches: batches.boxed(), cache: Cached::default() });
+            return Ok(Answer::new(schema, batches.boxed()));
         };
         let span = tracing::info_span!(target: TRACE, parent: &query.cx.span, "write", nexus.catalog = write.name.catalog);
         let count = self.write(&query.cx, write, plan, state, &tell).instrument(span).await?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let batch = count_batch(count)?;
-        Ok(Answer { schema, batches: stream::iter([Ok(batch)]).boxed(), cache: Cached::default() })
+        Ok(Answer::new(schema, stream::iter([Ok(batch)]).boxed()))
     }
 }
 
@@ -120,7 +121,7 @@ impl Route {
             };
             explain.answer(&optimized, plan.as_ref(), ran.as_ref())
         };
-        Ok(Answer { schema: Explain::schema(), batches: stream::once(answer).boxed(), cache: Cached::default() })
+        Ok(Answer::new(Explain::schema(), stream::once(answer).boxed()))
     }
 
     /// Writes what a plan gives, all of it by the time that it returns, and says how many rows it affected.

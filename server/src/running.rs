@@ -23,6 +23,12 @@ impl Running {
     pub fn with<T>(what: impl Any + Send, work: impl Future<Output = T>) -> impl Future<Output = T> {
         RUNNING.scope(Arc::new(Self { held: Mutex::new(vec![Box::new(what)]) }), work)
     }
+
+    /// A piece of work within the one that runs here, whose things it holds too: what it holds beside them is given back by the time
+    /// that it has ended, if none of its tasks goes on.
+    pub fn within<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+        Self::with(RUNNING.try_with(Arc::clone).ok(), work)
+    }
 }
 
 /// Has the statement that runs here hold something as well; nothing holds it where none does.

@@ -110,12 +110,16 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_counter!("nexus_cache_hits_total", "Statements that were answered from the cache.");
     metrics::describe_counter!("nexus_cache_stale_total", "Statements that were answered from the cache, perhaps out of date.");
     metrics::describe_counter!("nexus_cache_refreshes_total", "Answers made anew since one was out of date, by outcome.");
-    metrics::describe_counter!("nexus_cache_misses_total", "Statements of whose answer the cache had none that may be given.");
+    metrics::describe_counter!("nexus_cache_misses_total", "Statements whose answer was made, since the cache had none.");
+    metrics::describe_counter!("nexus_cache_joined_total", "Statements that were given what was being made for another one.");
     metrics::describe_counter!("nexus_cache_bypasses_total", "Statements that were answered past the cache, by reason.");
     metrics::describe_counter!("nexus_cache_evictions_total", "Answers that the cache keeps no more, by reason.");
     metrics::describe_gauge!("nexus_cache_entries", "Answers that the cache keeps.");
     metrics::describe_gauge!("nexus_cache_bytes", "What they take of cache.size.");
+    metrics::describe_counter!("nexus_cache_batches_encoded_total", "Batches of the cache that were made into messages.");
+    metrics::describe_counter!("nexus_cache_batches_shared_total", "Batches of the cache whose messages were there.");
     metrics::describe_histogram!("nexus_cache_saved_seconds", "What it took to make an answer, each time it is given again.");
+    metrics::describe_counter!("nexus_plans_made_total", "Statements that were planned anew.");
     metrics::describe_counter!("nexus_plans_reused_total", "Statements whose plan was there from an earlier time.");
     metrics::describe_counter!("nexus_reload_failures_total", "Changed files that could not be taken over, by what they are.");
     metrics::describe_counter!("nexus_statements_refused_total", "Statements for which there was no room.");
@@ -140,7 +144,7 @@ pub async fn serve(
     }
     let incoming = |listener, speaks| Incoming::new(Port::new(listener, config.limits.connections), tls.clone(), speaks);
     let of_flight = incoming(of_flight, Speaks::Grpc { http: http.port() });
-    let flight = flight(config, &gateway, of_flight, stop.clone()).await?;
+    let flight = flight(config, &gateway, of_flight, stop.clone()).await;
     let router = http::router(gateway, metrics, config.limits.statement.bytes());
     let http = http::serve(incoming(of_http, Speaks::Http), router, stop.clone());
     let both = async { tokio::join!(flight, http).0 };
@@ -159,19 +163,21 @@ pub async fn serve(
 }
 
 /// The Flight SQL service of a gateway.
-pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
-    let facts = Facts {
-        functions: commands::functions(gateway.planner.functions()),
-        longest: config.limits.statement.bytes(),
+pub fn service(config: &Config, gateway: &Gateway) -> Service {
+    let (planner, limits) = (Arc::clone(&gateway.planner), config.limits.clone());
+    let (prepared_timeout, writable) = (config.tickets.session_ttl.0, config.catalogs.values().any(|catalog| catalog.writable));
+    let facts = move || Facts {
+        functions: commands::functions(planner.functions()),
+        longest: limits.statement.bytes(),
         tables: statement::TABLES,
-        prepared_timeout: config.tickets.session_ttl.0,
-        transaction_timeout: config.limits.transaction_idle.0,
-        writable: config.catalogs.values().any(|catalog| catalog.writable),
+        prepared_timeout,
+        transaction_timeout: limits.transaction_idle.0,
+        writable,
     };
-    Ok(Service {
+    Service {
         execute: Arc::clone(&gateway.execute),
         catalogs: Arc::clone(&gateway.catalogs),
-        metadata: Arc::new(Metadata::new(facts)?),
+        metadata: Arc::new(Metadata::new(facts)),
         gate: Arc::clone(&gateway.gate),
         workers: gateway.workers.clone(),
         endpoints: Endpoints::new(Arc::clone(&gateway.seal), config.tickets.ttl.0, config.flight.location.clone()),
@@ -191,7 +197,7 @@ pub fn service(config: &Config, gateway: &Gateway) -> Result<Service> {
             )),
             config.tickets.session_ttl.0,
         ),
-    })
+    }
 }
 
 /// The routes of all calls, for those who may come in. `DoGet` has its own.
@@ -211,8 +217,8 @@ async fn flight(
     gateway: &Arc<Gateway>,
     incoming: Incoming,
     stop: CancellationToken,
-) -> Result<impl Future<Output = Result<()>> + use<>> {
-    let service = Arc::new(service(config, gateway)?);
+) -> impl Future<Output = Result<()>> + use<> {
+    let service = Arc::new(service(config, gateway));
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.
@@ -227,7 +233,7 @@ async fn flight(
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .add_routes(Routes::from(guarded));
-    Ok(async move {
+    async move {
         let closing = async move {
             stop.cancelled().await;
             // The whole server has no name.
@@ -242,5 +248,5 @@ async fn flight(
             .serve_with_incoming_shutdown(incoming, closing)
             .await
             .map_err(|error| Error::unavailable("the Flight port failed").caused_by(error))
-    })
+    }
 }

@@ -1,11 +1,13 @@
 //! The way of every query, written once: which layer stands on which, and why.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use nexus_flight_catalog::source::TRACE;
-use nexus_flight_catalog::{Catalogs, Error, Result};
+use nexus_flight_catalog::{Catalogs, Context, Error, Result};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::audit::Trail;
@@ -15,8 +17,8 @@ use crate::layers::admission::{Admission, Coming, Gate};
 use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept, Refreshes};
 use crate::parts::Part;
-use crate::plan::Planner;
-use crate::query::{Answer, Cached, Description, Execute, Query, nullable};
+use crate::plan::{Planned, Planner};
+use crate::query::{Answer, Description, Execute, Query, nullable};
 use crate::route::{self, Route};
 use crate::workers::Workers;
 use crate::writes::Writes;
@@ -47,14 +49,15 @@ pub fn build(
     // Runs what comes down to it.
     let run = Route::new(&config.limits);
     let most = run.most();
-    // Beneath the cache: an answer that is kept needs no slot.
+    // Beneath the cache: an answer that is kept needs no slot, and one that is made for another statement too needs one.
     let gate = Gate::new(&config.limits, config.share());
     let run = Admission::new(run, Arc::clone(&gate), catalogs);
     // Beneath the planner: the key is made of the plan, after every check that the plan brings.
-    let refreshes = Arc::new(Refreshes::new(workers.clone(), config.limits.time.0));
-    let run = Cache::new(run, Arc::clone(&kept), Arc::clone(&refreshes));
+    let longest = config.limits.time.0;
+    let refreshes = Arc::new(Refreshes::new(workers.clone(), longest));
+    let run = Cache::new(run, Arc::clone(&kept), Arc::clone(&refreshes), workers.clone(), config.limits.stall.0);
     // A statement becomes a plan here and nowhere else.
-    let execute = Plan { planner, gate: Arc::clone(&gate), run: Arc::new(run), workers, most };
+    let execute = Plan { planner, gate: Arc::clone(&gate), run: Arc::new(run), workers, most, longest };
     // Outermost: refusals and hits are statements too. On the threads of the protocols, where streams are read, and are ended where
     // nobody wants or reads them any more.
     let execute: Arc<dyn Execute> = Arc::new(Audit::new(execute, Arc::clone(&history), trail, config.limits.stall.0));
@@ -66,16 +69,18 @@ pub fn build(
 struct Plan<R> {
     planner: Arc<Planner>,
     gate: Arc<Gate>,
-    run: Arc<R>,
+    run: Arc<Cache<R>>,
     workers: Workers,
     /// The bytes that the literals of a statement may take in a batch.
     most: usize,
+    /// How long any statement may take.
+    longest: Duration,
 }
 
 impl<R> Clone for Plan<R> {
     fn clone(&self) -> Self {
         let (planner, gate, run) = (Arc::clone(&self.planner), Arc::clone(&self.gate), Arc::clone(&self.run));
-        Self { planner, gate, run, workers: self.workers.clone(), most: self.most }
+        Self { planner, gate, run, workers: self.workers.clone(), most: self.most, longest: self.longest }
     }
 }
 
@@ -86,29 +91,75 @@ impl<R: Run + 'static> Plan<R> {
         is_new.then(|| self.gate.announce(&query.cx.principal)).transpose()
     }
 
+    /// The same query to those who do its work: others may read its answer when its own client does not wait any more. That ends the
+    /// work from outside where it is nobody else's; what is of a transaction never is.
+    fn apart(&self, query: Query) -> Query {
+        if query.transaction.is_some() || query.ingest.is_some() {
+            return query;
+        }
+        let (cancel, deadline) = (CancellationToken::new(), Some(Instant::now() + self.longest));
+        Query { cx: Context { cancel, deadline, ..query.cx.clone() }, ..query }
+    }
+
     async fn of_one_row(&self, query: Query) -> Result<Answer> {
+        if let Some(answer) = query.cx.run(async { Ok::<_, Error>(self.answered_at_once(&query).await) }).await? {
+            return Ok(answer);
+        }
         let coming = self.announce(&query)?;
         let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
+        let query = self.apart(query);
         let work = async move {
             let span = planning(&query);
-            let planned = planner.plan(query).instrument(span).await?;
-            // From here on it has a slot or a place.
-            drop(coming);
-            run.run(planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?).await
+            let planned = match planner.known(&query).instrument(span.clone()).await {
+                // What is made here is moved several times before it begins, and this is large.
+                None => planner.plan(query).boxed().instrument(span).await?,
+                Some(known) => match run.known(&known).await {
+                    Some(answer) => {
+                        known.state.give_back();
+                        return Ok(answer);
+                    }
+                    None => planner.renew(known).boxed().instrument(span).await?,
+                },
+            };
+            let planned = planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?;
+            run.run(Planned { coming, ..planned }).await
         };
         cx.run(self.workers.answer(&cx.principal, work)).await
+    }
+
+    /// The answer that is kept to a statement of which all but that is known. It is given on the thread that asks: to hand it to another
+    /// one, and back, takes longer than all else.
+    async fn answered_at_once(&self, query: &Query) -> Option<Answer> {
+        let known = self.planner.known_at_once(query).instrument(planning(query)).await?;
+        let answer = self.run.known(&known).await;
+        known.state.give_back();
+        answer
+    }
+
+    /// The shape of such an answer, or of one that hangs on no table.
+    async fn described_at_once(&self, query: &Query) -> Option<Description> {
+        if let Some(description) = self.planner.describe_at_once(query).await {
+            return Some(description);
+        }
+        let known = self.planner.known_at_once(query).await?;
+        if self.run.has(&known).await {
+            return self.planner.describe_known(known).await;
+        }
+        known.state.give_back();
+        None
     }
 
     /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
     async fn of_all_rows(&self, query: &Query) -> Result<Option<Answer>> {
         let coming = self.announce(query)?;
-        let (planner, run, asked, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone(), query.cx.clone());
+        let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
+        let asked = self.apart(query.clone());
         let span = planning(&asked);
         let planned = async move { planner.plan(asked).await }.instrument(span);
         let Some(planned) = cx.run(self.workers.run(&cx.principal, planned)).await? else {
             return Ok(None);
         };
-        drop(coming);
+        let planned = Planned { coming, ..planned };
         cx.run(self.workers.answer(&cx.principal, async move { run.run(planned).await })).await.map(Some)
     }
 }
@@ -135,9 +186,26 @@ impl<R: Run + 'static> Plan<R> {
 impl<R: Run + 'static> Execute for Plan<R> {
     async fn describe(&self, query: &Query) -> Result<Description> {
         let _coming = self.announce(query)?;
-        let (planner, described, span) = (Arc::clone(&self.planner), query.clone(), planning(query));
-        let described = async move { planner.describe(&described).await }.instrument(span);
-        let description = query.cx.run(self.workers.run(&query.cx.principal, described)).await?;
+        let span = planning(query);
+        let at_once = async { Ok::<_, Error>(self.described_at_once(query).await) }.instrument(span.clone());
+        let description = match query.cx.run(at_once).await? {
+            Some(description) => description,
+            None => {
+                let (planner, run, asked) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone());
+                let described = async move {
+                    // Where the rows will come from the cache, nobody is asked what their columns are either.
+                    if let Some(known) = planner.known(&asked).await {
+                        if !run.has(&known).await {
+                            known.state.give_back();
+                        } else if let Some(description) = planner.describe_known(known).await {
+                            return Ok(description);
+                        }
+                    }
+                    planner.describe(&asked).boxed().await
+                };
+                query.cx.run(self.workers.run(&query.cx.principal, described.instrument(span))).await?
+            }
+        };
         // A later row may be NULL where the first is not.
         let schema = if query.rows() > 1 { nullable(&description.schema) } else { description.schema };
         let parts = match query.session.options.endpoints.filter(|_| !description.is_update && query.may_be_parted()) {
@@ -172,7 +240,7 @@ impl<R: Run + 'static> Execute for Plan<R> {
         });
         let shape = Arc::clone(&schema);
         let batches = first.batches.chain(later.try_flatten()).map(move |batch| Ok(batch?.with_schema(Arc::clone(&shape))?));
-        Ok(Answer { schema, batches: batches.boxed(), cache: Cached::default() })
+        Ok(Answer::new(schema, batches.boxed()))
     }
 }
 

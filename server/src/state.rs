@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -116,6 +117,14 @@ impl State {
         self.session.register_catalog_list(tables.catalog_list());
     }
 
+    /// What the statement takes memory from.
+    pub fn memory(&self) -> Arc<dyn MemoryPool> {
+        match &self.share {
+            Some(share) => Arc::clone(share) as _,
+            None => Arc::clone(&self.session.runtime_env().memory_pool),
+        }
+    }
+
     /// The turn of its user to plan, until it is dropped.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let share = self.share.clone()?;
@@ -142,10 +151,11 @@ impl State {
     /// What the planned statement runs with: its stores go along, so that what a source registered for it goes with it.
     pub fn into_task(self) -> TaskContext {
         let stores = StatementStores { stores: RwLock::new(self.stores.take()) };
-        let mut runtime = RuntimeEnv { object_store_registry: Arc::new(stores), ..(**self.session.runtime_env()).clone() };
-        if let Some(share) = &self.share {
-            runtime.memory_pool = Arc::clone(share) as _;
-        }
+        let runtime = RuntimeEnv {
+            object_store_registry: Arc::new(stores),
+            memory_pool: self.memory(),
+            ..(**self.session.runtime_env()).clone()
+        };
         let (id, config) = (self.session.session_id().to_owned(), self.session.config().clone());
         self.give_back();
         // It needs no function registry: the plan holds its functions.

@@ -269,6 +269,7 @@ impl Open {
             return if commits { Err(not_open()) } else { Ok(()) };
         }
         let written = parts.written.take();
+        let committing = written.as_ref().filter(|_| commits).map(|catalog| self.writes.committing(catalog));
         let mut outcome = Ok(());
         for (name, source) in std::mem::take(&mut parts.begun) {
             // Those that were only read have nothing to commit.
@@ -278,9 +279,7 @@ impl Open {
             };
             outcome = outcome.and(ended);
         }
-        if let Some(catalog) = written.filter(|_| commits) {
-            self.writes.committed(&catalog);
-        }
+        drop(committing);
         outcome
     }
 }

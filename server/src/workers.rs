@@ -75,6 +75,22 @@ impl Workers {
         Ok(Task { lanes: Arc::clone(&self.lanes), principal: principal.clone(), waiting, handle, replaced })
     }
 
+    /// Begins a piece of work for a user on them, which tells by itself what comes of it. Dropping what this gives ends the work at its
+    /// next pause.
+    pub fn begin(&self, principal: &Principal, work: impl Future<Output = ()> + Send + 'static) -> Result<AbortOnDropHandle<()>> {
+        let (tell, told) = oneshot::channel();
+        let mut task = self.task(principal, async move {
+            work.await;
+            // Nobody may want to know any more.
+            let _ = tell.send(());
+        })?;
+        // Beside the lanes, since the one that it has to begin on may give no sign.
+        let watch = self.beside.spawn(async move {
+            let _ = task.tells(told).await;
+        });
+        Ok(AbortOnDropHandle::new(watch))
+    }
+
     /// Does a piece of work for a user on them. Dropping the future ends the work at its next pause.
     pub async fn run<T: Send + 'static>(
         &self,
@@ -103,7 +119,7 @@ impl Workers {
         let (sender, receiver) = mpsc::channel(AHEAD);
         // One task from the statement to its last batch: each change of threads costs more than planning a small statement.
         let mut task = self.task(principal, async move {
-            let Answer { schema, mut batches, cache } = match work.await {
+            let Answer { schema, mut batches, cache, shared } = match work.await {
                 Ok(answer) => answer,
                 Err(error) => {
                     let _ = tell.send(Err(error));
@@ -112,7 +128,7 @@ impl Workers {
             };
             // What is ready at once goes along with the head.
             let ended = fill(&mut batches, &sender).await;
-            if tell.send(Ok((schema, cache))).is_ok() && !ended {
+            if tell.send(Ok((schema, cache, shared))).is_ok() && !ended {
                 while let Some(batch) = batches.next().await {
                     if sender.send(batch).await.is_err() {
                         break;
@@ -123,7 +139,7 @@ impl Workers {
         let Ok(head) = task.tells(told).await? else {
             return Err(ended_early(task.handle.await.err()));
         };
-        let (schema, cache) = head?;
+        let (schema, cache, shared) = head?;
         let state = (receiver, Some(task.handle));
         let batches = stream::unfold(state, |(mut receiver, mut task)| async move {
             if let Some(batch) = receiver.recv().await {
@@ -135,7 +151,7 @@ impl Workers {
                 Err(error) => Some((Err(ended_early(Some(error))), (receiver, None))),
             }
         });
-        Ok(Answer { schema, batches: batches.boxed(), cache })
+        Ok(Answer { schema, batches: batches.boxed(), cache, shared })
     }
 }
 
@@ -206,6 +222,7 @@ fn ended_early(cause: Option<JoinError>) -> Error {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
+    use std::time::Duration;
 
     use datafusion::common::runtime::SpawnedTask;
 
@@ -236,5 +253,38 @@ mod tests {
         while Arc::strong_count(&held) > 1 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_for_a_lane_without_a_pause_begins_on_the_next_one() {
+        let lanes = Lanes::of(1, || Ok(Builder::new_multi_thread().worker_threads(1).build().unwrap())).unwrap();
+        let (workers, ann) = (Workers::over(Arc::clone(&lanes)), Principal("ann".into()));
+        let (entered, is_in) = oneshot::channel();
+        let (release, released) = channel::<()>();
+        let stuck = workers.begin(&ann, async move {
+            entered.send(()).unwrap();
+            released.recv().unwrap();
+        });
+        is_in.await.unwrap();
+        let (tell, told) = oneshot::channel();
+        let waits = workers.begin(&ann, async move { tell.send(()).unwrap() });
+        // The first look asks, and no thread is there to answer the second.
+        lanes.look(Duration::ZERO);
+        lanes.look(Duration::ZERO);
+        tokio::time::timeout(Duration::from_secs(60), told).await.unwrap().unwrap();
+        release.send(()).unwrap();
+        drop((stuck.unwrap(), waits.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_within_a_piece_of_work_is_given_back_with_it() {
+        let (around, held) = (Arc::new(()), Arc::new(()));
+        let (outer, inner) = (Arc::clone(&around), Arc::clone(&held));
+        let work = async {
+            Running::within(async { hold(inner) }).await;
+            assert_eq!((Arc::strong_count(&around), Arc::strong_count(&held)), (2, 1));
+        };
+        Running::with(outer, work).await;
+        assert_eq!(Arc::strong_count(&around), 1);
     }
 }

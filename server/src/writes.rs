@@ -29,6 +29,8 @@ enum Of<'a> {
     Any(&'a str),
     /// Tables of a catalog of which it is not known which.
     Catalog(&'a str),
+    /// The source of a catalog.
+    Source(&'a str),
     /// The policy.
     Policy,
     /// What has a tag.
@@ -48,9 +50,24 @@ impl Writes {
         self.note(&Of::Any(&name.catalog));
     }
 
+    /// Holds the same when what is returned is dropped: who waits for a write may leave, and it is done all the same.
+    pub fn writing(&self, name: &TableName) -> Writing<'_> {
+        Writing { writes: self, to: To::Table(name.clone()) }
+    }
+
+    /// Holds that another source is behind a catalog from now on.
+    pub fn opened(&self, catalog: &str) {
+        self.note(&Of::Source(catalog));
+    }
+
     /// Holds that writes to a catalog have taken now.
     pub fn committed(&self, catalog: &str) {
         self.note(&Of::Catalog(catalog));
+    }
+
+    /// Holds the same when what is returned is dropped: who waits for a commit may leave, and it is done all the same.
+    pub fn committing(&self, catalog: &str) -> Writing<'_> {
+        Writing { writes: self, to: To::Catalog(catalog.to_owned()) }
     }
 
     /// Holds that something is given up now.
@@ -81,6 +98,17 @@ impl Writes {
         self.at(tables.iter().map(of_table).chain(of_tag).max()?)
     }
 
+    /// When something that what is known of a table hangs on was changed last, where it may have these names; none where it never was.
+    /// Of tables that are made of others nobody knows it, so that is any write to their catalog.
+    pub fn changed(&self, names: &[TableName]) -> Option<Instant> {
+        let of_name = |name: &TableName| {
+            let catalog = &name.catalog;
+            let all = [Of::Table(name), Of::Any(catalog), Of::Catalog(catalog), Of::Source(catalog), Of::Policy];
+            all.iter().map(|of| self.moment(of)).max()
+        };
+        self.at(names.iter().filter_map(of_name).max()?)
+    }
+
     fn at(&self, moment: u64) -> Option<Instant> {
         (moment > 0).then(|| self.first + Duration::from_nanos(moment))
     }
@@ -99,5 +127,47 @@ impl Writes {
         let mut hasher = DefaultHasher::new();
         of.hash(&mut hasher);
         &self.moments[(hasher.finish() % MOMENTS as u64) as usize]
+    }
+}
+
+/// A write that is under way.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    writes: &'a Writes,
+    to: To,
+}
+
+/// What it changes.
+#[derive(Debug)]
+enum To {
+    Table(TableName),
+    Catalog(String),
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        match &self.to {
+            To::Table(name) => self.writes.wrote(name),
+            To::Catalog(catalog) => self.writes.committed(catalog),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_counts_from_when_nobody_waits_for_it() {
+        let (writes, names) = (Writes::default(), [TableName::new("c", "s", "t")]);
+        let commit = writes.committing("c");
+        assert_eq!(writes.changed(&names), None);
+        drop(commit);
+        let committed = writes.changed(&names);
+        assert!(committed.is_some());
+        let write = writes.writing(&names[0]);
+        assert_eq!(writes.changed(&names), committed);
+        drop(write);
+        assert!(writes.changed(&names) > committed);
     }
 }

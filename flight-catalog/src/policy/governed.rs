@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use tokio::sync::Semaphore;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Place, Result};
 use crate::name::TableName;
 use crate::policy::guard::Guarded;
 use crate::policy::veil::Veil;
@@ -84,11 +84,16 @@ impl<S: Source + ?Sized> Governed<S> {
         Veil { query: cx.query, redacts: self.policies.redacts }
     }
 
-    /// The error of reading a table, for who may not see all of it.
+    /// The error of reading a table, for who may not see all of it. One at a key of the configuration is of what the catalog was given, such
+    /// as a statement that tells a version, and that may be of other tables.
     fn veiled(&self, cx: &Context, name: &TableName, error: Error) -> Error {
-        match self.policies.current().opens(&cx.principal, name) {
-            true => error,
-            false => self.veil(cx).over(error),
+        let policy = self.policies.current();
+        if !policy.opens(&cx.principal, name) {
+            return self.veil(cx).over(error);
+        }
+        match error.place() {
+            Some(Place::Key(_)) if !policy.opens_catalog(&cx.principal, &self.catalog) => self.veil(cx).over_key(error),
+            _ => error,
         }
     }
 

@@ -54,7 +54,7 @@ pub struct Guarded {
     veil: Veil,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Seen {
     AsItIs(String),
     Masked(Expr),
@@ -132,6 +132,13 @@ impl Guarded {
         };
         let settled = Arc::clone(&expressions.state);
         Ok(Self { inner, schema: Arc::new(Schema::new(fields)), columns, filter, settled, mark, veil })
+    }
+
+    /// The same of another table of the same columns.
+    pub fn over(&self, inner: Arc<dyn TableProvider>) -> Self {
+        let (schema, settled) = (Arc::clone(&self.schema), Arc::clone(&self.settled));
+        let (columns, filter, mark) = (self.columns.clone(), self.filter.clone(), self.mark.clone());
+        Self { inner, schema, columns, filter, settled, mark, veil: self.veil }
     }
 
     /// Tells what is seen of the table from what others see of it.

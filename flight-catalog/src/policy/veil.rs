@@ -27,6 +27,16 @@ impl Veil {
         self.hidden(error, message)
     }
 
+    /// The same for what a catalog was given: it may be of tables that are not seen, beside one that is.
+    pub(super) fn over_key(self, error: Error) -> Error {
+        let message = match error.kind() {
+            Kind::Cancelled | Kind::Timeout | Kind::Exhausted => return error,
+            Kind::Unavailable => "the source does not answer",
+            _ => "the table cannot be read, for a reason that may be of what you do not see",
+        };
+        self.hidden(error, message)
+    }
+
     /// The same for a write: what stands against it may be of rows, columns and tables that are not seen.
     pub(super) fn over_write(self, error: Error) -> Error {
         let message = match error.kind() {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::config::Size;
 use crate::layers::audit::{Audit, History};
-use crate::query::{Answer, Cached, Description, Execute, Protocol};
+use crate::query::{Answer, Description, Execute, Protocol};
 use crate::session::Session;
 
 fn config(folder: &Path) -> config::Audit {
@@ -215,8 +215,7 @@ impl Execute for Failing {
 
     async fn execute(&self, query: Query) -> Result<Answer> {
         if query.statement.contains("later") {
-            let (schema, cache) = (Arc::new(Schema::empty()), Cached::default());
-            return Ok(Answer { schema, batches: stream::iter([Err(wrong())]).boxed(), cache });
+            return Ok(Answer::new(Arc::new(Schema::empty()), stream::iter([Err(wrong())]).boxed()));
         }
         Err(wrong())
     }

@@ -57,7 +57,7 @@ fn a_key_that_is_nearly_known() {
 
 #[test]
 fn a_key_that_is_like_nothing() {
-    assert_snapshot!(broken("[cache]\nwibble = 1"), @r#"nexus.toml:2: cache.wibble: unknown key; the keys here are "size", "entry""#);
+    assert_snapshot!(broken("[cache]\nwibble = 1"), @r#"nexus.toml:2: cache.wibble: unknown key; the keys here are "size", "entry", "check""#);
 }
 
 #[test]
@@ -239,6 +239,7 @@ fn no_statement_at_once() {
 
 #[test]
 fn an_entry_above_the_cache() {
+    assert_snapshot!(broken("[cache]\ncheck = '4000d'"), @"nexus.toml:2: cache.check: 4000d is too long; write 3650d or less");
     assert_snapshot!(broken("[cache]\nsize = '8MiB'\nentry = '9MiB'"), @"nexus.toml:3: cache.entry: one result of 9MiB does not fit into a cache of 8MiB; keep cache.entry at or below cache.size; cache.size = 0 turns the cache off");
 }
 

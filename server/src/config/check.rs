@@ -235,6 +235,10 @@ fn limits(config: &Config) -> Result<()> {
             return Err(config.places.error(key, message).with_hint(format!("write {least} or more")));
         }
     }
+    if cache.check > LONGEST {
+        let error = config.places.error("cache.check", format!("{} is too long", cache.check));
+        return Err(error.with_hint(format!("write {LONGEST} or less")));
+    }
     if cache.size.0 > 0 && cache.entry > cache.size {
         let message = format!("one result of {} does not fit into a cache of {}", cache.entry, cache.size);
         return Err(config

@@ -277,17 +277,19 @@ impl Default for Limits {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
-    /// Memory for all results; 0 turns the cache off.
+    /// Memory for all results, a quarter of it for what Flight sends of them; 0 turns the cache off.
     #[schemars(schema_with = "values::size_schema")]
     pub size: Size,
-    /// The largest result that is kept; at most `size`, and `size` where the default would be more.
+    /// The largest result that is kept, three quarters of `size` at most; `size` where the default would be more.
     #[schemars(schema_with = "values::size_schema")]
     pub entry: Size,
+    /// For how long the version of a table is taken as it was looked up, for a result that is kept; 0 = it is looked up for each statement.
+    pub check: Period,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { size: Size(256 << 20), entry: Size(32 << 20) }
+        Self { size: Size(256 << 20), entry: Size(32 << 20), check: Period(Duration::from_secs(1)) }
     }
 }
 

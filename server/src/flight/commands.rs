@@ -1,12 +1,12 @@
 //! The metadata commands of Flight SQL: which schema each has, and who answers it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::Command;
 use datafusion::execution::context::SessionState;
-use nexus_flight_catalog::{Catalogs, Context, Result};
+use nexus_flight_catalog::{Catalogs, Context, Error, Result};
 
 use crate::flight::metadata::{self, Facts, Functions, SqlInfos};
 use crate::flight::profile::TypeProfile;
@@ -30,13 +30,17 @@ pub fn schema(command: &Command) -> Option<SchemaRef> {
 
 /// Answers metadata commands.
 pub struct Metadata {
-    infos: SqlInfos,
+    infos: LazyLock<Result<SqlInfos>, MakeInfos>,
 }
 
+type MakeInfos = Box<dyn FnOnce() -> Result<SqlInfos> + Send>;
+
 impl Metadata {
-    /// With the facts of this server.
-    pub fn new(facts: Facts) -> Result<Self> {
-        Ok(Self { infos: SqlInfos::new(facts)? })
+    /// With the facts of this server, which are asked for when the first client wants them: to tell the functions apart the
+    /// documentation of all of them is made, which takes memory, and most processes are never asked.
+    pub fn new(facts: impl FnOnce() -> Facts + Send + 'static) -> Self {
+        let make: MakeInfos = Box::new(move || SqlInfos::new(facts()));
+        Self { infos: LazyLock::new(make) }
     }
 
     /// The answer over catalogs; none where the command is not about metadata.
@@ -52,7 +56,7 @@ impl Metadata {
             Command::CommandGetDbSchemas(command) => metadata::db_schemas(catalogs, cx, command).await?,
             Command::CommandGetTables(command) => metadata::tables(catalogs, cx, profile, command).await?,
             Command::CommandGetTableTypes(command) => metadata::table_types(command)?,
-            Command::CommandGetSqlInfo(command) => self.infos.answer(command)?,
+            Command::CommandGetSqlInfo(command) => self.infos.as_ref().map_err(Error::copied)?.answer(command)?,
             Command::CommandGetXdbcTypeInfo(command) => metadata::xdbc_type_info(command)?,
             Command::CommandGetPrimaryKeys(command) => metadata::primary_keys(catalogs, cx, command).await?,
             Command::CommandGetExportedKeys(command) => metadata::exported_keys(catalogs, cx, command).await?,

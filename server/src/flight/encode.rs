@@ -1,23 +1,29 @@
 //! Record batches → Flight messages, none above the size that every gRPC client takes.
 
 use std::collections::VecDeque;
+use std::sync::Weak;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::{IpcMessage, SchemaAsIpc};
-use arrow_ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow_ipc::writer::{DictionaryHandling, DictionaryTracker, DictionaryUpdate, IpcDataGenerator, IpcWriteOptions};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, Stream};
 use nexus_flight_catalog::{Error, Result};
 
+use crate::flight::encode::shared::Keeping;
 use crate::flight::profile::{TypeProfile, shed_dictionaries};
 
-mod flat;
+mod ahead;
+mod body;
 mod message;
+mod shared;
 mod size;
 
+pub use ahead::ahead;
 pub use message::{DATA_BODY, Message};
+pub use shared::{Room, Shared};
 
 /// The largest message, with its framing. Clients refuse more than 4 MiB unless told otherwise.
 pub const LARGEST_MESSAGE: usize = 3_500_000;
@@ -36,7 +42,18 @@ pub fn encode(
     profile: TypeProfile,
     batches: BoxStream<'static, Result<RecordBatch>>,
 ) -> impl Stream<Item = Result<Message>> + Send + use<> {
-    let encoder = Encoder::new(profile.schema(schema), profile, batches);
+    encode_shared(schema, profile, batches, Weak::new())
+}
+
+/// The same messages for an answer that the cache keeps: what was made of a batch of it before is sent again, and what is made
+/// now is kept in `shared`, for as long as that is there and has room.
+pub fn encode_shared(
+    schema: &Schema,
+    profile: TypeProfile,
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    shared: Weak<Shared>,
+) -> impl Stream<Item = Result<Message>> + Send + use<> {
+    let encoder = Encoder::new(profile.schema(schema), profile, batches, shared);
     stream::try_unfold(encoder, |mut encoder| async move { Ok(encoder.next().await?.map(|message| (message, encoder))) })
 }
 
@@ -57,7 +74,12 @@ struct Encoder {
     tracker: DictionaryTracker,
     generator: IpcDataGenerator,
     options: IpcWriteOptions,
-    compression: CompressionContext,
+    /// Where the messages of batches are kept.
+    shared: Weak<Shared>,
+    /// The batches that have come.
+    come: usize,
+    /// The messages of the latest one, as far as they were sent.
+    keeping: Option<Keeping>,
 }
 
 /// Rows not yet encoded, and how many of them to try in one message.
@@ -67,7 +89,12 @@ struct Piece {
 }
 
 impl Encoder {
-    fn new(schema: SchemaRef, profile: TypeProfile, batches: BoxStream<'static, Result<RecordBatch>>) -> Self {
+    fn new(
+        schema: SchemaRef,
+        profile: TypeProfile,
+        batches: BoxStream<'static, Result<RecordBatch>>,
+        shared: Weak<Shared>,
+    ) -> Self {
         let mut encoder = Self {
             profile,
             schema,
@@ -77,31 +104,54 @@ impl Encoder {
             tracker: DictionaryTracker::new(false),
             generator: IpcDataGenerator::default(),
             options: IpcWriteOptions::default(),
-            compression: CompressionContext::default(),
+            shared,
+            come: 0,
+            keeping: None,
         };
         let schema = encoder.encode_schema();
         encoder.ready.push_back(schema);
+        if !encoder.tracker.dict_id().is_empty() {
+            // What is sent of a dictionary hangs on what was sent before, so these messages are those of one stream alone.
+            encoder.shared = Weak::new();
+        }
         encoder
     }
 
     async fn next(&mut self) -> Result<Option<Message>> {
         loop {
             if let Some(message) = self.ready.pop_front() {
+                self.keeping = self.keeping.take().and_then(|keeping| keeping.with(&message));
                 return Ok(Some(message));
             }
             if let Some(piece) = self.pieces.pop_front() {
                 self.encode_piece(piece)?;
                 continue;
             }
+            if let Some(keeping) = self.keeping.take() {
+                keeping.end();
+            }
             match self.batches.next().await {
-                Some(batch) => {
-                    let rows = batch?;
-                    let at_once = self.rows_at_once(&rows);
-                    self.push(rows, at_once);
-                }
+                Some(batch) => self.begin(batch?),
                 None => return Ok(None),
             }
         }
+    }
+
+    /// Takes a batch up, or the messages that were made of it before.
+    fn begin(&mut self, rows: RecordBatch) {
+        let place = self.come;
+        self.come += 1;
+        if let Some(shared) = self.shared.upgrade() {
+            if let Some(messages) = shared.messages(self.profile, place, &rows) {
+                metrics::counter!("nexus_cache_batches_shared_total").increment(1);
+                self.ready.extend(messages);
+                return;
+            }
+            metrics::counter!("nexus_cache_batches_encoded_total").increment(1);
+            self.keeping = Some(Keeping::new(&shared, self.profile, place, &rows));
+        }
+        let at_once = self.rows_at_once(&rows);
+        self.push(rows, at_once);
     }
 
     /// How many rows of a batch to try in one message.
@@ -159,15 +209,24 @@ impl Encoder {
         self.push(batch, half);
     }
 
+    /// The dictionaries that the client does not have yet, and the rows.
     fn encode_batch(&mut self, batch: &RecordBatch) -> Result<(Vec<Message>, Message)> {
-        if let Some(message) = flat::message(batch) {
-            return Ok((Vec::new(), message));
+        let numbers = self.tracker.dict_id().to_vec();
+        let mut found = Vec::with_capacity(numbers.len());
+        if !numbers.is_empty() {
+            batch.columns().iter().for_each(|column| body::dictionaries(column, &mut found));
         }
-        let (dictionaries, rows) = self
-            .generator
-            .encode(batch, &mut self.tracker, &self.options, &mut self.compression)
-            .map_err(|cause| Error::internal("the result has a type that cannot be sent").caused_by(cause))?;
-        Ok((dictionaries.into_iter().map(Message::from).collect(), rows.into()))
+        if found.len() != numbers.len() {
+            return Err(Error::internal("a batch has other dictionaries than its schema"));
+        }
+        let mut dictionaries = Vec::new();
+        for (number, column) in numbers.into_iter().zip(&found) {
+            let update = self.tracker.insert_column(number, column, DictionaryHandling::Resend)?;
+            if !matches!(update, DictionaryUpdate::None) {
+                dictionaries.push(body::dictionary(number, column.as_any_dictionary().values()));
+            }
+        }
+        Ok((dictionaries, body::rows(batch)))
     }
 
     fn encode_schema(&mut self) -> Message {

@@ -284,7 +284,7 @@ fn convert_struct(array: &StructArray, fields: &Fields, shed: Shed) -> Result<St
 }
 
 /// The offsets of a slice as those of an array of its own, with the start and the length of what they point into.
-fn from_zero<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (OffsetBuffer<O>, usize, usize) {
+pub(super) fn from_zero<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (OffsetBuffer<O>, usize, usize) {
     let first = offsets.first().copied().unwrap_or_default();
     let last = offsets.last().copied().unwrap_or_default();
     let (start, length) = (first.as_usize(), (last - first).as_usize());

@@ -31,7 +31,7 @@ use crate::flight::actions;
 use crate::flight::caller::{self, Caller};
 use crate::flight::commands::{self, Metadata};
 use crate::flight::control::Control;
-use crate::flight::encode::{self, encode, schema_bytes};
+use crate::flight::encode::{self, ahead, encode, encode_shared, schema_bytes};
 use crate::flight::endpoints::{self, Endpoints};
 use crate::flight::profile::TypeProfile;
 use crate::flight::put;
@@ -366,7 +366,13 @@ impl Service {
             return Err(Error::precondition("a table of the statement has other columns than when it was described")
                 .with_hint("send the statement again"));
         }
-        let messages = encode(&answer.schema, ticket.profile, answer.batches).inspect(move |_| {
+        let messages = encode_shared(&answer.schema, ticket.profile, answer.batches, answer.shared);
+        // Native messages lie where their rows do, and cost less to make than to hand on; lowered ones are made value by value.
+        let messages = match ticket.profile {
+            TypeProfile::Native => messages.boxed(),
+            TypeProfile::Lowered => ahead(messages).boxed(),
+        };
+        let messages = messages.inspect(move |_| {
             // Held by the closure for as long as the stream lives.
             let _ = &run;
         });

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Extension, Router};
 use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -73,9 +73,7 @@ pub async fn serve(mut incoming: Incoming, router: Router, stop: CancellationTok
 
 /// All routes, for statements of up to `longest` bytes. What can read data asks for credentials; health and metrics do not.
 pub fn router(gateway: Arc<Gateway>, metrics: PrometheusHandle, longest: usize) -> Router {
-    let statements = Router::new()
-        .route("/v1/sql", post(sql::run))
-        .route("/v1/cache/invalidate", post(sql::invalidate))
+    let statements = sql::pages()
         .layer(from_fn_with_state(Arc::clone(gateway.planner.shares()), body::watch))
         .layer(from_fn_with_state(Arc::clone(&gateway.authenticator), auth::require))
         // As JSON a statement may take six bytes for each of its own; its own length is checked where it is parsed.

@@ -9,16 +9,18 @@ use arrow::datatypes::SchemaRef;
 use arrow::json::writer::{JsonFormat, LineDelimited};
 use arrow::json::{Writer as JsonWriter, WriterBuilder};
 use arrow_ipc::writer::StreamWriter;
-use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use futures::{StreamExt, TryStreamExt, stream};
+use axum::routing::{MethodRouter, post};
+use axum::{Extension, Router};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use nexus_flight_catalog::{Context, Error, Principal, Result};
 use serde::Deserialize;
+use tokio::task::yield_now;
 use url::Url;
 
 use crate::audit::Trail;
@@ -42,32 +44,31 @@ struct Statement {
     schema: Option<String>,
 }
 
+/// Finds the statement that a request is, in its body.
+type Parse = fn(&HeaderMap, &[u8]) -> Result<Statement>;
+
+/// The pages of statements: one that runs what is sent, and one that gives up what is kept of a table or a tag, as the statement does
+/// that is called for this. Its answer is the number of answers.
+pub fn pages() -> Router<Arc<Gateway>> {
+    Router::new().route("/v1/sql", runs(parse)).route("/v1/cache/invalidate", runs(parse_invalidate))
+}
+
 /// Runs a statement. An error before the first row is an answer in JSON; a later one breaks the body off, so that no client
 /// can take a part for the whole.
-pub async fn run(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(principal): Extension<Principal>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let answered = answer(&gateway, principal, &peer, &headers, body, parse).await;
-    answered.unwrap_or_else(|error| problem(&error))
+fn runs(parse: Parse) -> MethodRouter<Arc<Gateway>> {
+    post(
+        move |State(gateway): State<Arc<Gateway>>,
+              Extension(principal): Extension<Principal>,
+              ConnectInfo(peer): ConnectInfo<Peer>,
+              headers: HeaderMap,
+              body: Result<Bytes, BytesRejection>| async move {
+            let answered = answer(&gateway, principal, &peer, &headers, body, parse).await;
+            answered.unwrap_or_else(|error| problem(&error))
+        },
+    )
 }
 
-/// Gives up what is kept of a table or a tag: the same as the statement that does so. The answer is the number of answers.
-pub async fn invalidate(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(principal): Extension<Principal>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let answered = answer(&gateway, principal, &peer, &headers, body, |_, body| parse_invalidate(body)).await;
-    answered.unwrap_or_else(|error| problem(&error))
-}
-
-fn parse_invalidate(body: &[u8]) -> Result<Statement> {
+fn parse_invalidate(_: &HeaderMap, body: &[u8]) -> Result<Statement> {
     let named: Named = serde_json::from_slice(body).map_err(|error| {
         Error::invalid(format!("the body is not as expected: {error}"))
             .with_hint("send {\"table\": \"catalog.schema.table\"} or {\"tag\": \"…\"}")
@@ -90,7 +91,7 @@ async fn answer(
     peer: &Peer,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-    parse: impl Fn(&HeaderMap, &[u8]) -> Result<Statement>,
+    parse: Parse,
 ) -> Result<Response> {
     let client = Client::new(Some(peer.address), headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()));
     let asked = || {
@@ -119,7 +120,12 @@ async fn answer(
     let mut body = Box::pin(encoded(format, answer)?);
     // The status goes out before the first byte, so whether there is one must be known first.
     let first = body.try_next().await?.unwrap_or_default();
-    let mut response = Response::new(Body::from_stream(stream::once(async { Ok(first) }).chain(body)));
+    // A connection is given up with all of it that is not sent yet. So what comes before an error is let out first, the head too.
+    let rest = body.or_else(|error| async move {
+        yield_now().await;
+        Err::<Bytes, _>(error)
+    });
+    let mut response = Response::new(Body::from_stream(stream::once(async { Ok(first) }).chain(rest)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     for (name, value) in caching::told(&cached) {
@@ -213,13 +219,15 @@ impl Format {
     }
 }
 
-/// The rows as bytes, a chunk for each batch.
+/// The rows as bytes, a chunk for each batch that has some.
 fn encoded(format: Format, answer: Answer) -> Result<impl futures::Stream<Item = Result<Bytes>> + Send + 'static> {
     let Answer { schema, batches, .. } = answer;
     // Views are compacted and nothing else changes.
     let profile = TypeProfile::Native;
     let schema = profile.schema(&schema);
     let writer = Writer::new(format, &schema)?;
+    // One without rows may come before the error that is met in the first row.
+    let batches = batches.try_filter(|batch| future::ready(batch.num_rows() > 0));
     let state = Some((batches, writer));
     Ok(stream::unfold(state, move |state| {
         let schema = Arc::clone(&schema);
@@ -316,7 +324,21 @@ impl Write for Shared {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_error_in_the_first_row_comes_before_all_else() {
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int64, true)]));
+        for format in Format::ALL {
+            let empty = RecordBatch::new_empty(Arc::clone(&schema));
+            let batches = stream::iter([Ok(empty), Err(Error::invalid("no"))]).boxed();
+            let answer = Answer::new(Arc::clone(&schema), batches);
+            let mut body = Box::pin(encoded(format, answer).unwrap());
+            assert!(body.next().await.unwrap().is_err(), "{format:?}");
+        }
+    }
 
     #[test]
     fn a_body_is_json_whatever_the_case_of_its_type() {

@@ -138,7 +138,7 @@ impl Gate {
         }
         state.coming += 1;
         state.lines.entry(principal.clone()).or_default().coming += 1;
-        Ok(Coming { gate: Arc::clone(self), principal: principal.clone() })
+        Ok(Coming { gate: Arc::clone(self), principal: principal.clone(), has_arrived: false })
     }
 
     /// How many statements have a slot, and how many wait for one or are planned and will.
@@ -147,8 +147,8 @@ impl Gate {
         (state.running, state.waiting + state.coming)
     }
 
-    async fn enter(self: &Arc<Self>, claim: &Claim) -> Result<Slot> {
-        let mut place = match self.ask(claim)? {
+    async fn enter(self: &Arc<Self>, claim: &Claim, coming: Option<Coming>) -> Result<Slot> {
+        let mut place = match self.ask(claim, coming)? {
             Asked::Granted(slot) => return Ok(slot),
             Asked::Waits(place) => place,
         };
@@ -169,8 +169,12 @@ impl Gate {
         }
     }
 
-    fn ask(self: &Arc<Self>, claim: &Claim) -> Result<Asked> {
+    fn ask(self: &Arc<Self>, claim: &Claim, coming: Option<Coming>) -> Result<Asked> {
         let mut state = self.lock();
+        if let Some(coming) = coming {
+            // In one with what it has from here on: who came in between would be planned, and only then refused.
+            coming.arrives(&mut state);
+        }
         let (running, own) = state.lines.get(&claim.principal).map_or((0, 0), |line| (line.running, line.waiting.len()));
         let is_free = state.running < self.slots.all && running < self.slots.of_principal;
         // Nobody waits who could have that slot: it would have been handed out.
@@ -179,6 +183,7 @@ impl Gate {
             return Ok(Asked::Granted(Slot::new(self, claim)));
         }
         if state.waiting >= self.queue && !state.displace(own) {
+            state.forget(&claim.principal);
             drop(state);
             return Err(self.is_full());
         }
@@ -230,6 +235,14 @@ impl Slots {
 }
 
 impl State {
+    /// Counts one less of those that are planned.
+    fn arrive(&mut self, principal: &Principal) {
+        self.coming = self.coming.saturating_sub(1);
+        if let Some(line) = self.lines.get_mut(principal) {
+            line.coming = line.coming.saturating_sub(1);
+        }
+    }
+
     /// Counts a statement that has a slot from now on.
     fn begin(&mut self, claim: &Claim) {
         self.turns += 1;
@@ -299,20 +312,28 @@ impl Line {
     }
 }
 
-/// A statement that is planned: there is room for it, until this is dropped.
+/// A statement that is planned: there is room for it, until it asks for a slot or this is dropped.
 #[derive(Debug)]
 pub struct Coming {
     gate: Arc<Gate>,
     principal: Principal,
+    has_arrived: bool,
+}
+
+impl Coming {
+    fn arrives(mut self, state: &mut State) {
+        state.arrive(&self.principal);
+        self.has_arrived = true;
+    }
 }
 
 impl Drop for Coming {
     fn drop(&mut self) {
-        let mut state = self.gate.lock();
-        state.coming = state.coming.saturating_sub(1);
-        if let Some(line) = state.lines.get_mut(&self.principal) {
-            line.coming = line.coming.saturating_sub(1);
+        if self.has_arrived {
+            return;
         }
+        let mut state = self.gate.lock();
+        state.arrive(&self.principal);
         state.forget(&self.principal);
     }
 }
@@ -382,10 +403,11 @@ impl Drop for Slot {
 
 #[async_trait]
 impl<R: Run> Run for Admission<R> {
-    async fn run(&self, planned: Planned) -> Result<Answer> {
+    async fn run(&self, mut planned: Planned) -> Result<Answer> {
         let span = tracing::info_span!(target: TRACE, parent: &planned.query.cx.span, "wait");
         let claim = self.claim(&planned);
-        hold(self.gate.enter(&claim).instrument(span).await?);
+        let coming = planned.coming.take();
+        hold(self.gate.enter(&claim, coming).instrument(span).await?);
         self.inner.run(planned).await
     }
 }
@@ -421,14 +443,14 @@ mod tests {
     }
 
     fn granted(gate: &Arc<Gate>, words: &str) -> Slot {
-        match gate.ask(&claim(words)) {
+        match gate.ask(&claim(words), None) {
             Ok(Asked::Granted(slot)) => slot,
             _ => panic!("{words} was not let in"),
         }
     }
 
     fn waits(gate: &Arc<Gate>, words: &str) -> Place {
-        match gate.ask(&claim(words)) {
+        match gate.ask(&claim(words), None) {
             Ok(Asked::Waits(place)) => place,
             _ => panic!("{words} does not wait"),
         }
@@ -504,11 +526,11 @@ mod tests {
         let _light = [waits(&gate, "light")];
         let told: Vec<_> = heavy.iter_mut().map(|place| place.told.try_recv().is_ok()).collect();
         assert_eq!(told, [false, false, true]);
-        let refused = gate.ask(&claim("light")).err().expect("the queue is shared out");
+        let refused = gate.ask(&claim("light"), None).err().expect("the queue is shared out");
         assert_eq!((refused.kind(), refused.retry_after()), (Kind::Exhausted, Some(RETRY.0)));
         let admitted = ["heavy", "light", "new"].map(|name| gate.announce(&who(name)).is_ok());
         assert_eq!(admitted, [false, false, true]);
-        assert!(gate.ask(&claim("heavy")).is_err());
+        assert!(gate.ask(&claim("heavy"), None).is_err());
     }
 
     #[test]
@@ -525,6 +547,18 @@ mod tests {
         drop(light);
         // Of the slots that are left to others.
         granted(&gate, "light");
+    }
+
+    #[test]
+    fn what_was_planned_has_the_room_that_was_kept_for_it() {
+        let gate = gate(1, 1, 1);
+        let coming = [gate.announce(&who("a")).unwrap(), gate.announce(&who("a")).unwrap()];
+        let asked = coming.map(|coming| gate.ask(&claim("a"), Some(coming)));
+        assert!(matches!(asked, [Ok(Asked::Granted(_)), Ok(Asked::Waits(_))]));
+        assert_eq!(gate.load(), (1, 1));
+        assert!(gate.announce(&who("a")).is_err());
+        drop(asked);
+        assert_eq!((gate.load(), gate.lock().lines.len()), ((0, 0), 0));
     }
 
     #[test]
@@ -555,7 +589,7 @@ mod tests {
         let _over_shop = granted(&gate, "a shop");
         let over = "no statement over the catalog \"shop\" ended within 20ms to make room";
         let any = "no statement ended within 20ms to make room";
-        let refused = async |words| gate.enter(&claim(words)).await.err().expect("there is no room");
+        let refused = async |words| gate.enter(&claim(words), None).await.err().expect("there is no room");
         assert_eq!(refused("b shop").await.message(), over);
         let _other = granted(&gate, "a");
         assert_eq!(refused("b shop").await.message(), any);

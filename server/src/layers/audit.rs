@@ -178,8 +178,8 @@ impl<E: Execute> Execute for Audit<E> {
         match self.inner.execute(query).await {
             Ok(answer) => {
                 open.record.cache = Some(answer.cache.how.name());
-                let Answer { schema, batches, cache } = answer.within(most);
-                Ok(Answer { schema, batches: Reader::new(batches, open, cx, self.stall).boxed(), cache })
+                let answer = answer.within(most);
+                Ok(Answer { batches: Reader::new(answer.batches, open, cx, self.stall).boxed(), ..answer })
             }
             Err(error) => {
                 open.close(Err(&error));

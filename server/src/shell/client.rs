@@ -26,6 +26,8 @@ use url::Url;
 
 use super::cookies::Cookies;
 use crate::flight::caller::PROFILE;
+use crate::session::cache_control::CacheControl;
+use crate::wire::caching;
 
 /// The largest message taken from a server. tonic makes room for what a message says its length is.
 const LARGEST_MESSAGE: usize = 64 << 20;
@@ -138,12 +140,11 @@ impl Address {
 }
 
 impl Client {
-    /// Connects, and signs in where a user is given. Catalog and schema go with every call as headers.
+    /// Connects, and signs in where a user is given. Those of the headers that have a value go with every call.
     pub(super) async fn connect(
         url: &str,
         user: Option<(&str, &SecretString)>,
-        catalog: Option<&str>,
-        schema: Option<&str>,
+        headers: &[(&str, Option<&str>)],
     ) -> Result<Self> {
         let address = Address::parse(url)?;
         let scheme = if address.tls { "https" } else { "http" };
@@ -164,12 +165,18 @@ impl Client {
             client.sign_in(name, password).await?;
         }
         // It reads every Arrow type, and writes files of them.
-        for (key, value) in [(PROFILE, Some("native")), ("catalog", catalog), ("schema", schema)] {
+        client.sql.set_header(PROFILE, "native");
+        for (name, value) in headers {
             if let Some(value) = value {
-                client.sql.set_header(key, value);
+                client.sql.set_header(*name, *value);
             }
         }
         Ok(client)
+    }
+
+    /// Says from now on with every call which answers that are kept are taken.
+    pub(super) fn take_kept(&mut self, control: CacheControl) {
+        self.sql.set_header(caching::CONTROL, control.to_string());
     }
 
     /// Basic credentials for a bearer token. arrow-flight's own handshake hides the status in a text.
@@ -240,7 +247,7 @@ impl Client {
             return Err(Error::not_found(format!("there is no table {table}")).with_hint("\\d lists the tables"));
         }
         let schema = described.first().map(RecordBatch::schema);
-        Ok(Rows { client: self, ready: described.into(), tickets: VecDeque::new(), stream: None, schema })
+        Ok(Rows { client: self, ready: described.into(), tickets: VecDeque::new(), stream: None, schema, cached: None })
     }
 
     fn rows(&mut self, info: Result<FlightInfo, FlightError>) -> Result<Rows<'_>> {
@@ -248,7 +255,7 @@ impl Client {
         // Locations are left aside: the server that was asked is the one that can be reached.
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.clone()).collect();
         let schema = if info.schema.is_empty() { None } else { info.try_decode_schema().ok().map(SchemaRef::new) };
-        Ok(Rows { client: self, ready: VecDeque::new(), tickets, stream: None, schema })
+        Ok(Rows { client: self, ready: VecDeque::new(), tickets, stream: None, schema, cached: None })
     }
 }
 
@@ -260,9 +267,15 @@ pub(super) struct Rows<'a> {
     tickets: VecDeque<Ticket>,
     stream: Option<FlightRecordBatchStream>,
     schema: Option<SchemaRef>,
+    cached: Option<String>,
 }
 
 impl Rows<'_> {
+    /// What the cache of the server had to do with them, in words, once a batch was asked for; none where it says nothing of one.
+    pub(super) fn cached(&self) -> Option<&str> {
+        self.cached.as_deref()
+    }
+
     /// The columns: as the rows have them once a batch was asked for, before that as they were announced.
     pub(super) fn schema(&self) -> Option<&SchemaRef> {
         self.schema.as_ref()
@@ -277,8 +290,10 @@ impl Rows<'_> {
         loop {
             let Some(stream) = &mut self.stream else {
                 let Some(ticket) = self.tickets.pop_front() else { return Ok(None) };
-                let opened = self.client.sql.do_get(ticket).await;
-                self.stream = Some(opened.map_err(|error| address.flight(error))?);
+                let opened = self.client.sql.do_get(ticket).await.map_err(|error| address.flight(error))?;
+                // Of an answer in parts each says the same.
+                self.cached = self.cached.take().or_else(|| caching::words(opened.headers().as_ref()));
+                self.stream = Some(opened);
                 continue;
             };
             let batch = stream.next().await.transpose().map_err(|error| address.flight(error))?;
@@ -347,7 +362,7 @@ mod tests {
     }
 
     async fn said(url: &str) -> String {
-        match Client::connect(url, None, None, None).await {
+        match Client::connect(url, None, &[]).await {
             Err(error) => error.to_string(),
             Ok(mut client) => client.query("SELECT 1").await.map(|_| ()).unwrap_err().to_string(),
         }

@@ -8,6 +8,7 @@ mod output;
 mod repl;
 mod split;
 
+use std::fmt;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ pub use output::Format;
 use output::Output;
 
 use crate::query::size;
+use crate::session::cache_control::{self, CacheControl};
+use crate::wire::caching;
 
 /// The exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -48,6 +51,12 @@ pub struct Args {
     /// Schema of names that say none
     #[arg(long)]
     pub schema: Option<String>,
+    /// Answers of the server's cache to take, as in cache-control: no-cache, no-store, only-if-cached, max-age=60, max-stale=60
+    #[arg(long, value_name = "CONTROL")]
+    pub cache: Option<CacheControl>,
+    /// Name of the answers in the server's cache, which are given to who gives the same one
+    #[arg(long, value_name = "TAG", value_parser = cache_control::tag)]
+    pub cache_tag: Option<String>,
     /// Statement to run, instead of asking for some; may be given again
     #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     pub command: Vec<String>,
@@ -57,6 +66,9 @@ pub struct Args {
     /// File to write the rows to, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Tell of each statement its rows, bytes and time, and what the server's cache did, on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// Runs statements and writes their rows. Gives 0, or 130 where Ctrl-C ended a statement. Errors: what the server said of
@@ -70,11 +82,19 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         None => None,
     };
     let user = args.user.as_deref().zip(password.as_ref());
-    let mut client = Client::connect(&args.url, user, args.catalog.as_deref(), args.schema.as_deref()).await?;
+    let control = args.cache.map(|control| control.to_string());
+    let headers = [
+        ("catalog", args.catalog.as_deref()),
+        ("schema", args.schema.as_deref()),
+        (caching::CONTROL, control.as_deref()),
+        (caching::TAG, args.cache_tag.as_deref()),
+    ];
+    let mut client = Client::connect(&args.url, user, &headers).await?;
     let Some(statements) = script else { return repl::run(&mut client, args.format).await };
     let mut to = args.output.as_deref().map_or_else(|| Ok(Destination::stdout()), Destination::file)?;
     for statement in &statements {
         match run_statement(&mut client, Ask::Statement(statement), args.format, &mut to).await? {
+            Done::Whole(total) if args.verbose => eprintln!("{total}"),
             Done::Whole(_) => {}
             Done::ReaderGone => return Ok(ExitCode::SUCCESS),
             Done::Interrupted => return Ok(ExitCode::from(INTERRUPTED)),
@@ -154,6 +174,16 @@ struct Total {
     bytes: u64,
     took: Duration,
     columns: SchemaRef,
+    /// What the server's cache had to do with it, where that is said.
+    cached: Option<String>,
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rows, took) = (if self.rows == 1 { "row" } else { "rows" }, self.took.as_secs_f64());
+        write!(f, "{} {rows}, {}, {took:.3} s", HumanCount(self.rows), HumanBytes(self.bytes))?;
+        self.cached.iter().try_for_each(|cached| write!(f, ", {cached}"))
+    }
 }
 
 /// Runs one statement and writes its rows as they come. Ctrl-C drops the stream, which tells the server to stop.
@@ -178,7 +208,7 @@ async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut De
     };
     let mut next = rows.next().await?;
     let schema = schema(&rows);
-    let mut total = Total { rows: 0, bytes: 0, took: Duration::ZERO, columns: Arc::clone(&schema) };
+    let mut total = Total { rows: 0, bytes: 0, took: Duration::ZERO, columns: Arc::clone(&schema), cached: None };
     // Only what goes wrong with writing is asked for its reason here: a server's connection breaks in the same words.
     let written = |result: Result<()>| match result {
         Err(error) if output::reader_is_gone(&error) => Ok(false),
@@ -208,6 +238,7 @@ async fn transfer(client: &mut Client, ask: Ask<'_>, format: Format, to: &mut De
         return Ok(Done::ReaderGone);
     }
     total.took = start.elapsed();
+    total.cached = rows.cached().map(str::to_owned);
     Ok(Done::Whole(total))
 }
 
@@ -250,6 +281,26 @@ mod tests {
         let args = args(&["-c", "SELECT 1; SELECT ';'", "-c", "SELECT 2"]);
         assert_eq!(script(&args).unwrap(), ["SELECT 1", "SELECT ';'", "SELECT 2"]);
         assert_eq!((args.url.as_str(), args.format), ("grpc://127.0.0.1:31337", Format::Table));
+    }
+
+    #[test]
+    fn what_is_wanted_of_the_cache_is_read_as_in_its_header() {
+        let args = args(&["--cache", "Max-Age=60,no-cache", "--cache-tag", "nightly", "-v"]);
+        assert_eq!(args.cache.map(|control| control.to_string()).as_deref(), Some("no-cache, max-age=60"));
+        assert_eq!((args.cache_tag.as_deref(), args.verbose), (Some("nightly"), true));
+        for wrong in [["--cache", "maybe"], ["--cache-tag", ""]] {
+            assert!(Command::try_parse_from(["sql"].into_iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_total_says_what_the_cache_did_where_that_is_known() {
+        let of = |rows, cached: Option<&str>| {
+            let (took, columns) = (Duration::from_millis(12), Arc::new(Schema::empty()));
+            Total { rows, bytes: 2_048, took, columns, cached: cached.map(str::to_owned) }.to_string()
+        };
+        assert_eq!(of(1, Some("cache hit, 2 s old")), "1 row, 2.00 KiB, 0.012 s, cache hit, 2 s old");
+        assert_eq!(of(1_200, None), "1,200 rows, 2.00 KiB, 0.012 s");
     }
 
     #[test]

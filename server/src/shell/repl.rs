@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use indicatif::{HumanBytes, HumanCount};
 use nexus_flight_catalog::{Error, Result};
 use rustyline::completion::Completer;
 use rustyline::config::Configurer;
@@ -24,6 +23,7 @@ use super::completion::Names;
 use super::destination::Destination;
 use super::output::Format;
 use super::{Ask, Done, run_statement, split};
+use crate::session::cache_control::CacheControl;
 
 const HELP: &str = "\
 Statements end with a semicolon and may take several lines.
@@ -31,6 +31,7 @@ Statements end with a semicolon and may take several lines.
   \\d, \\dt [LIKE]  list the tables, or those whose name is like a pattern
   \\dn             list the schemas
   \\l              list the catalogs
+  \\cache CONTROL  take answers of the server's cache as that says from now on: no-cache, max-age=60, use, ...
   \\q              leave, as exit, quit and Ctrl-D do
   \\?              this help
 Tab completes words of SQL, and names. Ctrl-C drops what is typed, or cancels the statement that runs.";
@@ -72,6 +73,14 @@ pub(super) async fn run(client: &mut Client, format: Format) -> Result<ExitCode>
                     (Some("\\d" | "\\dt"), pattern) => Ask::Tables(pattern),
                     (Some("\\dn"), _) => Ask::Schemas,
                     (Some("\\l"), _) => Ask::Catalogs,
+                    (Some("\\cache"), _) => {
+                        // Its words may stand apart.
+                        match line.trim().trim_start_matches("\\cache").parse::<CacheControl>() {
+                            Ok(control) => client.take_kept(control),
+                            Err(error) => eprintln!("error: {error}"),
+                        }
+                        continue;
+                    }
                     (Some("\\?"), _) => {
                         eprintln!("{HELP}");
                         continue;
@@ -137,9 +146,7 @@ async fn show(client: &mut Client, ask: Ask<'_>, format: Format) -> ControlFlow<
     let mut to = Destination::stdout();
     match run_statement(client, ask, format, &mut to).await {
         Ok(Done::Whole(total)) => {
-            let took = total.took.as_secs_f64();
-            let rows = if total.rows == 1 { "row" } else { "rows" };
-            eprintln!("{} {rows}, {}, {took:.3} s", HumanCount(total.rows), HumanBytes(total.bytes));
+            eprintln!("{total}");
             return ControlFlow::Continue(Some(total.columns));
         }
         Ok(Done::Interrupted) => {

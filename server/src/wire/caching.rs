@@ -8,14 +8,16 @@ use crate::session::cache_control::{CacheControl, tag};
 use crate::session::options::Options;
 
 /// The header that says what a call wants, as the session option `cache` does.
-const CONTROL: &str = "cache-control";
+pub const CONTROL: &str = "cache-control";
 /// The header that names the answers of a call, as the session option `cache_tag` does.
-const TAG: &str = "x-nexus-cache-tag";
+pub const TAG: &str = "x-nexus-cache-tag";
 /// The header that says what the cache had to do with an answer.
 const CACHE: &str = "x-nexus-cache";
 /// The header that says how old an answer is, in seconds.
 const AGE: &str = "age";
-/// The header that says why an answer was made past the cache.
+/// The header that says for how long an answer may be out of date at most, in milliseconds.
+const BOUND: &str = "x-nexus-cache-bound";
+/// The header that says why an answer was made past the cache, or not for its statement alone.
 const REASON: &str = "x-nexus-cache-reason";
 
 /// What the headers of one call want, which goes before what its session does.
@@ -52,8 +54,18 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>> {
 /// The headers of an answer.
 pub fn told(cached: &Cached) -> Vec<(&'static str, String)> {
     let age = cached.age.map(|age| (AGE, age.as_secs().to_string()));
+    // The last of them counts whole: it is a bound.
+    let bound = cached.bound.map(|bound| (BOUND, bound.as_micros().div_ceil(1_000).to_string()));
     let why = cached.why.map(|why| (REASON, why.to_owned()));
-    [Some((CACHE, cached.how.name().to_owned())), age, why].into_iter().flatten().collect()
+    [Some((CACHE, cached.how.name().to_owned())), age, bound, why].into_iter().flatten().collect()
+}
+
+/// What the headers of an answer say that the cache did, in words for people; none where they say nothing of it.
+pub fn words(headers: &HeaderMap) -> Option<String> {
+    let said = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
+    let age = said(AGE).map(|age| format!(", {age} s old"));
+    let why = said(REASON).map(|why| format!(": {why}"));
+    Some(format!("cache {}{}{}", said(CACHE)?, age.unwrap_or_default(), why.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -87,9 +99,22 @@ mod tests {
 
     #[test]
     fn an_answer_says_what_the_cache_did() {
-        let stale = Cached { how: CacheUse::Stale, age: Some(Duration::from_millis(2_999)), why: None };
-        assert_eq!(told(&stale), [("x-nexus-cache", "stale".to_owned()), ("age", "2".to_owned())]);
+        let (age, bound) = (Some(Duration::from_millis(2_999)), Some(Duration::from_micros(1_001)));
+        let stale = Cached { how: CacheUse::Stale, age, bound, why: None };
+        let told_of_it = [("x-nexus-cache", "stale"), ("age", "2"), ("x-nexus-cache-bound", "2")];
+        assert_eq!(told(&stale), told_of_it.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(in_words(&stale), "cache stale, 2 s old");
         let past = Cached { why: Some("it writes"), ..Cached::default() };
         assert_eq!(told(&past), [("x-nexus-cache", "bypass".to_owned()), ("x-nexus-cache-reason", "it writes".to_owned())]);
+        assert_eq!(in_words(&past), "cache bypass: it writes");
+        assert_eq!(words(&HeaderMap::new()), None);
+    }
+
+    fn in_words(cached: &Cached) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in told(cached) {
+            headers.insert(name, value.parse().unwrap());
+        }
+        words(&headers).unwrap()
     }
 }

@@ -88,7 +88,7 @@ impl Door {
         std::fs::write(folder.path().join("keys.json"), keys).unwrap();
         let config = Config::parse(&settings(), &folder.path().join("nexus.toml"), &|_| None).unwrap();
         let gateway = Gateway::new(&config, Workers::here(), None).unwrap();
-        let service = Arc::new(serve::service(&config, &gateway).unwrap());
+        let service = Arc::new(serve::service(&config, &gateway));
         let routes = serve::routes(Arc::clone(&service), service);
         let good = vec![format!("Bearer {token}"), format!("Bearer {}", signed(&key)), "Basic YW5uOmNvcnJlY3Q=".to_owned()];
         let mut door = Self { gateway, folder, good, prepared: Default::default(), routes };

@@ -1,7 +1,10 @@
 //! What is kept, under which question, and what never is.
 
-use futures::StreamExt;
+use arrow_flight::FlightData;
+use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::Result;
+use nexus_server::flight::encode::{Message, encode_shared};
+use nexus_server::flight::profile::TypeProfile;
 use nexus_server::query::CacheUse::{Bypass, Hit, Miss, Stale};
 use nexus_server::query::{CacheUse, Query};
 use nexus_server::session::Session;
@@ -146,7 +149,7 @@ async fn what_is_too_large_is_not_kept_and_arrives_whole() {
 }
 
 /// What comes of a statement in a session that has set options.
-async fn asked(fixture: &Fixture, statement: &str, options: &[(&str, &str)]) -> Result<(CacheUse, String)> {
+pub(crate) async fn asked(fixture: &Fixture, statement: &str, options: &[(&str, &str)]) -> Result<(CacheUse, String)> {
     let mut query = fixture.query(statement);
     for &(name, value) in options {
         query.session.options.set(name, Some(value)).unwrap();
@@ -282,6 +285,44 @@ async fn what_is_kept_is_listed() {
     +-----------+-------------------+---------+------+------+--------+
     | anonymous | test.main.numbers | nightly | 2    | 1    | true   |
     +-----------+-------------------+---------+------+------+--------+
+    ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_flight_sends_of_a_kept_answer_is_made_once_and_counts_as_any_other() {
+    let fixture = Fixture::new("");
+    let statement = "SELECT * FROM endless LIMIT 20000";
+    let sent = async |profile| {
+        let answer = fixture.execute(statement).await.unwrap();
+        let how = answer.cache.how;
+        let messages = encode_shared(&answer.schema, profile, answer.batches, answer.shared);
+        (how, messages.try_collect::<Vec<Message>>().await.unwrap())
+    };
+    let bytes = |messages: &[Message]| messages.iter().cloned().map(FlightData::from).collect::<Vec<_>>();
+    // The schema is of each stream.
+    let lie = |messages: &[Message]| {
+        let pieces = messages.iter().skip(1).flat_map(|message| [&message.head.data_header].into_iter().chain(&message.body));
+        pieces.map(|piece| piece.as_ptr()).collect::<Vec<_>>()
+    };
+    let (first, live) = sent(TypeProfile::Native).await;
+    assert_eq!(first, Miss);
+    for profile in [TypeProfile::Native, TypeProfile::Lowered] {
+        let [made, found, again] = [sent(profile).await, sent(profile).await, sent(profile).await];
+        assert_eq!([made.0, found.0, again.0], [Hit; 3]);
+        assert_eq!(lie(&found.1), lie(&again.1));
+        assert!(bytes(&made.1) == bytes(&again.1));
+        if profile == TypeProfile::Native {
+            assert!(bytes(&live) == bytes(&again.1));
+        }
+    }
+    let counted = format!("SELECT DISTINCT cache, rows FROM system.main.queries WHERE statement = '{statement}' ORDER BY cache");
+    insta::assert_snapshot!(fixture.rows(&counted).await, @r"
+    +-------+-------+
+    | cache | rows  |
+    +-------+-------+
+    | hit   | 20000 |
+    | miss  | 20000 |
+    +-------+-------+
     ");
 }
 

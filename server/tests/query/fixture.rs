@@ -19,7 +19,7 @@ use futures::{TryStreamExt, stream};
 use nexus_flight_catalog::{
     Capabilities, Context, Error, Keys, Principal, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
 };
-use nexus_server::config::Config;
+use nexus_server::config::{Config, Period};
 use nexus_server::gateway::Gateway;
 use nexus_server::query::{Answer, CacheUse, Protocol, Query};
 use nexus_server::workers::Workers;
@@ -33,7 +33,7 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     /// With a few tables in `test.main`: `numbers` (id 1 to 3, name), `other` (id), `endless`, and `changing` of unknown
-    /// version. `settings` is more of the configuration.
+    /// version. `settings` is more of the configuration; unless it says otherwise, tables are looked up for each statement.
     pub(crate) fn new(settings: &str) -> Self {
         Self::on(settings, Workers::here())
     }
@@ -42,7 +42,11 @@ impl Fixture {
     pub(crate) fn on(settings: &str, workers: Workers) -> Self {
         let catalog = if settings.contains("[catalogs.test]") { "" } else { "[catalogs.test]\nkind = \"memory\"\n" };
         let text = format!("{settings}{catalog}");
-        let config = Config::parse(&text, Path::new("nexus.toml"), &|_| None).unwrap();
+        let mut config = Config::parse(&text, Path::new("nexus.toml"), &|_| None).unwrap();
+        if !text.contains("check = ") {
+            // Tests change tables behind the gateway's back.
+            config.cache.check = Period::default();
+        }
         let gateway = Gateway::new(&config, workers, None).unwrap();
         let source = Arc::new(Counted::default());
         source.put("numbers", numbers(&[1, 2, 3]));
@@ -95,7 +99,8 @@ pub(crate) fn numbers(ids: &[i64]) -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
-fn memory(rows: RecordBatch) -> Arc<dyn TableProvider> {
+/// Rows as a table.
+pub(crate) fn memory(rows: RecordBatch) -> Arc<dyn TableProvider> {
     Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap())
 }
 

@@ -3,6 +3,7 @@
 
 mod copies;
 mod entries;
+mod kept;
 mod missing;
 mod oracle;
 
@@ -13,11 +14,9 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use axum::Extension;
-use axum::body::to_bytes;
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
+use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
 use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
@@ -39,6 +38,7 @@ use nexus_sources::memory::MemorySource;
 use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::Request;
+use tonic::codegen::Service as _;
 
 use crate::fixture::{Fixture, shown};
 
@@ -99,7 +99,7 @@ impl Governed {
             fixture.gateway.catalogs.allow_writes(catalog);
         }
         let config = Config::parse("[catalogs.test]\nkind = \"memory\"\n", Path::new("nexus.toml"), &|_| None).unwrap();
-        let service = serve::service(&config, &fixture.gateway).unwrap();
+        let service = serve::service(&config, &fixture.gateway);
         Self { fixture, policies, service }
     }
 
@@ -154,8 +154,9 @@ impl Governed {
         let seat = Seat::new(Arc::new(Semaphore::new(1)));
         let peer = Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None, seat };
         let (gateway, principal) = (Arc::clone(&self.fixture.gateway), Principal(who.into()));
-        let body = Ok(Bytes::from(statement.to_owned()));
-        let answer = sql::run(State(gateway), Extension(principal), ConnectInfo(peer), HeaderMap::new(), body).await;
+        let request = axum::http::Request::post("/v1/sql").extension(principal).extension(ConnectInfo(peer));
+        let request = request.body(Body::from(statement.to_owned())).unwrap();
+        let answer = sql::pages().with_state(gateway).call(request).await.unwrap();
         let status = answer.status();
         let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())

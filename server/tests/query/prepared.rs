@@ -25,7 +25,7 @@ fn gateway() -> (Arc<Gateway>, Client) {
     let text = "defaults.catalog = \"kept\"\n[catalogs.kept]\nkind = \"memory\"\nwritable = true\n";
     let config = Config::parse(text, Path::new("nexus.toml"), &|_| None).unwrap();
     let gateway = Gateway::new(&config, Workers::here(), None).unwrap();
-    let service = Arc::new(serve::service(&config, &gateway).unwrap());
+    let service = Arc::new(serve::service(&config, &gateway));
     let mut client = FlightSqlServiceClient::new(serve::routes(Arc::clone(&service), service));
     client.set_header("x-nexus-type-profile", "native");
     (gateway, client)

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::{Error, IfExists, IfMissing, Result};
-use nexus_server::query::{Answer, Cached, Description, Execute, Query};
+use nexus_server::query::{Answer, Description, Execute, Query};
 use nexus_server::write::{count_batch, count_schema};
 
 /// The plan that the client sends, whether it is to read or to write, and what the route makes of it where it is to write.
@@ -35,7 +35,7 @@ impl Execute for Backend {
             Asked::Count(None) => count_batch(ingested(&query).await?)?,
             Asked::Count(Some(count)) => count_batch(count)?,
         };
-        Ok(Answer { schema: batch.schema(), batches: stream::iter([Ok(batch)]).boxed(), cache: Cached::default() })
+        Ok(Answer::new(batch.schema(), stream::iter([Ok(batch)]).boxed()))
     }
 }
 

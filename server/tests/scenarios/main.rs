@@ -69,7 +69,7 @@ async fn every_scenario_passes() {
 async fn serve(scenario: &'static str) -> SocketAddr {
     let config = Config::parse(&configuration(scenario), Path::new("nexus.toml"), &|_| None).unwrap();
     let gateway = Gateway::new(&config, Workers::here(), None).unwrap();
-    let mut service = serve::service(&config, &gateway).unwrap();
+    let mut service = serve::service(&config, &gateway);
     service.execute = Arc::new(Backend);
     let service = Arc::new(service);
     let route = Route::new(scenario, Arc::clone(&service));

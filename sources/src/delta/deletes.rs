@@ -74,7 +74,7 @@ impl Vector {
             }
             DeletionVectorStorageType::PersistedAbsolute => {
                 let decoded = percent_decode_str(&descriptor.path_or_inline_dv).decode_utf8_lossy().into_owned();
-                Some(lake.inside(&decoded)?)
+                Some(lake.inside(&decoded).map_err(|error| error.at(lake.store.place(log)))?)
             }
         };
         Ok(Self { lake, kept: kept.clone(), table: table.clone(), file, log: log.clone(), descriptor })

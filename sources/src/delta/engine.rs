@@ -13,8 +13,8 @@ use delta_kernel::{
 };
 use delta_kernel_default_engine::executor::TaskExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::error::shortened;
 use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::path::Path;
@@ -25,7 +25,7 @@ use url::Url;
 
 use super::within::Within;
 use crate::lake::Lake;
-use crate::stores::{Store, Upload, ended_early};
+use crate::stores::{Upload, ended_early};
 
 /// What the kernel takes for the address of every table: its store begins at the table's folder, so whatever that is called is never
 /// written as part of an address. Of what this scheme names the kernel knows that listings come in no order.
@@ -61,7 +61,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     let runtime = Handle::current();
     let executor = Arc::new(Caller(runtime.clone()));
     let inner = DefaultEngineBuilder::new(Arc::new(store)).with_task_executor(executor).with_buffer_size(AHEAD).build();
-    let parquet = OwnFiles { inner: inner.parquet_handler(), store: Arc::clone(&lake.store), root: root.clone(), runtime };
+    let parquet = OwnFiles { inner: inner.parquet_handler(), lake: Arc::clone(lake), root: root.clone(), runtime };
     let engine = Confined { parquet: Arc::new(parquet), inner };
     let shown = lake.store.place(&place);
     let kernel = Kernel { engine, lake: Arc::clone(lake), place };
@@ -231,14 +231,33 @@ impl Engine for Confined {
     }
 }
 
-/// A checkpoint may name its parts by any address, and the kernel's reader asks other hosts for those that are signed.
-/// Its writer, for its part, waits for what it writes where nothing may wait.
+/// A checkpoint may name its parts by any address, and the kernel's reader asks other hosts for those that are signed. It also makes room
+/// for whatever number it finds in a footer. Its writer, for its part, waits for what it writes where nothing may wait.
 struct OwnFiles {
     inner: Arc<dyn ParquetHandler>,
-    store: Arc<Store>,
+    lake: Arc<Lake>,
     /// The table's folder.
     root: Path,
     runtime: Handle,
+}
+
+impl OwnFiles {
+    /// Where a file is that the kernel knows by an address.
+    fn path(&self, location: &Url) -> DeltaResult<Path> {
+        let within = Path::from_url_path(location.path()).ok().filter(|_| location.as_str().starts_with(ROOT));
+        let within = within.ok_or_else(|| delta_kernel::Error::generic(format!("{location} is not within the table")))?;
+        Ok(self.root.parts().chain(within.parts()).collect())
+    }
+
+    /// Errors: where a file is not within the table, or its footer says what cannot be.
+    fn check(&self, files: &[FileMeta]) -> DeltaResult<()> {
+        let paths = files.iter().map(|file| Ok((self.path(&file.location)?, file.size)));
+        let paths: Vec<(Path, u64)> = paths.collect::<DeltaResult<_>>()?;
+        let looks = paths.iter().map(|(path, size)| self.lake.check_footer(path, *size));
+        let looked = stream::iter(looks.collect::<Vec<_>>()).buffered(AHEAD.get()).try_collect::<Vec<()>>();
+        let said = |error: Error| object_store::Error::Generic { store: "a checkpoint", source: Box::new(error) };
+        self.runtime.block_on(looked).map(drop).map_err(|error| delta_kernel::Error::ObjectStore(said(error)))
+    }
 }
 
 impl ParquetHandler for OwnFiles {
@@ -248,23 +267,19 @@ impl ParquetHandler for OwnFiles {
         physical_schema: SchemaRef,
         predicate: Option<PredicateRef>,
     ) -> DeltaResult<FileDataReadResultIterator> {
-        match files.iter().find(|file| !is_own(file)) {
-            Some(stray) => Err(delta_kernel::Error::generic(format!("{} is not within the table", stray.location))),
-            None => self.inner.read_parquet_files(files, physical_schema, predicate),
-        }
+        self.check(files)?;
+        self.inner.read_parquet_files(files, physical_schema, predicate)
     }
 
     fn write_parquet_file(&self, location: Url, data: DeltaResultIteratorStatic<Box<dyn EngineData>>) -> DeltaResult<()> {
         let said = |error: Error| delta_kernel::Error::generic(error.to_string());
-        let within = Path::from_url_path(location.path()).ok().filter(|_| location.as_str().starts_with(ROOT));
-        let within = within.ok_or_else(|| delta_kernel::Error::generic(format!("{location} is not within the table")))?;
-        let path: Path = self.root.parts().chain(within.parts()).collect();
+        let path = self.path(&location)?;
         let mut begun: Option<Upload> = None;
         for batch in data {
             let batch = batch.try_into_record_batch()?;
             let mut upload = match begun.take() {
                 Some(upload) => upload,
-                None => Upload::begin(&self.store, path.clone(), batch.schema()).map_err(said)?,
+                None => Upload::begin(&self.lake.store, path.clone(), batch.schema()).map_err(said)?,
             };
             self.runtime.block_on(upload.write(&batch)).map_err(said)?;
             begun = Some(upload);
@@ -274,15 +289,9 @@ impl ParquetHandler for OwnFiles {
     }
 
     fn read_parquet_footer(&self, file: &FileMeta) -> DeltaResult<ParquetFooter> {
-        match is_own(file) {
-            true => self.inner.read_parquet_footer(file),
-            false => Err(delta_kernel::Error::generic(format!("{} is not within the table", file.location))),
-        }
+        self.check(std::slice::from_ref(file))?;
+        self.inner.read_parquet_footer(file)
     }
-}
-
-fn is_own(file: &FileMeta) -> bool {
-    file.location.as_str().starts_with(ROOT)
 }
 
 #[cfg(test)]
@@ -291,7 +300,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stores::Location;
+    use crate::stores::{Location, Store};
 
     #[tokio::test]
     async fn a_catalog_whose_work_hangs_holds_up_no_other() {

@@ -243,7 +243,7 @@ fn located(lake: &Lake, table: &Path, name: &str) -> Result<Path> {
     };
     let decoded = percent_decode_str(name).decode_utf8().map_err(|_| damaged("which is not UTF-8"))?;
     if is_address(name) {
-        return lake.inside(&decoded);
+        return lake.inside(&decoded).map_err(|error| error.at(lake.store.place(&log_of(table))));
     }
     let within = Path::parse(&decoded).map_err(|_| damaged("which is no path"))?;
     if within.as_ref().is_empty() {

@@ -500,6 +500,20 @@ mod tests {
         assert!(error.to_string().contains(name), "{error}");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_checkpoint_that_says_more_than_it_has_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (logs, table) = (logs(folder.path()), Path::parse("a%20b 文").unwrap());
+        let [protocol, metadata] = made("x");
+        commit(folder.path(), 0, &[protocol, metadata]);
+        // A list of row groups that would take all memory.
+        let forged = b"PAR1\x49\xFC\xFF\xFF\xFF\xFF\x07\x07\x00\x00\x00PAR1";
+        std::fs::write(folder.path().join("a%20b 文/_delta_log/00000000000000000000.checkpoint.parquet"), forged).unwrap();
+        let error = logs.latest(&table).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Data);
+        assert!(error.message().contains("a list in it has more items than there are bytes"), "{error}");
+    }
+
     /// The version of the format, a vector of these rows, and what other files of rows have.
     fn vectors(rows: &RoaringTreemap) -> (Vec<u8>, usize) {
         let mut vector = 1_681_511_377_u32.to_le_bytes().to_vec();

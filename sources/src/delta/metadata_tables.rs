@@ -77,7 +77,8 @@ pub(super) async fn history(lake: &Lake, table: &Path) -> Result<Arc<dyn TablePr
 
 /// What one commit says of itself.
 async fn info(lake: &Lake, path: &Path) -> Result<Info> {
-    let bytes = lake.read(path, LARGEST).await?;
+    let mut taken = lake.room.taken();
+    let bytes = lake.read_in(path, LARGEST, &mut taken).await?;
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
         let line: Line = serde_json::from_slice(line).map_err(|cause| {
             Error::data(format!("a line of this commit cannot be read: {cause}"))

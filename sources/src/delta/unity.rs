@@ -10,14 +10,13 @@ use object_store::aws::AwsCredential;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::SecretString;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::catalog::{Catalog, Found};
 use super::config;
 use super::log::log_of;
-use crate::lake::{Folder, Http, Lake, Page, Vending, Vends, encoded, life};
+use crate::lake::{Answer, Folder, Http, Lake, Page, Vending, Vends, encoded, life};
 use crate::stores::{Given, Location};
 
 /// The tables of one catalog of a server.
@@ -157,13 +156,13 @@ struct Table {
     data_source_format: Option<String>,
     storage_location: Option<String>,
     table_id: Option<String>,
-    row_filter: Option<Value>,
+    row_filter: Option<IgnoredAny>,
     columns: Option<Vec<Column>>,
 }
 
 #[derive(Deserialize)]
 struct Column {
-    mask: Option<Value>,
+    mask: Option<IgnoredAny>,
 }
 
 impl Table {
@@ -229,8 +228,10 @@ impl Calls {
         let page = |token: String| async move {
             let next = if token.is_empty() { String::new() } else { format!("&page_token={}", encoded(&token)) };
             // As many on a page as the server likes.
-            let Listed { listed, next_page_token } = self.get(format!("{address}&max_results=0{next}")).await?;
-            Ok::<_, Error>(Page { listed: listed.unwrap_or_default(), next: next_page_token })
+            let answer = self.send(format!("{address}&max_results=0{next}")).await?;
+            let bytes = answer.body.len();
+            let Listed { listed, next_page_token } = self.http.understood(answer, self.token.as_ref()).await?;
+            Ok::<_, Error>(Page { listed: listed.unwrap_or_default(), next: next_page_token, bytes })
         };
         self.http.pages(page).await
     }
@@ -246,8 +247,13 @@ impl Calls {
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, address: String) -> Result<T> {
+        let answer = self.send(address).await?;
+        self.http.understood(answer, self.token.as_ref()).await
+    }
+
+    async fn send(&self, address: String) -> Result<Answer> {
         let url = self.http.url(&format!("{}/{address}", self.root))?;
-        self.ask(self.http.client().get(url)).await
+        self.http.send_with(self.http.client().get(url), self.token.as_ref()).await
     }
 
     async fn ask<T: DeserializeOwned + Send + 'static>(&self, request: RequestBuilder) -> Result<T> {
@@ -283,7 +289,7 @@ impl Vends for Asks {
 mod tests {
     use std::path::Path as LocalPath;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::lake::{Reply, served};

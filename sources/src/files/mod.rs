@@ -1,7 +1,7 @@
 //! Files in a local folder or a bucket: each data file, folder or declared pattern is a table.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
@@ -103,9 +103,13 @@ const SHAPES: u64 = 256;
 
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
     let config = Config::parse(options)?;
-    let shapes = moka::future::Cache::new(SHAPES);
-    Ok(Arc::new(FilesSource { config: Arc::new(config), store: Arc::default(), footers: Footers::new(), shapes }))
+    let shapes: LazyLock<Shapes> = LazyLock::new(|| Shapes::new(SHAPES));
+    let (config, shapes) = (Arc::new(config), Arc::new(shapes));
+    Ok(Arc::new(FilesSource { config, store: Arc::default(), footers: Footers::new(), shapes }))
 }
+
+/// What is known of tables by their names and versions. It takes memory with nothing in it too, and most catalogs are never asked.
+type Shapes = moka::future::Cache<(String, String), Arc<Shape>>;
 
 /// The files of one location. Clones share them.
 #[derive(Clone)]
@@ -114,8 +118,8 @@ struct FilesSource {
     /// Opened when it is first needed, and again as long as that fails.
     store: Arc<OnceCell<Arc<Store>>>,
     footers: Footers,
-    /// By table and version, so that a statement on unchanged files opens none of them before its scan.
-    shapes: moka::future::Cache<(String, String), Arc<Shape>>,
+    /// So that a statement on unchanged files opens none of them before its scan.
+    shapes: Arc<LazyLock<Shapes>>,
 }
 
 impl fmt::Debug for FilesSource {

@@ -14,6 +14,75 @@ pub(super) const MOST_VALUES: u32 = 16 * 1024 * 1024;
 /// The logical types whose values lie as those of the type beneath.
 const LOGICAL: &[&str] = &["date", "time-", "timestamp-", "local-timestamp-", "decimal"];
 
+/// The most types that a schema is made of, where what is told by a name counts each time.
+const MOST_TYPES: u64 = 100_000;
+/// The most bytes of the schema of a block of rows.
+const LARGEST_SCHEMA: usize = 4 * 1024 * 1024;
+
+/// Whether the values of a schema are no more than bytes tell: of a list whose items take none there may be more than anybody counts
+/// to, and types that hold others twice, which do so too, are soon too many.
+pub(super) fn is_countable(schema: &str) -> bool {
+    let parsed = (schema.len() <= LARGEST_SCHEMA).then(|| serde_json::from_str::<Value>(schema).ok()).flatten();
+    parsed.is_some_and(|schema| extent(&schema, &mut HashMap::new()).is_some_and(|extent| extent.types <= MOST_TYPES))
+}
+
+/// What the values of a type can come to.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    /// How many types it is made of.
+    types: u64,
+    /// Whether a value may take no bytes.
+    is_nothing: bool,
+}
+
+/// None for what is no schema, for a list of what takes no bytes, and for a type that holds itself. Of types of which the names end
+/// alike the worst counts.
+fn extent<'a>(schema: &'a Value, named: &mut HashMap<&'a str, Extent>) -> Option<Extent> {
+    match schema {
+        Value::String(of) => match of.as_str() {
+            "null" => Some(Extent { types: 1, is_nothing: true }),
+            "boolean" | "int" | "long" | "float" | "double" | "bytes" | "string" => Some(Extent { types: 1, is_nothing: false }),
+            known => named.get(last(known)).copied(),
+        },
+        // Which of them it is takes a byte.
+        Value::Array(variants) => {
+            let mut types = 1_u64;
+            for variant in variants {
+                types = types.saturating_add(extent(variant, named)?.types);
+            }
+            Some(Extent { types, is_nothing: false })
+        }
+        Value::Object(object) => {
+            let of = object.get("type")?;
+            let found = match of.as_str() {
+                Some("record") => {
+                    let mut all = Extent { types: 1, is_nothing: true };
+                    for field in object.get("fields")?.as_array()? {
+                        let field = extent(field.get("type")?, named)?;
+                        all.types = all.types.saturating_add(field.types);
+                        all.is_nothing &= field.is_nothing;
+                    }
+                    all
+                }
+                Some("enum") => Extent { types: 1, is_nothing: false },
+                Some("fixed") => Extent { types: 1, is_nothing: object.get("size")?.as_u64()? == 0 },
+                Some("array") => {
+                    let item = extent(object.get("items")?, named).filter(|item| !item.is_nothing)?;
+                    Extent { types: item.types.saturating_add(1), is_nothing: false }
+                }
+                Some("map") => Extent { types: extent(object.get("values")?, named)?.types.saturating_add(1), is_nothing: false },
+                _ => return extent(of, named),
+            };
+            if let Some(name) = object.get("name").and_then(Value::as_str) {
+                let known = named.entry(last(name)).or_insert(found);
+                *known = Extent { types: known.types.max(found.types), is_nothing: known.is_nothing || found.is_nothing };
+            }
+            Some(found)
+        }
+        _ => None,
+    }
+}
+
 /// Whether the first value of a file is all there, as the schema of the file says, and is not packed.
 pub(super) fn is_sound(file: &[u8]) -> bool {
     walked(file).is_some()
@@ -174,6 +243,40 @@ mod tests {
         }
         assert!(is_read(COMMIT, &[0, 0, 2]));
         assert!(!is_sound(&file(COMMIT, "deflate", &block)) && !is_sound(b"Obj"));
+    }
+
+    #[test]
+    fn lists_of_nothing_and_types_without_end_are_not_countable() {
+        let record = |fields: &str| format!(r#"{{"type":"record","name":"R","namespace":"n","fields":[{fields}]}}"#);
+        let column = |of: &str| is_countable(&record(&format!(r#"{{"name":"c","type":{of}}}"#)));
+        for of in [
+            r#"["null",{"type":"array","items":["null","string"]}]"#,
+            r#"{"type":"map","values":"null"}"#,
+            r#"{"type":"array","items":{"type":"fixed","name":"F","size":1,"logicalType":"decimal"}}"#,
+            r#"{"type":"array","items":{"type":"record","name":"I","fields":[{"name":"n","type":["null"]}]}}"#,
+        ] {
+            assert!(column(of), "{of}");
+        }
+        for of in [
+            r#"["null",{"type":"array","items":"null"}]"#,
+            r#"{"type":"array","items":{"type":"null"}}"#,
+            r#"{"type":"array","items":{"type":"fixed","name":"F","size":0}}"#,
+            r#"{"type":"array","items":{"type":"record","name":"I","fields":[]}}"#,
+            r#"{"type":"array","items":{"type":"record","name":"I","fields":[{"name":"n","type":"null"}]}}"#,
+            r#"["null","n.R"]"#,
+            r#""unknown""#,
+        ] {
+            assert!(!column(of), "{of}");
+        }
+        let first = r#"{"type":"record","name":"r0","fields":[{"name":"a","type":"int"}]}"#;
+        let doubled = |levels| {
+            (1..levels).fold(first.to_owned(), |within, level| {
+                let last = level - 1;
+                let fields = format!(r#"{{"name":"a","type":{within}}},{{"name":"b","type":"r{last}"}}"#);
+                format!(r#"{{"type":"record","name":"r{level}","fields":[{fields}]}}"#)
+            })
+        };
+        assert!(is_countable(&doubled(10)) && !is_countable(&doubled(20)));
     }
 
     #[test]

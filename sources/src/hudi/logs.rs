@@ -1,20 +1,23 @@
-//! Log files, walked through before the crate of the format reads them: it makes room for whatever number it finds in one, and
-//! goes past what it does not know.
+//! Log files, walked through before the crate of the format reads them: it makes room for whatever number it finds in one, counts the
+//! items of a list that take no bytes, and goes past what it does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hudi_core::file_group::log_file::LogFile;
 use nexus_flight_catalog::{Error, Result};
 
+use super::avro;
 use super::properties::refused;
+use crate::stores::look_through_file;
 
 /// What a block begins with.
 const MAGIC: &[u8] = b"#HUDI#";
 /// The most entries that the header or the footer of a block has, of which there are nine kinds.
 const MOST_ENTRIES: u32 = 64;
-/// The entries with the commit that wrote the block, and with the one that it rolls back.
+/// The entries with the commit that wrote the block, with the one that it rolls back, and with the columns of its rows in Avro.
 const INSTANT: u32 = 0;
 const TARGET: u32 = 1;
+const SCHEMA: u32 = 2;
 /// The kinds of blocks: those that roll back a commit, and those that change rows.
 const COMMAND: u32 = 0;
 const DELETES: u32 = 1;
@@ -116,9 +119,10 @@ fn damaged(name: &str) -> Error {
 
 /// What is heeded of the header of a block.
 #[derive(Default)]
-struct Entries {
+struct Entries<'a> {
     instant: Option<String>,
     target: Option<String>,
+    schema: Option<&'a str>,
 }
 
 struct Rest<'a>(&'a [u8]);
@@ -129,10 +133,10 @@ impl<'a> Rest<'a> {
         let damaged = || damaged(&log.file_name());
         let (kind, entries, mut content) = self.parts().ok_or_else(damaged)?;
         let is_sound = match kind {
-            AVRO => content.records(),
+            AVRO => entries.schema.filter(|schema| avro::is_countable(schema)).and_then(|_| content.records()),
             DELETES => content.int().and_then(|_| content.counted()).map(drop),
             HFILE => return Err(refused(format!("blocks of HFile, as in the log file {},", log.file_name()))),
-            PARQUET => Some(()),
+            PARQUET => look_through_file(content.0).ok(),
             COMMAND => {
                 found.rolled_back.extend(entries.target);
                 return Ok(());
@@ -160,7 +164,7 @@ impl<'a> Rest<'a> {
     }
 
     /// What kind a block is of, what its header tells, and what it holds. All of that together is the block.
-    fn parts(&mut self) -> Option<(u32, Entries, Rest<'a>)> {
+    fn parts(&mut self) -> Option<(u32, Entries<'a>, Rest<'a>)> {
         if self.int()? != 1 {
             return None;
         }
@@ -174,7 +178,7 @@ impl<'a> Rest<'a> {
     }
 
     /// Goes past the entries of a header or footer. Of several with one key the last counts.
-    fn entries(&mut self) -> Option<Entries> {
+    fn entries(&mut self) -> Option<Entries<'a>> {
         let count = self.int().filter(|count| *count <= MOST_ENTRIES)?;
         let mut entries = Entries::default();
         for _ in 0..count {
@@ -182,6 +186,7 @@ impl<'a> Rest<'a> {
             match key {
                 INSTANT => entries.instant = Some(value.to_owned()),
                 TARGET => entries.target = Some(value.to_owned()),
+                SCHEMA => entries.schema = Some(value),
                 _ => {}
             }
         }
@@ -228,9 +233,15 @@ mod tests {
         [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
     }
 
-    /// The header of a block: how many entries it says that it has, and the one of the commit.
+    /// The header of a block: how many entries it says that it has besides that of the columns, which it has too, and the one of the
+    /// commit.
     fn header(says: u32, instant: &str) -> Vec<u8> {
-        [says.to_be_bytes().to_vec(), INSTANT.to_be_bytes().to_vec(), counted(instant.as_bytes())].concat()
+        header_of(r#""string""#, says, instant)
+    }
+
+    fn header_of(schema: &str, says: u32, instant: &str) -> Vec<u8> {
+        let entry = |key: u32, text: &str| [&key.to_be_bytes()[..], &counted(text.as_bytes())[..]].concat();
+        [&says.saturating_add(1).to_be_bytes()[..], &entry(SCHEMA, schema)[..], &entry(INSTANT, instant)[..]].concat()
     }
 
     fn block(kind: u32, header: &[u8], content: &[u8]) -> Vec<u8> {
@@ -322,5 +333,9 @@ mod tests {
         let long = [&records(1, &[])[..], &u32::MAX.to_be_bytes()[..]].concat();
         assert_eq!(kind(&block(AVRO, &header(1, "1"), &long)), Kind::Data);
         assert_eq!(kind(&block(HFILE, &header(1, "1"), b"")), Kind::Unsupported);
+        // Lists of more items than anybody counts to, and of more groups of rows than there is memory for.
+        assert_eq!(kind(&block(AVRO, &header_of(r#"{"type":"array","items":"null"}"#, 1, "1"), &sound)), Kind::Data);
+        let footer = b"PAR1\x49\xFC\xFF\xFF\xFF\xFF\x07\x07\x00\x00\x00PAR1";
+        assert_eq!(kind(&block(PARQUET, &header(1, "1"), footer)), Kind::Data);
     }
 }

@@ -151,6 +151,7 @@ impl Merging {
             if held.size != *listed {
                 return Err(self.changed(&path));
             }
+            self.lake.check_footer(&path, *listed).await?;
             if let Some(copies) = copies {
                 copies.write(&within(name)?, self.lake.read(&path, LARGEST).await?).await?;
             }

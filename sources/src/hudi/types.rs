@@ -16,15 +16,22 @@ const META: [&str; 5] =
 pub(super) const COMMIT_TIME: &str = "_hoodie_commit_time";
 /// How deep a schema may nest.
 const DEEPEST: usize = 64;
+/// The most bytes of a schema, which takes many times as much where it is parsed.
+const LARGEST: usize = 4 * 1024 * 1024;
+/// How many columns and fields may come of types that are told by their names: a few types, each twice in the next, are soon millions.
+const MOST_AGAIN: usize = 20_000;
 
 /// The columns of a table as clients see them, and as files name them: by these names. All of them may be NULL: files do not have
 /// those that were added after them. `has_meta` tells whether Hudi's own are there.
 /// Errors: `Data` for what is no schema of rows; `Unsupported` with the column, for a type that is not read.
 pub(super) fn shape(schema: &str, has_meta: bool) -> Result<(SchemaRef, Columns)> {
+    if schema.len() > LARGEST {
+        return Err(damaged(&format!("it has more than {LARGEST} bytes")));
+    }
     // Java has a stroke before colons in what it writes to properties.
     let schema = schema.trim().replace("\\:", ":");
     let schema: Value = serde_json::from_str(&schema).map_err(|cause| damaged(&format!("it is no JSON: {cause}")))?;
-    let mut named = Named::default();
+    let mut named = Named { known: HashMap::new(), left: MOST_AGAIN };
     let written = fields(&schema, &mut named, "", 0)?;
     let is_written = |name: &str| written.iter().any(|(field, _)| field.name() == name);
     let meta = META.into_iter().filter(|name| has_meta && !is_written(name));
@@ -36,7 +43,27 @@ pub(super) fn shape(schema: &str, has_meta: bool) -> Result<(SchemaRef, Columns)
 }
 
 /// The types of a schema that have names, and may be told by those when they come again.
-type Named = HashMap<String, (DataType, Vec<Column>)>;
+struct Named {
+    known: HashMap<String, (DataType, Vec<Column>)>,
+    /// How many columns and fields may come of them yet.
+    left: usize,
+}
+
+impl Named {
+    /// A type that comes again. Errors: `Unsupported` for a name that none has, and where too many have come already.
+    fn again(&mut self, name: &str, path: &str) -> Result<(DataType, Vec<Column>)> {
+        let known = self.known.get(name).or_else(|| self.known.get(name.rsplit('.').next().unwrap_or(name)));
+        let (data_type, columns) = known.ok_or_else(|| refused(path, name))?;
+        let left = self.left.checked_sub(1 + count(columns));
+        self.left = left.ok_or_else(|| refused(path, "that repeats others too often"))?;
+        Ok((data_type.clone(), columns.clone()))
+    }
+}
+
+/// How many columns these are with all that are in them.
+fn count(columns: &[Column]) -> usize {
+    columns.iter().map(|column| 1 + count(&column.fields)).sum()
+}
 
 fn column(name: &str, fields: Vec<Column>) -> Column {
     Column { name: name.to_owned(), id: None, aliases: vec![name.to_owned()], fields }
@@ -101,7 +128,7 @@ fn read_as(of: &Value, named: &mut Named, path: &str, depth: usize) -> Result<(D
             };
             if let Some(name) = text("name") {
                 let full = text("namespace").map(|space| format!("{space}.{name}"));
-                named.extend(full.into_iter().chain([name.to_owned()]).map(|name| (name, read.clone())));
+                named.known.extend(full.into_iter().chain([name.to_owned()]).map(|name| (name, read.clone())));
             }
             Ok(read)
         }
@@ -109,7 +136,7 @@ fn read_as(of: &Value, named: &mut Named, path: &str, depth: usize) -> Result<(D
     }
 }
 
-fn primitive(name: &str, named: &Named, path: &str) -> Result<(DataType, Vec<Column>)> {
+fn primitive(name: &str, named: &mut Named, path: &str) -> Result<(DataType, Vec<Column>)> {
     let data_type = match name {
         "boolean" => DataType::Boolean,
         "int" => DataType::Int32,
@@ -118,10 +145,7 @@ fn primitive(name: &str, named: &Named, path: &str) -> Result<(DataType, Vec<Col
         "double" => DataType::Float64,
         "bytes" => DataType::Binary,
         "string" => DataType::Utf8,
-        name => {
-            let known = named.get(name).or_else(|| named.get(name.rsplit('.').next().unwrap_or(name)));
-            return known.cloned().ok_or_else(|| refused(path, name));
-        }
+        name => return named.again(name, path),
     };
     Ok((data_type, Vec::new()))
 }
@@ -218,6 +242,21 @@ mod tests {
         );
         let again = again.unwrap();
         assert_eq!(again.field(0).data_type(), again.field(1).data_type());
+    }
+
+    #[test]
+    fn types_that_double_are_refused_before_they_are_too_many() {
+        let record = |name: usize, fields: &str| format!(r#"{{"type":"record","name":"r{name}","fields":[{fields}]}}"#);
+        let doubled = |levels| {
+            (1..levels).fold(record(0, r#"{"name":"a","type":"int"}"#), |within, level| {
+                record(level, &format!(r#"{{"name":"a","type":{within}}},{{"name":"b","type":"r{}"}}"#, level - 1))
+            })
+        };
+        let column = |levels| shaped(&format!(r#"{{"name":"c","type":{}}}"#, doubled(levels)));
+        column(10).unwrap();
+        let refused = column(25).unwrap_err();
+        assert!(refused.message().contains("that repeats others too often"), "{refused}");
+        assert_eq!(shape(&" ".repeat(LARGEST + 1), false).unwrap_err().kind(), nexus_flight_catalog::Kind::Data);
     }
 
     #[test]

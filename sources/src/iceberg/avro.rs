@@ -13,16 +13,17 @@ use serde_json::Value;
 use super::manifests::cut;
 use super::metrics::{Apart, Metrics};
 use super::table::{refused, unreadable};
-use crate::lake::{MAGIC, Rest};
+use crate::lake::{MAGIC, Rest, Taken};
 
 /// The most bytes that a file has, packed and unpacked.
 pub(super) const LARGEST: usize = 512 * 1024 * 1024;
 /// The most bytes of one value, which takes many times as much where it is decoded.
 const LARGEST_VALUE: usize = 16 * 1024 * 1024;
 
-/// The fewest bytes of a value of a manifest, which has the address and the format of a file: so what is read of it apart takes a bounded
-/// part of memory.
+/// The fewest bytes of a value of a manifest, which has the address and the format of a file.
 const SHORTEST: usize = 16;
+/// What a value takes in memory besides its bytes: a file with what is told of it.
+const VALUE: u64 = 1024;
 
 /// The most bytes of a number.
 const LONGEST: usize = 10;
@@ -41,24 +42,25 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Errors: `Data` where the blocks do not make up the whole file, or do not hold what its schema says; `Unsupported` for a codec
-    /// or a schema that metadata does not have.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self> {
-        Self::walked(bytes, Shapes::default())
+    /// What its values take is taken of `room`. Errors: `Data` where the blocks do not make up the whole file, or do not hold what its
+    /// schema says; `Unsupported` for a codec or a schema that metadata does not have; `Exhausted`.
+    pub(super) fn new(bytes: &[u8], room: &mut Taken) -> Result<Self> {
+        Self::walked(bytes, Shapes::default(), room)
     }
 
     /// A manifest, with what it tells of columns apart from the rest. Errors: as of [`Self::new`].
-    pub(super) fn of_manifest(bytes: &[u8]) -> Result<Self> {
-        Self::walked(bytes, Shapes { is_manifest: true, ..Shapes::default() })
+    pub(super) fn of_manifest(bytes: &[u8], room: &mut Taken) -> Result<Self> {
+        Self::walked(bytes, Shapes { is_manifest: true, ..Shapes::default() }, room)
     }
 
-    fn walked(bytes: &[u8], mut shapes: Shapes) -> Result<Self> {
+    fn walked(bytes: &[u8], mut shapes: Shapes, memory: &mut Taken) -> Result<Self> {
         let mut rest = Rest(bytes.strip_prefix(MAGIC).ok_or_else(cut)?);
         let header = rest.header().ok_or_else(cut)?.into_iter();
         let header = header.map(|(name, value)| Some((String::from_utf8(name.to_vec()).ok()?, value.to_vec())));
         let mut header = header.collect::<Option<BTreeMap<_, _>>>().ok_or_else(cut)?;
         let marker = rest.take(16).ok_or_else(cut)?;
         let schema = header.get("avro.schema").ok_or_else(cut)?;
+        memory.grow_by_json(schema)?;
         let schema: Value = serde_json::from_slice(schema).map_err(|cause| unreadable(&cause))?;
         let shape = shapes.shape(&schema).filter(|shape| !shape.is_empty());
         let shape = shape.ok_or_else(|| refused("metadata with such an Avro schema".to_owned()))?;
@@ -72,6 +74,10 @@ impl File {
                 return Err(cut());
             }
             let block = unpacked(&codec, packed, room)?;
+            if count > block.len() as u64 {
+                return Err(cut());
+            }
+            memory.grow((block.len() as u64).saturating_add(count.saturating_mul(VALUE)))?;
             let (mut within, mut apart) = (Rest(&block), Found::default());
             for _ in 0..count {
                 let before = within.0.len();
@@ -348,6 +354,11 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::lake::Room;
+
+    fn opened(bytes: &[u8]) -> Result<File> {
+        File::new(bytes, &mut Room::new().taken())
+    }
 
     /// A file without values and this header.
     pub(in crate::iceberg) fn of_header(header: &[(&str, Value)]) -> File {
@@ -376,7 +387,7 @@ pub(super) mod tests {
     }
 
     fn values(bytes: &[u8]) -> Option<u64> {
-        File::new(bytes).ok().map(|file| file.values)
+        opened(bytes).ok().map(|file| file.values)
     }
 
     #[test]
@@ -384,14 +395,14 @@ pub(super) mod tests {
         assert_eq!(values(&file(&[])), Some(0));
         assert_eq!(values(&file(&[3, 40])), Some(43));
         assert_eq!(values(&file(&[3, 0])), Some(3));
-        let again = File::new(&file(&[3, 300])).unwrap().bytes();
+        let again = opened(&file(&[3, 300])).unwrap().bytes();
         assert_eq!(values(&again), Some(303));
     }
 
     #[test]
     fn parts_make_up_the_file() {
         let of = |blocks: &[usize], most: usize| {
-            let parts = File::new(&file(blocks)).unwrap().parts(most);
+            let parts = opened(&file(blocks)).unwrap().parts(most);
             parts.iter().map(|part| values(part).unwrap()).collect::<Vec<u64>>()
         };
         assert_eq!(of(&[1, 2, 4, 8, 16], 2), [7, 24]);
@@ -423,7 +434,7 @@ pub(super) mod tests {
         let sum = crc32fast::hash(&[2, 4]).to_be_bytes();
         let deflated = [1, 2, 0, 0xFD, 0xFF, 2, 4];
         for (codec, block) in [("deflate", deflated.to_vec()), ("snappy", snappy(2, sum))] {
-            let file = File::new(&with(json!("int"), codec, &[(2, &block[..])])).unwrap();
+            let file = opened(&with(json!("int"), codec, &[(2, &block[..])])).unwrap();
             assert_eq!((file.values, file.blocks), (2, vec![[&[4, 4, 2, 4][..], &[7; 16]].concat()]), "{codec}");
         }
         for block in [snappy(2, [0; 4]), snappy(0x7F, sum)] {
@@ -432,6 +443,18 @@ pub(super) mod tests {
         assert_eq!(unpacked(b"deflate", &deflated, 2).unwrap().into_owned(), vec![2, 4]);
         assert_eq!(unpacked(b"deflate", &deflated, 1).unwrap_err().kind(), Kind::Data);
         assert_eq!(unpacked(b"bzip2", &deflated, 9).unwrap_err().kind(), Kind::Unsupported);
+    }
+
+    #[test]
+    fn values_take_no_more_memory_than_there_is() {
+        let bytes = file(&[1000]);
+        let room = Room::of(1100 * 1024);
+        let held = File::new(&bytes, &mut room.taken()).map(|file| file.values);
+        assert_eq!(held.ok(), Some(1000));
+        let mut taken = room.taken();
+        File::new(&bytes, &mut taken).map(drop).unwrap();
+        let refused = File::new(&bytes, &mut room.taken()).err().unwrap();
+        assert_eq!(refused.kind(), Kind::Exhausted);
     }
 
     #[test]
@@ -449,16 +472,16 @@ pub(super) mod tests {
         let block = [&first[..], &[4, 0], &text[..], &[0]].concat();
         let bytes = with(schema, "null", &[(2, &block[..])]);
         let left = [&[2, 0][..], &text[..], &[0, 4, 0], &text[..], &[0]].concat();
-        let file = File::of_manifest(&bytes).unwrap();
+        let file = File::of_manifest(&bytes, &mut Room::new().taken()).unwrap();
         assert_eq!(file.blocks, vec![[&[4, 64][..], &left[..], &[7; 16][..]].concat()]);
         let told: Vec<_> = file.metrics.iter().map(|told| (told.values.get(7), told.sizes.get(3))).collect();
         assert_eq!(told, [(Some(&2), Some(&4)), (None, None)]);
-        let whole = File::new(&bytes).unwrap();
+        let whole = opened(&bytes).unwrap();
         assert_eq!((whole.metrics.len(), whole.blocks), (0, vec![[&[4, 78][..], &block[..], &[7; 16][..]].concat()]));
         // One that says that it has more than there is, and one that names no file.
         for block in [&first[..4], &[2, 0, 0, 0]] {
             let bytes = with(serde_json::from_slice(&whole.header["avro.schema"]).unwrap(), "null", &[(1, block)]);
-            assert!(File::of_manifest(&bytes).is_err(), "{block:?}");
+            assert!(File::of_manifest(&bytes, &mut Room::new().taken()).is_err(), "{block:?}");
         }
     }
 

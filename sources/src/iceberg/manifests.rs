@@ -16,7 +16,7 @@ use super::avro;
 use super::metrics::Metrics;
 use super::partition::named_as_written;
 use super::table::{Table, parsed, refused, unreadable};
-use crate::lake::Lake;
+use crate::lake::{Lake, Taken};
 
 /// How many manifests are read side by side.
 const AT_ONCE: usize = 8;
@@ -41,15 +41,17 @@ pub(super) struct Files {
     pub(super) schema: SchemaRef,
     /// With the numbers that they have from the manifest, and without metrics, which stand beside them.
     pub(super) entries: Vec<(ManifestEntry, Metrics)>,
+    /// The memory that they take.
+    _taken: Taken,
 }
 
 /// The manifests of a snapshot. Errors: `Data` where their list is not there or not sound.
 pub(super) async fn list(lake: &Lake, table: &Table, snapshot: &Snapshot) -> Result<Vec<ManifestFile>> {
     let path = lake.inside(snapshot.manifest_list())?;
-    let bytes = lake.read(&path, avro::LARGEST as u64).await?;
-    let version = table.metadata.format_version();
+    let (version, mut taken) = (table.metadata.format_version(), lake.room.taken());
+    let bytes = lake.read_in(&path, avro::LARGEST as u64, &mut taken).await?;
     let list = parsed(lake, &path, move || {
-        let mut file = avro::File::new(&bytes)?;
+        let mut file = avro::File::new(&bytes, &mut taken)?;
         if version == FormatVersion::V1 {
             counted(&mut file)?;
         }
@@ -89,21 +91,22 @@ async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Res
     if manifest.key_metadata.as_ref().is_some_and(|key| !key.is_empty()) {
         return Err(refused("encrypted manifests".to_owned()).at(lake.store.place(&path)));
     }
-    let bytes = lake.read(&path, avro::LARGEST as u64).await?;
+    let mut taken = lake.room.taken();
+    let bytes = lake.read_in(&path, avro::LARGEST as u64, &mut taken).await?;
     let counts = [manifest.added_files_count, manifest.existing_files_count, manifest.deleted_files_count];
     // Tables of format 1 need not have counts.
     let is_other = counts.contains(&None) && i64::try_from(bytes.len()) != Ok(manifest.manifest_length);
     let unpacked = parsed(&lake, &path, move || {
-        let mut file = avro::File::of_manifest(&bytes)?;
+        let mut file = avro::File::of_manifest(&bytes, &mut taken)?;
         if is_other {
             return Err(cut());
         }
         named_as_written(&mut file)?;
         let parts = (file.values / PART).clamp(1, AT_ONCE as u64) as usize;
         let parts = file.parts(parts);
-        Ok((file.metrics, parts))
+        Ok((file.metrics, parts, taken))
     });
-    let (metrics, parts) = unpacked.await?;
+    let (metrics, parts, taken) = unpacked.await?;
     let decode =
         |part: Vec<u8>| parsed(&lake, &path, move || Manifest::parse_avro(&part).map_err(|cause| unreadable(&cause.message())));
     let decoded = try_join_all(parts.into_iter().map(decode).collect::<Vec<_>>()).await?;
@@ -119,7 +122,7 @@ async fn read(lake: Arc<Lake>, table: Arc<Table>, manifest: ManifestFile) -> Res
         let inherited =
             alive.map(|(entry, metrics)| inherit(Arc::unwrap_or_clone(entry), &manifest).map(|entry| (entry, metrics)));
         let entries = inherited.collect::<Result<_>>()?;
-        Ok(Files { path: own, content: manifest.content, spec: manifest.partition_spec_id, schema, entries })
+        Ok(Files { path: own, content: manifest.content, spec: manifest.partition_spec_id, schema, entries, _taken: taken })
     })
     .await
 }

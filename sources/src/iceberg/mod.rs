@@ -1,7 +1,7 @@
 //! Iceberg tables in a local folder or a bucket, found by their layout or by a catalog, at their newest state or an earlier one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
@@ -55,19 +55,23 @@ const COLUMN: usize = 50;
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
     allow_any_script();
     let Config { location, tables } = Config::parse(options)?;
-    let weigh_table = |_: &Current, table: &Arc<Table>| u32::try_from(table.bytes).unwrap_or(u32::MAX);
-    let weigh_snapshot = |_: &String, (snapshot, deletes): &(Arc<Snapshot>, usize)| {
-        let each = snapshot.bounds.len().saturating_mul(COLUMN).saturating_add(FILE);
-        let files = snapshot.files.len().saturating_mul(each).saturating_add(each);
-        u32::try_from(files.saturating_add(deletes.saturating_mul(FILE))).unwrap_or(u32::MAX)
-    };
     Ok(Arc::new(IcebergSource {
         catalog: options.catalog.clone(),
         location,
         known_by: tables,
         opened: OnceCell::new(),
-        tables: moka::future::Cache::builder().max_capacity(KEPT_TABLES).weigher(weigh_table).build(),
-        snapshots: moka::future::Cache::builder().max_capacity(KEPT_SNAPSHOTS).weigher(weigh_snapshot).build(),
+        tables: LazyLock::new(|| {
+            let weigh = |_: &Current, table: &Arc<Table>| u32::try_from(table.bytes).unwrap_or(u32::MAX);
+            moka::future::Cache::builder().max_capacity(KEPT_TABLES).weigher(weigh).build()
+        }),
+        snapshots: LazyLock::new(|| {
+            let weigh = |_: &String, (snapshot, deletes): &(Arc<Snapshot>, usize)| {
+                let each = snapshot.bounds.len().saturating_mul(COLUMN).saturating_add(FILE);
+                let files = snapshot.files.len().saturating_mul(each).saturating_add(each);
+                u32::try_from(files.saturating_add(deletes.saturating_mul(FILE))).unwrap_or(u32::MAX)
+            };
+            moka::future::Cache::builder().max_capacity(KEPT_SNAPSHOTS).weigher(weigh).build()
+        }),
     }))
 }
 
@@ -79,9 +83,10 @@ struct IcebergSource {
     known_by: Tables,
     /// Opened when it is first needed, and again as long as that fails.
     opened: OnceCell<Arc<dyn Catalog>>,
-    tables: moka::future::Cache<Current, Arc<Table>>,
+    /// What is kept takes memory with nothing in it too, and most catalogs are never asked.
+    tables: LazyLock<moka::future::Cache<Current, Arc<Table>>>,
     /// By what the table is called, where it is, and its version; with the number of files of deletes.
-    snapshots: moka::future::Cache<String, (Arc<Snapshot>, usize)>,
+    snapshots: LazyLock<moka::future::Cache<String, (Arc<Snapshot>, usize)>>,
 }
 
 /// What a name of a table means.
@@ -178,7 +183,7 @@ impl IcebergSource {
             Wanted::About(about) => {
                 // What is said about a table changes with its properties and references too.
                 let version = format!("{}:{}:{}", table.metadata.uuid(), current.path, current.state);
-                let provider = Arc::new(about.read(&lake, &table, &current.path).await?);
+                let provider = Arc::new(about.read(&lake, &table, &current.path).await.map_err(place)?);
                 return Ok(Resolved { provider, version: Version::Pinned(version), keys: Keys::default() });
             }
         };

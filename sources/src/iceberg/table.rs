@@ -15,7 +15,7 @@ use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
 use serde_json::Value;
 
-use crate::lake::{Lake, moment};
+use crate::lake::{Lake, Taken, moment};
 use crate::stores::{ended_early, hex};
 
 /// The most bytes of a file of metadata, packed or not: it takes many times as much where it is parsed.
@@ -70,23 +70,27 @@ impl Table {
     /// Reads a file of metadata. Errors: `Unsupported` for what this connector does not read, by name; `Data` for bytes that are
     /// no metadata.
     pub(super) async fn read(lake: &Lake, path: &Path) -> Result<Self> {
-        let bytes = lake.read(path, LARGEST).await?;
-        parsed(lake, path, move || Self::parse(bytes)).await
+        let mut taken = lake.room.taken();
+        let bytes = lake.read_in(path, LARGEST, &mut taken).await?;
+        parsed(lake, path, move || Self::parse(bytes, &mut taken)).await
     }
 
     /// The same, with all that the file says, for who writes the next one. Errors: as those of reading.
     pub(super) async fn read_whole(lake: &Lake, path: &Path) -> Result<(Self, Value)> {
-        let bytes = lake.read(path, LARGEST).await?;
+        let mut taken = lake.room.taken();
+        let bytes = lake.read_in(path, LARGEST, &mut taken).await?;
         let parse = move || {
             let bytes = if bytes.starts_with(&[0x1F, 0x8B]) { unpacked(bytes)? } else { bytes };
+            taken.grow_by_json(&bytes)?;
             let whole = serde_json::from_slice(&bytes).map_err(|cause| unreadable(&cause))?;
-            Ok((Self::parse(bytes)?, whole))
+            Ok((Self::parse(bytes, &mut taken)?, whole))
         };
         parsed(lake, path, parse).await
     }
 
-    fn parse(bytes: Bytes) -> Result<Self> {
+    fn parse(bytes: Bytes, room: &mut Taken) -> Result<Self> {
         let bytes = if bytes.starts_with(&[0x1F, 0x8B]) { unpacked(bytes)? } else { bytes };
+        room.grow_by_json(&bytes)?;
         let mut raw: Value = serde_json::from_slice(&bytes).map_err(|cause| unreadable(&cause))?;
         supported(&raw)?;
         let mut defaults = HashSet::new();
@@ -252,6 +256,15 @@ fn supported(raw: &Value) -> Result<()> {
     for key in ["schema", "schemas"] {
         known_types(raw.get(key).unwrap_or(&Value::Null))?;
     }
+    // Of two the crate of the format would take the last.
+    for (list, key) in [("snapshots", "snapshot-id"), ("schemas", "schema-id"), ("partition-specs", "spec-id")] {
+        let mut seen = HashSet::new();
+        let of_list = raw.get(list).and_then(Value::as_array).into_iter().flatten();
+        let mut ids = of_list.filter_map(|of| of.get(key)?.as_i64());
+        if let Some(twice) = ids.find(|id| !seen.insert(*id)) {
+            return Err(unreadable(&format!("two of its {list} have the {key} {twice}")));
+        }
+    }
     Ok(())
 }
 
@@ -302,6 +315,7 @@ fn with_defaults(value: &Value, found: &mut HashSet<i32>) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::lake::Room;
 
     /// A table of format 2 with two snapshots, a tag and a branch.
     pub(in crate::iceberg) fn metadata() -> Value {
@@ -336,7 +350,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::iceberg) fn table(metadata: &Value) -> Result<Table> {
-        Table::parse(serde_json::to_vec(metadata).unwrap().into())
+        Table::parse(serde_json::to_vec(metadata).unwrap().into(), &mut Room::new().taken())
     }
 
     #[test]
@@ -399,6 +413,8 @@ pub(super) mod tests {
         let nested = serde_json::json!({ "type": "list", "element-id": 9, "element-required": false, "element": "geometry" });
         insta::assert_snapshot!(column(nested), @"columns of the type geometry are not read here");
         assert_eq!(table(&serde_json::json!({})).unwrap_err().kind(), nexus_flight_catalog::Kind::Data);
+        insta::assert_snapshot!(refusal(&|metadata| metadata["snapshots"][1]["snapshot-id"] = 11.into()), @"this is not as the table format says: two of its snapshots have the snapshot-id 11");
+        insta::assert_snapshot!(refusal(&|metadata| metadata["schemas"][1]["schema-id"] = 0.into()), @"this is not as the table format says: two of its schemas have the schema-id 0");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use datafusion::error::DataFusionError;
 use nexus_flight_catalog::{Error, Result};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -11,7 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::kept::Kept;
 use super::name::is_name;
-use crate::stores::{Footers, Location, Store};
+use super::room::{Room, Taken};
+use crate::stores::{Footers, Locate, Location, PinnedStore, Store, cause, immutable, look_at_footer, told};
 
 /// How many pieces of work that hold a thread each are done at once for one catalog.
 const THREADS: usize = 16;
@@ -23,6 +25,8 @@ pub(crate) struct Lake {
     pub(super) kept: Arc<Kept>,
     /// Of the catalog, for work that holds one of the process while it waits for the store.
     pub(crate) threads: Arc<Semaphore>,
+    /// Of the catalog, for what tells of its tables.
+    pub(crate) room: Room,
     /// How the metadata of tables begins the address of what is in the store, without a slash at the end.
     roots: Vec<String>,
 }
@@ -52,16 +56,20 @@ impl Lake {
                 roots.extend(["s3", "s3a", "s3n"].map(|scheme| format!("{scheme}://{bucket}{slash}{prefix}")));
             }
         }
-        Self { store, footers: Footers::new(), kept: Arc::new(Kept::new()), threads: Arc::new(Semaphore::new(THREADS)), roots }
+        let (kept, threads) = (Arc::new(Kept::new()), Arc::new(Semaphore::new(THREADS)));
+        Self { store, footers: Footers::new(), kept, threads, room: Room::new(), roots }
     }
 
-    /// The same files, and what was read of them, behind another store of the same location.
-    pub(crate) fn through(&self, store: Arc<Store>) -> Self {
+    /// The same files behind another store of the same location. What is read of them is kept for those alone who read with its keys,
+    /// of whom there is one name.
+    pub(crate) fn through(&self, store: Arc<Store>, name: &str) -> Self {
+        let of: Arc<str> = Arc::from(name);
         Self {
             store,
-            footers: self.footers.clone(),
-            kept: Arc::clone(&self.kept),
+            footers: self.footers.under(&of),
+            kept: Arc::new(self.kept.under(&of)),
             threads: Arc::clone(&self.threads),
+            room: self.room.clone(),
             roots: self.roots.clone(),
         }
     }
@@ -90,23 +98,37 @@ impl Lake {
         Ok(if self.store.is_misnamed(&child).await? { None } else { Some(child) })
     }
 
-    /// What is in a file of metadata of so many bytes at most. Errors: `Data` where it is not there, or larger.
+    /// What is in a file of metadata of so many bytes at most. Errors: `Data` where it is not there, or larger; `Exhausted`.
     pub(crate) async fn read(&self, path: &Path, most: u64) -> Result<Bytes> {
+        self.read_in(path, most, &mut self.room.taken()).await
+    }
+
+    /// The same, whose bytes are taken of the room for as long as that is held. Errors: as of [`Self::read`].
+    pub(crate) async fn read_in(&self, path: &Path, most: u64, room: &mut Taken) -> Result<Bytes> {
         self.store.stays_within(path).await?;
-        let read = async {
-            let opened = self.store.objects().get(path).await?;
-            if opened.meta.size > most {
-                return Ok(None);
-            }
-            opened.bytes().await.map(Some)
-        };
-        match read.await {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => {
-                let error = Error::data(format!("this has more than {most} bytes, and should be metadata"));
-                Err(error.with_hint("restore the file, or let old snapshots of the table expire").at(self.store.place(path)))
-            }
-            Err(cause) => Err(self.failure(&cause, path)),
+        let opened = self.store.objects().get(path).await.map_err(|cause| self.failure(&cause, path))?;
+        if opened.meta.size > most {
+            let error = Error::data(format!("this has more than {most} bytes, and should be metadata"));
+            return Err(error.with_hint("restore the file, or let old snapshots of the table expire").at(self.store.place(path)));
+        }
+        room.grow(opened.meta.size).map_err(|error| error.at(self.store.place(path)))?;
+        opened.bytes().await.map_err(|cause| self.failure(&cause, path))
+    }
+
+    /// Looks at the footer of a Parquet file of this size, as it is now, that somebody else decodes. Errors: `Data` where it says what cannot be, by
+    /// which a decoder may take all memory, or where the file is another.
+    pub(crate) async fn check_footer(&self, path: &Path, size: u64) -> Result<()> {
+        self.store.stays_within(path).await?;
+        let pinned = Arc::new(PinnedStore::immutable(Arc::clone(&self.store), [(path.clone(), size)]));
+        let looked = look_at_footer(&pinned, &immutable(path.clone(), size)).await;
+        looked.map_err(|error| self.located(error.into(), path))
+    }
+
+    /// An error of reading the rows of a file that metadata names, with the file as its place.
+    pub(crate) fn located(&self, error: DataFusionError, path: &Path) -> Error {
+        match cause::<object_store::Error>(&error) {
+            Some(cause) => self.failure(cause, path),
+            None => self.store.locate(error, path),
         }
     }
 
@@ -115,7 +137,7 @@ impl Lake {
         let message = match cause {
             object_store::Error::NotFound { .. } => "the table's metadata names this file, and it is not there".to_owned(),
             object_store::Error::Precondition { source, .. } => {
-                format!("this is not the file that the table's metadata names: {source}")
+                format!("this is not the file that the table's metadata names: {}", told(&source.to_string()))
             }
             other => return self.store.error(other, path),
         };
@@ -130,6 +152,41 @@ pub(super) const GONE: &str = "it was removed by hand, or its snapshot has expir
 mod tests {
     use super::super::positions::tests::lake;
     use super::*;
+    use crate::stores::Access;
+
+    #[test]
+    fn nothing_is_named_that_is_elsewhere() {
+        let access = Access {
+            endpoint: None,
+            region: Some("r".to_owned()),
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            allow_http: false,
+        };
+        let location = Location::Bucket { bucket: "b".to_owned(), prefix: Path::from("lake/one"), access };
+        let lake = Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location);
+        for address in ["s3://b/lake/one/t/a.avro", "s3a://b/lake/one/t/a.avro", "s3n://b/lake/one/t/a.avro/"] {
+            assert_eq!(lake.inside(address).unwrap(), Path::from("t/a.avro"), "{address}");
+        }
+        for address in [
+            "s3://other/lake/one/t/a.avro",
+            "s3://b/lake/one2/t/a.avro",
+            "s3://b/lake/one/../two/a.avro",
+            "s3://b@other/lake/one/a.avro",
+            "S3://b/lake/one/a.avro",
+            "s3://b/lake//one/a.avro",
+            "https://b/lake/one/a.avro?X-Amz-Signature=hidden",
+            "file:///lake/one/a.avro",
+            "/lake/one/a.avro",
+            "t/a.avro",
+            "",
+        ] {
+            let error = lake.inside(address).unwrap_err();
+            assert_eq!(error.kind(), nexus_flight_catalog::Kind::Denied, "{address}");
+            assert!(!error.to_string().contains("hidden"), "{error}");
+        }
+    }
 
     #[test]
     fn several_slashes_are_one_in_a_folder() {

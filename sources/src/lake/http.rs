@@ -26,6 +26,10 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// The most that is read of an answer.
 const LARGEST: usize = 64 * 1024 * 1024;
+/// The most of all pages of a list.
+const LARGEST_LIST: usize = 256 * 1024 * 1024;
+/// The most of an answer that says what is wrong.
+const LARGEST_REFUSAL: usize = 64 * 1024;
 /// How often a server that is busy is asked.
 const TRIES: u32 = 3;
 /// How long to wait before that where the server does not say, for each try that has been.
@@ -59,6 +63,8 @@ pub(crate) struct Page<T> {
     pub(crate) listed: Vec<T>,
     /// By which the next page is asked for; none, or empty, on the last one.
     pub(crate) next: Option<String>,
+    /// The bytes of the answer that it came in.
+    pub(crate) bytes: usize,
 }
 
 /// What is wrong, in the words of Iceberg's REST specification (`ErrorModel`), of RFC 6749, 5.2, or of Unity Catalog.
@@ -151,7 +157,7 @@ impl Http {
     }
 
     /// Turns the pages of a list, which `page` asks for as in [`Self::pages`], to the last or until what is on one is enough.
-    /// Errors: `Exhausted` for more pages than [`MOST_NAMES`], `Data` for pages without end, and those of both.
+    /// Errors: `Exhausted` for more pages than [`MOST_NAMES`], `Data` for pages without end or of too much, and those of both.
     pub(crate) async fn turn<T, F>(
         &self,
         page: impl Fn(String) -> F,
@@ -160,9 +166,15 @@ impl Http {
     where
         F: Future<Output = Result<Page<T>>>,
     {
-        let (mut seen, mut token) = (HashSet::new(), String::new());
+        let (mut seen, mut token, mut all) = (HashSet::new(), String::new(), 0_usize);
         loop {
-            let Page { listed, next } = self.within(page(token)).await?;
+            let Page { listed, next, bytes } = self.within(page(token)).await?;
+            // Names and tokens may be of any length.
+            all = all.saturating_add(bytes);
+            if all > LARGEST_LIST {
+                let message = format!("the catalog server gives more than {} MiB in one list", LARGEST_LIST >> 20);
+                return Err(self.at(Error::data(message).with_hint("check uri")));
+            }
             if is_enough(listed)? {
                 return Ok(());
             }
@@ -265,14 +277,16 @@ impl Answer {
         matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
     }
 
-    /// What the server says is wrong, for people; nothing where it repeats a secret.
+    /// What the server says is wrong, for people; nothing where it repeats a secret, as it is or as it stands in an address.
     fn said(&self, secrets: &[&str]) -> Option<String> {
-        let Said { error, error_description, message } = serde_json::from_slice(&self.body).ok()?;
+        // What is longer is not for people, and may become much.
+        let body = Some(&self.body).filter(|body| body.len() <= LARGEST_REFUSAL)?;
+        let Said { error, error_description, message } = serde_json::from_slice(body).ok()?;
         let message = error_description.or(message).or_else(|| match error? {
             Value::String(code) => Some(code),
             other => other.get("message")?.as_str().map(str::to_owned),
         })?;
-        if secrets.iter().any(|secret| message.contains(*secret)) {
+        if secrets.iter().any(|secret| message.contains(*secret) || message.contains(&encoded(secret))) {
             return None;
         }
         let line = message.lines().next().unwrap_or_default();
@@ -382,11 +396,35 @@ pub(crate) mod tests {
         insta::assert_snapshot!(refusal(401, expired), @"catalogs.lake.uri: the catalog server does not know who asks: Not authorized; check credential or token");
         let client = r#"{"error":"invalid_client","error_description":"hunter2 is wrong"}"#;
         insta::assert_snapshot!(refusal(400, client), @"catalogs.lake.uri: the catalog server answers with 400; check uri and warehouse");
+        let form = r#"{"error_description":"in the form: client_secret=hunter2%2F%2B"}"#;
+        let answer = Answer { status: StatusCode::BAD_REQUEST, body: form.into(), retry_after: None };
+        insta::assert_snapshot!(http().refusal(&answer, &["hunter2/+"]), @"catalogs.lake.uri: the catalog server answers with 400; check uri and warehouse");
         insta::assert_snapshot!(refusal(400, r#"{"error":"invalid_scope"}"#), @"catalogs.lake.uri: the catalog server answers with 400: invalid_scope; check uri and warehouse");
         let unity = r#"{"error_code":"INVALID_ARGUMENT","details":[],"message":"no such operation"}"#;
         insta::assert_snapshot!(refusal(400, unity), @"catalogs.lake.uri: the catalog server answers with 400: no such operation; check uri and warehouse");
         insta::assert_snapshot!(refusal(302, ""), @"catalogs.lake.uri: the catalog server answers with 302, which leads elsewhere; set uri to where it leads");
         insta::assert_snapshot!(refusal(502, "<html>"), @"catalogs.lake.uri: the catalog server answers with 502");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_but_who_is_configured() {
+        let address = served(&[("GET /a ", "302 Found\r\nlocation: /b", ""), ("GET /b ", "200 OK", "1")]).await;
+        let http = http();
+        let answer = http.send(http.client().get(format!("{address}/a")).build().unwrap()).await.unwrap();
+        assert_eq!(answer.status, StatusCode::FOUND);
+    }
+
+    #[tokio::test]
+    async fn a_list_has_an_end() {
+        let turned = async |bytes: usize, next: fn(&str) -> String| {
+            let page = |token: String| async move { Ok(Page { listed: vec![0_u8], next: Some(next(&token)), bytes }) };
+            http().pages(page).await.unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(turned(1, |_| "again".to_owned()).await, @"catalogs.lake.uri: the catalog server gives a page of a list again, and so without end");
+        let longer = |token: &str| format!("{token}1");
+        insta::assert_snapshot!(turned(LARGEST, longer).await, @"catalogs.lake.uri: the catalog server gives more than 256 MiB in one list; check uri");
+        let long = format!(r#"{{"message":"no","more":"{}"}}"#, "x".repeat(LARGEST_REFUSAL));
+        insta::assert_snapshot!(refusal(404, &long), @"catalogs.lake.uri: the catalog server does not have this; check uri and warehouse");
     }
 
     #[tokio::test]

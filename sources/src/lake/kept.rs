@@ -43,6 +43,11 @@ impl Kept {
         let named = |named: &Arc<Named>| named.iter().map(|(name, set)| name.len() + EACH + memory(set)).sum::<usize>();
         Self { positions: Once::new(named), keys: Once::new(|keys| keys.bytes), sets: Once::new(|set| memory(set)) }
     }
+
+    /// The same room for who reads with other keys.
+    pub(super) fn under(&self, of: &Arc<str>) -> Self {
+        Self { positions: self.positions.under(of), keys: self.keys.under(of), sets: self.sets.under(of) }
+    }
 }
 
 /// The memory that a set takes.
@@ -55,7 +60,11 @@ pub(super) fn memory(set: &RoaringTreemap) -> usize {
 }
 
 /// Values that are read when they are first asked for.
-pub(super) struct Once<K, V>(Cache<K, V>);
+pub(super) struct Once<K, V> {
+    cache: Cache<(Arc<str>, K), V>,
+    /// For whom they are read: what was read with the keys of one is nothing that another has seen.
+    of: Arc<str>,
+}
 
 impl<K, V> Once<K, V>
 where
@@ -64,8 +73,12 @@ where
 {
     /// `weigh` says how much memory a value takes.
     fn new(weigh: fn(&V) -> usize) -> Self {
-        let weigh = move |_: &K, value: &V| u32::try_from(weigh(value)).unwrap_or(u32::MAX);
-        Self(Cache::builder().max_capacity(MOST).weigher(weigh).build())
+        let weigh = move |_: &(Arc<str>, K), value: &V| u32::try_from(weigh(value)).unwrap_or(u32::MAX);
+        Self { cache: Cache::builder().max_capacity(MOST).weigher(weigh).build(), of: Arc::default() }
+    }
+
+    fn under(&self, of: &Arc<str>) -> Self {
+        Self { cache: self.cache.clone(), of: Arc::clone(of) }
     }
 
     /// The value of a key, which `read` reads where it is not kept. Whoever asks for it meanwhile waits for the same reading;
@@ -74,11 +87,12 @@ where
     where
         F: Future<Output = Result<V>> + Send + 'static,
     {
+        let key = (Arc::clone(&self.of), key);
         loop {
-            if let Some(kept) = self.0.get(&key).await {
+            if let Some(kept) = self.cache.get(&key).await {
                 return Ok(kept);
             }
-            let (cache, key, reading) = (self.0.clone(), key.clone(), read());
+            let (cache, key, reading) = (self.cache.clone(), key.clone(), read());
             // In a task, for whoever reads must not stop when its client does, while others wait for what it reads.
             let task = SpawnedTask::spawn(async move {
                 let mut own = false;
@@ -136,6 +150,15 @@ mod tests {
         assert_eq!((a.unwrap(), b.unwrap(), c.unwrap()), (7, 7, 7));
         assert_eq!(get().await.unwrap(), 7);
         assert_eq!(reads.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_one_has_read_another_reads_anew() {
+        let once = once();
+        let other = once.under(&Arc::from("other"));
+        assert_eq!(once.get(1, || async { Ok(7) }).await.unwrap(), 7);
+        assert_eq!(other.get(1, || async { Ok(8) }).await.unwrap(), 8);
+        assert_eq!(once.get(1, || async { Ok(9) }).await.unwrap(), 7);
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@ mod name;
 mod nans;
 mod open;
 mod positions;
+mod room;
 mod scan;
 mod snapshot;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub(crate) use layout::Folder;
 pub(crate) use name::{Name, is_name, moment};
 pub(crate) use nans::{Nans, leaves};
 pub(crate) use positions::{All, DeleteFile, Positions, Tail, Vector};
+pub(crate) use room::{Room, Taken};
 #[cfg(feature = "hudi")]
 pub(crate) use scan::Known;
 pub(crate) use scan::{LakeTable, rows};

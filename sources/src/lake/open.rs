@@ -11,14 +11,13 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use futures::StreamExt;
 use nexus_flight_catalog::{Error, Result};
 use object_store::ObjectStore;
-use object_store::path::Path;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringTreemap;
 
 use super::access::Lake;
 use super::snapshot::{DataFile, Snapshot};
-use crate::stores::{Locate, Opens, Readers, cause, guarded};
+use crate::stores::{Opens, Readers, guarded};
 
 /// What rows that are left out together take while a file is read: the rows before them, as a range, and both as parts of a selection,
 /// which the reader has for each row group and for all.
@@ -74,7 +73,7 @@ impl FileOpener for Opener {
             });
             Ok::<_, DataFusionError>(batches.boxed())
         };
-        Ok(guarded(opening, move |error| of.located(error, &path).into()))
+        Ok(guarded(opening, move |error| of.lake.located(error, &path).into()))
     }
 }
 
@@ -98,13 +97,6 @@ impl AsSnapshot {
         reserved.try_grow((runs(&deleted) + 2 * footer.num_row_groups()).saturating_mul(RUN))?;
         let plan = access_plan(&deleted, &footer, file)?;
         Ok((PartitionedFile { extensions: Some(Arc::new(plan)), ..part }, Some(reserved)))
-    }
-
-    fn located(&self, error: DataFusionError, path: &Path) -> Error {
-        match cause::<object_store::Error>(&error) {
-            Some(cause) => self.lake.failure(cause, path),
-            None => self.lake.store.locate(error, path),
-        }
     }
 }
 

@@ -33,7 +33,6 @@ pub(crate) struct Vending {
     endpoint: Option<String>,
     region: Option<String>,
     allow_http: bool,
-    /// With what was read of files already.
     lake: Arc<Lake>,
     http: Http,
     /// By what tells the table, and where the store is.
@@ -103,7 +102,7 @@ impl Vending {
         let location = Location::Bucket { bucket: self.bucket.clone(), prefix: self.prefix.clone(), access };
         let given: AwsCredentialProvider = keys.clone();
         let store = Store::with_credentials(&self.catalog, &location, given)?;
-        let opened = Arc::new(Opened { lake: Arc::new(self.lake.through(Arc::new(store))), keys });
+        let opened = Arc::new(Opened { lake: Arc::new(self.lake.through(Arc::new(store), &key)), keys });
         self.opened.insert(key, Arc::clone(&opened)).await;
         Ok(opened)
     }

@@ -1,5 +1,6 @@
 //! The options of a catalog of a PostgreSQL database, checked as far as that is possible without a connection.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::SPEC;
+use super::version::Versioned;
 
 /// How many connections may be open at once if that is not given.
 const POOL: u64 = 10;
@@ -39,6 +41,8 @@ pub(crate) struct Config {
     pub(super) connect_timeout: Duration,
     /// How long the server may be silent while it is asked something.
     pub(super) read_timeout: Duration,
+    /// What tells the versions of tables, by schema and name.
+    pub(super) versioned: BTreeMap<(String, String), Versioned>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,12 +64,19 @@ struct Written {
     ca: Option<PathBuf>,
     connect_timeout: Option<i64>,
     read_timeout: Option<i64>,
+    #[serde(default)]
+    tables: BTreeMap<String, Table>,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    version_sql: String,
 }
 
 impl Config {
     /// Errors: `Invalid` with the key at fault.
     pub(super) fn parse(options: &Options) -> Result<Self> {
-        let Written { url, password, schemas, pool, tls, ca, connect_timeout, read_timeout } = options.parse(&SPEC)?;
+        let Written { url, password, schemas, pool, tls, ca, connect_timeout, read_timeout, tables } = options.parse(&SPEC)?;
         let config = Self::new(options, ("url", url.as_str()), password, tls.as_deref(), ca.as_deref())?;
         let within = |key: &str, value: Option<i64>, default: u64, most: u64| match value.map_or(Ok(default), u64::try_from) {
             Ok(value) if (1..=most).contains(&value) => Ok(value),
@@ -77,7 +88,9 @@ impl Config {
             let hint = "name some, or leave it out for all of them";
             return Err(Error::invalid("no schema is named").with_hint(hint).at(options.key("schemas")));
         }
+        let versioned = tables.into_iter().map(|(name, table)| versioned(options, schemas.as_deref(), &name, table));
         Ok(Self {
+            versioned: versioned.collect::<Result<_>>()?,
             pool: within("pool", pool, POOL, 1_000)? as usize,
             connect_timeout: Duration::from_secs(within("connect_timeout", connect_timeout, CONNECT_TIMEOUT, 3_600)?),
             read_timeout: Duration::from_secs(within("read_timeout", read_timeout, READ_TIMEOUT, 86_400)?),
@@ -142,6 +155,7 @@ impl Config {
             connect_timeout: Duration::from_secs(CONNECT_TIMEOUT),
             read_timeout: Duration::from_secs(READ_TIMEOUT),
             schemas: None,
+            versioned: BTreeMap::new(),
             host,
             user,
             database,
@@ -159,6 +173,25 @@ impl Config {
     pub(super) fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+}
+
+/// What is declared of a table, by its schema and name, which the first dot parts. Errors: `Invalid` for a name that no table shown here has.
+fn versioned(options: &Options, shown: Option<&[String]>, name: &str, table: Table) -> Result<((String, String), Versioned)> {
+    let key = format!("tables.{name}");
+    let wrong = |message: String, hint: &str| Err(Error::invalid(message).with_hint(hint).at(options.key(&key)));
+    let Some((schema, table_name)) = name.split_once('.').filter(|(schema, table)| !schema.is_empty() && !table.is_empty())
+    else {
+        return wrong(format!("\"{name}\" names no schema and table"), "write it like [catalogs.NAME.tables.\"public.orders\"]");
+    };
+    if shown.is_some_and(|shown| !shown.iter().any(|shown| shown == schema)) {
+        let hint = "add it to schemas, or remove the table";
+        return wrong(format!("the schema \"{schema}\" is not one of those that are shown"), hint);
+    }
+    let key = format!("{key}.version_sql");
+    if table.version_sql.trim().is_empty() {
+        return Err(Error::invalid("there is no statement in it").with_hint("write a SELECT of one value").at(options.key(&key)));
+    }
+    Ok(((schema.to_owned(), table_name.to_owned()), Versioned { place: options.key(&key), sql: table.version_sql }))
 }
 
 /// Whether a host is this machine, so that what is sent stays in it.
@@ -192,6 +225,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_dot_parts_a_schema_from_its_table() {
+        let tables = serde_json::json!({ "public.a.b": { "version_sql": "SELECT 1" } });
+        let config = parse(serde_json::json!({ "url": "postgres://me@h/d", "tables": tables })).unwrap();
+        let versioned = &config.versioned[&("public".to_owned(), "a.b".to_owned())];
+        assert_eq!(versioned.place.to_string(), "catalogs.shop.tables.public.a.b.version_sql");
+        assert_eq!(versioned.sql, "SELECT 1");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_key() {
         let url = |url: &str| serde_json::json!({ "url": url });
         insta::assert_snapshot!(refusal(serde_json::json!({})), @r#"catalogs.shop: the key "url" is missing: where the database is: postgres://user@host:5432/database, without the password; add url = … under [catalogs.shop]"#);
@@ -204,6 +246,15 @@ mod tests {
         insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "pool": 0 })), @"catalogs.shop.pool: pool is not from 1 to 1000; leave it out for 10");
         insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "on" })), @r#"catalogs.shop.tls: unknown value "on"; the values are "off", "verify""#);
         insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "tls": "off", "ca": "x" })), @r#"catalogs.shop.ca: "ca" has no meaning where tls is off; remove it, or set tls = "verify""#);
+        let tables = |name: &str, table: serde_json::Value| {
+            refusal(serde_json::json!({ "url": "postgres://me@h/d", "schemas": ["a"], "tables": { name: table } }))
+        };
+        let version = |sql: &str| serde_json::json!({ "version_sql": sql });
+        insta::assert_snapshot!(tables("t", version("SELECT 1")), @r#"catalogs.shop.tables.t: "t" names no schema and table; write it like [catalogs.NAME.tables."public.orders"]"#);
+        insta::assert_snapshot!(tables("b.t", version("SELECT 1")), @r#"catalogs.shop.tables.b.t: the schema "b" is not one of those that are shown; add it to schemas, or remove the table"#);
+        insta::assert_snapshot!(tables("a.t", version(" ")), @"catalogs.shop.tables.a.t.version_sql: there is no statement in it; write a SELECT of one value");
+        insta::assert_snapshot!(tables("a.t", serde_json::json!({ "versionsql": "SELECT 1" })), @r#"catalogs.shop.tables.a.t.versionsql: unknown key "versionsql" of a table; did you mean "version_sql"?"#);
+        insta::assert_snapshot!(tables("a.t", serde_json::json!({})), @r#"catalogs.shop.tables.a.t: the key "version_sql" is missing: a SELECT of one value that is another one after each commit which changes the rows, and never an earlier one again; add version_sql = … under [catalogs.shop.tables.a.t]"#);
         insta::assert_snapshot!(refusal(serde_json::json!({ "url": "postgres://me@h/d", "schemas": [] })), @"catalogs.shop.schemas: no schema is named; name some, or leave it out for all of them");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use nexus_flight_catalog::{
-    Capabilities, Change, Context, Error, Opt, OptType, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Target,
+    Capabilities, Change, Context, Error, Kind, Opt, OptType, Options, Proof, Resolved, Result, Source, Spec, TableEntry, Target,
     Transaction, Version,
 };
 
@@ -22,11 +22,14 @@ mod rows;
 mod scan;
 mod transaction;
 mod types;
+mod version;
 mod write;
 
 pub(crate) use access::Access;
 pub(crate) use config::Config;
+use listing::Shape;
 pub(crate) use pool::Connections;
+use pool::Lease;
 use scan::PostgresTable;
 use transaction::PostgresTransaction;
 
@@ -35,7 +38,7 @@ pub static SPEC: Spec = Spec {
     kind: "postgres",
     summary: "the tables and views of a PostgreSQL database",
     options: OPTIONS,
-    // One state of a table is not told from another: PostgreSQL has no number that changes with its rows alone.
+    // One state of a table is not told from another by itself: PostgreSQL has no number that changes with its rows alone.
     capabilities: Capabilities {
         filters: true,
         limit: true,
@@ -59,6 +62,14 @@ const fn number(name: &'static str, help: &'static str) -> Opt {
     Opt { value: OptType::Integer, ..text(name, help) }
 }
 
+const TABLE: &[Opt] = &[Opt {
+    required: true,
+    ..text(
+        "version_sql",
+        "a SELECT of one value that is another one after each commit which changes the rows, and never an earlier one again",
+    )
+}];
+
 const OPTIONS: &[Opt] = &[
     Opt { required: true, ..text("url", "where the database is: postgres://user@host:5432/database, without the password") },
     Opt { secret: true, ..text("password", "the password of the user") },
@@ -74,6 +85,10 @@ const OPTIONS: &[Opt] = &[
     text("ca", "a PEM file with the authorities to trust, relative to the configuration file; those of the machine if not given"),
     number("connect_timeout", "how many seconds it may take until there is a connection; 10 if not given"),
     number("read_timeout", "how many seconds the server may be silent while a statement runs; 300 if not given"),
+    Opt {
+        value: OptType::Tables(TABLE),
+        ..text("tables", "what tells the versions of tables, by their names: \"schema.table\"; the others have none")
+    },
 ];
 
 fn open(options: &Options) -> Result<Arc<dyn Source>> {
@@ -110,6 +125,29 @@ impl PostgresSource {
             false => Err(Error::not_found(format!("schema \"{schema}\" does not exist"))),
         }
     }
+
+    /// Whether it answers, and tells the versions of the tables that it is to tell.
+    async fn answers(&self, lease: &Lease) -> Result<()> {
+        lease.run("SELECT 1").await?;
+        for ((schema, table), versioned) in &self.config.versioned {
+            self.found(lease, schema, table).await.map_err(|error| match error.kind() {
+                Kind::NotFound => error.at(versioned.place.clone()),
+                _ => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What a table is, and its version before any row of it is read: they may be newer, and are of a later version then.
+    async fn found(&self, lease: &Lease, schema: &str, table: &str) -> Result<(Shape, Version)> {
+        let shape = listing::shape(lease, schema, table).await?;
+        let version = match (&self.access, self.config.versioned.get(&(schema.to_owned(), table.to_owned()))) {
+            (Access::Pool(_), Some(versioned)) => versioned.read(lease).await?,
+            // What is read in a transaction is nobody else's, and an error would end it.
+            _ => Version::Unknown,
+        };
+        Ok((shape, version))
+    }
 }
 
 #[async_trait]
@@ -121,7 +159,7 @@ impl Source for PostgresSource {
     async fn ping(&self, cx: &Context) -> Result<()> {
         cx.run(async {
             let held = self.access.hold().await?;
-            let answered = held.run("SELECT 1").await;
+            let answered = self.answers(&held).await;
             held.settle(answered)
         })
         .await
@@ -150,16 +188,17 @@ impl Source for PostgresSource {
 
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
         self.shown(schema)?;
-        let shape = cx.run(async {
+        let found = cx.run(async {
             let held = self.access.hold().await?;
-            let shape = listing::shape(&held, schema, table).await;
-            held.settle(shape)
+            let found = self.found(&held, schema, table).await;
+            held.settle(found)
         });
-        let shape = Arc::new(shape.await?);
+        let (shape, version) = found.await?;
+        let shape = Arc::new(shape);
         let keys = shape.keys.clone();
         let (schema, name) = (schema.to_owned(), table.to_owned());
         let provider = PostgresTable { cx: cx.clone(), access: self.access.clone(), schema, name, shape };
-        Ok(Resolved { provider: Arc::new(provider), version: Version::Unknown, keys })
+        Ok(Resolved { provider: Arc::new(provider), version, keys })
     }
 
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {

@@ -106,8 +106,8 @@ impl Store {
         match self.objects().delete(&path).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(cause) => {
-                let file = self.show(&path);
-                tracing::warn!(%file, %cause, "a file by which a store was tried could not be removed");
+                let error = self.write_error(&cause, &path);
+                tracing::warn!(%error, "a file by which a store was tried could not be removed");
             }
         }
         probed

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
@@ -20,7 +20,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
-use super::lists::look_through;
+use super::lists::{look_through, look_through_bounds, look_through_places};
 use super::pinned::{PinnedStore, Seen};
 
 /// How much of a file's end is read at first: most footers fit.
@@ -40,6 +40,8 @@ pub(crate) trait Rewrite: fmt::Debug + Send + Sync {
 /// One state of one file, and how its footer is changed.
 #[derive(PartialEq, Eq, Hash)]
 struct FileState {
+    /// For whom it was read.
+    of: Arc<str>,
     path: Path,
     size: u64,
     modified: i64,
@@ -48,24 +50,39 @@ struct FileState {
 }
 
 impl FileState {
-    fn of(meta: &ObjectMeta, rewrite: Option<&dyn Rewrite>) -> Self {
+    fn new(of: &Arc<str>, meta: &ObjectMeta, rewrite: Option<&dyn Rewrite>) -> Self {
         let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
-        let (path, e_tag) = (meta.location.clone(), meta.e_tag.clone());
-        Self { path, size: meta.size, modified, e_tag, rewrite: rewrite.map(|rewrite| rewrite.key()) }
+        let (of, path, e_tag) = (Arc::clone(of), meta.location.clone(), meta.e_tag.clone());
+        Self { of, path, size: meta.size, modified, e_tag, rewrite: rewrite.map(|rewrite| rewrite.key()) }
     }
 }
 
 /// The footers that a source has read, with what was seen of files that are known by their sizes: a file of the same size may come to
 /// stand in the place of one that nobody should replace, and the store tells that with the first bytes of it that are read.
 #[derive(Clone)]
-pub(crate) struct Footers(moka::future::Cache<FileState, Footer>);
+pub(crate) struct Footers {
+    kept: Arc<LazyLock<Kept>>,
+    /// For whom they are read: what was read with the keys of one is nothing that another has seen.
+    of: Arc<str>,
+}
+
+/// It takes memory with nothing in it too, and most catalogs are never asked.
+type Kept = moka::future::Cache<FileState, Footer>;
 
 type Footer = (Arc<ParquetMetaData>, Option<Seen>);
 
 impl Footers {
     pub(crate) fn new() -> Self {
-        let weigh = |_: &FileState, (footer, _): &Footer| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
-        Self(moka::future::Cache::builder().max_capacity(KEPT).weigher(weigh).build())
+        let kept: LazyLock<Kept> = LazyLock::new(|| {
+            let weigh = |_: &FileState, (footer, _): &Footer| u32::try_from(footer.memory_size()).unwrap_or(u32::MAX);
+            Kept::builder().max_capacity(KEPT).weigher(weigh).build()
+        });
+        Self { kept: Arc::new(kept), of: Arc::default() }
+    }
+
+    /// The same room for who reads with other keys.
+    pub(crate) fn under(&self, of: &Arc<str>) -> Self {
+        Self { kept: Arc::clone(&self.kept), of: Arc::clone(of) }
     }
 
     /// The footer of a file, with its page index where there is one, and changed if that is wanted. An error of the change is the
@@ -76,28 +93,38 @@ impl Footers {
         meta: &ObjectMeta,
         rewrite: Option<&dyn Rewrite>,
     ) -> Result<Arc<ParquetMetaData>> {
-        let key = FileState::of(meta, rewrite);
-        if let Some((footer, seen)) = self.0.get(&key).await {
+        let key = FileState::new(&self.of, meta, rewrite);
+        if let Some((footer, seen)) = self.kept.get(&key).await {
             if let Some(seen) = seen {
                 store.expect(&meta.location, seen)?;
             }
             return Ok(footer);
         }
-        let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone(), size: meta.size };
-        let reader =
-            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_prefetch_hint(Some(TAIL));
-        let footer = without_float_bounds(reader.load_and_finish(fetch, meta.size).await?)?;
+        let footer = without_float_bounds(fetched(store, meta).await?)?;
         let changed = rewrite.map_or(Ok(None), |rewrite| rewrite.rewrite(&footer));
         let changed = changed.map_err(|error| ParquetError::External(Box::new(error)))?;
         let footer = Arc::new(changed.unwrap_or(footer));
-        self.0.insert(key, (Arc::clone(&footer), store.seen(&meta.location))).await;
+        self.kept.insert(key, (Arc::clone(&footer), store.seen(&meta.location))).await;
         Ok(footer)
     }
 
     /// The footer is not that of the file that is there.
     async fn forget(&self, meta: &ObjectMeta, rewrite: Option<&dyn Rewrite>) {
-        self.0.invalidate(&FileState::of(meta, rewrite)).await;
+        self.kept.invalidate(&FileState::new(&self.of, meta, rewrite)).await;
     }
+}
+
+/// Looks at the footer of a file, as it is now, that somebody else decodes. Errors: where it says what cannot be.
+pub(crate) async fn look_at_footer(store: &Arc<PinnedStore>, meta: &ObjectMeta) -> Result<()> {
+    fetched(store, meta).await.map(drop)
+}
+
+/// The footer of a file with its page index.
+async fn fetched(store: &Arc<PinnedStore>, meta: &ObjectMeta) -> Result<ParquetMetaData> {
+    let fetch = Fetch { store: Arc::clone(store), path: meta.location.clone(), size: meta.size, first: Arc::default() };
+    let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(TAIL));
+    let footer = reader.load_and_finish(fetch.clone(), meta.size).await?;
+    with_page_index(footer, fetch).await
 }
 
 /// Writers leave NaN out of the bounds of a column (Parquet format, `ColumnOrder`), and in SQL it is the largest of all: by
@@ -134,14 +161,100 @@ fn without_float_bounds(footer: ParquetMetaData) -> Result<ParquetMetaData> {
 
 impl fmt::Debug for Footers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Footers({})", self.0.entry_count())
+        write!(f, "Footers({})", self.kept.entry_count())
     }
 }
 
+/// What looks through a part of the page index.
+type Look = fn(&[u8]) -> std::result::Result<(), &'static str>;
+
+/// Where the parts of the page index of a file are, of which each column of each group of rows may have two.
+fn parts_of_index(footer: &ParquetMetaData) -> Vec<(Range<u64>, Look)> {
+    let range = |offset: Option<i64>, length: Option<i32>| {
+        let (offset, length) = (u64::try_from(offset?).ok()?, u64::try_from(length?).ok()?);
+        Some(offset..offset.saturating_add(length))
+    };
+    let mut parts = Vec::new();
+    for column in footer.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let bounds = range(column.column_index_offset(), column.column_index_length());
+        let places = range(column.offset_index_offset(), column.offset_index_length());
+        parts.extend(bounds.map(|range| (range, look_through_bounds as Look)));
+        parts.extend(places.map(|range| (range, look_through_places as Look)));
+    }
+    parts
+}
+
+/// The footer with the page index, where the file has one. Errors: where that says what cannot be. To leave it out would not help:
+/// DataFusion reads one that it misses.
+async fn with_page_index(footer: ParquetMetaData, mut fetch: Fetch) -> Result<ParquetMetaData> {
+    let parts = parts_of_index(&footer);
+    let ranges = || parts.iter().map(|(range, _)| range);
+    let (Some(start), Some(end)) = (ranges().map(|range| range.start).min(), ranges().map(|range| range.end).max()) else {
+        return Ok(footer);
+    };
+    let unsound = |why: &str| ParquetError::General(format!("the page index of the file is not sound: {why}"));
+    // What is of several columns would be decoded as often.
+    let all = ranges().fold(0_u64, |all, range| all.saturating_add(range.end - range.start));
+    if end > fetch.size || all > end - start {
+        return Err(unsound("its parts are within each other, or beyond the end of the file"));
+    }
+    let index = Held { start, bytes: fetch.again(start..end).await? };
+    for (range, look) in &parts {
+        let part = index.part(range).ok_or_else(|| unsound("it is cut"))?;
+        look(&part).map_err(unsound)?;
+    }
+    let mut reader = ParquetMetaDataReader::new_with_metadata(footer).with_page_index_policy(PageIndexPolicy::Optional);
+    reader.load_page_index(index).await?;
+    reader.finish()
+}
+
+/// Errors: what the footer of a whole file says that cannot be.
+#[cfg(feature = "hudi")]
+pub(crate) fn look_through_file(file: &[u8]) -> std::result::Result<(), &'static str> {
+    footer_in(file, 0).map_or(Ok(()), look_through)
+}
+
+/// Bytes of a file that are read already.
+struct Held {
+    /// Where they begin in it.
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Held {
+    /// Those of a range, where they are all there.
+    fn part(&self, range: &Range<u64>) -> Option<Bytes> {
+        let place = |at: u64| usize::try_from(at.checked_sub(self.start)?).ok();
+        let (from, to) = (place(range.start)?, place(range.end)?);
+        (from <= to && to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
+}
+
+impl MetadataFetch for Held {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        let part = self.part(&range).ok_or_else(|| ParquetError::General("more of the file is wanted than was read".to_owned()));
+        async move { part }.boxed()
+    }
+}
+
+#[derive(Clone)]
 struct Fetch {
     store: Arc<PinnedStore>,
     path: Path,
     size: u64,
+    /// What was read first: the end of the file, in which there may be all that is wanted.
+    first: Arc<OnceLock<Held>>,
+}
+
+impl Fetch {
+    /// The bytes of a range, which may have been read already.
+    async fn again(&mut self, range: Range<u64>) -> Result<Bytes> {
+        let held = self.first.get().and_then(|first| first.part(&range));
+        match held {
+            Some(bytes) => Ok(bytes),
+            None => self.fetch(range).await,
+        }
+    }
 }
 
 impl MetadataFetch for Fetch {
@@ -152,6 +265,7 @@ impl MetadataFetch for Fetch {
                 let refused = |why| ParquetError::General(format!("the footer of the file is not sound: {why}"));
                 look_through(footer).map_err(refused)?;
             }
+            self.first.get_or_init(|| Held { start: range.start, bytes: bytes.clone() });
             Ok(bytes)
         }
         .boxed()
@@ -280,6 +394,54 @@ mod tests {
             let wanted = "the footer of the file is not sound: a list in it has more items than there are bytes";
             assert!(error.to_string().contains(wanted), "{error}");
         }
+    }
+
+    /// What is read of the footer of a file of these bytes.
+    async fn read(bytes: &[u8]) -> Result<Arc<ParquetMetaData>> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.parquet"), bytes).unwrap();
+        let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());
+        let meta = immutable(Path::from("a.parquet"), bytes.len() as u64);
+        let pinned = Arc::new(PinnedStore::immutable(store, [(meta.location.clone(), meta.size)]));
+        Footers::new().read(&pinned, &meta, None).await
+    }
+
+    #[tokio::test]
+    async fn a_page_index_that_says_more_than_it_has_is_refused() {
+        let whole = written(1);
+        let footer = read(&whole).await.unwrap();
+        assert!(footer.column_index().is_some() && footer.offset_index().is_some());
+        let column = footer.row_group(0).column(0);
+        for place in [column.column_index_offset(), column.offset_index_offset()] {
+            let (mut file, at) = (whole.clone(), usize::try_from(place.unwrap()).unwrap());
+            // A list of pages that would take all memory.
+            file[at..at + 7].copy_from_slice(&[0x19, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]);
+            let error = read(&file).await.unwrap_err();
+            let wanted = "the page index of the file is not sound: a list in it has more items than there are bytes";
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_index_of_which_a_part_stands_for_two_is_refused() {
+        let whole = written(1);
+        let footer = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(whole.clone())).unwrap();
+        let mut builder = footer.into_builder();
+        let groups = builder.take_row_groups().into_iter().map(|group| {
+            let column = group.column(0).clone();
+            let (offset, length) = (column.offset_index_offset(), column.offset_index_length());
+            let column = column.into_builder().set_column_index_offset(offset).set_column_index_length(length).build().unwrap();
+            group.into_builder().set_column_metadata(vec![column]).build().unwrap()
+        });
+        let groups = groups.collect();
+        let footer = builder.set_row_groups(groups).build();
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());
+        let (path, size) = (Path::from("a.parquet"), whole.len() as u64);
+        let pinned = Arc::new(PinnedStore::immutable(store, [(path.clone(), size)]));
+        let fetch = Fetch { store: pinned, path, size, first: Arc::default() };
+        let error = with_page_index(footer, fetch).await.unwrap_err();
+        assert!(error.to_string().contains("its parts are within each other"), "{error}");
     }
 
     /// A file with this value.

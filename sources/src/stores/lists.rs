@@ -1,4 +1,4 @@
-//! A look through the footer of a Parquet file before it is decoded. The decoder makes room for as many items as a list says that it
+//! A look through the footer and the page index of a Parquet file before they are decoded. The decoder makes room for as many items as a list says that it
 //! has, and calls itself for each level of the schema: either would end the process, and not only what reads the file.
 
 /// How many levels a schema may have.
@@ -38,12 +38,38 @@ const COLUMN: Shape = Shape::Struct(&[
     (16, Shape::Struct(&[(2, Shape::List(&Shape::Number)), (3, Shape::List(&Shape::Number))])),
     (17, Shape::Struct(&[(2, Shape::List(&Shape::Number))])),
 ]);
+/// What a page index says of the pages of a column: the bounds of each, and where they are (`ColumnIndex`, `OffsetIndex`).
+const BOUNDS: &[(i64, Shape)] = &[
+    (1, Shape::List(&Shape::Number)),
+    (2, Shape::List(&Shape::Bytes)),
+    (3, Shape::List(&Shape::Bytes)),
+    (4, Shape::Number),
+    (5, Shape::List(&Shape::Number)),
+    (6, Shape::List(&Shape::Number)),
+    (7, Shape::List(&Shape::Number)),
+];
+const PLACE: Shape = Shape::Struct(&[(1, Shape::Number), (2, Shape::Number), (3, Shape::Number)]);
+const PLACES: &[(i64, Shape)] = &[(1, Shape::List(&PLACE)), (2, Shape::List(&Shape::Number))];
 /// The number of fields within one of the schema.
 const CHILDREN: i64 = 5;
 
 /// Errors: what the footer says that cannot be. Whatever else is wrong with it the decoder finds.
 pub(super) fn look_through(footer: &[u8]) -> Result<(), &'static str> {
-    match Rest(footer).structure(FOOTER, 0) {
+    looked(footer, FOOTER)
+}
+
+/// The same of what a page index says of the bounds of a column's pages.
+pub(super) fn look_through_bounds(bounds: &[u8]) -> Result<(), &'static str> {
+    looked(bounds, BOUNDS)
+}
+
+/// The same of what it says of the places of a column's pages.
+pub(super) fn look_through_places(places: &[u8]) -> Result<(), &'static str> {
+    looked(places, PLACES)
+}
+
+fn looked(bytes: &[u8], fields: &[(i64, Shape)]) -> Result<(), &'static str> {
+    match Rest(bytes).structure(fields, 0) {
         Err(End::Lies(why)) => Err(why),
         Ok(()) | Err(End::Cut) => Ok(()),
     }

@@ -46,8 +46,8 @@ impl Drop for Made {
                 match store.objects().delete(&path).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                     Err(cause) => {
-                        let file = store.show(&path);
-                        tracing::warn!(%file, %cause, "a file that nothing names could not be removed");
+                        let error = store.write_error(&cause, &path);
+                        tracing::warn!(%error, "a file that nothing names could not be removed");
                     }
                 }
             });

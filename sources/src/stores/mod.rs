@@ -2,6 +2,7 @@
 
 mod create;
 mod credentials;
+mod direct;
 mod filters;
 mod footers;
 mod lasting;
@@ -18,8 +19,11 @@ mod upload;
 
 pub(crate) use create::Created;
 pub(crate) use credentials::{Given, Renewed, no_keys};
+pub(crate) use direct::Direct;
 pub(crate) use filters::unqualified;
-pub(crate) use footers::{Footers, Readers, Rewrite};
+#[cfg(feature = "hudi")]
+pub(crate) use footers::look_through_file;
+pub(crate) use footers::{Footers, Readers, Rewrite, look_at_footer};
 pub(crate) use locate::{Locate, cause};
 pub(crate) use location::{Access, BUCKET, BucketOptions, Location, WrittenLocation, located, schema, text};
 pub(crate) use made::Made;
@@ -28,6 +32,6 @@ pub(crate) use reader::{Opens, Reader, guarded};
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 pub(crate) use store::tests::heedless;
-pub(crate) use store::{Store, credentials, too_long};
+pub(crate) use store::{Store, credentials, told, too_long};
 pub(crate) use tasks::{ended_early, unbroken};
 pub(crate) use upload::{Upload, Uploaded, unpacked};

@@ -24,6 +24,10 @@ use super::store::Store;
 
 /// Requests for ranges this near to each other are made as one.
 const COALESCE: u64 = 1024 * 1024;
+/// A file of nothing takes no room on a disk, and may be of any length. Of a part that is longer than this it is asked whether there
+/// is memory, since the process would end where there is none; one that is as long as that is in no file of rows.
+const LONG: usize = 256 * 1024 * 1024;
+const LONGEST: usize = 4 * 1024 * 1024 * 1024;
 /// How much of a local file is read at once where all of it is wanted.
 const CHUNK: u64 = 1024 * 1024;
 
@@ -260,7 +264,12 @@ fn read_at(local: &std::fs::File, range: Range<u64>, file: &Pinned) -> object_st
     if range.start > range.end || range.end > file.meta.size {
         return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "the file points beyond its end")));
     }
-    let mut bytes = vec![0; (range.end - range.start) as usize];
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    if length > LONG && (length > LONGEST || Vec::<u8>::new().try_reserve_exact(length).is_err()) {
+        let why = "a part of the file is too long to be read at once";
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, why)));
+    }
+    let mut bytes = vec![0; length];
     match local.read_exact_at(&mut bytes, range.start) {
         Ok(()) => Ok(bytes.into()),
         Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => Err(refused(&file.meta.location, "it is shorter now")),

@@ -15,9 +15,16 @@ use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
 use super::credentials::of_keys;
+use super::direct::Direct;
 use super::local::LocalFolder;
 use super::location::{Access, Location};
 use super::tasks::ended_early;
+
+/// How long it may take until there is a connection to a bucket, and an answer: as the crate has it of itself.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+/// The letters of the longest code that is told.
+const LONGEST_CODE: usize = 64;
 
 /// An opened store whose paths are relative to the configured location.
 pub(crate) struct Store {
@@ -146,9 +153,16 @@ impl Store {
         let Some(root) = self.folder.clone() else { return Ok(()) };
         let mut wanted = root.join(folder.as_ref());
         let stays = tokio::task::spawn_blocking(move || {
-            // What is not there yet is made in the nearest folder that is.
-            while wanted.symlink_metadata().is_err() && wanted.pop() {}
-            wanted.canonicalize().is_ok_and(|real| real.starts_with(&root))
+            loop {
+                // What is not there yet is made in the nearest folder that is.
+                while wanted.symlink_metadata().is_err() && wanted.pop() {}
+                match wanted.canonicalize() {
+                    Ok(real) => break real.starts_with(&root),
+                    // It was removed since it was seen.
+                    Err(_) if wanted.symlink_metadata().is_err() && wanted.pop() => {}
+                    Err(_) => break false,
+                }
+            }
         });
         if stays.await.map_err(ended_early)? {
             return Ok(());
@@ -204,7 +218,7 @@ impl Store {
             object_store::Error::Generic { source, .. } if is_too_long(source.as_ref()) => too_long(),
             // Only what was listed is asked for: the object has become shorter.
             _ if ["InvalidRange", "range was invalid"].iter().any(|said| text.contains(said)) => changed(),
-            _ => Error::unavailable(format!("the store cannot be {done}: {}", first_line(&text))),
+            _ => Error::unavailable(format!("the store cannot be {done}: {}", told(&text))),
         };
         error.at(self.place(path))
     }
@@ -228,8 +242,28 @@ pub(crate) fn too_long() -> Error {
     Error::invalid("the file system takes no name as long as this").with_hint("take a shorter one")
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// What is told of the words of a cause: the first line, without what a server says in its own words, which may repeat the keys that it
+/// was asked with. Of those the code is told.
+pub(crate) fn told(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let code = code(text).map(|code| format!(" ({code})")).unwrap_or_default();
+    if let Some((before, answer)) = line.split_once("Server returned non-2xx status code: ") {
+        let status = answer.split(':').next().unwrap_or_default();
+        return format!("{before}the server answers {status}{code}");
+    }
+    for quotes in ["Server returned error response: ", "Got invalid "] {
+        if let Some((before, _)) = line.split_once(quotes) {
+            return format!("{before}the server gives an answer that is none{code}");
+        }
+    }
+    line.to_owned()
+}
+
+/// The code of an error in an answer of S3: a word.
+fn code(text: &str) -> Option<&str> {
+    let (code, _) = text.split_once("<Code>")?.1.split_once("</Code>")?;
+    let is_word = (1..=LONGEST_CODE).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_word.then_some(code)
 }
 
 fn no_bucket() -> Error {
@@ -252,14 +286,17 @@ pub(crate) fn credentials(bucket: &str, access: &Access) -> Result<(AwsCredentia
 }
 
 fn builder(bucket: &str, access: &Access, given: Option<AwsCredentialProvider>) -> AmazonS3Builder {
-    // Without keys here, they come from where the tools of AWS look: the environment, the container, the machine.
+    let allow_http = access.allow_http;
+    let direct = Direct { allow_http, connected_within: CONNECTED_WITHIN, answered_within: ANSWERED_WITHIN };
+    // Without keys here, they come from where the tools of AWS look: the environment, the container, the machine. What the
+    // environment says of connections counts then too.
     let mut builder = match (given, &access.access_key_id) {
-        (Some(given), _) => AmazonS3Builder::new().with_credentials(given),
-        (None, Some(_)) => AmazonS3Builder::new(),
+        (Some(given), _) => AmazonS3Builder::new().with_credentials(given).with_http_connector(direct),
+        (None, Some(_)) => AmazonS3Builder::new().with_http_connector(direct),
         (None, None) => AmazonS3Builder::from_env(),
     };
     let retry = RetryConfig { max_retries: 4, retry_timeout: Duration::from_secs(20), ..RetryConfig::default() };
-    builder = builder.with_bucket_name(bucket).with_retry(retry).with_allow_http(access.allow_http);
+    builder = builder.with_bucket_name(bucket).with_retry(retry).with_allow_http(allow_http);
     if let Some(endpoint) = &access.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -276,6 +313,22 @@ fn builder(bucket: &str, access: &Access, given: Option<AwsCredentialProvider>) 
         builder = builder.with_token(token.expose_secret());
     }
     builder
+}
+
+#[cfg(test)]
+mod words {
+    use super::told;
+
+    #[test]
+    fn what_a_server_says_is_not_repeated() {
+        let asked = "Generic S3 error: Error performing GET http://h/b/k in 1s - ";
+        let refusal = "Server returned non-2xx status code: 500 Internal Server Error: <Error><Code>SlowDown</Code>hunter2";
+        insta::assert_snapshot!(told(&format!("{asked}{refusal}</Error>")), @"Generic S3 error: Error performing GET http://h/b/k in 1s - the server answers 500 Internal Server Error (SlowDown)");
+        let other = "Server returned non-2xx status code: 400 Bad Request: hunter2\n<Code>hunter2</Code>";
+        insta::assert_snapshot!(told(&format!("{asked}{other}")), @"Generic S3 error: Error performing GET http://h/b/k in 1s - the server answers 400 Bad Request");
+        insta::assert_snapshot!(told("Generic S3 error: Got invalid list response: invalid type \"hunter2\""), @"Generic S3 error: the server gives an answer that is none");
+        assert_eq!(told("it broke off\nhunter2"), "it broke off");
+    }
 }
 
 #[cfg(test)]

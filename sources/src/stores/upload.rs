@@ -20,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::SchemaDescriptor;
 use tokio::io::AsyncWriteExt;
 
-use super::{Made, Store, unbroken};
+use super::{Made, Store, told, unbroken};
 
 /// A group of rows ends where it holds as much as this in memory.
 const ROW_GROUP: usize = 64 * 1024 * 1024;
@@ -200,7 +200,8 @@ impl Drop for Parts {
         if let (Some(mut out), Ok(runtime)) = (self.out.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
                 if let Err(cause) = out.abort().await {
-                    tracing::warn!(%cause, "the parts of a file that was not finished could not be removed");
+                    let cause = told(&cause.to_string());
+                    tracing::warn!(cause, "the parts of a file that was not finished could not be removed");
                 }
             });
         }

@@ -51,9 +51,13 @@ impl Source for Native {
         Ok(Vec::new())
     }
 
-    async fn table(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<Resolved> {
+    async fn table(&self, _cx: &Context, _schema: &str, table: &str) -> Result<Resolved> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        Err(Error::not_found("not there"))
+        Err(match table {
+            "odd" => Error::data("a row of it is secret"),
+            "keyed" => Error::invalid("a row of another is secret").at(Place::Key("catalogs.shop.tables.keyed".to_owned())),
+            _ => Error::not_found("not there"),
+        })
     }
 
     fn about<'a>(&self, name: &'a str) -> Option<&'a str> {
@@ -200,5 +204,27 @@ async fn a_table_at_another_time_is_for_whom_nothing_of_it_is_hidden_from() {
         let source = Governed::new(Arc::new(Native::default()), "shop", policies(rules.clone()));
         let error = source.table(&Context::new(Principal("ann".into())), "main", "t@7").await.unwrap_err();
         assert_eq!((source.inner.asked.load(Ordering::Relaxed) == 1, error.kind()), (may, kind), "{rules:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_at_a_key_is_told_to_who_sees_all_of_the_catalog() {
+    let read = |tables: &str| rule(tables, &[Action::Read]);
+    let hidden = "a table of which you see a part cannot be read";
+    for (rules, odd, keyed) in [
+        (vec![read("shop.*.*")], "a row of it is secret", "a row of another is secret"),
+        (
+            vec![read("shop.main.*")],
+            "a row of it is secret",
+            "the table cannot be read, for a reason that may be of what you do not see",
+        ),
+        (vec![filtered(read("shop.main.*")), read("shop.*.*")], hidden, hidden),
+    ] {
+        let source = Governed::new(Arc::new(Native::default()), "shop", policies(rules.clone()));
+        for (table, told) in [("odd", odd), ("keyed", keyed)] {
+            let error = source.table(&Context::new(Principal("ann".into())), "main", table).await.unwrap_err();
+            assert_eq!(error.message(), told, "{table}: {rules:?}");
+            assert!(error.place().is_none() || told.contains("secret"), "{table}: {error}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use prost::encoding::{encoded_len_varint, key_len};
 pub const DATA_BODY: u32 = 1_000;
 
 /// A `FlightData` whose body is not one piece, since putting it together would be a copy of every row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Message {
     /// All but the body.
     pub head: FlightData,

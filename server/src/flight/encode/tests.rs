@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::*;
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Int16Type, Int32Type};
+use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, UnionFields};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
+use arrow_ipc::writer::CompressionContext;
 use futures::TryStreamExt;
 use futures::executor::block_on;
 use proptest::prelude::*;
@@ -234,14 +235,186 @@ fn flat_columns(rows: i32) -> Vec<ArrayRef> {
 fn flat_columns_go_as_they_lie_from_any_slice() {
     for column in flat_columns(9_000) {
         let batch = batch_of(vec![Arc::clone(&column), column]);
-        let message = flat::message(&batch).unwrap();
+        let message = body::rows(&batch);
         // The large buffers are those of the column.
         assert!(message.body.iter().map(Bytes::len).max().unwrap() > 1_000, "{:?}", batch.schema());
         for (start, rows) in [(0, 9_000), (0, 1), (1, 8_999), (8, 4_000), (13, 7), (8_999, 1)] {
             check(TypeProfile::Native, vec![batch.slice(start, rows)]);
         }
     }
-    assert!(flat::message(&batch_of(vec![columns(&[1])[1].clone()])).is_none());
+}
+
+/// A column of each type that is not flat and has no columns in it, and one of a struct.
+fn other_columns(rows: usize) -> Vec<ArrayRef> {
+    let texts: Vec<Option<String>> =
+        (0..rows).map(|row| (row % 3 != 1).then(|| format!("{row} {}", "y".repeat(row % 40)))).collect();
+    let views: ArrayRef = Arc::new(texts.iter().collect::<StringViewArray>());
+    let bytes = texts.iter().map(|text| text.as_ref().map(|text| text.as_bytes())).collect::<BinaryViewArray>();
+    let keyed = (0..rows).map(|row| (row % 5 != 2).then_some(["a", "b", "c"][row % 3])).collect::<DictionaryArray<Int32Type>>();
+    let runs = (0..rows).map(|row| (row % 20 < 13).then_some("p")).collect::<RunArray<Int16Type>>();
+    let numbers: ArrayRef = Arc::new(Int32Array::from_iter((0..rows).map(|row| (row % 4 != 0).then_some(row as i32))));
+    let fields = vec![Field::new("x", DataType::Utf8View, true), Field::new("y", DataType::Int32, true)];
+    let structs = StructArray::new(fields.into(), vec![Arc::clone(&views), numbers], Some(holes(rows)));
+    vec![views, Arc::new(bytes), Arc::new(keyed), Arc::new(runs), Arc::new(structs), Arc::new(NullArray::new(rows))]
+}
+
+fn holes(rows: usize) -> NullBuffer {
+    (0..rows).map(|row| row % 7 != 3).collect()
+}
+
+/// Columns of each kind of lists and unions.
+fn nested_columns(rows: usize) -> Vec<ArrayRef> {
+    let item = |array: &ArrayRef| Arc::new(Field::new_list_field(array.data_type().clone(), true));
+    let lengths = || (0..rows).map(|row| (row + 1) % 4);
+    let total: usize = lengths().sum();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for items in other_columns(total) {
+        let offsets = OffsetBuffer::<i32>::from_lengths(lengths());
+        let large = OffsetBuffer::<i64>::from_lengths(lengths());
+        let starts: ScalarBuffer<i32> = offsets[..rows].iter().copied().collect();
+        let sizes: ScalarBuffer<i32> = lengths().map(|length| length as i32).collect();
+        columns.push(Arc::new(ListArray::new(item(&items), offsets, Arc::clone(&items), Some(holes(rows)))));
+        columns.push(Arc::new(LargeListArray::new(item(&items), large, Arc::clone(&items), None)));
+        columns.push(Arc::new(ListViewArray::new(item(&items), starts, sizes, Arc::clone(&items), Some(holes(rows)))));
+    }
+    for items in other_columns(rows * 3) {
+        columns.push(Arc::new(FixedSizeListArray::new(item(&items), 3, items, Some(holes(rows)))));
+    }
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..total).map(|row| format!("k{row}"))));
+    for values in other_columns(total) {
+        let fields = vec![Field::new("key", DataType::Utf8, false), Field::new("value", values.data_type().clone(), true)];
+        let entries = StructArray::new(fields.into(), vec![Arc::clone(&names), values], None);
+        let field = Arc::new(Field::new("entries", entries.data_type().clone(), false));
+        columns.push(Arc::new(MapArray::new(field, OffsetBuffer::from_lengths(lengths()), entries, Some(holes(rows)), false)));
+    }
+    let children = || vec![other_columns(rows).remove(0), Arc::new(Int32Array::from_iter_values(0..rows as i32)) as ArrayRef];
+    let field = |data_type: DataType| Arc::new(Field::new(data_type.to_string(), data_type, true));
+    let fields: UnionFields = [(0, field(DataType::Utf8View)), (1, field(DataType::Int32))].into_iter().collect();
+    let kinds: ScalarBuffer<i8> = (0..rows).map(|row| (row % 2) as i8).collect();
+    let places: ScalarBuffer<i32> = (0..rows).map(|row| (row / 2) as i32).collect();
+    columns.push(Arc::new(UnionArray::try_new(fields.clone(), kinds.clone(), None, children()).unwrap()));
+    columns.push(Arc::new(UnionArray::try_new(fields, kinds, Some(places), children()).unwrap()));
+    columns
+}
+
+/// The dictionaries and rows of a batch, as arrow-ipc writes them and as they are sent.
+fn both(batch: &RecordBatch) -> [Vec<FlightData>; 2] {
+    let mut encoder = Encoder::new(batch.schema(), TypeProfile::Native, stream::empty().boxed(), Weak::new());
+    let (dictionaries, rows) = encoder.encode_batch(batch).unwrap();
+    let sent = dictionaries.into_iter().chain([rows]).map(FlightData::from).collect();
+    let (generator, options) = (IpcDataGenerator::default(), IpcWriteOptions::default());
+    let mut tracker = DictionaryTracker::new(false);
+    generator.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
+    let (dictionaries, rows) = generator.encode(batch, &mut tracker, &options, &mut CompressionContext::default()).unwrap();
+    let written = dictionaries.into_iter().chain([rows]).map(|data| FlightData::from(Message::from(data))).collect();
+    [sent, written]
+}
+
+#[test]
+fn bodies_are_those_that_the_format_asks_for() {
+    let flat = flat_columns(90);
+    for column in flat.into_iter().chain(other_columns(90)).chain(nested_columns(90)) {
+        let batch = batch_of(vec![Arc::clone(&column), column]);
+        for (start, rows) in [(0, 90), (0, 1), (1, 89), (8, 40), (13, 7), (89, 1)] {
+            let slice = batch.slice(start, rows);
+            let [sent, written] = both(&slice);
+            assert_eq!(sent.len(), written.len(), "{}", batch.schema());
+            for (sent, written) in sent.iter().zip(&written) {
+                let header = |data: &FlightData| format!("{:?}", arrow_ipc::root_as_message(&data.data_header).unwrap());
+                assert_eq!(header(sent), header(written), "{} from {start}", batch.schema());
+                assert!(sent.data_body == written.data_body, "{} from {start}", batch.schema());
+            }
+            check_decoded(slice);
+        }
+    }
+}
+
+/// Sends a batch and compares what comes out. Runs and the like are only compared as the values that they stand for.
+fn check_decoded(batch: RecordBatch) {
+    let schema = batch.schema();
+    let lowered = |batch: &RecordBatch| TypeProfile::Lowered.batch(batch, &TypeProfile::Lowered.schema(&schema)).unwrap();
+    let got = decoded(messages(&schema, TypeProfile::Native, vec![batch.clone()]));
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].schema(), schema);
+    assert!(lowered(&got[0]) == lowered(&batch), "{schema}");
+}
+
+#[test]
+fn lists_of_nothing_hold_nothing() {
+    for items in other_columns(10) {
+        let item = Arc::new(Field::new_list_field(items.data_type().clone(), true));
+        let lists: ArrayRef = Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([0, 0, 10]), items, None));
+        check_decoded(batch_of(vec![lists.slice(0, 2)]));
+    }
+}
+
+#[test]
+fn what_is_nested_goes_as_it_lies_too() {
+    let views: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..1_000).map(|row| format!("{row:0100}"))));
+    let lies: Vec<*const u8> = views.as_string_view().data_buffers().iter().map(|buffer| buffer.as_ptr()).collect();
+    let item = Arc::new(Field::new_list_field(DataType::Utf8View, true));
+    let lists: ArrayRef = Arc::new(ListArray::new(item, OffsetBuffer::from_repeated_length(2, 500), views, None));
+    let message = body::rows(&batch_of(vec![lists]));
+    assert!(lies.iter().all(|buffer| message.body.iter().any(|piece| piece.as_ptr() == *buffer)));
+}
+
+/// The messages of some batches, made or found where they are kept.
+fn sent(profile: TypeProfile, batches: &[RecordBatch], shared: Weak<Shared>) -> Vec<Message> {
+    let sent = batches.to_vec();
+    let stream = stream::iter(sent.into_iter().map(Ok)).boxed();
+    block_on(encode_shared(&batches[0].schema(), profile, stream, shared).try_collect()).unwrap()
+}
+
+fn flattened(messages: &[Message]) -> Vec<FlightData> {
+    messages.iter().cloned().map(FlightData::from).collect()
+}
+
+/// Where the bytes of messages lie.
+fn places(messages: &[Message]) -> Vec<*const u8> {
+    let of = |message: &Message| [vec![message.head.data_header.clone()], message.body.clone()].concat();
+    // The schema is of each stream.
+    messages.iter().skip(1).flat_map(of).map(|bytes| bytes.as_ptr()).collect()
+}
+
+#[test]
+fn what_is_kept_is_made_once_and_is_what_would_be_made() {
+    let batch = batch_of(columns(&(0..30_000).map(|row| row % 90).collect::<Vec<u32>>()));
+    let batches = [batch.slice(0, 20_000), batch.slice(20_000, 10_000), batch.slice(0, 0), batch.slice(7, 5)];
+    let room = Room::new(64 << 20);
+    let shared = Arc::new(Shared::new(&room));
+    for profile in [TypeProfile::Native, TypeProfile::Lowered] {
+        let live = sent(profile, &batches, Weak::new());
+        assert!(live.len() > 1 + 3, "one batch takes several messages");
+        let (first, used) = (sent(profile, &batches, Arc::downgrade(&shared)), room.used());
+        assert!(flattened(&first) == flattened(&live));
+        let again = [(); 2].map(|()| sent(profile, &batches, Arc::downgrade(&shared)));
+        assert_eq!(places(&again[0]), places(&again[1]));
+        assert!(flattened(&again[1]) == flattened(&live));
+        assert!(used > 0);
+        assert_eq!((room.used(), shared.bytes()), (used, used));
+        // Other rows at the same places.
+        let others = [batch.slice(0, 3), batch.slice(5, 2)];
+        let other = sent(profile, &others, Arc::downgrade(&shared));
+        assert!(flattened(&other) == flattened(&sent(profile, &others, Weak::new())));
+    }
+    drop(shared);
+    assert_eq!(room.used(), 0);
+}
+
+#[test]
+fn what_there_is_no_room_for_and_what_hangs_on_dictionaries_is_made_each_time() {
+    let plain = [batch_of(columns(&[5; 1_000]))];
+    let keyed = [batch_of(vec![Arc::new(["a", "b", "a"].into_iter().collect::<DictionaryArray<Int32Type>>()) as ArrayRef])];
+    let room = Room::new(1_000);
+    let shared = Arc::new(Shared::new(&room));
+    for batches in [&plain, &keyed, &keyed] {
+        let kept = sent(TypeProfile::Native, batches, Arc::downgrade(&shared));
+        assert!(flattened(&kept) == flattened(&sent(TypeProfile::Native, batches, Weak::new())));
+        assert_eq!((room.used(), shared.bytes()), (0, 0));
+    }
+    // Lowered, it has no dictionary.
+    sent(TypeProfile::Lowered, &keyed, Arc::downgrade(&shared));
+    assert!(room.used() > 0);
 }
 
 proptest! {

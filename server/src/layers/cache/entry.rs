@@ -1,7 +1,7 @@
 //! An answer that is kept, and how it stands to who asks now.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use nexus_flight_catalog::TableName;
 
 use crate::digest::Digests;
+use crate::flight::encode::Shared;
 use crate::layers::audit::shown;
 use crate::layers::cache::Listed;
 use crate::plan::Planned;
@@ -93,6 +94,8 @@ pub(super) struct Entry {
     pub(super) took: Duration,
     /// How often it was given.
     pub(super) given: AtomicU64,
+    /// The messages that Flight gives it in.
+    pub(super) shared: Arc<Shared>,
 }
 
 /// How an entry stands to who asks its question.
@@ -128,6 +131,26 @@ impl Entry {
         now.saturating_duration_since(self.key.began)
     }
 
+    /// How long ago its tables were known to be in its state, for who does not know their versions; none where one of them may have been
+    /// changed last then, by a write that its version need not tell of yet.
+    pub(super) fn holds(&self, key: &Key, changed: Option<Instant>, now: Instant) -> Option<Duration> {
+        let current = self.current();
+        let is_before = |change: Option<Instant>, then: Instant| change.is_none_or(|change| change < then);
+        // One over a table that had no version was only taken as current.
+        let is_known = self.key.lives.is_none();
+        let holds = is_known && is_before(key.written, self.key.began) && is_before(changed, current);
+        holds.then(|| now.saturating_duration_since(current))
+    }
+
+    /// How long ago its tables were known to be in its state, for who asks with a key: since then they may have changed.
+    pub(super) fn bound(&self, key: &Key, now: Instant) -> Duration {
+        match key.lives {
+            // What has no version is known by reading it alone.
+            Some(_) => self.age(now),
+            None => now.saturating_duration_since(self.current()),
+        }
+    }
+
     /// Holds that its tables were in its state then, or later.
     pub(super) fn was_current(&self, then: Instant) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +173,7 @@ impl Entry {
             tables: tables.join(", "),
             tag,
             rows: self.rows,
-            bytes: self.bytes,
+            bytes: self.bytes + self.shared.bytes(),
             age: self.age(now),
             took: self.took,
             given: self.given.load(Ordering::Relaxed),
@@ -164,11 +187,10 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::datatypes::Schema;
 
     use super::*;
+    use crate::flight::encode::Room;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -191,6 +213,7 @@ mod tests {
             rows: 0,
             took: Duration::ZERO,
             given: AtomicU64::default(),
+            shared: Arc::new(Shared::new(&Room::new(0))),
         }
     }
 
@@ -204,6 +227,26 @@ mod tests {
         entry.was_current(start + SECOND);
         assert_eq!(entry.standing(&key(2, later, None), later), Standing::Stale(SECOND * 3));
         assert_eq!(entry.age(later), SECOND * 10);
+        assert_eq!(entry.bound(&key(1, later, None), later), SECOND * 3);
+        assert_eq!(entry.bound(&key(1, later, Some(SECOND)), later), SECOND * 10);
+    }
+
+    #[test]
+    fn it_is_known_to_be_current_until_something_changes() {
+        let start = Instant::now();
+        let (entry, later) = (entry(key(1, start, None)), start + SECOND * 10);
+        // The state of the key is not looked at.
+        let holds = |written, changed| entry.holds(&Key { written, ..key(2, later, None) }, changed, later);
+        assert_eq!(holds(None, None), Some(SECOND * 10));
+        entry.was_current(start + SECOND * 7);
+        assert_eq!(holds(None, None), Some(SECOND * 3));
+        assert_eq!(holds(None, Some(start + SECOND * 6)), Some(SECOND * 3));
+        assert_eq!(holds(None, Some(start + SECOND * 7)), None);
+        // What is given up is so for good, however it was found since.
+        assert_eq!(holds(Some(start + SECOND), None), None);
+        let unversioned = super::tests::entry(key(1, start, Some(SECOND * 60)));
+        unversioned.was_current(start + SECOND * 9);
+        assert_eq!(unversioned.holds(&key(2, later, None), None, later), None);
     }
 
     #[test]

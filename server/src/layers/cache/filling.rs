@@ -1,82 +1,59 @@
-//! An answer on its way, which is kept when all of it has come.
+//! What an answer on its way becomes when all of it has come: an entry.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::{StreamExt, stream};
+use nexus_flight_catalog::policy::is_part;
 
-use crate::layers::cache::Kept;
+use crate::flight::encode::Shared;
 use crate::layers::cache::entry::{About, Entry, Key};
-use crate::query::Batches;
-use crate::touched::{Telling, told};
+use crate::plan::Planned;
+use crate::touched::Touched;
 
 /// What an entry weighs beside its rows.
 const BESIDE: u64 = 1_024;
 
-/// An answer on its way, copied until it is too large.
+/// What is known of an entry before its rows are there.
 pub(super) struct Filling {
     key: Key,
-    schema: SchemaRef,
-    batches: Option<Vec<RecordBatch>>,
-    bytes: u64,
-    telling: Telling,
     about: About,
     is_part: bool,
-    took: Duration,
+    shared: Shared,
 }
 
 impl Filling {
-    /// Of an answer with these columns, which so far has taken so long. `is_part` where the policy hides a part of its tables.
-    pub(super) fn new(key: Key, schema: SchemaRef, telling: Telling, about: About, is_part: bool, took: Duration) -> Self {
-        let bytes = BESIDE + about.bytes();
-        Self { key, schema, batches: Some(Vec::new()), bytes, telling, about, is_part, took }
+    /// Of the answer to a statement; with `redacts` its values are not in the statement. `shared` is for the messages that are made of it.
+    pub(super) fn new(key: Key, planned: &Planned, redacts: bool, shared: Shared) -> Self {
+        // The policy hides a part of its tables.
+        let is_part = planned.tables.iter().any(|(_, table)| is_part(table));
+        Self { key, about: About::of(planned, redacts), is_part, shared }
     }
 
-    fn add(&mut self, batch: &RecordBatch, largest: u64) {
-        let Some(batches) = &mut self.batches else { return };
-        self.bytes += batch.get_array_memory_size() as u64;
-        if self.bytes > largest {
-            self.batches = None;
-        } else {
-            batches.push(batch.clone());
-        }
+    /// The bytes that its rows may take, where an entry has at most so many.
+    pub(super) fn room(&self, largest: u64) -> usize {
+        usize::try_from(largest.saturating_sub(self.beside())).unwrap_or(usize::MAX)
     }
 
-    /// All of it; none where it was too large.
-    fn entry(self) -> Option<Entry> {
-        let Self { key, schema, batches, bytes, telling, about, is_part, took } = self;
-        let batches = batches?;
+    /// The entry with these rows, which have so many bytes and took so long.
+    pub(super) fn entry(
+        self,
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+        bytes: u64,
+        touched: Touched,
+        took: Duration,
+    ) -> Entry {
+        let bytes = self.beside() + bytes;
+        let Self { key, about, is_part, shared } = self;
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let (touched, current, given) = (told(&telling), Mutex::new(key.began), AtomicU64::default());
-        Some(Entry { key, schema, batches, bytes, touched, about, is_part, current, rows, took, given })
+        let (current, given) = (Mutex::new(key.began), AtomicU64::default());
+        Entry { key, schema, batches, bytes, touched, about, is_part, current, rows, took, given, shared: Arc::new(shared) }
     }
-}
 
-/// The same batches; what failed or was left early is not kept, since it never gets to the end.
-pub(super) fn filled(batches: Batches, filling: Filling, kept: Arc<Kept>) -> Batches {
-    stream::unfold((batches, Some(filling)), move |(mut batches, mut filling)| {
-        let kept = Arc::clone(&kept);
-        async move {
-            let asked = Instant::now();
-            let next = batches.next().await;
-            if let Some(filling) = &mut filling {
-                filling.took += asked.elapsed();
-            }
-            match (&next, &mut filling) {
-                (Some(Ok(batch)), Some(filling)) => filling.add(batch, kept.largest),
-                (Some(Err(_)), _) => filling = None,
-                (None, _) => {
-                    if let Some(entry) = filling.take().and_then(Filling::entry) {
-                        kept.keep(entry).await;
-                    }
-                }
-                _ => {}
-            }
-            next.map(|batch| (batch, (batches, filling)))
-        }
-    })
-    .boxed()
+    fn beside(&self) -> u64 {
+        BESIDE + self.about.bytes()
+    }
 }

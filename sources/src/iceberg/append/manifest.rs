@@ -13,6 +13,7 @@ use super::unwritten;
 use crate::iceberg::avro;
 use crate::iceberg::partition::named_as_written;
 use crate::iceberg::table::Table;
+use crate::lake::Room;
 use crate::stores::ended_early;
 
 /// Where the crate puts what it writes.
@@ -104,7 +105,7 @@ pub(super) async fn list(table: &Table, manifests: Vec<ManifestFile>, snapshot: 
 
 /// A file that the crate wrote, which says that it is not packed: readers may not take that for granted, though Avro lets them.
 fn opened(bytes: &Bytes) -> Result<avro::File> {
-    let mut file = avro::File::new(bytes)?;
+    let mut file = avro::File::new(bytes, &mut Room::new().taken())?;
     file.header.entry(CODEC.to_owned()).or_insert_with(|| b"null".to_vec());
     Ok(file)
 }
@@ -184,10 +185,10 @@ mod tests {
             let (bytes, new) = manifest(&table, files, 77, "file:///w/t/metadata/m.avro").await.unwrap();
             assert_eq!(new.manifest_length, bytes.len() as i64);
             assert_eq!((new.added_files_count, new.added_rows_count, new.added_snapshot_id), (Some(2), Some(14), 77));
-            let read = avro::File::of_manifest(&bytes).unwrap();
+            let read = avro::File::of_manifest(&bytes, &mut Room::new().taken()).unwrap();
             let least: Vec<_> = read.metrics.iter().map(|told| told.lower(1, &PrimitiveType::Long).unwrap()).collect();
             assert_eq!(least, [Some(Datum::long(-5)), Some(Datum::long(-5))]);
-            let header = avro::File::new(&bytes).unwrap().header;
+            let header = avro::File::new(&bytes, &mut Room::new().taken()).unwrap().header;
             let text = |name: &str| String::from_utf8(header[name].clone()).unwrap();
             assert!(text("partition-spec").contains(r#""name":"名""#), "{}", text("partition-spec"));
             assert!(text("avro.schema").contains(r#""_x540D""#), "{}", text("avro.schema"));

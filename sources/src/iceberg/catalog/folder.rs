@@ -131,8 +131,8 @@ impl Catalog for Folder {
         if store.objects().head(&hint).await.is_ok()
             && let Err(cause) = store.objects().put(&hint, number.to_string().into()).await
         {
-            let file = store.show(&hint);
-            tracing::warn!(%file, %cause, "the newest version of a table could not be noted");
+            let error = store.write_error(&cause, &hint);
+            tracing::warn!(%error, "the newest version of a table could not be noted");
         }
         Ok(Outcome::Done)
     }

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use nexus_flight_catalog::error::shortened;
 use nexus_flight_catalog::{Error, Kind, Place, Result, TableEntry, information_schema};
 use object_store::aws::{AwsAuthorizer, AwsCredential, AwsCredentialProvider};
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody};
 use object_store::{ClientOptions, HeaderValue};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use url::Url;
 use super::{Catalog, Current, Found, Outcome, successor};
 use crate::iceberg::append::{Change, put};
 use crate::lake::{Lake, Name};
-use crate::stores::{Location, credentials};
+use crate::stores::{Direct, Location, credentials};
 
 /// How long it may take until there is a connection.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
@@ -31,6 +31,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 const LARGEST: usize = 64 * 1024 * 1024;
 /// The most pages of one listing.
 const MOST_PAGES: usize = 1_000;
+/// The most bytes of the names and descriptions of one listing.
+const LARGEST_LIST: usize = 64 * 1024 * 1024;
 /// The most entries of a page, of which there may be no more.
 const PAGE: u32 = 100;
 /// How much is shown of what Glue says.
@@ -100,8 +102,9 @@ impl Glue {
             "http" => return wrong("the address is http and not https", "set allow_http = true if that is meant"),
             _ => return wrong("the address does not start with https://", "leave it out for that of AWS"),
         }
-        let options = ClientOptions::new().with_connect_timeout(CONNECTED_WITHIN).with_timeout(ANSWERED_WITHIN);
-        let client = ReqwestConnector::default().connect(&options.with_allow_http(access.allow_http));
+        let allow_http = access.allow_http;
+        let direct = Direct { allow_http, connected_within: CONNECTED_WITHIN, answered_within: ANSWERED_WITHIN };
+        let client = direct.connect(&ClientOptions::new());
         let client = client.map_err(|cause| Error::internal("no HTTP client could be made").caused_by(cause))?;
         Ok(Self { lake, client, credentials, region, address })
     }
@@ -137,28 +140,38 @@ impl Glue {
             bytes.extend_from_slice(&chunk);
         }
         if !status.is_success() {
-            return failure(status.as_u16(), &bytes).map_or(Ok(None), Err);
+            return failure(status.as_u16(), &bytes, &credential).map_or(Ok(None), Err);
         }
-        let answer = serde_json::from_slice(&bytes);
-        answer.map(Some).map_err(|cause| Error::data("the answer is not one of Glue").with_hint("check uri").caused_by(cause))
+        // The parser's own words may repeat what it read.
+        serde_json::from_slice(&bytes).map(Some).map_err(|cause| {
+            let (line, column) = (cause.line(), cause.column());
+            Error::data(format!("the answer is not one of Glue, at {line}:{column}")).with_hint("check uri")
+        })
     }
 
-    /// The databases, or the tables of one. Errors: `NotFound` for one that is not there.
-    async fn entries(&self, schema: Option<&str>) -> Result<Vec<Entry>> {
+    /// The databases, or the Iceberg tables of one. Errors: `NotFound` for one that is not there.
+    async fn entries(&self, schema: Option<&str>) -> Result<Vec<Listed>> {
         let action = if schema.is_some() { "AWSGlue.GetTables" } else { "AWSGlue.GetDatabases" };
-        let (mut entries, mut next) = (Vec::new(), None::<String>);
+        let (mut entries, mut next, mut bytes) = (Vec::new(), None::<String>, 0_usize);
         for _ in 0..MOST_PAGES {
             let asked = Asked { database_name: schema, name: None, max_results: Some(PAGE), next_token: next.as_deref() };
             let Some(page) = self.ask::<Page>(action, &asked).await? else {
                 return Err(Error::not_found(format!("schema \"{}\" does not exist", schema.unwrap_or_default())));
             };
-            entries.extend(page.entries);
+            let wanted = page.entries.into_iter().filter(|entry| schema.is_none_or(|schema| entry.is_listed(schema)));
+            entries.extend(wanted.map(|Entry { name, description, .. }| {
+                bytes = bytes.saturating_add(name.len() + description.as_ref().map_or(0, String::len));
+                Listed { name, description }
+            }));
+            if bytes > LARGEST_LIST {
+                break;
+            }
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
                 return Ok(entries);
             }
         }
-        Err(Error::exhausted(format!("Glue lists more than {MOST_PAGES} pages of names"))
+        Err(Error::exhausted(format!("Glue lists more than {MOST_PAGES} pages or {} MiB of names", LARGEST_LIST >> 20))
             .with_hint("name the table in the statement, without listing")
             .with_retryable(false)
             .at(self.place()))
@@ -181,7 +194,6 @@ impl Catalog for Glue {
 
     async fn tables(&self, schema: &str) -> Result<Vec<TableEntry>> {
         let mut entries = self.entries(Some(schema)).await?;
-        entries.retain(|entry| entry.is_in(schema) && entry.is_iceberg() && Name::parse(&entry.name).about().is_none());
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let listed = entries.into_iter();
         Ok(listed.map(|entry| TableEntry { comment: entry.description, ..TableEntry::table(entry.name) }).collect())
@@ -254,6 +266,13 @@ struct Page {
     next_token: Option<String>,
 }
 
+/// What is told of a database or a table in a list.
+#[derive(Debug)]
+struct Listed {
+    name: String,
+    description: Option<String>,
+}
+
 /// A table by its name.
 #[derive(Debug, Deserialize)]
 struct Answer {
@@ -315,6 +334,11 @@ impl Entry {
         self.database_name.as_deref() == Some(schema)
     }
 
+    /// Whether it is a table of a schema that can be named.
+    fn is_listed(&self, schema: &str) -> bool {
+        self.is_in(schema) && self.is_iceberg() && Name::parse(&self.name).about().is_none()
+    }
+
     fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.as_ref()?.get(name).map(String::as_str)
     }
@@ -368,9 +392,13 @@ struct Failure {
     message: String,
 }
 
-/// Why Glue does not answer; none where it does not have what is asked for.
-fn failure(status: u16, body: &[u8]) -> Option<Error> {
+/// Why Glue does not answer who asks with these keys; none where it does not have what is asked for.
+fn failure(status: u16, body: &[u8], keys: &AwsCredential) -> Option<Error> {
     let Failure { kind, message } = serde_json::from_slice(body).unwrap_or_default();
+    let secrets = [Some(&keys.key_id), Some(&keys.secret_key), keys.token.as_ref()];
+    let repeats = |text: &str| secrets.into_iter().flatten().any(|secret| text.contains(secret.as_str()));
+    let kind = if repeats(&kind) { String::new() } else { kind };
+    let message = if repeats(&message) { "what it says repeats the keys".to_owned() } else { message };
     // Some servers write the name of their interface before it.
     let kind = kind.rsplit('#').next().unwrap_or_default();
     let said = shortened(message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned(), LONGEST_SAID);
@@ -401,7 +429,12 @@ fn failure(status: u16, body: &[u8]) -> Option<Error> {
 
 #[cfg(test)]
 mod tests {
+    use object_store::path::Path;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::stores::{Access, Store};
 
     fn credential(token: Option<&str>) -> AwsCredential {
         AwsCredential { key_id: "id".to_owned(), secret_key: "hidden".to_owned(), token: token.map(str::to_owned) }
@@ -426,6 +459,28 @@ mod tests {
         assert!(!format!("{made:?}").contains("hidden"));
         let made = request(&address, "eu-central-1", &credential(Some("to\nken")), "AWSGlue.GetTable", &asked);
         insta::assert_snapshot!(made.unwrap_err(), @"the access key is none; check access_key_id and session_token");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_but_who_is_configured() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let answer = format!("HTTP/1.1 307 No\r\nlocation: {address}/b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let key = || Some("id".to_owned());
+        let (endpoint, session_token, region) = (None, None, Some("r".to_owned()));
+        let secret_access_key = key().map(Into::into);
+        let access = Access { endpoint, region, access_key_id: key(), secret_access_key, session_token, allow_http: true };
+        let location = Location::Bucket { bucket: "b".to_owned(), prefix: Path::default(), access };
+        let lake = Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location);
+        let glue = Glue::open("lake", Some(&address), &location, Arc::new(lake)).unwrap();
+        insta::assert_snapshot!(glue.ping().await.unwrap_err().message(), @"what answers with status 307 is not Glue");
     }
 
     #[test]
@@ -471,16 +526,19 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
+        let keys = AwsCredential { key_id: "AKIAEXAMPLE".to_owned(), ..credential(Some("token")) };
         let failed = |status, kind: &str| {
             let body = format!(r#"{{"__type": "com.amazonaws.glue#{kind}", "Message": "why not."}}"#);
-            failure(status, body.as_bytes()).map(|error| error.to_string()).unwrap_or_default()
+            failure(status, body.as_bytes(), &keys).map(|error| error.to_string()).unwrap_or_default()
         };
         assert_eq!(failed(400, "EntityNotFoundException"), "");
         insta::assert_snapshot!(failed(400, "AccessDeniedException"), @"Glue does not allow this: why not; allow glue:GetDatabases, GetTables and GetTable, and UpdateTable for writing");
         insta::assert_snapshot!(failed(400, "ConcurrentModificationException"), @"others have changed the table in Glue; send the statement again");
         insta::assert_snapshot!(failed(400, "ExpiredTokenException"), @"Glue refuses the credentials; check access_key_id, secret_access_key and session_token");
         insta::assert_snapshot!(failed(503, "Strange"), @"Glue fails with status 503: why not; try again later");
-        insta::assert_snapshot!(failure(404, b"<html>").unwrap(), @"what answers with status 404 is not Glue; check uri");
+        let echo = br#"{"__type": "AccessDeniedException", "message": "AKIAEXAMPLE may not"}"#;
+        insta::assert_snapshot!(failure(400, echo, &keys).unwrap(), @"Glue does not allow this: what it says repeats the keys; allow glue:GetDatabases, GetTables and GetTable, and UpdateTable for writing");
+        insta::assert_snapshot!(failure(404, b"<html>", &keys).unwrap(), @"what answers with status 404 is not Glue; check uri");
     }
 
     #[test]

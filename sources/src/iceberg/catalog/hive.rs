@@ -2,6 +2,7 @@
 //! its own.
 
 mod commit;
+mod locks;
 
 use std::fmt;
 use std::io;
@@ -27,8 +28,12 @@ const CONNECTIONS: usize = 8;
 const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
 /// How long an answer may take.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a call may take that changes something, of tables or of locks.
+const CHANGED_WITHIN: Duration = Duration::from_secs(60);
 /// How many tables are asked for at once.
 const AT_ONCE: usize = 100;
+/// The most bytes of the names and comments of the tables of a schema.
+const LARGEST_LIST: usize = 64 * 1024 * 1024;
 /// The port of a metastore where an address names none.
 const PORT: u16 = 9083;
 /// What metastores want clients to say before they tell of a table that only Hive adds rows to. Only its parameters are read.
@@ -97,11 +102,17 @@ impl Catalog for Hive {
             return Err(Error::not_found(format!("schema \"{schema}\" does not exist")));
         }
         let names = session.names(&Call::new("get_all_tables").text(1, schema).end()).await?;
-        let mut entries = Vec::new();
+        let (mut entries, mut bytes) = (Vec::new(), 0_usize);
         for names in names.chunks(AT_ONCE) {
             let tables = session.tables(schema, names).await?.into_iter();
             let listed = tables.filter(|table| table.is_iceberg() && Name::parse(&table.name).about().is_none());
-            entries.extend(listed.map(|table| TableEntry { comment: table.comment, ..TableEntry::table(table.name) }));
+            entries.extend(listed.map(|table| {
+                bytes = bytes.saturating_add(table.name.len() + table.comment.as_ref().map_or(0, String::len));
+                TableEntry { comment: table.comment, ..TableEntry::table(table.name) }
+            }));
+            if bytes > LARGEST_LIST {
+                return Err(wrong("it tells of tables by more than 64 MiB").at(session.server.place()));
+            }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -195,6 +206,11 @@ impl Session<'_> {
             Ok(tables)
         })
         .await
+    }
+
+    /// What comes of a call that returns nothing.
+    async fn call(&mut self, call: &Call) -> Result<Outcome> {
+        in_time(self.server, CHANGED_WITHIN, self.answers.call(call)).await
     }
 
     /// A table, of whatever kind it is; none where it is not there.

@@ -1,6 +1,6 @@
 //! Tables that a server knows (Iceberg's REST OpenAPI), which may give the keys of the store for each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,13 +274,19 @@ impl Settings {
     }
 }
 
-/// What it says of them. Addresses and tokens that stand there are not heeded.
+/// What it says of them.
 #[derive(Deserialize)]
 struct Configuration {
-    #[serde(default)]
-    overrides: BTreeMap<String, Value>,
-    #[serde(default)]
-    defaults: BTreeMap<String, Value>,
+    overrides: Option<Wanted>,
+    defaults: Option<Wanted>,
+}
+
+/// What is heeded of that: addresses and tokens that stand there are not.
+#[derive(Default, Deserialize)]
+struct Wanted {
+    prefix: Option<String>,
+    #[serde(rename = "namespace-separator")]
+    separator: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -307,16 +313,17 @@ impl Calls {
         let warehouse = self.warehouse.as_deref().map(|name| format!("?warehouse={}", encoded(name))).unwrap_or_default();
         let url = self.http.url(&format!("{}/v1/config{warehouse}", self.uri))?;
         let Configuration { overrides, defaults } = self.get(&url, false).await?;
-        let said = |name: &str| overrides.get(name).or_else(|| defaults.get(name))?.as_str();
-        let prefix = said("prefix").unwrap_or_default().trim_matches('/');
-        let separator = said("namespace-separator").unwrap_or(SEPARATOR);
+        let (overrides, defaults) = (overrides.unwrap_or_default(), defaults.unwrap_or_default());
+        let prefix = overrides.prefix.or(defaults.prefix).unwrap_or_default();
+        let prefix = prefix.trim_matches('/');
+        let separator = overrides.separator.or(defaults.separator).unwrap_or_else(|| SEPARATOR.to_owned());
         let leads_elsewhere = prefix.contains(['?', '#', '\\']) || prefix.split('/').any(|part| matches!(part, "." | ".."));
         if leads_elsewhere || separator.is_empty() || separator.contains(['/', '?', '#', '&', '\\']) {
             let error = Error::data("the catalog server wants a prefix or a separator that no address can have");
             return Err(self.http.at(error));
         }
         let slash = if prefix.is_empty() { "" } else { "/" };
-        Ok(Settings { root: format!("{}/v1{slash}{prefix}", self.uri), separator: separator.to_owned() })
+        Ok(Settings { root: format!("{}/v1{slash}{prefix}", self.uri), separator })
     }
 
     /// All that is on the pages of a list.
@@ -346,8 +353,10 @@ impl Calls {
     async fn page<T: DeserializeOwned + Send + 'static>(&self, address: &str, token: String) -> Result<Page<T>> {
         let joint = if address.contains('?') { '&' } else { '?' };
         let url = self.http.url(&format!("{address}{joint}pageToken={}", encoded(&token)))?;
-        let Listed { listed, next } = self.get(&url, false).await?;
-        Ok(Page { listed, next })
+        let answer = self.answered(&url, false).await?;
+        let bytes = answer.body.len();
+        let Listed { listed, next } = self.http.parsed(answer.body).await?;
+        Ok(Page { listed, next, bytes })
     }
 
     /// A table as it is now, with keys of the store for it where they are wanted; none where it is not there.
@@ -365,12 +374,18 @@ impl Calls {
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, url: &Url, wants_keys: bool) -> Result<T> {
+        let answer = self.answered(url, wants_keys).await?;
+        self.http.parsed(answer.body).await
+    }
+
+    /// What is there. Errors: the one that the answer is.
+    async fn answered(&self, url: &Url, wants_keys: bool) -> Result<Answer> {
         let request = || {
             let request = self.http.client().get(url.clone());
             if wants_keys { request.header("x-iceberg-access-delegation", "vended-credentials") } else { request }
         };
         match self.call(request).await? {
-            (answer, None) => self.http.parsed(answer.body).await,
+            (answer, None) => Ok(answer),
             (_, Some(error)) => Err(error),
         }
     }
@@ -383,17 +398,19 @@ impl Calls {
 
     /// Asks once, and once more with another token where the first one holds no more. Gives the error that the answer is with it.
     async fn call(&self, request: impl Fn() -> RequestBuilder + Send + Sync) -> Result<(Answer, Option<Error>)> {
-        let mut token = self.tokens.get(&self.http).await?;
+        let token = self.tokens.get(&self.http).await?;
         let mut answer = self.http.send_with(request(), token.as_deref()).await?;
+        let mut other = None;
         if matches!(answer.status.as_u16(), 401 | 419)
             && let Some(refused) = &token
             && self.tokens.forget(refused).await
         {
-            token = self.tokens.get(&self.http).await?;
-            answer = self.http.send_with(request(), token.as_deref()).await?;
+            other = self.tokens.get(&self.http).await?;
+            answer = self.http.send_with(request(), other.as_deref()).await?;
         }
-        let secret = token.as_ref().map(|token| token.expose_secret());
-        let error = (!answer.status.is_success()).then(|| self.http.refusal(&answer, secret.as_slice()));
+        // The answer to the other one may still be about the first.
+        let secrets: Vec<&str> = token.iter().chain(&other).map(|token| token.expose_secret()).collect();
+        let error = (!answer.status.is_success()).then(|| self.http.refusal(&answer, &secrets));
         Ok((answer, error))
     }
 }

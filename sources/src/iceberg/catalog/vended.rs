@@ -1,19 +1,71 @@
 //! What a REST catalog says of a table, and the keys of the store that may come with it (Iceberg's REST OpenAPI, `LoadTableResult`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use nexus_flight_catalog::{Error, Result};
 use object_store::aws::AwsCredential;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::lake::life;
 use crate::stores::Given;
 
+// Properties by the names of Iceberg's S3FileIO.
 const KEY_ID: &str = "s3.access-key-id";
+const SECRET: &str = "s3.secret-access-key";
+const TOKEN: &str = "s3.session-token";
+const ENDS: &str = "s3.session-token-expires-at-ms";
+const ENDPOINT: &str = "s3.endpoint";
+const REGION: &str = "s3.region";
+const CLIENT_REGION: &str = "client.region";
+const HEEDED: [&str; 7] = [KEY_ID, SECRET, TOKEN, ENDS, ENDPOINT, REGION, CLIENT_REGION];
 
-/// Properties by the names of Iceberg's S3FileIO. Some are secret.
-type Properties = BTreeMap<String, Value>;
+/// Those of these properties that are given, of which some are secret. There may be any number of others, of any size.
+struct Properties(BTreeMap<&'static str, String>);
+
+impl Properties {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl<'de> Deserialize<'de> for Properties {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(Reading)
+    }
+}
+
+/// Reads them one after the other.
+struct Reading;
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Properties;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("properties")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Properties, A::Error> {
+        let mut heeded = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            match HEEDED.iter().find(|heeded| **heeded == name) {
+                Some(name) => heeded.extend(text(&map.next_value::<Box<RawValue>>()?).map(|text| (*name, text))),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Properties(heeded))
+    }
+}
+
+/// A text, or a number as one.
+fn text(value: &RawValue) -> Option<String> {
+    let number = || value.get().parse::<u64>().ok().map(|number| number.to_string());
+    serde_json::from_str(value.get()).ok().or_else(number)
+}
 
 /// A table as the catalog has it now. Nothing else of the metadata in the answer is heeded: it is read from the file.
 #[derive(Deserialize)]
@@ -56,18 +108,17 @@ impl Loaded {
         let longest = fitting.max_by_key(|credential| credential.prefix.len()).map(|credential| &credential.config);
         // Where to connect may stand beside the keys or with the table.
         let both = [longest, self.config.as_ref()];
-        let Some(keys) = both.into_iter().flatten().find(|properties| properties.contains_key(KEY_ID)) else { return Ok(None) };
-        let text = |name: &str| keys.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-        let (Some(key_id), Some(secret_key)) = (text(KEY_ID), text("s3.secret-access-key")) else {
+        let Some(keys) = both.into_iter().flatten().find(|properties| properties.get(KEY_ID).is_some()) else { return Ok(None) };
+        let text = |name: &str| keys.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let (Some(key_id), Some(secret_key)) = (text(KEY_ID), text(SECRET)) else {
             return Err(Error::data("the catalog server gives a part of a key for the store"));
         };
-        let anywhere = |name: &str| both.into_iter().flatten().find_map(|properties| properties.get(name)?.as_str());
-        let region = anywhere("s3.region").or_else(|| anywhere("client.region"));
-        let ends = keys.get("s3.session-token-expires-at-ms");
-        let ends = ends.and_then(|ends| ends.as_u64().or_else(|| ends.as_str()?.parse().ok()));
+        let anywhere = |name: &str| both.into_iter().flatten().find_map(|properties| properties.get(name));
+        let region = anywhere(REGION).or_else(|| anywhere(CLIENT_REGION));
+        let ends = keys.get(ENDS).and_then(|ends| ends.parse().ok());
         Ok(Some(Vended {
-            keys: Given { value: AwsCredential { key_id, secret_key, token: text("s3.session-token") }, life: ends.map(life) },
-            endpoint: anywhere("s3.endpoint").map(str::to_owned),
+            keys: Given { value: AwsCredential { key_id, secret_key, token: text(TOKEN) }, life: ends.map(life) },
+            endpoint: anywhere(ENDPOINT).map(str::to_owned),
             region: region.map(str::to_owned),
         }))
     }
@@ -83,7 +134,7 @@ fn one_scheme(address: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -129,6 +180,16 @@ mod tests {
         assert!(vended(answer(json!({ "s3.endpoint": "https://h" }))).unwrap().is_none());
         assert!(vended(answer(Value::Null)).unwrap().is_none());
         assert!(vended(answer(json!({ "s3.access-key-id": "all" }))).is_err());
+    }
+
+    #[test]
+    fn nothing_but_keys_and_places_is_kept() {
+        let answer = r#"{"metadata-location":"s3://b/m.json","metadata":[{}],"config":{"header":[{"":0}],"s3.access-key-id":"a",
+            "s3.endpoint":{"any":1},"s3.secret-access-key":"s","s3.session-token-expires-at-ms":1,"s3.region":"r"}}"#;
+        let loaded: Loaded = serde_json::from_str(answer).unwrap();
+        let kept: Vec<&str> = loaded.config.iter().flat_map(|config| config.0.keys().copied()).collect();
+        assert_eq!(kept, [KEY_ID, REGION, SECRET, ENDS]);
+        assert_eq!(loaded.vended().unwrap().unwrap().keys.life, Some(Duration::ZERO));
     }
 
     #[test]

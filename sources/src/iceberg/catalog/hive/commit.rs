@@ -2,34 +2,17 @@
 //! table, and only in place of the file that was read, where the metastore compares that (HIVE-26882).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_flight_catalog::{Error, Kind, Result};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep};
 
+use super::locks::Lock;
 use super::{ANSWERED_WITHIN, Hive, Session, in_time, refusal, value};
 use crate::iceberg::append::{Change, put};
-use crate::iceberg::catalog::thrift::{self, Answers, Call, I32, I64, MAP, STRUCT, TEXT, check, wrong};
+use crate::iceberg::catalog::thrift::{self, Answers, Call, MAP, TEXT, check, wrong};
 use crate::iceberg::catalog::{Found, Outcome, successor};
 use crate::stores::Made;
-
-/// How long a call may take that changes something, of tables or of locks.
-const CHANGED_WITHIN: Duration = Duration::from_secs(60);
-/// How long is waited for a lock that others hold.
-const LOCKED_WITHIN: Duration = Duration::from_secs(60);
-/// How long is waited before it is looked after at first, and at most.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Who holds a lock, as those are told who ask the metastore.
-const HOLDER: &str = "nexus-gateway";
-
-// What a lock is of, and what it may be.
-const EXCLUSIVE: i32 = 3;
-const TABLE: i32 = 2;
-const ACQUIRED: i32 = 1;
-const WAITING: i32 = 2;
 
 /// The field of a table that its parameters are, and the most of them.
 const PARAMETERS: i16 = 9;
@@ -51,15 +34,19 @@ pub(super) async fn commit(hive: &Hive, schema: &str, name: &str, found: &Found,
         check_compares(hive).await?;
         None
     } else {
-        Some(locked(hive, schema, name).await?)
+        Some(Lock::of(hive, schema, name).await?)
     };
-    let exchange = Exchange { hive, schema, name, before, after: &after };
-    let outcome = exchange.run(change, &mut made).await;
+    let exchange = Exchange { hive, schema, name, before, after: &after, lock: lock.as_ref() };
+    let exchanged = exchange.run(change, &mut made);
+    let outcome = match &lock {
+        Some(lock) => lock.during(exchanged).await,
+        None => exchanged.await,
+    };
     // A change that may still be on its way would be made over that of the next who has the lock, unless it is compared.
     if let Some(lock) = lock
         && (!matches!(outcome, Ok(Outcome::Unknown(_))) || check_compares(hive).await.is_ok())
     {
-        unlock(hive, lock).await;
+        lock.give_back().await;
     }
     outcome
 }
@@ -71,6 +58,8 @@ struct Exchange<'a> {
     name: &'a str,
     before: &'a str,
     after: &'a str,
+    /// Under which it is done; none where the metastore compares.
+    lock: Option<&'a Lock<'a>>,
 }
 
 impl Exchange<'_> {
@@ -83,6 +72,9 @@ impl Exchange<'_> {
             return Ok(Outcome::Conflict);
         }
         table.exchange(self.before, self.after, change.snapshot());
+        if let Some(lock) = self.lock {
+            lock.check_held()?;
+        }
         let changed = session.call(&table.call(self.schema, self.name, self.before)).await;
         let (error, is_answered) = match changed {
             Ok(thrift::Outcome::Done) => {
@@ -205,30 +197,6 @@ impl Session<'_> {
         registered.map(Some).map_err(|error| error.at(self.server.place()))
     }
 
-    /// What comes of a call that returns nothing.
-    async fn call(&mut self, call: &Call) -> Result<thrift::Outcome> {
-        in_time(self.server, CHANGED_WITHIN, self.answers.call(call)).await
-    }
-
-    /// The number of a lock and how it is with it, of calls that say that.
-    async fn lock(&mut self, call: &Call) -> Result<(i64, i32)> {
-        let answers = &mut self.answers;
-        in_time(self.server, CHANGED_WITHIN, async move {
-            check(value(answers.call(call).await?)?, STRUCT)?;
-            let (mut lock, mut state) = (None, None);
-            while let Some((kind, id)) = answers.field().await? {
-                match (kind, id) {
-                    (I64, 1) => lock = Some(answers.long().await?),
-                    (I32, 2) => state = Some(answers.number().await?),
-                    _ => answers.skip(kind).await?,
-                }
-            }
-            answers.end().await?;
-            lock.zip(state).ok_or_else(|| wrong("there is no lock in it"))
-        })
-        .await
-    }
-
     /// The version of Hive that the metastore is of.
     async fn version(&mut self) -> Result<String> {
         let answers = &mut self.answers;
@@ -256,59 +224,6 @@ async fn check_compares(hive: &Hive) -> Result<()> {
 fn compares(version: &str) -> bool {
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     major.is_some_and(|major| major >= 4) && !version.contains("alpha")
-}
-
-/// The number of a lock of a table, once nobody else has one. Where the metastore does not answer and has given it all the same, it
-/// ends in its time, as all do that are not looked after.
-async fn locked(hive: &Hive, schema: &str, name: &str) -> Result<i64> {
-    let mut session = hive.session().await?;
-    let (lock, mut state) = session.lock(&lock_call(schema, name)).await.map_err(|error| {
-        let hint = "see whether the metastore has its tables of locks and transactions, and what it says in its log";
-        if error.hint().is_none() { error.with_hint(hint) } else { error }
-    })?;
-    drop(session);
-    let (until, mut wait) = (Instant::now() + LOCKED_WITHIN, FIRST_WAIT);
-    let error = loop {
-        match state {
-            ACQUIRED => return Ok(lock),
-            WAITING if Instant::now() < until => {}
-            WAITING => {
-                let message = format!("others have held the lock of \"{schema}.{name}\" for {} s", LOCKED_WITHIN.as_secs());
-                break Error::unavailable(message).with_hint("send the statement again; SHOW LOCKS of Hive tells who they are");
-            }
-            _ => break Error::unavailable(format!("the metastore gives no lock of \"{schema}.{name}\"")),
-        }
-        sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
-        // This also tells the metastore that somebody still waits.
-        state = match checked(hive, lock).await {
-            Ok((_, state)) => state,
-            Err(error) => break error,
-        };
-    };
-    unlock(hive, lock).await;
-    Err(error)
-}
-
-fn lock_call(schema: &str, name: &str) -> Call {
-    let call = Call::new("lock").begin(1);
-    let call = call.begin_only(1).number(1, EXCLUSIVE).number(2, TABLE).text(3, schema).text(4, name).end();
-    call.text(3, HOLDER).text(4, HOLDER).text(5, HOLDER).end().end()
-}
-
-async fn checked(hive: &Hive, lock: i64) -> Result<(i64, i32)> {
-    hive.session().await?.lock(&Call::new("check_lock").begin(1).long(1, lock).end().end()).await
-}
-
-/// Gives a lock back.
-async fn unlock(hive: &Hive, lock: i64) {
-    let call = Call::new("unlock").begin(1).long(1, lock).end().end();
-    let done = async { hive.session().await?.call(&call).await };
-    match done.await {
-        Ok(thrift::Outcome::Done) => {}
-        Ok(outcome) => tracing::warn!(lock, ?outcome, "a lock in the metastore could not be given back, and ends in its time"),
-        Err(cause) => tracing::warn!(lock, %cause, "a lock in the metastore could not be given back, and ends in its time"),
-    }
 }
 
 #[cfg(test)]
@@ -381,15 +296,6 @@ mod tests {
                 "previous_metadata_location=m/1",
             ]
         );
-    }
-
-    #[test]
-    fn a_lock_is_of_the_whole_table() {
-        let of = &b"\x08\x00\x01\x00\x00\x00\x03\x08\x00\x02\x00\x00\x00\x02"[..];
-        let component = [of, &text(3, "shop")[..], &text(4, "t")[..]].concat();
-        let holder = [text(3, HOLDER), text(4, HOLDER), text(5, HOLDER)].concat();
-        let wanted = Call::new("lock").fields(b"\x0c\x00\x01\x0f\x00\x01\x0c\x00\x00\x00\x01").fields(&component).end();
-        assert_eq!(lock_call("shop", "t"), wanted.fields(&holder).end().end());
     }
 
     #[test]
