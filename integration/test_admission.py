@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import selectors
 import socket
@@ -466,14 +467,16 @@ def test_a_statement_ends_when_its_time_is_over(tmp_path: Path) -> None:
 
 
 def test_calls_that_do_not_pause_keep_nobody_waiting(tmp_path: Path) -> None:
-    """A search that takes hours: each match begins one letter on, and reads to the end first."""
-    hours = "select regexp_count(repeat('A', 3000000), '.*[^A-Z]|[A-Z]', 1)"
+    """A search that takes hours: each match begins one letter on, and reads to the end first. Each asks for another one: the same
+    would be made once for all of them."""
+    letters = itertools.count(3_000_000)
     threads = os.cpu_count() or 1
     text = users("heavy", "light") + f"\n[limits]\nconcurrency = {4 * threads}\nqueue_wait = '1s'\n"
     with configured(tmp_path, text, replicas=1) as gateway:
         given = token(gateway, "heavy")
 
         def stuck() -> None:
+            hours = f"select regexp_count(repeat('A', {next(letters)}), '.*[^A-Z]|[A-Z]', 1)"
             with Client(gateway.flight, authorization=given) as client:
                 ticket = client.info(statement(hours)).tickets[0]
                 with pytest.raises(grpc.RpcError) as error:
