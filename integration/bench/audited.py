@@ -9,8 +9,7 @@ from statistics import median
 import pyarrow.flight as flight
 
 from bench.frozen import two_calls
-from bench.measure import UNCACHED
-from gateway import configured
+from bench.measure import UNCACHED, by_default
 from wire import statement
 
 # A small statement and a larger one, and how often each is asked in a round, of which the first tenth warms up.
@@ -45,7 +44,7 @@ def _gateways(folder: Path, files: Path) -> Iterator[dict[str, flight.FlightClie
         for side, section in SIDES.items():
             place = folder / side
             place.mkdir(parents=True)
-            gateway = stack.enter_context(configured(place, UNCACHED.format(folder=files) + section, replicas=1))
+            gateway = stack.enter_context(by_default(place, UNCACHED.format(folder=files) + section))
             clients[side] = stack.enter_context(flight.connect(gateway.uri))
         yield clients
 

@@ -13,10 +13,9 @@ import pyarrow.flight as flight
 import pyarrow.parquet as pq
 
 from bench.frozen import two_calls
-from bench.measure import SCALE, UNCACHED, bare, cpu, goal, turns
+from bench.measure import SCALE, UNCACHED, bare, by_default, cpu, goal, turns
 from data import tpch_files
 from fetch import calls_client
-from gateway import configured
 from wire import metric, statement
 
 CALLS = 500
@@ -40,7 +39,7 @@ class Calls:
 def single(folder: Path) -> list[bool]:
     """Prints what one row takes; whether the goals are met."""
     files = tpch_files(SCALE)
-    with configured(folder, UNCACHED.format(folder=files), replicas=1) as gateway, bare() as (address, process):
+    with by_default(folder, UNCACHED.format(folder=files)) as gateway, bare() as (address, process):
         through, beside = flight.connect(gateway.uri), flight.connect(address)
         for client, command in ((through, statement("select 1")), (beside, b"one")):
             info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
@@ -63,7 +62,7 @@ def dashboard(folder: Path) -> list[bool]:
     """Prints how an answer from the cache is given to many clients; whether the goals are met."""
     files, table = tpch_files(SCALE), folder / "dashboard.parquet"
     command = statement(DASHBOARD)
-    with configured(folder, CACHED.format(folder=files), replicas=1) as gateway:
+    with by_default(folder, CACHED.format(folder=files)) as gateway:
         with flight.connect(gateway.uri) as client:
             info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
             rows = client.do_get(info.endpoints[0].ticket).read_all()

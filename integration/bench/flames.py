@@ -16,10 +16,10 @@ import pyarrow.flight as flight
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench import calls, scans  # noqa: E402
-from bench.measure import SCALE, UNCACHED, scan  # noqa: E402
+from bench.measure import SCALE, UNCACHED, by_default, scan  # noqa: E402
 from data import tpch_files  # noqa: E402
 from fetch import INFERNO, tool  # noqa: E402
-from gateway import REPOSITORY, Gateway, configured  # noqa: E402
+from gateway import REPOSITORY, Gateway  # noqa: E402
 from wire import statement  # noqa: E402
 
 GRAPHS = REPOSITORY / "docs" / "src" / "performance"
@@ -50,7 +50,7 @@ def main() -> int:
     for name in wanted:
         title, text, work = paths[name]
         with tempfile.TemporaryDirectory() as folder:
-            with configured(Path(folder), text.format(folder=tpch_files(SCALE)), replicas=1) as gateway:
+            with by_default(Path(folder), text.format(folder=tpch_files(SCALE))) as gateway:
                 recorded = record(Path(folder) / "perf.data", gateway, work(gateway))
             stacks = folded(recorded)
         graph = GRAPHS / f"{name}.svg"

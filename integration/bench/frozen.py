@@ -11,7 +11,8 @@ from statistics import median, quantiles
 import pyarrow.flight as flight
 
 import postgres
-from gateway import Gateway, configured, eventually
+from bench.measure import by_default
+from gateway import Gateway, eventually
 from postgres import Database
 from wire import running, statement
 
@@ -47,7 +48,7 @@ def ratio(folder: Path, files: Path, rounds: int) -> tuple[float, float]:
         database.sql("create table public.held as select 1 as id")
         catalogs = {"folder": files, "url": database.url, "password": postgres.PASSWORD}
         text = CONFIG.format(slots=SLOTS, pool=2 * HANGING, **catalogs)
-        with configured(folder, text, replicas=1) as gateway, flight.connect(gateway.uri) as client:
+        with by_default(folder, text) as gateway, flight.connect(gateway.uri) as client:
             for number in range(rounds + 1):
                 quiet = _p95(client, command)
                 with _hanging(gateway, database):

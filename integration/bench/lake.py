@@ -21,10 +21,9 @@ from pyiceberg.catalog.memory import InMemoryCatalog
 
 import many_files
 from bench.frozen import two_calls
-from bench.measure import ROUNDS, SCALE, Scan, goal, in_process, report_scans, scan, turns
+from bench.measure import ROUNDS, SCALE, Scan, by_default, goal, in_process, report_scans, scan, turns
 from data import tpch_files
 from fetch import wheel_folder
-from gateway import configured
 from hudi_writer import HudiTable, new_group
 from wire import Client, statement
 
@@ -90,7 +89,7 @@ def scanned(folder: Path) -> dict[str, list]:
         "delta": f"delta_scan('file://{delta}')",
     }
     with ExitStack() as stack:
-        gateway = stack.enter_context(configured(folder, lakes(locations) + plain, replicas=1))
+        gateway = stack.enter_context(by_default(folder, lakes(locations) + plain))
         client, process = stack.enter_context(flight.connect(gateway.uri)), psutil.Process(gateway.pid)
 
         def through(name: str) -> Callable[[], object]:
@@ -134,7 +133,7 @@ def filters(folder: Path) -> dict[str, tuple[int | None, float]]:
             if (kind, by) == ("hudi", "bounds"):
                 name, what = "hudi, by footers: row groups", "row_groups"
             sql = f"select sum(key) as total from {kind}.main.many where {condition}"
-            with configured(folder, lakes({kind: folder / kind}), replicas=1) as gateway:
+            with by_default(folder, lakes({kind: folder / kind})) as gateway:
                 with Client(gateway.flight) as client:
                     assert client.rows(sql) == [{"total": sum(wanted)}], name
                     opened = many_files.opened(client, sql, what)
@@ -161,7 +160,7 @@ def plans(folder: Path) -> dict[str, tuple[float, float]]:
         make(folder / kind / "many")
         first, again = [], []
         for _ in range(ROUNDS):
-            with configured(folder, lakes({kind: folder / kind}), replicas=1) as gateway, flight.connect(gateway.uri) as client:
+            with by_default(folder, lakes({kind: folder / kind})) as gateway, flight.connect(gateway.uri) as client:
                 asked = (f"explain select * from {kind}.main.many where {column} = {value}" for value in range(WARM + 1))
                 took = [two_calls(client, statement(sql)) for sql in asked]
             first.append(took[0])

@@ -15,6 +15,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.flight as flight
 
+from gateway import Gateway, configured
+
 HERE = Path(__file__).resolve().parent
 ROUNDS = int(os.environ.get("NEXUS_BENCH_ROUNDS", "5"))
 SCALE = os.environ.get("NEXUS_BENCH_SCALE", "1")
@@ -43,6 +45,11 @@ def turns(contenders: dict[str, Callable[[], object]]) -> dict[str, list]:
             if number:
                 results[name].append(result)
     return results
+
+
+def by_default(folder: Path, text: str) -> Gateway:
+    """A gateway with this configuration, and all else as users have it: also `cache.check`, which the tests turn off."""
+    return configured(folder, text, replicas=1, check=None)
 
 
 def cpu(process: psutil.Process) -> float:

@@ -9,9 +9,8 @@ import psutil
 import pyarrow.flight as flight
 
 from answers import QUERIES, assert_same
-from bench.measure import SCALE, UNCACHED, Scan, goal, in_process, scan, turns
+from bench.measure import SCALE, UNCACHED, Scan, by_default, goal, in_process, scan, turns
 from data import TABLES, tpch_files
-from gateway import configured
 from wire import statement
 
 # As the gateway has them (server/src/plan.rs, `settings`).
@@ -35,7 +34,7 @@ def tpch(folder: Path) -> list[bool]:
     files = tpch_files(SCALE)
     settings = [f"datafusion.{name}={value}" for name, value in SETTINGS.items()]
     with (
-        configured(folder, UNCACHED.format(folder=files), replicas=1) as gateway,
+        by_default(folder, UNCACHED.format(folder=files)) as gateway,
         in_process("datafusion", files, *settings) as datafusion,
         in_process("duckdb", files) as duck,
         flight.connect(gateway.uri) as client,

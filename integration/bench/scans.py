@@ -15,6 +15,7 @@ from bench.measure import (
     UNCACHED,
     Scan,
     bare,
+    by_default,
     cpu,
     goal,
     in_process,
@@ -25,7 +26,7 @@ from bench.measure import (
     turns,
 )
 from data import tpch_files
-from gateway import Gateway, configured
+from gateway import Gateway
 from wire import Client, metric, statement
 
 SQL = "select * from lineitem"
@@ -39,7 +40,7 @@ def cached(folder: Path) -> list[bool]:
     files = tpch_files(SCALE)
     file = files / "lineitem.parquet"
     text = CACHED.format(folder=files)
-    with configured(folder, text, replicas=1) as gateway, bare(lineitem=file) as (address, process):
+    with by_default(folder, text) as gateway, bare(lineitem=file) as (address, process):
         through, beside = flight.connect(gateway.uri), flight.connect(address)
         expected = told(_read(file))
         # It is made here, and kept.
@@ -68,7 +69,7 @@ def cached(folder: Path) -> list[bool]:
 def parquet(folder: Path) -> list[bool]:
     """Prints what the gateway reads and sends, in one stream and in parts, and DataFusion reads; whether the goals are met."""
     files = tpch_files(SCALE)
-    with configured(folder, UNCACHED.format(folder=files), replicas=1) as gateway, in_process("datafusion", files) as engine:
+    with by_default(folder, UNCACHED.format(folder=files)) as gateway, in_process("datafusion", files) as engine:
         through = flight.connect(gateway.uri)
         in_parts = Parts(gateway)
         scans = turns(

@@ -8,9 +8,9 @@ from statistics import median
 import pyarrow.flight as flight
 
 from bench.frozen import two_calls
-from bench.measure import MB, ROUNDS, UNCACHED, goal
+from bench.measure import MB, ROUNDS, UNCACHED, by_default, goal
 from data import tpch_files
-from gateway import Gateway, configured
+from gateway import Gateway
 from wire import statement
 
 CATALOGS = 40
@@ -34,13 +34,13 @@ def start(folder: Path) -> list[bool]:
     seconds, idle, after = [], [], []
     for number in range(ROUNDS + 1):
         started = time.perf_counter()
-        with configured(folder, text, replicas=1) as gateway, flight.connect(gateway.uri) as client:
+        with by_default(folder, text) as gateway, flight.connect(gateway.uri) as client:
             two_calls(client, statement("select count(*) from nation"))
             took = time.perf_counter() - started
             time.sleep(IDLE)
             answered = _memory(gateway)
             assert _catalogs(client) == CATALOGS
-        with configured(folder, text, replicas=1) as gateway:
+        with by_default(folder, text) as gateway:
             time.sleep(IDLE)
             asked_nothing = _memory(gateway)
         if number:
