@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use futures::{StreamExt, stream};
 use nexus_flight_catalog::Result;
 
+use crate::bounds::all_within;
 use crate::query::{Batches, size};
 
 /// From so many rows or bytes on a batch goes as it is, and those that are put together go.
@@ -32,18 +33,11 @@ pub fn gathered(batches: Batches, schema: &SchemaRef) -> Batches {
 /// Whether arrays of a type are put together by copying them one behind the other. Dictionaries would have to become one, which
 /// may not fit the type of its keys.
 fn is_plain(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Dictionary(..)
-        | DataType::RunEndEncoded(..)
-        | DataType::Union(..)
-        | DataType::ListView(_)
-        | DataType::LargeListView(_) => false,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
-            is_plain(item.data_type())
-        }
-        DataType::Struct(fields) => fields.iter().all(|field| is_plain(field.data_type())),
-        _ => true,
-    }
+    use DataType::{Dictionary, LargeListView, ListView, RunEndEncoded, Union};
+    let is_other = |data_type: &&DataType| {
+        matches!(data_type, Dictionary(..) | RunEndEncoded(..) | Union(..) | ListView(_) | LargeListView(_))
+    };
+    !all_within(data_type).iter().any(is_other)
 }
 
 struct Gathering {

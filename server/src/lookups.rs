@@ -61,7 +61,7 @@ impl Lookups {
     /// The tables, where they are taken to be as they were.
     pub fn tables(&self, known: Known, wanted: &[Wanted]) -> Option<Tables> {
         // A name may mean another table by now.
-        let changed = wanted.iter().filter_map(|wanted| self.writes.changed(&wanted.places)).max();
+        let changed = self.writes.changed(wanted.iter().flat_map(|wanted| &wanted.places));
         known.holds(Instant::now(), self.check, changed).then_some(known.tables)
     }
 }

@@ -102,15 +102,16 @@ impl<R: Run + 'static> Plan<R> {
     }
 
     async fn of_one_row(&self, query: Query) -> Result<Answer> {
-        if let Some(answer) = query.cx.run(async { Ok::<_, Error>(self.answered_at_once(&query).await) }).await? {
+        let span = planning(&query);
+        let at_once = async { Ok::<_, Error>(self.answered_at_once(&query).await) }.instrument(span.clone());
+        if let Some(answer) = query.cx.run(at_once).await? {
             return Ok(answer);
         }
         let coming = self.announce(&query)?;
         let (planner, run, cx) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.cx.clone());
         let query = self.apart(query);
         let work = async move {
-            let span = planning(&query);
-            let planned = match planner.known(&query).instrument(span.clone()).await {
+            let planned = match planner.known(&query, false).instrument(span.clone()).await {
                 // What is made here is moved several times before it begins, and this is large.
                 None => planner.plan(query).boxed().instrument(span).await?,
                 Some(known) => match run.known(&known).await {
@@ -130,7 +131,7 @@ impl<R: Run + 'static> Plan<R> {
     /// The answer that is kept to a statement of which all but that is known. It is given on the thread that asks: to hand it to another
     /// one, and back, takes longer than all else.
     async fn answered_at_once(&self, query: &Query) -> Option<Answer> {
-        let known = self.planner.known_at_once(query).instrument(planning(query)).await?;
+        let known = self.planner.known(query, true).await?;
         let answer = self.run.known(&known).await;
         known.state.give_back();
         answer
@@ -138,15 +139,10 @@ impl<R: Run + 'static> Plan<R> {
 
     /// The shape of such an answer, or of one that hangs on no table.
     async fn described_at_once(&self, query: &Query) -> Option<Description> {
-        if let Some(description) = self.planner.describe_at_once(query).await {
-            return Some(description);
+        match self.planner.describe_at_once(query).await {
+            Some(description) => Some(description),
+            None => described(&self.planner, &self.run, query, true).await,
         }
-        let known = self.planner.known_at_once(query).await?;
-        if self.run.has(&known).await {
-            return self.planner.describe_known(known).await;
-        }
-        known.state.give_back();
-        None
     }
 
     /// The answer to all rows of parameters at once; none where the statement has to run for each of them.
@@ -192,18 +188,13 @@ impl<R: Run + 'static> Execute for Plan<R> {
             Some(description) => description,
             None => {
                 let (planner, run, asked) = (Arc::clone(&self.planner), Arc::clone(&self.run), query.clone());
-                let described = async move {
-                    // Where the rows will come from the cache, nobody is asked what their columns are either.
-                    if let Some(known) = planner.known(&asked).await {
-                        if !run.has(&known).await {
-                            known.state.give_back();
-                        } else if let Some(description) = planner.describe_known(known).await {
-                            return Ok(description);
-                        }
+                let work = async move {
+                    match described(&planner, &run, &asked, false).await {
+                        Some(description) => Ok(description),
+                        None => planner.describe(&asked).boxed().await,
                     }
-                    planner.describe(&asked).boxed().await
                 };
-                query.cx.run(self.workers.run(&query.cx.principal, described.instrument(span))).await?
+                query.cx.run(self.workers.run(&query.cx.principal, work.instrument(span))).await?
             }
         };
         // A later row may be NULL where the first is not.
@@ -242,6 +233,17 @@ impl<R: Run + 'static> Execute for Plan<R> {
         let batches = first.batches.chain(later.try_flatten()).map(move |batch| Ok(batch?.with_schema(Arc::clone(&shape))?));
         Ok(Answer::new(schema, batches.boxed()))
     }
+}
+
+/// The shape of the answer that is kept to a statement of which all but that is known: where the rows will come from the cache, nobody is
+/// asked what their columns are either.
+async fn described<R: Run + 'static>(planner: &Planner, run: &Cache<R>, query: &Query, is_analysed: bool) -> Option<Description> {
+    let known = planner.known(query, is_analysed).await?;
+    if run.has(&known).await {
+        return planner.describe_known(known).await;
+    }
+    known.state.give_back();
+    None
 }
 
 /// The span of a statement that is planned.

@@ -10,7 +10,7 @@ use std::task::Poll;
 use arrow::array::RecordBatch;
 use datafusion::common::runtime::set_join_set_tracer;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use nexus_flight_catalog::{Error, Principal, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -140,17 +140,7 @@ impl Workers {
             return Err(ended_early(task.handle.await.err()));
         };
         let (schema, cache, shared) = head?;
-        let state = (receiver, Some(task.handle));
-        let batches = stream::unfold(state, |(mut receiver, mut task)| async move {
-            if let Some(batch) = receiver.recv().await {
-                return Some((batch, (receiver, task)));
-            }
-            // A task that panicked has not sent all there is, which must not pass for the end.
-            match task.take()?.await {
-                Ok(()) => None,
-                Err(error) => Some((Err(ended_early(Some(error))), (receiver, None))),
-            }
-        });
+        let batches = received(receiver, task.handle, |error| ended_early(Some(error)));
         Ok(Answer { schema, batches: batches.boxed(), cache, shared })
     }
 }
@@ -209,6 +199,24 @@ async fn fill(batches: &mut Batches, sender: &mpsc::Sender<Result<RecordBatch>>)
         }
     }
     false
+}
+
+/// What a task sends. One that panicked has not sent all there is, which must not pass for the end: `early` makes an error of that.
+/// Dropping this ends the task at its next pause.
+pub fn received<T>(
+    receiver: mpsc::Receiver<Result<T>>,
+    task: AbortOnDropHandle<()>,
+    early: fn(JoinError) -> Error,
+) -> impl Stream<Item = Result<T>> {
+    stream::unfold((receiver, Some(task)), move |(mut receiver, mut task)| async move {
+        if let Some(next) = receiver.recv().await {
+            return Some((next, (receiver, task)));
+        }
+        match task.take()?.await {
+            Ok(()) => None,
+            Err(error) => Some((Err(early(error)), (receiver, None))),
+        }
+    })
 }
 
 fn ended_early(cause: Option<JoinError>) -> Error {

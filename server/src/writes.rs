@@ -100,13 +100,13 @@ impl Writes {
 
     /// When something that what is known of a table hangs on was changed last, where it may have these names; none where it never was.
     /// Of tables that are made of others nobody knows it, so that is any write to their catalog.
-    pub fn changed(&self, names: &[TableName]) -> Option<Instant> {
+    pub fn changed<'a>(&self, names: impl IntoIterator<Item = &'a TableName>) -> Option<Instant> {
         let of_name = |name: &TableName| {
             let catalog = &name.catalog;
             let all = [Of::Table(name), Of::Any(catalog), Of::Catalog(catalog), Of::Source(catalog), Of::Policy];
             all.iter().map(|of| self.moment(of)).max()
         };
-        self.at(names.iter().filter_map(of_name).max()?)
+        self.at(names.into_iter().filter_map(of_name).max()?)
     }
 
     fn at(&self, moment: u64) -> Option<Instant> {

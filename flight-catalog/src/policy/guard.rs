@@ -40,7 +40,7 @@ use crate::source::Principal;
 const USER: &str = "$user";
 
 /// What a statement sees of a table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Guarded {
     inner: Arc<dyn TableProvider>,
     schema: SchemaRef,
@@ -136,9 +136,7 @@ impl Guarded {
 
     /// The same of another table of the same columns.
     pub fn over(&self, inner: Arc<dyn TableProvider>) -> Self {
-        let (schema, settled) = (Arc::clone(&self.schema), Arc::clone(&self.settled));
-        let (columns, filter, mark) = (self.columns.clone(), self.filter.clone(), self.mark.clone());
-        Self { inner, schema, columns, filter, settled, mark, veil: self.veil }
+        Self { inner, ..self.clone() }
     }
 
     /// Tells what is seen of the table from what others see of it.

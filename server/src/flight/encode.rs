@@ -72,8 +72,6 @@ struct Encoder {
     /// Messages made and not yet sent: the rows of one piece and the dictionaries they need.
     ready: VecDeque<Message>,
     tracker: DictionaryTracker,
-    generator: IpcDataGenerator,
-    options: IpcWriteOptions,
     /// Where the messages of batches are kept.
     shared: Weak<Shared>,
     /// The batches that have come.
@@ -102,8 +100,6 @@ impl Encoder {
             pieces: VecDeque::new(),
             ready: VecDeque::new(),
             tracker: DictionaryTracker::new(false),
-            generator: IpcDataGenerator::default(),
-            options: IpcWriteOptions::default(),
             shared,
             come: 0,
             keeping: None,
@@ -230,7 +226,8 @@ impl Encoder {
     }
 
     fn encode_schema(&mut self) -> Message {
-        self.generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut self.tracker, &self.options).into()
+        let (generator, options) = (IpcDataGenerator::default(), IpcWriteOptions::default());
+        generator.schema_to_bytes_with_dictionary_tracker(&self.schema, &mut self.tracker, &options).into()
     }
 
     /// Dictionaries that were encoded and then not sent must not count as known to the client.

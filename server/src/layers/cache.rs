@@ -20,7 +20,7 @@ use moka::Expiry;
 use moka::future::Cache as Store;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
-use nexus_flight_catalog::{Error, Result, TableName, Version, information_schema};
+use nexus_flight_catalog::{Error, Result, Version, information_schema};
 
 use crate::config::{Config, Period};
 use crate::digest::{Digest, digest};
@@ -226,9 +226,9 @@ impl Kept {
         let control = planned.query.session.options.cache.unwrap_or_default();
         let key = self.key(planned, control).ok()?;
         let entry = self.answers.get(&key.digests.question).await?;
-        let names: Vec<TableName> = planned.tables.iter().map(|(name, _)| name.clone()).collect();
+        let changed = self.writes.changed(planned.tables.iter().map(|(name, _)| name));
         let now = Instant::now();
-        let (age, bound) = (entry.age(now), entry.holds(&key, self.writes.changed(&names), now)?);
+        let (age, bound) = (entry.age(now), entry.holds(&key, changed, now)?);
         let cached = Cached { how: CacheUse::Hit, age: Some(age), bound: Some(bound), why: None };
         (bound <= self.check && control.admits(age)).then_some((key, entry, cached))
     }

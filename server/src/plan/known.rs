@@ -18,9 +18,10 @@ impl Planner {
         Self { lookups, ..self }
     }
 
-    /// The plan of a statement that came before, over tables of which all but the rows is known. None where that is not known of each of
-    /// them, or the client wants what is so now. What is wrong is told by who plans it then.
-    pub async fn known(&self, query: &Query) -> Option<Planned> {
+    /// The plan of a statement that came before, over tables of which all but the rows is known: with `is_analysed` where nothing of it is
+    /// still to be worked out, and else where something is, as where a plan needs values. None where that is not known of each of them, or
+    /// the client wants what is so now. What is wrong is told by who plans it then.
+    pub async fn known(&self, query: &Query, is_analysed: bool) -> Option<Planned> {
         let control = query.session.options.cache.unwrap_or_default();
         let wants_now = control.no_cache || control.no_store || control.max_age == Some(0);
         let is_other = query.ingest.is_some() || query.substrait.is_some() || query.part.is_some() || query.rows() > 1;
@@ -29,9 +30,12 @@ impl Planner {
         }
         let began = Instant::now();
         let kept = self.plans.get(&self.key(query)?).await?;
+        if kept.is_analysed != is_analysed {
+            return None;
+        }
         let tables = self.lookups.tables(kept.known()?, &kept.wanted)?;
         let unbound = self.laid_over(query, &kept, Arc::clone(&self.catalogs), tables).await.ok()??;
-        let Unbound { plan, parameters, is_analysed, tables, state, turn, .. } = unbound;
+        let Unbound { plan, parameters, tables, state, turn, .. } = unbound;
         let bound = match &query.parameters {
             Some(values) => bind(plan, &parameters, values).ok()?,
             None if parameters.is_empty() => plan,
@@ -41,15 +45,6 @@ impl Planner {
         drop(turn);
         let (query, schema) = (query.clone(), schema_of(&plan));
         Some(Planned { query, schema, plan, tables, state, write: None, explain: None, call: None, began, coming: None })
-    }
-
-    /// The same where nothing of it is still to be worked out, as it is where a plan needs values.
-    pub async fn known_at_once(&self, query: &Query) -> Option<Planned> {
-        if self.lookups.is_off() {
-            return None;
-        }
-        let kept = self.plans.get(&self.key(query)?).await?;
-        if kept.is_analysed { self.known(query).await } else { None }
     }
 
     /// The shape of the answer to a statement that came before, where it hangs on no table.
@@ -73,32 +68,20 @@ impl Planner {
     /// Such a statement over its tables as they are now.
     pub async fn renew(&self, known: Planned) -> Result<Option<Planned>> {
         let began = Instant::now();
-        let Planned { query, schema, plan, state, .. } = known;
-        let kept = match self.key(&query) {
+        let kept = match self.key(&known.query) {
             Some(key) => self.plans.get(&key).await,
             None => None,
         };
         if let Some(kept) = kept {
-            let (_, tables) = self.resolve(&query, kept.wanted.clone()).await?;
-            kept.look(self.looked_up(&query, &tables, began));
+            let (_, tables) = self.resolve(&known.query, kept.wanted.clone()).await?;
+            kept.look(self.looked_up(&known.query, &tables, began));
             // All that was done to the plan hangs on their columns alone.
-            if let Some(plan) = plans::over(plan, &tables, &query.session)? {
-                return Ok(Some(Planned {
-                    query,
-                    schema,
-                    plan,
-                    tables,
-                    state,
-                    write: None,
-                    explain: None,
-                    call: None,
-                    began,
-                    coming: None,
-                }));
+            if let Some(plan) = plans::over(known.plan, &tables, &known.query.session)? {
+                return Ok(Some(Planned { plan, tables, began, ..known }));
             }
         }
-        state.give_back();
-        self.plan(query).await
+        known.state.give_back();
+        self.plan(known.query).await
     }
 
     /// What is kept of a look-up for the same statement when it comes again; nothing of one that a transaction sees alone.

@@ -2,12 +2,13 @@
 
 use std::pin::pin;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use nexus_flight_catalog::{Error, Result};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::message::Message;
+use crate::workers::received;
 
 /// How many messages wait to be sent while the next one is made: none of them is above `LARGEST_MESSAGE` unless one row is, so
 /// this is a bound of bytes.
@@ -24,16 +25,7 @@ pub fn ahead(messages: impl Stream<Item = Result<Message>> + Send + 'static) -> 
             }
         }
     });
-    stream::unfold((receiver, Some(AbortOnDropHandle::new(task))), |(mut receiver, mut task)| async move {
-        if let Some(message) = receiver.recv().await {
-            return Some((message, (receiver, task)));
-        }
-        // A task that panicked has not made all there is, which must not pass for the end.
-        match task.take()?.await {
-            Ok(()) => None,
-            Err(error) => Some((Err(Error::internal("an answer ended early").caused_by(error)), (receiver, None))),
-        }
-    })
+    received(receiver, AbortOnDropHandle::new(task), |error| Error::internal("an answer ended early").caused_by(error))
 }
 
 #[cfg(test)]
@@ -42,7 +34,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use arrow_flight::FlightData;
-    use futures::TryStreamExt;
+    use futures::{TryStreamExt, stream};
 
     use super::*;
 

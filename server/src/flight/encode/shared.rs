@@ -1,64 +1,40 @@
 //! The messages that an answer of the cache goes out in, kept beside its rows: who is sent them first has them made, for each
 //! type profile, and whoever is sent them later shares them.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::{Array, ArrayData, RecordBatch};
 use bytes::Bytes;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
 
 use super::message::Message;
 use crate::flight::profile::TypeProfile;
 
 /// The room for what the messages of all answers take beside the rows that they are of.
 #[derive(Debug)]
-pub struct Room {
-    most: u64,
-    used: AtomicU64,
-}
+pub struct Room(Arc<dyn MemoryPool>);
 
 impl Room {
     /// Room for so many bytes.
     pub fn new(most: u64) -> Arc<Self> {
-        Arc::new(Self { most, used: AtomicU64::default() })
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Arc::new(Self(Arc::new(GreedyMemoryPool::new(most))))
     }
 
     /// The bytes that are taken.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.0.reserved() as u64
     }
 }
 
-/// A part of the room, which is given back when it is dropped.
-#[derive(Debug)]
-struct Taken {
-    room: Arc<Room>,
-    bytes: u64,
-}
-
-impl Taken {
-    /// Takes more, where there is so much.
-    fn grow(&mut self, bytes: u64) -> Option<()> {
-        let within = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.room.most);
-        self.room.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok()?;
-        self.bytes += bytes;
-        Some(())
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// The messages of one answer, by the places of its batches.
+/// The messages of one answer, by type profile and the places of its batches.
 #[derive(Debug)]
 pub struct Shared {
-    room: Arc<Room>,
-    native: Mutex<Vec<Option<Arc<Kept>>>>,
-    lowered: Mutex<Vec<Option<Arc<Kept>>>>,
+    /// Nothing of the room, of which each batch takes its part.
+    room: MemoryReservation,
+    kept: Mutex<HashMap<(TypeProfile, usize), Arc<Kept>>>,
 }
 
 /// The messages of one batch.
@@ -66,24 +42,23 @@ pub struct Shared {
 struct Kept {
     rows: RecordBatch,
     messages: Vec<Message>,
-    taken: Taken,
+    taken: MemoryReservation,
 }
 
 impl Shared {
     /// None yet, and room for them.
     pub fn new(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), native: Mutex::default(), lowered: Mutex::default() }
+        Self { room: MemoryConsumer::new("messages").register(&room.0), kept: Mutex::default() }
     }
 
     /// What they take beside the rows.
     pub fn bytes(&self) -> u64 {
-        let of = |profile| self.of(profile).iter().flatten().map(|kept| kept.taken.bytes).sum::<u64>();
-        of(TypeProfile::Native) + of(TypeProfile::Lowered)
+        self.kept().values().map(|kept| kept.taken.size() as u64).sum()
     }
 
     /// What was made of the batch at a place; none where that was of other rows.
     pub(super) fn messages(&self, profile: TypeProfile, place: usize, rows: &RecordBatch) -> Option<Vec<Message>> {
-        let kept = self.of(profile).get(place).cloned().flatten()?;
+        let kept = self.kept().get(&(profile, place)).cloned()?;
         let is_same = kept.rows.num_rows() == rows.num_rows()
             && kept.rows.num_columns() == rows.num_columns()
             && kept.rows.columns().iter().zip(rows.columns()).all(|(kept, column)| Arc::ptr_eq(kept, column));
@@ -91,24 +66,12 @@ impl Shared {
     }
 
     fn keep(&self, profile: TypeProfile, place: usize, kept: Kept) {
-        let mut all = self.of(profile);
-        if all.len() <= place {
-            all.resize(place + 1, None);
-        }
         // Two may have made the same at once.
-        if let Some(free) = all.get_mut(place)
-            && free.is_none()
-        {
-            *free = Some(Arc::new(kept));
-        }
+        self.kept().entry((profile, place)).or_insert_with(|| Arc::new(kept));
     }
 
-    fn of(&self, profile: TypeProfile) -> MutexGuard<'_, Vec<Option<Arc<Kept>>>> {
-        let all = match profile {
-            TypeProfile::Native => &self.native,
-            TypeProfile::Lowered => &self.lowered,
-        };
-        all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, HashMap<(TypeProfile, usize), Arc<Kept>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,8 +91,7 @@ impl Keeping {
     pub(super) fn new(shared: &Arc<Shared>, profile: TypeProfile, place: usize, rows: &RecordBatch) -> Self {
         let mut lie = Vec::new();
         rows.columns().iter().for_each(|column| find(&column.to_data(), &mut lie));
-        let taken = Taken { room: Arc::clone(&shared.room), bytes: 0 };
-        let kept = Kept { rows: rows.clone(), messages: Vec::new(), taken };
+        let kept = Kept { rows: rows.clone(), messages: Vec::new(), taken: shared.room.new_empty() };
         Self { shared: Arc::downgrade(shared), profile, place, kept, lie }
     }
 
@@ -138,7 +100,7 @@ impl Keeping {
         let is_of_rows = |piece: &Bytes| self.lie.iter().any(|range| range.contains(&piece.as_ptr().addr()));
         let own: usize = message.body.iter().filter(|piece| !is_of_rows(piece)).map(Bytes::len).sum();
         let beside = size_of::<Message>() + message.head_len() + 2 * size_of::<Bytes>() * message.body.len();
-        self.kept.taken.grow((own + beside) as u64)?;
+        self.kept.taken.try_grow(own + beside).ok()?;
         // A piece may be the smaller part of what it keeps alive: that counts in full here, so it is copied.
         let body = message.body.iter().map(|piece| match is_of_rows(piece) {
             true => piece.clone(),

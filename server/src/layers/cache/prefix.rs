@@ -20,8 +20,7 @@ pub(super) struct Prefix {
     gone: usize,
     /// Whether all are there, and stay.
     is_whole: bool,
-    /// What they have taken of the memory, and the most that they may.
-    bytes: usize,
+    /// The most that they may take of the memory, and what they have taken.
     largest: usize,
     pool: Arc<dyn MemoryPool>,
     memory: MemoryReservation,
@@ -62,7 +61,6 @@ impl Prefix {
             batches: VecDeque::new(),
             gone: 0,
             is_whole: true,
-            bytes: 0,
             largest,
             pool,
             memory,
@@ -84,7 +82,7 @@ impl Prefix {
         let Some(read) = self.readers.remove(&reader) else { return };
         if self.readers.is_empty() {
             self.batches.clear();
-            (self.is_whole, self.bytes) = (false, 0);
+            self.is_whole = false;
             self.memory.free();
         }
         if !self.is_whole {
@@ -126,7 +124,6 @@ impl Prefix {
             return Err(batch);
         }
         let charged = if fits { bytes } else { 0 };
-        self.bytes += charged;
         self.batches.push_back(Held { batch, charged, left: self.readers.len() });
         Ok(())
     }
@@ -160,7 +157,7 @@ impl Prefix {
 
     /// All batches with what they have taken of the memory, where they are all there.
     pub(super) fn whole(&self) -> Option<(Vec<RecordBatch>, usize)> {
-        self.is_whole().then(|| (self.batches.iter().map(|held| held.batch.clone()).collect(), self.bytes))
+        self.is_whole().then(|| (self.batches.iter().map(|held| held.batch.clone()).collect(), self.memory.size()))
     }
 
     /// How many batches are there no more, and how many the foremost reader has read: where either has moved on, more may come.
@@ -170,7 +167,7 @@ impl Prefix {
 
     /// Takes so many bytes of the memory, if they may be had.
     fn takes(&self, bytes: usize) -> bool {
-        let all = self.bytes.saturating_add(bytes);
+        let all = self.memory.size().saturating_add(bytes);
         let is_left = match self.pool.memory_limit() {
             MemoryLimit::Finite(most) => {
                 all <= most / SMALL || self.pool.reserved().saturating_add(bytes) <= most.saturating_sub(most / LEFT)
@@ -200,7 +197,6 @@ impl Prefix {
         while self.batches.front().is_some_and(|held| held.left == 0) {
             let Some(held) = self.batches.pop_front() else { return };
             self.gone += 1;
-            self.bytes -= held.charged;
             self.memory.shrink(held.charged);
         }
     }

@@ -303,15 +303,8 @@ impl Table {
 /// A list of tables in a struct, of which no more than some were asked for.
 async fn tables<S: AsyncRead + Unpin>(answers: &mut Answers<S>, most: usize) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
-    while let Some((kind, id)) = answers.field().await? {
-        if id != 1 {
-            answers.skip(kind).await?;
-            continue;
-        }
-        check(kind, LIST)?;
-        let (kind, count) = answers.list().await?;
+    while let Some(count) = answers.structs().await? {
         for _ in 0..count {
-            check(kind, STRUCT)?;
             if tables.len() == most {
                 return Err(wrong("there are more tables in it than were asked for"));
             }

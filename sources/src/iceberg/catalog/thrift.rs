@@ -271,6 +271,23 @@ impl<S: AsyncRead + Unpin> Answers<S> {
         Ok((kinds, self.count().await?))
     }
 
+    /// Goes to the next field of a struct that is its first, a list of structs, and leaves out others before it: how many follow; none
+    /// at the end of the struct.
+    pub(super) async fn structs(&mut self) -> Result<Option<u64>> {
+        while let Some((kind, id)) = self.field().await? {
+            if id == 1 {
+                check(kind, LIST)?;
+                let (kind, count) = self.list().await?;
+                if count > 0 {
+                    check(kind, STRUCT)?;
+                }
+                return Ok(Some(count));
+            }
+            self.skip(kind).await?;
+        }
+        Ok(None)
+    }
+
     /// A list of texts.
     pub(super) async fn texts(&mut self) -> Result<Vec<String>> {
         let (kind, count) = self.list().await?;

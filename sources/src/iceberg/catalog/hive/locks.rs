@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{ANSWERED_WITHIN, CHANGED_WITHIN, Hive, Session, in_time, value};
-use crate::iceberg::catalog::thrift::{Answers, Call, I32, I64, LIST, Outcome, STRUCT, TEXT, check, wrong};
+use crate::iceberg::catalog::thrift::{Answers, Call, I32, I64, Outcome, STRUCT, TEXT, check, wrong};
 
 /// How long is waited for a lock that others hold.
 const LOCKED_WITHIN: Duration = Duration::from_secs(60);
@@ -96,9 +96,8 @@ impl<'a> Lock<'a> {
 
     /// Gives it back. Where that fails the metastore ends it in its time.
     pub(super) async fn give_back(self) {
-        let (lock, call) = (self.number, Call::new("unlock").begin(1).long(1, self.number).end().end());
-        let done = async { self.hive.session().await?.call(&call).await };
-        match done.await {
+        let lock = self.number;
+        match self.told("unlock").await {
             Ok(Outcome::Done) => {}
             Ok(outcome) => tracing::warn!(lock, ?outcome, "a lock in the metastore was not given back, and ends in its time"),
             Err(cause) => tracing::warn!(lock, %cause, "a lock in the metastore was not given back, and ends in its time"),
@@ -107,15 +106,13 @@ impl<'a> Lock<'a> {
 
     /// How it is with it.
     async fn state(&self) -> Result<i32> {
-        let call = Call::new("check_lock").begin(1).long(1, self.number).end().end();
-        let (_, state) = self.hive.session().await?.lock(&call).await?;
+        let (_, state) = self.hive.session().await?.lock(&self.call("check_lock")).await?;
         Ok(state)
     }
 
     async fn beat(&self) {
-        let (lock, call) = (self.number, Call::new("heartbeat").begin(1).long(1, self.number).end().end());
-        let told = async { self.hive.session().await?.call(&call).await };
-        match told.await {
+        let lock = self.number;
+        match self.told("heartbeat").await {
             Ok(Outcome::Thrown { message: said, .. }) => {
                 tracing::warn!(lock, said, "the metastore has ended a lock that is held");
                 self.is_lost.store(true, Ordering::Relaxed);
@@ -124,6 +121,16 @@ impl<'a> Lock<'a> {
             // Perhaps it hears the next one.
             Err(cause) => tracing::debug!(lock, %cause, "the metastore could not be told that a lock is held"),
         }
+    }
+
+    /// What comes of a call about it that returns nothing.
+    async fn told(&self, name: &'static str) -> Result<Outcome> {
+        self.hive.session().await?.call(&self.call(name)).await
+    }
+
+    /// A call about it.
+    fn call(&self, name: &'static str) -> Call {
+        Call::new(name).begin(1).long(1, self.number).end().end()
     }
 }
 
@@ -177,15 +184,8 @@ impl Session<'_> {
         in_time(self.server, ANSWERED_WITHIN, async move {
             check(value(answers.call(&call).await?)?, STRUCT)?;
             let mut found = None;
-            while let Some((kind, id)) = answers.field().await? {
-                if id != 1 {
-                    answers.skip(kind).await?;
-                    continue;
-                }
-                check(kind, LIST)?;
-                let (kind, count) = answers.list().await?;
+            while let Some(count) = answers.structs().await? {
                 for _ in 0..count {
-                    check(kind, STRUCT)?;
                     found = shown(answers, holder).await?.or(found);
                 }
             }
