@@ -4,7 +4,19 @@ import math
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
+
+from data import TABLES
+
 QUERIES = sorted((Path(__file__).parent / "tpch").glob("q*.sql"))
+
+
+def judge(folder: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB over the files of TPC-H in a folder."""
+    connection = duckdb.connect()
+    for name in TABLES:
+        connection.execute(f"create view {name} as select * from read_parquet('{folder / name}.parquet')")
+    return connection
 
 
 def assert_same(got: list[tuple], expected: list[tuple]) -> None:

@@ -20,6 +20,7 @@ class Heard:
 
     gateway: Gateway
     roots: Path | None
+    folder: Path
     said: list[str] = field(default_factory=list, kw_only=True)
 
     def client(self, authorization: str | None = None) -> Client:
@@ -49,6 +50,14 @@ class Heard:
         told = [value if isinstance(value, str) else value.decode("latin-1") for _, value in headers]
         self.said.append(f"{sql}: {raised} {raised.debug_error_string()} {told}")
         return raised.code()
+
+    def places(self, statements: int) -> dict[str, str]:
+        """What it has said and written, by where; holds that it was at its loudest, and ran more statements than so many."""
+        trail = "".join(file.read_text() for file in (self.folder / "trail").glob("*.jsonl"))
+        places = {"the log": self.gateway.logged(), "the audit trail": trail, "an answer": "\n".join(self.said)}
+        assert " TRACE " in places["the log"]
+        assert trail.count('"event":"start"') > statements
+        return places
 
 
 def forms(secret: str) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,9 @@ import duckdb
 import pyarrow.flight as flight
 import pytest
 
+import answers
 import bound
-from data import TABLES, demo_configuration, tpch_files
+from data import demo_configuration, tpch_files
 from gateway import REPLICAS, Gateway, configured, demo
 
 SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
@@ -53,10 +54,7 @@ def tpch() -> Path:
 @pytest.fixture(scope="session")
 def judge(tpch: Path) -> duckdb.DuckDBPyConnection:
     """DuckDB over the same files: the answers that the gateway must give."""
-    connection = duckdb.connect()
-    for name in TABLES:
-        connection.execute(f"create view {name} as select * from read_parquet('{tpch / name}.parquet')")
-    return connection
+    return answers.judge(tpch)
 
 
 @pytest.fixture(scope="session")

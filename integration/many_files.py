@@ -126,6 +126,11 @@ def file_of(folder: Path, part: int) -> Path:
     return next(folder / place for place in places if (folder / place).exists())
 
 
+def newest(table: Path) -> Path:
+    """The file of metadata of an Iceberg table that counts."""
+    return max((table / "metadata").glob("*.metadata.json"))
+
+
 def opened(client: Client, sql: str, what: str = "files_ranges") -> int:
     """How many files of a table a statement opens, by the metrics of its plan; or of how many `row_groups` it reads rows."""
     [plan] = [row["plan"] for row in client.rows(f"explain analyze {sql}") if row["plan_type"] == "physical_plan"]

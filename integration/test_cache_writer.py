@@ -21,8 +21,7 @@ import requests
 
 from gateway import Gateway, configured, eventually
 from lake_writers import ROWS, WAIT, replace_all
-from wire import SERVICE, Client, decode, statement
-from wire import field as message
+from test_caching import get, post
 
 # What `cache.check` is where nobody says, and from one commit to the next, in seconds.
 CHECK, EVERY = 1.0, 0.05
@@ -138,7 +137,7 @@ def file(tmp_path: Path) -> Path:
 
 def total(gateway: Gateway, **headers: str) -> tuple[str, int]:
     """What the cache had to do with the sum of the rows, and the sum."""
-    answer = requests.post(f"{gateway.url}/v1/sql", data="select sum(n) as s from t", headers=headers, timeout=30)
+    answer = post(gateway, "select sum(n) as s from t", **headers)
     return answer.headers["x-nexus-cache"], answer.json()["s"]
 
 
@@ -162,11 +161,11 @@ def test_what_is_written_through_the_gateway_or_wanted_of_now_is_seen_at_once(tm
         assert [total(gateway), total(gateway)] == [("miss", 1), ("hit", 1)]
         file.write_text("n\n2\n3\n")
         assert total(gateway) == ("hit", 1)
-        assert total(gateway, **{"cache-control": "max-age=0"}) == ("miss", 5)
+        assert total(gateway, cache_control="max-age=0") == ("miss", 5)
         assert total(gateway) == ("hit", 5)
         file.write_text("n\n7\n8\n")
         assert total(gateway) == ("hit", 5)
-        written = requests.post(f"{gateway.url}/v1/sql", data="create table other as select 1 as one", timeout=30)
+        written = post(gateway, "create table other as select 1 as one")
         assert written.status_code == 200, written.text
         # Of which other tables a write is seen nobody knows: all of its catalog are looked up again.
         assert total(gateway) == ("miss", 15)
@@ -177,14 +176,11 @@ def test_an_answer_says_for_how_long_it_may_be_out_of_date(tmp_path: Path, file:
     with served(tmp_path, file, "1h") as gateway:
         bounds = []
         for _ in range(3):
-            with Client(gateway.flight) as client:
-                [ticket] = client.info(statement(sql)).tickets
-                call = client.stream(SERVICE + "DoGet", message(1, ticket))
-                assert decode(call) == [{"s": 1}]
-                bounds.append(dict(call.initial_metadata()).get("x-nexus-cache-bound"))
-        answer = requests.post(f"{gateway.url}/v1/sql", data=sql, timeout=30)
-        told = [bounds[1], bounds[2], answer.headers["x-nexus-cache-bound"]]
+            rows, head = get(gateway, sql)
+            assert rows == [{"s": 1}]
+            bounds.append(head.get("x-nexus-cache-bound"))
+        told = [bounds[1], bounds[2], post(gateway, sql).headers["x-nexus-cache-bound"]]
         assert bounds[0] is None
         assert 0 < int(told[0]) <= int(told[1]) <= int(told[2]) < 60_000
-        explained = requests.post(f"{gateway.url}/v1/sql", data=f"explain {sql}", timeout=30).text
+        explained = post(gateway, f"explain {sql}").text
         assert "hit, out of date by 1h at most" in explained

@@ -18,6 +18,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 import lakes
 from faults import DAMAGES, Asked, Damage, cut, each, emptied, flips, garbage, many, now, pipe, replaced, spaces, spark
 from gateway import configured
+from many_files import newest
 
 # It has to read each row.
 ALL = "select count(*) as n, sum(id) as total, sum(character_length(name)) as letters from {table}"
@@ -78,11 +79,6 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         running.goes_on()
         yield running
         running.goes_on()
-
-
-def newest(table: Path) -> Path:
-    """The file of metadata of an Iceberg table that counts."""
-    return max((table / "metadata").glob("*.metadata.json"))
 
 
 def anew(table: Path) -> None:

@@ -91,7 +91,7 @@ ELSEWHERE = ["file:///etc/hostname", "/etc/hostname", "s3://other/file", "https:
 def test_metadata_of_iceberg_that_names_a_file_elsewhere(address: str, lake: Lake) -> None:
     table = lake.folder("iceberg")
     many_files.iceberg(table, 1, partitioned=False)
-    last = max((table / "metadata").glob("*.metadata.json"))
+    last = many_files.newest(table)
     said = json.loads(last.read_text())
     said["snapshots"][-1]["manifest-list"] = address.format(table=table)
     last.write_text(json.dumps(said))
@@ -102,7 +102,7 @@ def test_metadata_of_iceberg_that_names_a_file_elsewhere(address: str, lake: Lak
 def test_two_snapshots_of_iceberg_with_one_id(lake: Lake) -> None:
     table = lake.folder("iceberg")
     many_files.iceberg(table, 1, partitioned=False)
-    last = max((table / "metadata").glob("*.metadata.json"))
+    last = many_files.newest(table)
     said = json.loads(last.read_text())
     said["snapshots"] *= 2
     last.write_text(json.dumps(said))

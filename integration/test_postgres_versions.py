@@ -61,8 +61,8 @@ def gateway(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield gateway
 
 
-def post(gateway: Gateway, sql: str, **headers: str) -> requests.Response:
-    return requests.post(f"{gateway.url}/v1/sql", data=sql, headers=headers, timeout=30)
+def post(gateway: Gateway, sql: str, **options: object) -> requests.Response:
+    return requests.post(f"{gateway.url}/v1/sql", data=sql, timeout=30, **options)
 
 
 def ask(gateway: Gateway, sql: str) -> tuple[str, list[dict]]:
@@ -196,7 +196,7 @@ def test_what_a_statement_that_fails_tells_is_for_who_sees_all(database: Databas
     with configured(tmp_path, known + wrong, replicas=1) as gateway:
 
         def says(user: str) -> str:
-            answer = requests.post(f"{gateway.url}/v1/sql", data="select id from broken", auth=(user, user), timeout=30)
+            answer = post(gateway, "select id from broken", auth=(user, user))
             assert answer.status_code != 200
             return answer.text
 

@@ -158,9 +158,10 @@ class Client:
         return decode(message for ticket in info.tickets for message in self.get(ticket, timeout))
 
 
-def called_by_go(command: str, address: str) -> dict[str, object]:
+def called_by_go(command: str, address: str, *arguments: object, timeout: float = 90) -> dict[str, object]:
     """What Arrow's client for Go says of the calls of one command of `scenarios/main.go`."""
-    done = subprocess.run([calls_client(), command, address], capture_output=True, text=True, timeout=90)
+    words = [calls_client(), command, address, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return {line["name"]: line["value"] for line in map(json.loads, done.stdout.splitlines())}
 

@@ -1,7 +1,5 @@
 """Small answers: how long one takes and what it costs the server, and how many a second many clients get of one that is kept."""
 
-import json
-import subprocess
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +11,9 @@ import pyarrow.flight as flight
 import pyarrow.parquet as pq
 
 from bench.frozen import two_calls
-from bench.measure import SCALE, UNCACHED, bare, by_default, cpu, goal, turns
+from bench.measure import SCALE, UNCACHED, bare, by_default, cpu, goal, stream, turns
 from data import tpch_files
-from fetch import calls_client
-from wire import metric, statement
+from wire import called_by_go, metric, statement
 
 CALLS = 500
 # What a tile of a dashboard shows; how many look at it, for how long, and how often each does who waits in between.
@@ -42,8 +39,7 @@ def single(folder: Path) -> list[bool]:
     with by_default(folder, UNCACHED.format(folder=files)) as gateway, bare() as (address, process):
         through, beside = flight.connect(gateway.uri), flight.connect(address)
         for client, command in ((through, statement("select 1")), (beside, b"one")):
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-            assert client.do_get(info.endpoints[0].ticket).read_all().column(0).to_pylist() == [1]
+            assert stream(client, command).read_all().column(0).to_pylist() == [1]
         results = turns(
             {
                 "gateway, two calls": partial(_several, through, statement("select 1"), psutil.Process(gateway.pid)),
@@ -64,8 +60,7 @@ def dashboard(folder: Path) -> list[bool]:
     command = statement(DASHBOARD)
     with by_default(folder, CACHED.format(folder=files)) as gateway:
         with flight.connect(gateway.uri) as client:
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-            rows = client.do_get(info.endpoints[0].ticket).read_all()
+            rows = stream(client, command).read_all()
         assert rows.num_rows == ROWS
         pq.write_table(rows, table)
         with bare(dashboard=table) as (address, process):
@@ -84,8 +79,7 @@ def dashboard(folder: Path) -> list[bool]:
             )
         assert metric(gateway.url, "nexus_cache_misses_total") == misses, "an answer did not come from the cache"
         with flight.connect(gateway.uri) as client:
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-            assert client.do_get(info.endpoints[0].ticket).read_all().equals(rows), "the answer is another by now"
+            assert stream(client, command).read_all().equals(rows), "the answer is another by now"
     _report(f"{ROWS:,} rows, {CLIENTS} clients", results)
     rates = {name: median(len(each.times) / each.wall for each in rounds) for name, rounds in results.items()}
     for name, rate in rates.items():
@@ -103,11 +97,8 @@ def dashboard(folder: Path) -> list[bool]:
 def many(address: str, command: bytes, server: psutil.Process, every: float = 0) -> Calls:
     """What many clients get at once, each over a connection of its own, once `every` so many seconds or without a pause. They are
     a program of Go, which takes a small part of what clients of Python do; it holds that each answer has all of its rows."""
-    asked = [calls_client(), "load", address, command.hex(), *map(str, (CLIENTS, SECONDS, ROWS, every))]
     before = cpu(server)
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    said = {line["name"]: line["value"] for line in map(json.loads, done.stdout.splitlines())}
+    said = called_by_go("load", address, command.hex(), CLIENTS, SECONDS, ROWS, every, timeout=60)
     return Calls(said["times"], said["seconds"], cpu(server) - before)
 
 

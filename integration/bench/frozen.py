@@ -11,7 +11,7 @@ from statistics import median, quantiles
 import pyarrow.flight as flight
 
 import postgres
-from bench.measure import by_default
+from bench.measure import by_default, stream
 from gateway import Gateway, eventually
 from postgres import Database
 from wire import running, statement
@@ -62,8 +62,7 @@ def ratio(folder: Path, files: Path, rounds: int) -> tuple[float, float]:
 def two_calls(client: flight.FlightClient, command: bytes) -> float:
     """Seconds of GetFlightInfo and DoGet of one row."""
     started = time.perf_counter()
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-    client.do_get(info.endpoints[0].ticket).read_all()
+    stream(client, command).read_all()
     return time.perf_counter() - started
 
 

@@ -172,7 +172,7 @@ def plans(folder: Path) -> dict[str, tuple[float, float]]:
 
 def iceberg_scan(table: Path) -> str:
     """DuckDB's function over a table, which wants the newest file of metadata."""
-    return f"iceberg_scan('{max((table / 'metadata').glob('*.metadata.json'))}')"
+    return f"iceberg_scan('{many_files.newest(table)}')"
 
 
 def lakes(locations: dict[str, Path]) -> str:

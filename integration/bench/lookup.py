@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+from gateway import REPOSITORY
+
 TEST = "lookup::an_answer_that_is_kept_is_found"
 
 

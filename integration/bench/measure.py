@@ -58,11 +58,16 @@ def cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+def stream(client: flight.FlightClient, command: bytes) -> flight.FlightStreamReader:
+    """The answer to a command, which has one part."""
+    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
+    return client.do_get(info.endpoints[0].ticket)
+
+
 def scan(client: flight.FlightClient, command: bytes, server: psutil.Process) -> Scan:
     """Every row of an answer: rows, seconds, CPU seconds of the server."""
     before, started = cpu(server), time.perf_counter()
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-    rows = sum(chunk.data.num_rows for chunk in client.do_get(info.endpoints[0].ticket))
+    rows = sum(chunk.data.num_rows for chunk in stream(client, command))
     seconds = time.perf_counter() - started
     return rows, seconds, cpu(server) - before
 
@@ -76,8 +81,7 @@ def told(answer: pa.RecordBatchReader) -> tuple[int, int]:
 
 def told_of(client: flight.FlightClient, command: bytes) -> tuple[int, int]:
     """The same of the answer to a command."""
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
-    return told(client.do_get(info.endpoints[0].ticket).to_reader())
+    return told(stream(client, command).to_reader())
 
 
 @contextmanager

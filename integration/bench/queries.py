@@ -4,13 +4,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import duckdb
 import psutil
 import pyarrow.flight as flight
 
-from answers import QUERIES, assert_same
-from bench.measure import SCALE, UNCACHED, Scan, by_default, goal, in_process, scan, turns
-from data import TABLES, tpch_files
+from answers import QUERIES, assert_same, judge
+from bench.measure import SCALE, UNCACHED, Scan, by_default, goal, in_process, scan, stream, turns
+from data import tpch_files
 from wire import statement
 
 # As the gateway has them (server/src/plan.rs, `settings`).
@@ -69,11 +68,8 @@ def tpch(folder: Path) -> list[bool]:
 
 def _hold_answers(client: flight.FlightClient, files: Path) -> None:
     """Fails where an answer is not that of DuckDB."""
-    with duckdb.connect() as judge:
-        for name in TABLES:
-            judge.execute(f"create view {name} as select * from read_parquet('{files / name}.parquet')")
+    with judge(files) as expected:
         for query in QUERIES:
             sql = query.read_text()
-            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(sql)))
-            rows = client.do_get(info.endpoints[0].ticket).read_all()
-            assert_same([tuple(row.values()) for row in rows.to_pylist()], judge.execute(sql).fetchall())
+            rows = stream(client, statement(sql)).read_all()
+            assert_same([tuple(row.values()) for row in rows.to_pylist()], expected.execute(sql).fetchall())

@@ -8,7 +8,7 @@ from statistics import median
 import pyarrow.flight as flight
 
 from bench.frozen import two_calls
-from bench.measure import MB, ROUNDS, UNCACHED, by_default, goal
+from bench.measure import MB, ROUNDS, UNCACHED, by_default, goal, stream
 from data import tpch_files
 from gateway import Gateway
 from wire import statement
@@ -77,5 +77,4 @@ def _catalog(number: int) -> str:
 def _catalogs(client: flight.FlightClient) -> int:
     """How many catalogs there are, by the settings that the gateway shows."""
     sql = "select count(*) as n from system.main.settings where key like 'catalogs.%.kind'"
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(sql)))
-    return client.do_get(info.endpoints[0].ticket).read_all().column(0)[0].as_py()
+    return stream(client, statement(sql)).read_all().column(0)[0].as_py()

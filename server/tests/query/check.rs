@@ -1,7 +1,6 @@
 //! For how long an answer that is kept takes the versions of its tables as they were looked up, and what ends that at once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -17,11 +16,6 @@ const HOUR: &str = "cache.check = \"1h\"\n";
 const SUM: &str = "SELECT sum(id) AS s FROM numbers";
 
 impl Fixture {
-    /// How often the source was asked for a table.
-    fn opened(&self) -> usize {
-        self.source.opened.load(Ordering::Relaxed)
-    }
-
     /// What the cache did with a statement, which must give a row of one number.
     async fn number(&self, statement: &str) -> (CacheUse, i64) {
         let (cache, rows) = self.run(statement).await.unwrap();

@@ -17,7 +17,7 @@ use nexus_server::query::CacheUse::{self, Hit, Miss};
 use nexus_server::query::{Answer, Query};
 use tokio::sync::watch;
 
-use crate::fixture::{Fixture, numbers};
+use crate::fixture::{Fixture, Running, numbers};
 
 const STATEMENT: &str = "SELECT id, name FROM held";
 const NEVER: Duration = Duration::from_secs(60);
@@ -37,15 +37,6 @@ struct Held {
     running: watch::Sender<usize>,
 }
 
-/// A scan, which runs until it is dropped.
-struct Scan(watch::Sender<usize>);
-
-impl Drop for Scan {
-    fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
-    }
-}
-
 impl PartitionStream for Held {
     fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -53,8 +44,7 @@ impl PartitionStream for Held {
 
     fn execute(&self, _cx: Arc<TaskContext>) -> SendableRecordBatchStream {
         self.scans.fetch_add(1, Ordering::SeqCst);
-        self.running.send_modify(|running| *running += 1);
-        let (scan, may) = (Scan(self.running.clone()), self.may.subscribe());
+        let (scan, may) = (Running::start(&self.running), self.may.subscribe());
         let (batch, batches, fails) = (self.batch.clone(), self.batches, self.fails);
         let rows = stream::unfold((0, scan, may), move |(at, scan, mut may)| {
             let batch = batch.clone();
@@ -349,7 +339,7 @@ async fn who_waits_for_what_another_has_made_keeps_no_room() {
     // Until so many tables were looked up, and one statement waits.
     let until = async |opened: usize| {
         let waits = async {
-            while fixture.source.opened.load(Ordering::Relaxed) < opened || fixture.gateway.gate.load() != (1, 1) {
+            while fixture.opened() < opened || fixture.gateway.gate.load() != (1, 1) {
                 tokio::task::yield_now().await;
             }
         };

@@ -77,6 +77,11 @@ impl Fixture {
         self.run(statement).await.unwrap().1
     }
 
+    /// How often the source was asked for a table.
+    pub(crate) fn opened(&self) -> usize {
+        self.source.opened.load(Ordering::Relaxed)
+    }
+
     /// The error, as a client would see it.
     pub(crate) async fn error(&self, statement: &str) -> Error {
         match self.run(statement).await {
@@ -108,7 +113,7 @@ pub(crate) fn memory(rows: RecordBatch) -> Arc<dyn TableProvider> {
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     tables: Mutex<BTreeMap<String, Resolved>>,
-    pub(crate) opened: AtomicUsize,
+    opened: AtomicUsize,
     versions: AtomicUsize,
     running: watch::Sender<usize>,
 }
@@ -201,10 +206,10 @@ impl PartitionStream for Endless {
 }
 
 /// Counts as one that runs until it is dropped.
-struct Running(watch::Sender<usize>);
+pub(crate) struct Running(watch::Sender<usize>);
 
 impl Running {
-    fn start(count: &watch::Sender<usize>) -> Self {
+    pub(crate) fn start(count: &watch::Sender<usize>) -> Self {
         count.send_modify(|running| *running += 1);
         Self(count.clone())
     }

@@ -1,6 +1,5 @@
 //! How names are looked up, and what listings cost.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nexus_flight_catalog::Kind;
@@ -51,9 +50,9 @@ async fn only_the_tables_that_are_named_are_opened() {
     let opened = |statement: &'static str| {
         let fixture = &fixture;
         async move {
-            let before = fixture.source.opened.load(Ordering::Relaxed);
+            let before = fixture.opened();
             fixture.run(statement).await.unwrap();
-            fixture.source.opened.load(Ordering::Relaxed) - before
+            fixture.opened() - before
         }
     };
     assert_eq!(opened("SELECT 1").await, 0);
@@ -76,10 +75,10 @@ async fn ten_thousand_tables_are_listed_in_under_a_second_and_none_is_opened() {
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main' ORDER BY table_name LIMIT 5",
         "SHOW TABLES",
     ] {
-        let (opened, began) = (fixture.source.opened.load(Ordering::Relaxed), Instant::now());
+        let (opened, began) = (fixture.opened(), Instant::now());
         fixture.run(statement).await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(1), "{statement}: {:?}", began.elapsed());
-        assert_eq!(fixture.source.opened.load(Ordering::Relaxed), opened, "{statement}");
+        assert_eq!(fixture.opened(), opened, "{statement}");
     }
 }
 
