@@ -321,8 +321,9 @@ impl<R: Run + 'static> Cache<R> {
         metrics::counter!("nexus_cache_misses_total").increment(1);
         let (inner, kept) = (Arc::clone(&self.inner), Arc::clone(&self.kept));
         let principal = planned.query.cx.principal.clone();
-        maker.begin(|maker| {
+        maker.begin(|mut maker| {
             self.workers.begin(&principal, async move {
+                maker.runs();
                 // When the end is told, the slot is free again.
                 let made = Running::within(made(&*inner, &maker, planned, filling)).await;
                 let ended = match made {

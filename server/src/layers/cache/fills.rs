@@ -211,12 +211,16 @@ pub(super) struct Maker {
 
 impl Maker {
     /// Goes on with the work by what makes a task of it.
-    pub(super) fn begin(mut self, task: impl FnOnce(Self) -> Result<AbortOnDropHandle<()>>) -> Result<()> {
-        self.is_begun = true;
+    pub(super) fn begin(self, task: impl FnOnce(Self) -> Result<AbortOnDropHandle<()>>) -> Result<()> {
         let fill = Arc::clone(&self.fill);
         let task = task(self)?;
         fill.lock().task = Some(task);
         Ok(())
+    }
+
+    /// Holds that the task runs: what breaks it off from now on is an error of all, and before that nobody has begun.
+    pub(super) fn runs(&mut self) {
+        self.is_begun = true;
     }
 
     /// Tells the columns, and what the answer is made of.
@@ -359,4 +363,57 @@ fn broken_off() -> Error {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::memory_pool::UnboundedMemoryPool;
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::digest::Digests;
+
+    fn key() -> Key {
+        let digests = Digests { question: [0; 32], state: [0; 32] };
+        Key { digests, began: Instant::now(), lives: None, written: None, governed: None }
+    }
+
+    fn place(fills: &Arc<Fills>, key: &Key, user: &str) -> Place {
+        let new = || Prefix::new(0, Arc::new(UnboundedMemoryPool::default()));
+        fills.place(key, CacheControl::default(), &Principal(user.into()), Duration::ZERO, new)
+    }
+
+    fn leads(place: Place) -> (Maker, Reader) {
+        match place {
+            Place::Leads(maker, reader) => (maker, reader),
+            Place::Follows(_) => panic!("it follows another"),
+        }
+    }
+
+    fn follows(place: Place) -> Reader {
+        match place {
+            Place::Leads(..) => panic!("it follows nobody"),
+            Place::Follows(reader) => reader,
+        }
+    }
+
+    #[test]
+    fn what_nobody_began_to_make_is_asked_for_anew() {
+        for runs in [false, true] {
+            let (fills, key) = (Arc::default(), key());
+            let (maker, first) = leads(place(&fills, &key, "ann"));
+            let second = follows(place(&fills, &key, "ann"));
+            let begun = maker.begin(|mut maker| {
+                if runs {
+                    maker.runs();
+                }
+                drop(maker);
+                Err(Error::internal("there are no threads"))
+            });
+            begun.unwrap_err();
+            let again = matches!(second.joins(None).now_or_never(), Some(Err(NotBegun::Again)));
+            assert_eq!(again, !runs);
+            drop(first);
+        }
+    }
 }
