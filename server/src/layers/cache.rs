@@ -45,6 +45,8 @@ pub use refresh::Refreshes;
 
 /// How long what has run out is kept for who takes it all the same.
 const RUN_OUT: Duration = Duration::from_secs(86_400);
+/// How often who asks waits for other users to be let in with the same; after that it asks for itself, as it would without them.
+const WAITS: usize = 2;
 /// Why an answer was not made for its statement alone.
 const JOINED: &str = "the same was being made for another statement, and both have it";
 
@@ -284,7 +286,7 @@ impl<R: Run + 'static> Cache<R> {
 
     /// The answer to a statement that may be kept.
     async fn answer(&self, mut planned: Planned, key: Key, control: CacheControl, late: Duration) -> Result<Answer> {
-        let (mut leads, mut is_anew) = (None, false);
+        let (mut leads, mut waited) = (None, 0);
         loop {
             if let Some((entry, cached)) = self.kept.find(&key, control, late).await {
                 let answer = self.given(&planned, &key, &entry, cached);
@@ -300,16 +302,16 @@ impl<R: Run + 'static> Cache<R> {
             let (filling, asks) =
                 (Filling::new(key, &planned, self.kept.redacts, Shared::new(&self.kept.room)), &planned.query.cx.principal);
             let new = || Prefix::new(filling.room(self.kept.largest), planned.state.memory());
-            match self.fills.place(&key, control, asks, self.stall, new) {
+            match self.fills.place(&key, control, asks, waited < WAITS, self.stall, new) {
                 // One may have ended, and be kept, since it was looked for.
                 Place::Leads(maker, reader) => leads = Some((maker, reader, filling)),
                 Place::Follows(reader) => {
                     // It wants no slot, and the one who has it made may wait long for one.
                     planned.coming = None;
-                    match reader.joins((!is_anew).then_some(asks)).await {
+                    match reader.joins().await {
                         Ok(schema) => return Ok(follow(reader, schema, planned)),
                         Err(NotBegun::Failed(error)) => return Err(error),
-                        Err(NotBegun::Again) => is_anew = true,
+                        Err(NotBegun::Again) => waited += 1,
                     }
                 }
             }

@@ -77,19 +77,21 @@ pub(super) enum NotBegun {
 }
 
 impl Fills {
-    /// A place at the answer for a key that is on its way, or else at a new one, of which nothing is there yet.
+    /// A place at the answer for a key that is on its way, or else at a new one, of which nothing is there yet. Who does not wait joins
+    /// none that has yet to begin.
     pub(super) fn place(
         self: &Arc<Self>,
         key: &Key,
         control: CacheControl,
         principal: &Principal,
+        waits: bool,
         stall: Duration,
         new: impl FnOnce() -> Prefix,
     ) -> Place {
         let mut running = lock(&self.running);
         // Of tables of unknown version nobody knows whether two read the same.
         let name = key.lives.is_none().then(|| key.digests.whole());
-        if let Some(reader) = name.and_then(|name| running.get(&name)?.join(key, control)) {
+        if let Some(reader) = name.and_then(|name| running.get(&name)?.join(key, control, principal, waits)) {
             return Place::Follows(reader);
         }
         let mut prefix = new();
@@ -106,7 +108,7 @@ impl Fills {
         if let Some(name) = name {
             running.insert(name, Arc::clone(&fill));
         }
-        let reader = Reader { fill: Arc::clone(&fill), id };
+        let reader = Reader { fill: Arc::clone(&fill), id, is_of_another: false };
         Place::Leads(Maker { fill, is_begun: false }, reader)
     }
 
@@ -123,7 +125,7 @@ impl Fills {
 
 impl Fill {
     /// One more reader, if it is the answer for its key and all of it is there to be read.
-    fn join(self: &Arc<Self>, key: &Key, control: CacheControl) -> Option<Reader> {
+    fn join(self: &Arc<Self>, key: &Key, control: CacheControl, principal: &Principal, waits: bool) -> Option<Reader> {
         let began = self.key.began;
         // What was written or given up since is not in it, and it was begun under another policy, as with an answer that is kept.
         let is_changed = key.written.max(key.governed).is_some_and(|change| began <= change);
@@ -132,9 +134,11 @@ impl Fill {
         if is_changed || is_refused {
             return None;
         }
+        let is_of_another = *principal != self.principal;
         let mut state = self.lock();
-        let can_be_joined = state.prefix.is_whole() && matches!(state.ended, None | Some(Ended::Well));
-        can_be_joined.then(|| Reader { fill: Arc::clone(self), id: state.prefix.join() })
+        let is_in_time = waits || state.begun.is_some();
+        let can_be_joined = is_in_time && state.prefix.is_whole() && matches!(state.ended, None | Some(Ended::Well));
+        can_be_joined.then(|| Reader { fill: Arc::clone(self), id: state.prefix.join(), is_of_another })
     }
 
     fn leave(&self, id: u64) {
@@ -176,8 +180,8 @@ impl Fill {
         }
     }
 
-    /// The columns, once they are there.
-    fn begun(&self, asks: Option<&Principal>) -> Poll<Result<SchemaRef, NotBegun>> {
+    /// The columns, once they are there, for its own user or another one.
+    fn begun(&self, is_of_another: bool) -> Poll<Result<SchemaRef, NotBegun>> {
         let mut state = self.lock();
         if let Some((schema, _)) = &state.begun {
             return Poll::Ready(Ok(Arc::clone(schema)));
@@ -186,9 +190,7 @@ impl Fill {
             None => return Poll::Pending,
             Some(Ended::Well | Ended::Unmade) => NotBegun::Again,
             // There was no room for another user: for this one there may be.
-            Some(Ended::Failed(error)) if error.retry_after().is_some() && asks.is_some_and(|asks| *asks != self.principal) => {
-                NotBegun::Again
-            }
+            Some(Ended::Failed(error)) if is_of_another && error.retry_after().is_some() => NotBegun::Again,
             Some(Ended::Failed(error)) => NotBegun::Failed(handed_out(error)),
         }))
     }
@@ -291,22 +293,24 @@ impl Drop for Maker {
 pub(super) struct Reader {
     fill: Arc<Fill>,
     id: u64,
+    /// Whether another user has it made.
+    is_of_another: bool,
 }
 
 impl Reader {
     /// The columns of the answer, once they are there, for the one who has it made.
     pub(super) async fn begins(&self) -> Result<SchemaRef> {
-        self.joins(None).await.map_err(|not| match not {
+        self.joins().await.map_err(|not| match not {
             NotBegun::Failed(error) => error,
             NotBegun::Again => broken_off(),
         })
     }
 
-    /// The same for one who has joined it. Where `asks` is given, and another one was refused a slot, that says nothing of this user.
-    pub(super) async fn joins(&self, asks: Option<&Principal>) -> Result<SchemaRef, NotBegun> {
+    /// The same for one who has joined it: that another user was refused a slot says nothing of this one.
+    pub(super) async fn joins(&self) -> Result<SchemaRef, NotBegun> {
         loop {
             let grown = self.fill.grown.notified();
-            if let Poll::Ready(begun) = self.fill.begun(asks) {
+            if let Poll::Ready(begun) = self.fill.begun(self.is_of_another) {
                 return begun;
             }
             grown.await;
@@ -367,6 +371,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Schema;
     use datafusion::execution::memory_pool::UnboundedMemoryPool;
     use futures::FutureExt;
 
@@ -378,9 +383,9 @@ mod tests {
         Key { digests, began: Instant::now(), lives: None, written: None, governed: None }
     }
 
-    fn place(fills: &Arc<Fills>, key: &Key, user: &str) -> Place {
+    fn place(fills: &Arc<Fills>, key: &Key, user: &str, waits: bool) -> Place {
         let new = || Prefix::new(0, Arc::new(UnboundedMemoryPool::default()));
-        fills.place(key, CacheControl::default(), &Principal(user.into()), Duration::ZERO, new)
+        fills.place(key, CacheControl::default(), &Principal(user.into()), waits, Duration::ZERO, new)
     }
 
     fn leads(place: Place) -> (Maker, Reader) {
@@ -401,8 +406,8 @@ mod tests {
     fn what_nobody_began_to_make_is_asked_for_anew() {
         for runs in [false, true] {
             let (fills, key) = (Arc::default(), key());
-            let (maker, first) = leads(place(&fills, &key, "ann"));
-            let second = follows(place(&fills, &key, "ann"));
+            let (maker, first) = leads(place(&fills, &key, "ann", true));
+            let second = follows(place(&fills, &key, "ann", true));
             let begun = maker.begin(|mut maker| {
                 if runs {
                     maker.runs();
@@ -411,9 +416,29 @@ mod tests {
                 Err(Error::internal("there are no threads"))
             });
             begun.unwrap_err();
-            let again = matches!(second.joins(None).now_or_never(), Some(Err(NotBegun::Again)));
+            let again = matches!(second.joins().now_or_never(), Some(Err(NotBegun::Again)));
             assert_eq!(again, !runs);
             drop(first);
         }
+    }
+
+    #[test]
+    fn who_was_not_let_in_says_nothing_of_others_however_often() {
+        let (fills, key) = (Arc::default(), key());
+        let refused = || Err(Error::exhausted("the queue is full").with_retry_after(Duration::from_secs(1)));
+        for user in ["ann", "cid"] {
+            let (maker, _first) = leads(place(&fills, &key, user, true));
+            let (own, other) = (follows(place(&fills, &key, user, true)), follows(place(&fills, &key, "bob", true)));
+            maker.end(refused());
+            assert!(matches!(own.joins().now_or_never(), Some(Err(NotBegun::Failed(_)))));
+            assert!(matches!(other.joins().now_or_never(), Some(Err(NotBegun::Again))));
+        }
+        // Who has waited often enough takes what has begun, or a place of its own.
+        let (third, _waits) = leads(place(&fills, &key, "dan", true));
+        let (fourth, _has_its_own) = leads(place(&fills, &key, "bob", false));
+        for maker in [&third, &fourth] {
+            maker.begins(Arc::new(Schema::empty()), Touched::default());
+        }
+        follows(place(&fills, &key, "eve", false));
     }
 }
