@@ -189,8 +189,8 @@ impl Fill {
         Poll::Ready(Err(match &mut state.ended {
             None => return Poll::Pending,
             Some(Ended::Well | Ended::Unmade) => NotBegun::Again,
-            // There was no room for another user: for this one there may be.
-            Some(Ended::Failed(error)) if is_of_another && error.retry_after().is_some() => NotBegun::Again,
+            // There was no slot for another user, or no memory: for this one there may be.
+            Some(Ended::Failed(why)) if is_of_another && why.kind() == Kind::Exhausted && why.retryable() => NotBegun::Again,
             Some(Ended::Failed(error)) => NotBegun::Failed(handed_out(error)),
         }))
     }
@@ -306,7 +306,7 @@ impl Reader {
         })
     }
 
-    /// The same for one who has joined it: that another user was refused a slot says nothing of this one.
+    /// The same for one who has joined it: that another user was refused a slot, or had no memory left, says nothing of this one.
     pub(super) async fn joins(&self) -> Result<SchemaRef, NotBegun> {
         loop {
             let grown = self.fill.grown.notified();
@@ -425,14 +425,19 @@ mod tests {
     #[test]
     fn who_was_not_let_in_says_nothing_of_others_however_often() {
         let (fills, key) = (Arc::default(), key());
-        let refused = || Err(Error::exhausted("the queue is full").with_retry_after(Duration::from_secs(1)));
-        for user in ["ann", "cid"] {
+        let refused = Error::exhausted("the queue is full").with_retry_after(Duration::from_secs(1));
+        for (user, error) in [("ann", refused), ("cid", Error::exhausted("the memory limit is reached"))] {
             let (maker, _first) = leads(place(&fills, &key, user, true));
             let (own, other) = (follows(place(&fills, &key, user, true)), follows(place(&fills, &key, "bob", true)));
-            maker.end(refused());
+            maker.end(Err(error));
             assert!(matches!(own.joins().now_or_never(), Some(Err(NotBegun::Failed(_)))));
             assert!(matches!(other.joins().now_or_never(), Some(Err(NotBegun::Again))));
         }
+        let (maker, _first) = leads(place(&fills, &key, "ann", true));
+        let other = follows(place(&fills, &key, "bob", true));
+        // It would be for all.
+        maker.end(Err(Error::exhausted("a value is too large").with_retryable(false)));
+        assert!(matches!(other.joins().now_or_never(), Some(Err(NotBegun::Failed(_)))));
         // Who has waited often enough takes what has begun, or a place of its own.
         let (third, _waits) = leads(place(&fills, &key, "dan", true));
         let (fourth, _has_its_own) = leads(place(&fills, &key, "bob", false));
