@@ -21,7 +21,8 @@ pub struct CacheControl {
     pub only_if_cached: bool,
     /// How old one may be, in seconds.
     pub max_age: Option<u32>,
-    /// For how long one may be out of date, in seconds.
+    /// For how long one may be out of date, in seconds. What was known to be up to date within `cache.check` is not (RFC 9111,
+    /// section 5.2.1.2: beyond the freshness lifetime), so that 0 takes it.
     pub max_stale: Option<u32>,
 }
 

@@ -60,6 +60,8 @@ async fn a_client_can_want_what_is_so_now() {
         fixture.run(SUM).await.unwrap();
         assert_eq!(fixture.run(SUM).await.unwrap().0, Hit);
         fixture.source.put("numbers", numbers(&[sum]));
+        // It is not out of date as yet.
+        assert_eq!(asked(&fixture, SUM, &[("cache", "max-stale=0")]).await.unwrap().0, Hit);
         let (cache, rows) = asked(&fixture, SUM, &[("cache", control)]).await.unwrap();
         assert_ne!(cache, Hit, "{control}");
         assert!(rows.contains(&format!("| {sum} |")), "{control}: {rows}");
