@@ -4,7 +4,10 @@
 //!   stands in them: both sides are worked out, in whatever order.
 //! - `x BETWEEN a AND b` and `x >= a AND x <= b`, which is how it runs, where x is a column or a value.
 //! - The operands of `AND`, and of `OR`, in any order and grouping and however often, where none of them can fail: of those that
-//!   can, which are worked out at all hangs on those before. Then `x NOT BETWEEN a AND b` is `x < a OR x > b` too.
+//!   can, which are worked out at all hangs on those before. Then `x NOT BETWEEN a AND b` is `x < a OR x > b` too. A column of a sub-query
+//!   cannot fail either: what it is made of stands before the conditions, and where the optimizer works that out behind another condition
+//!   after all, what comes of it in either order is an answer to the statement. So an answer that is kept may spare somebody an error, and
+//!   is never another one.
 //! - The values of `IN (1, 2)` in any order and, where they are no floats, however often.
 //! - A cast to the type that is there already.
 //! - A projection of all columns in their order, by whatever names, and its input; `OFFSET 0` and none.

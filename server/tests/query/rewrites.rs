@@ -12,7 +12,7 @@ struct Words {
     other: &'static [&'static str],
 }
 
-const WORDS: [Words; 14] = [
+const WORDS: [Words; 15] = [
     // Columns that are written out, and nodes that pass their rows on.
     Words {
         asked: "SELECT * FROM numbers",
@@ -83,6 +83,12 @@ const WORDS: [Words; 14] = [
         asked: "SELECT id FROM numbers WHERE id <> 0 AND 10 / id > 3",
         same: &["SELECT id FROM numbers WHERE 0 <> id AND 3 < 10 / id"],
         other: &["SELECT id FROM numbers WHERE 10 / id > 3 AND id <> 0"],
+    },
+    // A column of a sub-query is one, whatever it is made of: when that is worked out no order of the conditions says.
+    Words {
+        asked: "SELECT id FROM (SELECT id, 10 / id AS q FROM numbers) WHERE id <> 0 AND q > 3",
+        same: &["SELECT id FROM (SELECT id, 10 / id AS q FROM numbers) WHERE 3 < q AND id <> 0"],
+        other: &["SELECT id FROM (SELECT id, 10 / id AS q FROM numbers) WHERE id <> 0 OR q > 3"],
     },
     Words {
         asked: "SELECT id FROM numbers WHERE id BETWEEN 1 AND 2",
