@@ -16,8 +16,8 @@ use crate::{parameters, write};
 pub struct Touched {
     /// Where it ran; empty where it did not.
     pub route: &'static str,
-    /// The tables that it reads, each with the columns that are looked at.
-    pub reads: BTreeMap<String, BTreeSet<String>>,
+    /// The tables that it reads, each with the columns that are looked at; shared with all who are given the same answer.
+    pub reads: Arc<BTreeMap<String, BTreeSet<String>>>,
     /// The table that it writes.
     pub writes: Option<String>,
 }
@@ -45,6 +45,7 @@ impl Tell {
         let Some(telling) = &self.telling else { return Ok(()) };
         let mut touched = telling.lock().unwrap_or_else(PoisonError::into_inner);
         touched.route = route;
+        let reads = Arc::make_mut(&mut touched.reads);
         plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node {
                 let written = TableName::resolve(&scan.table_name, &self.session.catalog, &self.session.schema);
@@ -56,7 +57,7 @@ impl Tell {
                     }
                     None => written.to_string(),
                 };
-                touched.reads.entry(name).or_default().extend(columns(scan));
+                reads.entry(name).or_default().extend(columns(scan));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
@@ -88,4 +89,18 @@ fn columns(scan: &TableScan) -> impl Iterator<Item = String> {
     let read = scan.projected_schema.fields().iter().map(|field| field.name().clone());
     let compared = scan.filters.iter().flat_map(|filter| filter.column_refs()).map(|column| column.name.clone());
     read.chain(compared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_again_is_shared() {
+        let reads = Arc::new(BTreeMap::from([("a.b.c".to_owned(), BTreeSet::new())]));
+        let telling: Telling = Some(Arc::default());
+        tell_again(&telling, &Touched { route: "datafusion", reads: Arc::clone(&reads), writes: None });
+        let again = told(&telling);
+        assert!(again.route == "cache" && Arc::ptr_eq(&again.reads, &reads));
+    }
 }

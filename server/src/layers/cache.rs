@@ -367,8 +367,8 @@ impl<R: Run + 'static> Cache<R> {
         }
         entry.give();
         tell_again(&planned.query.touched, &entry.touched);
-        let (schema, batches) = (Arc::clone(&entry.schema), entry.batches.clone());
-        let (batches, shared) = (stream::iter(batches).map(Ok).boxed(), Arc::downgrade(&entry.shared));
+        let (schema, batches, shared) = (Arc::clone(&entry.schema), Arc::clone(&entry.batches), Arc::downgrade(&entry.shared));
+        let batches = stream::iter((0..batches.len()).map(move |at| Ok(batches[at].clone()))).boxed();
         Answer { schema, batches, cache: cached, shared }
     }
 }

@@ -77,7 +77,7 @@ pub(super) struct Entry {
     /// Its columns.
     pub(super) schema: SchemaRef,
     /// Its rows.
-    pub(super) batches: Vec<RecordBatch>,
+    pub(super) batches: Arc<[RecordBatch]>,
     /// What it weighs.
     pub(super) bytes: u64,
     /// What it was made of.
@@ -204,7 +204,7 @@ mod tests {
         Entry {
             key,
             schema,
-            batches: Vec::new(),
+            batches: Arc::default(),
             bytes: 0,
             touched: Touched::default(),
             about: About::default(),

@@ -49,7 +49,7 @@ impl Filling {
         let bytes = self.beside() + bytes;
         let Self { key, about, is_part, shared } = self;
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        let (current, given) = (Mutex::new(key.began), AtomicU64::default());
+        let (batches, current, given) = (batches.into(), Mutex::new(key.began), AtomicU64::default());
         Entry { key, schema, batches, bytes, touched, about, is_part, current, rows, took, given, shared: Arc::new(shared) }
     }
 
