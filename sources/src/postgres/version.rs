@@ -1,11 +1,13 @@
 //! The version of a table, where the catalog says which statement tells it.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use nexus_flight_catalog::{Error, Kind, Place, Result, Version};
-use ring::digest::{SHA256, digest};
+use ring::hmac;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::decode::Raw;
 use super::error;
@@ -13,6 +15,9 @@ use super::pool::Lease;
 
 /// How long the statement may take.
 const WITHIN: Duration = Duration::from_secs(10);
+/// By which values are hashed: who is told a version could else try which value it is of. Each process has its own, as its answers are its own;
+/// none of those comes in parts that another one would have to know the version of.
+static KEY: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, Uuid::new_v4().as_bytes()));
 const HINT: &str = "write one SELECT of one value, such as SELECT max(changed) FROM orders, or leave it out for no version";
 
 /// What tells the version of a table.
@@ -51,10 +56,7 @@ impl Versioned {
             Some(row) => row.try_get(0).map_err(error::of)?,
             None => None,
         };
-        Ok(value.map_or(Version::Unknown, |Raw(value)| {
-            let hash = digest(&SHA256, value);
-            Version::Pinned(hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
-        }))
+        Ok(value.map_or(Version::Unknown, |Raw(value)| hashed(value)))
     }
 
     /// That it is this statement which failed. What is not there is not the table.
@@ -77,9 +79,25 @@ impl Versioned {
     }
 }
 
+fn hashed(value: &[u8]) -> Version {
+    let hash = hmac::sign(&KEY, value);
+    Version::Pinned(hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 #[cfg(test)]
 mod tests {
+    use ring::digest::{SHA256, digest};
+
     use super::*;
+
+    #[test]
+    fn a_version_does_not_tell_its_value_to_who_tries_them() {
+        let (one, two) = (1_i64.to_be_bytes(), 2_i64.to_be_bytes());
+        assert_eq!(hashed(&one), hashed(&one));
+        assert_ne!(hashed(&one), hashed(&two));
+        let tried = digest(&SHA256, &one).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_ne!(hashed(&one), Version::Pinned(tried));
+    }
 
     #[test]
     fn an_error_is_of_the_statement_and_not_of_the_table() {
