@@ -48,7 +48,7 @@ pub(super) struct Table {
     pub(super) refs: BTreeMap<String, SnapshotReference>,
     /// How files without field ids name the columns.
     pub(super) mapping: Option<NameMapping>,
-    /// What a version has to tell besides the UUID and the numbers of snapshot and schema: the name mapping, and the columns where
+    /// What a version has to tell besides the UUID, the snapshot and the number of the schema: the name mapping, and the columns where
     /// the table has no UUID or its schemas no numbers.
     pub(super) mark: Option<String>,
     /// The ids of the fields that are not NULL in files that are older than they.
@@ -129,11 +129,15 @@ impl Table {
         Ok(Self { metadata, refs, mapping, mark, defaults, bytes: bytes.len() })
     }
 
-    /// The name of a state: no other state of any table has the same.
+    /// The name of a state: no other state of any table has the same. That of a snapshot has its list of manifests in it, since some rewrite a
+    /// table, or make it anew, under the numbers that it had.
     pub(super) fn version(&self, state: &State) -> String {
-        let id = state.snapshot.as_ref().map_or_else(|| "-".to_owned(), |snapshot| snapshot.snapshot_id().to_string());
+        let (id, list) = match &state.snapshot {
+            Some(snapshot) => (snapshot.snapshot_id().to_string(), format!(":{}", hex(snapshot.manifest_list(), 8))),
+            None => ("-".to_owned(), String::new()),
+        };
         let mark = self.mark.as_ref().map(|mark| format!(":{mark}")).unwrap_or_default();
-        format!("{}:{id}:{}{mark}", self.metadata.uuid(), state.schema.schema_id())
+        format!("{}:{id}:{}{list}{mark}", self.metadata.uuid(), state.schema.schema_id())
     }
 
     /// The state of now.
@@ -377,7 +381,10 @@ pub(super) mod tests {
             table.version(&table.now())
         };
         let plain = metadata();
-        assert_eq!(version(&plain), "fb072c92-a02b-11e9-ae9c-1bb7bc9eca94:22:1");
+        assert_eq!(version(&plain), "fb072c92-a02b-11e9-ae9c-1bb7bc9eca94:22:1:06019b53a70e709c");
+        let mut rewritten = metadata();
+        rewritten["snapshots"][1]["manifest-list"] = "file:///w/t/metadata/c.avro".into();
+        assert_ne!(version(&rewritten), version(&plain));
         let mapped = |names: &str| {
             let mut metadata = metadata();
             let mapping = format!(r#"[{{"field-id":1,"names":["{names}"]}}]"#);
