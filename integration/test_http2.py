@@ -38,7 +38,7 @@ from abuse import (
     literal,
 )
 from gateway import Gateway, configured, eventually, users
-from wire import SERVICE, Client, basic, descriptor, field, packed, statement
+from wire import SERVICE, Client, basic, decode, descriptor, field, packed, statement
 
 # Each port, and its calls that read what a client sends.
 PORTS = {"flight": ("GetFlightInfo", "DoPut"), "http": ("/v1/sql", "/v1/sql")}
@@ -205,6 +205,59 @@ def test_a_call_has_so_many_headers(port: str, plain: Gateway) -> None:
         assert requests.get(f"{plain.url}/livez", headers=head, timeout=20).status_code == 431
 
 
+def question(port: str, client: Client, sql: str) -> bytes:
+    """The frames of a call for the rows of a statement, the first of its connection."""
+    if port == "flight":
+        ticket = field(1, client.info(statement(sql)).tickets[0])
+        headers, message = call("DoGet"), b"\x00" + struct.pack(">I", len(ticket)) + ticket
+    else:
+        headers, message = call("/v1/sql", **{"content-type": "text/plain"}), sql.encode()
+    return frame(HEADERS, END_HEADERS, 1, headers) + frame(DATA, END_STREAM, 1, message)
+
+
+def rows(port: str, body: bytes) -> int:
+    """How many rows there are in the answer to it."""
+    if port == "http":
+        return body.count(b"\n")
+    messages = []
+    while body:
+        size = 5 + int.from_bytes(body[1:5])
+        messages.append(body[5:size])
+        body = body[size:]
+    return len(decode(messages))
+
+
+@ports
+def test_who_has_an_old_connection_is_asked_to_make_another_and_what_runs_on_it_ends_well(port: str, tmp_path: Path) -> None:
+    wanted = 100_000
+    with (
+        configured(tmp_path, f'[limits]\nconnection_age = "1s"\n{NO_CACHE}', replicas=1) as gateway,
+        Client(gateway.flight) as client,
+        Raw(getattr(gateway, port)) as raw,
+    ):
+        # More than there is a window for: the answer has not ended when the connection is old.
+        raw.send(question(port, client, f"select value from generate_series(1, {wanted})"))
+        body, told, has_ended = b"", [], False
+        for kind, flags, stream, payload in raw.frames():
+            if kind == GOAWAY:
+                told.append(struct.unpack(">II", payload[:8]))
+                assert not has_ended
+            elif (kind, flags) == (PING, 0):
+                raw.send(frame(PING, 1, 0, payload))
+            elif (kind, stream) == (DATA, 1):
+                body += payload
+            has_ended = has_ended or (stream == 1 and kind in (DATA, HEADERS) and flags & END_STREAM == END_STREAM)
+            if len(told) == 2:
+                more = struct.pack(">I", 1 << 30)
+                told.append(None)
+                raw.send(frame(WINDOW, 0, 0, more) + frame(WINDOW, 0, 1, more))
+        # No new call is taken, then none after the one that there is; both without an error (RFC 9113, section 6.8).
+        assert told == [(2**31 - 1, 0), (1, 0), None]
+        assert has_ended
+        assert rows(port, body) == wanted
+        greeted(getattr(gateway, port))
+
+
 @contextlib.contextmanager
 def windowless(port: str, gateway: Gateway) -> Iterator[None]:
     """Readers that take none of the rows that they ask for, of which little is held."""
@@ -213,12 +266,7 @@ def windowless(port: str, gateway: Gateway) -> Iterator[None]:
         for _ in range(12):
             # SETTINGS_INITIAL_WINDOW_SIZE = 0.
             raw = stack.enter_context(Raw(getattr(gateway, port), struct.pack(">HI", 4, 0)))
-            if port == "flight":
-                ticket = field(1, client.info(statement(ENDLESS)).tickets[0])
-                headers, message = call("DoGet"), b"\x00" + struct.pack(">I", len(ticket)) + ticket
-            else:
-                headers, message = call("/v1/sql", **{"content-type": "text/plain"}), ENDLESS.encode()
-            raw.send(frame(HEADERS, END_HEADERS, 1, headers) + frame(DATA, END_STREAM, 1, message))
+            raw.send(question(port, client, ENDLESS))
             assert next(frame for frame in raw.frames() if frame[2])[0] == HEADERS
         yield
         grown = memory(gateway) - before

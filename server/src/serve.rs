@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::http;
 use crate::statement::{self, Caps};
 use crate::transactions::Transactions;
-use crate::wire::connection::{CONNECTION_AGE, GIVEN_UP, HEADERS, KEEP_ALIVE, Port, STREAMS};
+use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Port, STREAMS};
 use crate::wire::hello::{Incoming, Speaks};
 use crate::wire::tls::Tls;
 use crate::wire::{auth, body};
@@ -146,7 +146,7 @@ pub async fn serve(
     let of_flight = incoming(of_flight, Speaks::Grpc { http: http.port() });
     let flight = flight(config, &gateway, of_flight, stop.clone()).await;
     let router = http::router(gateway, metrics, config.limits.statement.bytes());
-    let http = http::serve(incoming(of_http, Speaks::Http), router, stop.clone());
+    let http = http::serve(incoming(of_http, Speaks::Http), router, config.limits.connection_age.0, stop.clone());
     let both = async { tokio::join!(flight, http).0 };
     let grace = config.limits.grace.0;
     let out_of_time = async {
@@ -229,7 +229,8 @@ async fn flight(
         .http2_max_header_list_size(HEADERS)
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
         .http2_max_local_error_reset_streams(Some(GIVEN_UP))
-        .max_connection_age(CONNECTION_AGE)
+        // Then its client makes another one, through whatever balances them.
+        .max_connection_age(config.limits.connection_age.0)
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .add_routes(Routes::from(guarded));

@@ -193,6 +193,11 @@ fn a_stall_that_ends_whoever_pauses() {
 }
 
 #[test]
+fn a_connection_that_is_old_when_it_is_made() {
+    assert_snapshot!(broken("[limits]\nconnection_age = '0s'"), @"nexus.toml:2: limits.connection_age: 0s is over before a client comes back; give it a second at least");
+}
+
+#[test]
 fn a_duration_that_is_a_number() {
     assert_snapshot!(broken("[tickets]\nttl = 5"), @r#"nexus.toml:2: tickets.ttl: "5" is not a duration; write it like "250ms", "30s", "5m", "1h" or "7d""#);
 }

@@ -171,6 +171,7 @@ fn tickets(config: &Config) -> Result<()> {
         ("tickets.ttl", config.tickets.ttl),
         ("tickets.session_ttl", config.tickets.session_ttl),
         ("limits.transaction_idle", config.limits.transaction_idle),
+        ("limits.connection_age", config.limits.connection_age),
         ("limits.stall", config.limits.stall),
     ] {
         if period < Period(Duration::from_secs(1)) {

@@ -222,6 +222,8 @@ pub struct Limits {
     pub memory_per_user: Option<Size>,
     /// Connections at once to each port; the next one waits.
     pub connections: u32,
+    /// How long a connection is used for new calls; what runs on it then goes on to its end.
+    pub connection_age: Period,
     /// Statements that run at once.
     pub concurrency: u32,
     /// Statements of one user that run at once. Three quarters of `concurrency` where it is not set, and all where nobody is asked
@@ -257,6 +259,7 @@ impl Default for Limits {
             memory: Size(1 << 30),
             memory_per_user: None,
             connections: 1_000,
+            connection_age: Period(Duration::from_secs(24 * 3_600)),
             concurrency: 16,
             concurrency_per_user: None,
             queue: 64,

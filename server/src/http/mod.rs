@@ -4,6 +4,7 @@ pub mod sql;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -22,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
-use crate::wire::connection::{CONNECTION_AGE, GIVEN_UP, HEADERS, KEEP_ALIVE, STREAMS};
+use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, STREAMS};
 use crate::wire::hello::{Incoming, SILENCE};
 use crate::wire::problem::problem;
 use crate::wire::{auth, body};
 
 /// Serves connections until `stop` fires, then those that are there until their answers have ended. One on which nothing is asked, or
-/// of whose client nothing is heard, is let go.
-pub async fn serve(mut incoming: Incoming, router: Router, stop: CancellationToken) {
+/// of whose client nothing is heard, is let go, and so is one of this age.
+pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: CancellationToken) {
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(SILENCE).max_buf_size(HEADERS as usize);
     server
@@ -51,7 +52,7 @@ pub async fn serve(mut incoming: Incoming, router: Router, stop: CancellationTok
             let ended = tokio::select! {
                 ended = served.as_mut() => Some(ended),
                 () = stop.cancelled() => None,
-                () = tokio::time::sleep(CONNECTION_AGE) => None,
+                () = tokio::time::sleep(age) => None,
             };
             let ended = match ended {
                 Some(ended) => ended,

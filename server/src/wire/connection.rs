@@ -28,8 +28,6 @@ pub const HEADERS: u32 = 16 << 10;
 pub const GIVEN_UP: usize = 64;
 /// How often a client of HTTP/2 that says nothing is asked whether it is there, and how long it may take to say so.
 pub const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-/// How long a connection is used for new calls: then its client makes another one, through whatever balances them.
-pub const CONNECTION_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// With what every client of HTTP/2 begins (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// As much as is read at once to find out what a client speaks: the head of most requests of HTTP/1.
