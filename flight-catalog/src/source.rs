@@ -1,5 +1,6 @@
 //! What a connector is: the one trait, and the data that a connector declares about itself.
 
+use std::any::Any;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Instant;
@@ -115,6 +116,9 @@ pub struct Context {
     pub span: Span,
     /// What the work takes memory from.
     pub memory: Arc<dyn MemoryPool>,
+    /// What is held for as long as anything goes on that may still change a table, also when nobody waits for it any more. A connector
+    /// whose work outlives the future that it gave has that work hold this; else the context does.
+    pub held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Context {
@@ -122,7 +126,12 @@ impl Context {
     pub fn new(principal: Principal) -> Self {
         let (deadline, parent, memory) = (None, None, Arc::new(UnboundedMemoryPool::default()));
         let (cancel, span) = (CancellationToken::new(), Span::none());
-        Self { principal, query: Uuid::now_v7(), deadline, cancel, parent, span, memory }
+        Self { principal, query: Uuid::now_v7(), deadline, cancel, parent, span, memory, held: None }
+    }
+
+    /// The same for work that changes a table, with what is dropped when nothing of it goes on any more.
+    pub fn holding(&self, held: impl Any + Send + Sync) -> Self {
+        Self { held: Some(Arc::new(held)), ..self.clone() }
     }
 
     /// Ends with `Cancelled` or `Timeout` as soon as the work is no longer wanted, else with what the work gives.

@@ -274,7 +274,11 @@ impl Open {
         for (name, source) in std::mem::take(&mut parts.begun) {
             // Those that were only read have nothing to commit.
             let ended = match commits && written.as_ref() == Some(&name) {
-                true => cx.run(source.commit(cx)).await,
+                true => {
+                    // What goes on of it when it is left holds another one.
+                    let cx = cx.holding(self.writes.committing(&name));
+                    cx.run(source.commit(&cx)).await
+                }
                 false => cx.run(source.rollback(cx)).await,
             };
             outcome = outcome.and(ended);

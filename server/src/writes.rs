@@ -2,6 +2,7 @@
 //! What was planned before that is not given any more, also where it was under way then.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,8 +52,8 @@ impl Writes {
     }
 
     /// Holds the same when what is returned is dropped: who waits for a write may leave, and it is done all the same.
-    pub fn writing(&self, name: &TableName) -> Writing<'_> {
-        Writing { writes: self, to: To::Table(name.clone()) }
+    pub fn writing(self: &Arc<Self>, name: &TableName) -> Writing {
+        Writing { writes: Arc::clone(self), to: To::Table(name.clone()) }
     }
 
     /// Holds that another source is behind a catalog from now on.
@@ -66,8 +67,8 @@ impl Writes {
     }
 
     /// Holds the same when what is returned is dropped: who waits for a commit may leave, and it is done all the same.
-    pub fn committing(&self, catalog: &str) -> Writing<'_> {
-        Writing { writes: self, to: To::Catalog(catalog.to_owned()) }
+    pub fn committing(self: &Arc<Self>, catalog: &str) -> Writing {
+        Writing { writes: Arc::clone(self), to: To::Catalog(catalog.to_owned()) }
     }
 
     /// Holds that something is given up now.
@@ -132,8 +133,8 @@ impl Writes {
 
 /// A write that is under way.
 #[derive(Debug)]
-pub struct Writing<'a> {
-    writes: &'a Writes,
+pub struct Writing {
+    writes: Arc<Writes>,
     to: To,
 }
 
@@ -144,7 +145,7 @@ enum To {
     Catalog(String),
 }
 
-impl Drop for Writing<'_> {
+impl Drop for Writing {
     fn drop(&mut self) {
         match &self.to {
             To::Table(name) => self.writes.wrote(name),
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_under_way_counts_from_when_nobody_waits_for_it() {
-        let (writes, names) = (Writes::default(), [TableName::new("c", "s", "t")]);
+        let (writes, names) = (Arc::new(Writes::default()), [TableName::new("c", "s", "t")]);
         let commit = writes.committing("c");
         assert_eq!(writes.changed(&names), None);
         drop(commit);

@@ -416,8 +416,9 @@ impl<R: Run + 'static> Run for Cache<R> {
             return Ok(Answer::new(batch.schema(), stream::iter([Ok(batch)]).boxed()));
         }
         if let Some(write) = &planned.write {
-            // One that failed, or was left, may have been done all the same.
-            let writing = self.kept.writes.writing(&write.name);
+            // One that failed, or was left, may have been done all the same, or be done yet: what goes on of it holds the other one.
+            let (writing, still) = (self.kept.writes.writing(&write.name), self.kept.writes.writing(&write.name));
+            planned.query.cx = planned.query.cx.holding(still);
             let answer = self.inner.run(planned).await;
             drop(writing);
             return Ok(Answer { cache: Bypass::Writes.told(), ..answer? });

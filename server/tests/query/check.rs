@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use nexus_flight_catalog::Kind;
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use nexus_flight_catalog::{Capabilities, Context, Error, Kind, Proof, Resolved, Result, Source, Spec, TableEntry, Target};
 use nexus_server::query::CacheUse::{Hit, Miss};
 use nexus_server::query::{CacheUse, Query};
+use tokio::sync::Notify;
 
 use crate::cache::asked;
-use crate::fixture::{Fixture, numbers, shown};
+use crate::fixture::{Counted, Fixture, numbers, shown};
 
 /// What is looked up is taken for what is so for all of a test.
 const HOUR: &str = "cache.check = \"1h\"\n";
@@ -86,6 +89,86 @@ async fn what_is_written_through_the_gateway_is_seen_at_once() {
     assert_eq!(fixture.error(sum).await.kind(), Kind::NotFound);
     fixture.run("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
     assert_eq!(fixture.number(sum).await, (Miss, 7));
+}
+
+/// A source that carries a write out when it may, whoever waits for that.
+#[derive(Debug, Default)]
+struct Late {
+    tables: Arc<Counted>,
+    begun: Notify,
+    may: Arc<Notify>,
+    done: Arc<Notify>,
+}
+
+static LATE: Spec = Spec {
+    kind: "late",
+    summary: "writes when it may",
+    options: &[],
+    capabilities: Capabilities { versions: true, append: true, ..Capabilities::NONE },
+    proof: Proof::Untested,
+    docs: "",
+    open: |_| Err(Error::unsupported("only made in tests")),
+};
+
+#[async_trait]
+impl Source for Late {
+    fn spec(&self) -> &'static Spec {
+        &LATE
+    }
+
+    async fn ping(&self, cx: &Context) -> Result<()> {
+        self.tables.ping(cx).await
+    }
+
+    async fn schemas(&self, cx: &Context) -> Result<Vec<String>> {
+        self.tables.schemas(cx).await
+    }
+
+    async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>> {
+        self.tables.tables(cx, schema).await
+    }
+
+    async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
+        self.tables.table(cx, schema, table).await
+    }
+
+    async fn ingest(&self, cx: &Context, _target: &Target, _rows: SendableRecordBatchStream) -> Result<u64> {
+        let (tables, may, done, held) =
+            (Arc::clone(&self.tables), Arc::clone(&self.may), Arc::clone(&self.done), cx.held.clone().unwrap());
+        let write = tokio::spawn(async move {
+            may.notified().await;
+            tables.put("numbers", numbers(&[42]));
+            let held_by_others = Arc::downgrade(&held);
+            drop(held);
+            while held_by_others.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+            done.notify_one();
+        });
+        self.begun.notify_one();
+        write.await.map(|()| 1).map_err(|_| Error::internal("it broke off"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_left_is_seen_when_it_is_carried_out() {
+    let fixture = Fixture::new(HOUR);
+    let late = Arc::new(Late { tables: Arc::clone(&fixture.source), ..Late::default() });
+    fixture.gateway.catalogs.register("test", Arc::clone(&late) as _);
+    fixture.gateway.catalogs.allow_writes("test");
+    let query = fixture.query("INSERT INTO numbers VALUES (4, 'n4')");
+    let (execute, cancel) = (Arc::clone(&fixture.gateway.execute), query.cx.cancel.clone());
+    let write = tokio::spawn(async move { execute.execute(query).await.map(|_| ()) });
+    late.begun.notified().await;
+    cancel.cancel();
+    assert_eq!(write.await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+    // What is read between that and the commit is kept until then.
+    while fixture.number(SUM).await != (Hit, 6) {
+        tokio::task::yield_now().await;
+    }
+    late.may.notify_one();
+    late.done.notified().await;
+    assert_eq!(fixture.number(SUM).await, (Miss, 42));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -197,7 +197,7 @@ impl Source for DeltaSource {
     }
 
     async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
-        cx.run(self.drop_delta(schema, table)).await
+        cx.run(self.drop_delta(cx, schema, table)).await
     }
 }
 

@@ -21,7 +21,7 @@ use super::made::{Making, needs_names};
 use super::writing::{Writing, are_there};
 use super::{DeltaSource, drops, types};
 use crate::lake::{Files, Folder, Name, New, SIZE};
-use crate::stores::{Created, unbroken};
+use crate::stores::{Created, carried_out};
 
 /// How often a commit is tried whose version another one takes.
 const TRIES: usize = 10;
@@ -83,12 +83,12 @@ impl DeltaSource {
             let _turn = turn;
             plan.commit(&target, files).await
         };
-        let made = unbroken(committed).await?;
+        let made = carried_out(cx, committed).await?;
         Ok(if made { count } else { 0 })
     }
 
     /// Drops a table, as `Source::drop_table` wants it.
-    pub(super) async fn drop_delta(&self, schema: &str, table: &str) -> Result<()> {
+    pub(super) async fn drop_delta(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
         as_it_is(table)?;
         let (tables, logs) = self.written().await?;
         let missing = || Error::not_found(format!("table \"{schema}.{table}\" does not exist"));
@@ -97,7 +97,7 @@ impl DeltaSource {
             return Err(Error::unsupported("the location of the catalog is this table, and stays")
                 .with_hint("set the location to the folder above it, or remove the table by hand"));
         }
-        let dropped = unbroken(async move { dropped(&logs, &folder).await }).await;
+        let dropped = carried_out(cx, async move { dropped(&logs, &folder).await }).await;
         dropped.map_err(|error| if error.kind() == Kind::NotFound { missing() } else { error })
     }
 

@@ -233,6 +233,6 @@ impl Source for FilesSource {
     }
 
     async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
-        cx.run(self.drop_files(schema, table)).await
+        cx.run(self.drop_files(cx, schema, table)).await
     }
 }

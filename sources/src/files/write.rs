@@ -15,7 +15,7 @@ use super::claim::{self, Held};
 use super::format::Format;
 use super::listing::{self, Listing, hidden};
 use super::{FilesSource, heads};
-use crate::stores::{Store, Upload, unbroken, unpacked};
+use crate::stores::{Store, Upload, carried_out, unpacked};
 
 /// A table that can be written, there or to be made.
 struct Written {
@@ -71,7 +71,7 @@ impl FilesSource {
         }
         upload.flush().await?;
         let (own, target) = (self.clone(), target.clone());
-        let made = unbroken(async move { own.publish(&target, begun, &table, upload, &name).await }).await?;
+        let made = carried_out(cx, async move { own.publish(&target, begun, &table, upload, &name).await }).await?;
         Ok(if made { count } else { 0 })
     }
 
@@ -107,9 +107,9 @@ impl FilesSource {
     }
 
     /// Drops a table, as `Source::drop_table` wants it.
-    pub(super) async fn drop_files(&self, schema: &str, table: &str) -> Result<()> {
+    pub(super) async fn drop_files(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
         let (own, schema, table) = (self.clone(), schema.to_owned(), table.to_owned());
-        unbroken(async move { own.dropped(&schema, &table).await }).await
+        carried_out(cx, async move { own.dropped(&schema, &table).await }).await
     }
 
     async fn dropped(&self, schema: &str, table: &str) -> Result<()> {

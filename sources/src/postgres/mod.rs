@@ -203,17 +203,17 @@ impl Source for PostgresSource {
 
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
         self.shown(&target.schema)?;
-        cx.run(write::ingest(&self.access, target, rows)).await
+        cx.run(write::ingest(cx, &self.access, target, rows)).await
     }
 
     async fn drop_table(&self, cx: &Context, schema: &str, table: &str) -> Result<()> {
         self.shown(schema)?;
-        cx.run(write::drop_table(&self.access, schema, table)).await
+        cx.run(write::drop_table(cx, &self.access, schema, table)).await
     }
 
     async fn change(&self, cx: &Context, change: &Change) -> Result<u64> {
         self.shown(&change.schema)?;
-        cx.run(write::change(&self.access, change)).await
+        cx.run(write::change(cx, &self.access, change)).await
     }
 
     async fn begin(&self, cx: &Context) -> Result<Arc<dyn Transaction>> {

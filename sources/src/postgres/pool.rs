@@ -1,5 +1,6 @@
 //! Connections: opened when needed, kept for the next statement, and given up with what runs on them when they are left.
 
+use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
-use nexus_flight_catalog::{Error, Place, Result};
+use nexus_flight_catalog::{Context, Error, Place, Result};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -66,7 +67,7 @@ impl Connections {
         // As a task, so that one which is being opened or cleaned for somebody who has left meanwhile keeps its room until it is there.
         let opening = tokio::spawn(async move { timeout_at(until, pool.get()).await.map(|opened| (opened, room)) });
         match opening.await.map_err(|error| Error::internal("a connection was not opened to its end").caused_by(error))? {
-            Ok((Ok(connection), room)) => Ok(Lease { used: Some((connection, room)), silence: *read_timeout }),
+            Ok((Ok(connection), room)) => Ok(Lease { used: Some((connection, room)), silence: *read_timeout, held: None }),
             Ok((Err(PoolError::Backend(error)), _)) => Err(error),
             Ok((Err(error), _)) => Err(Error::internal("the pool gives no connection").caused_by(error)),
             Err(_) => Err(unreachable(&self.config, "no answer in time")),
@@ -130,6 +131,8 @@ pub(crate) struct Lease {
     /// The connection, and after it its room.
     used: Option<(Object<Opener>, OwnedSemaphorePermit)>,
     silence: Duration,
+    /// What is held until nothing runs on it any more.
+    held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Lease {
@@ -149,6 +152,11 @@ impl Lease {
         self.answer(self.client()?.batch_execute(sql)).await
     }
 
+    /// Has it hold what a context does, for what changes a table.
+    pub(super) fn holds(&mut self, cx: &Context) {
+        self.held = cx.held.clone();
+    }
+
     /// Lets the next statement have it: nothing runs on it any more.
     pub(super) fn give_back(mut self) {
         self.used = None;
@@ -158,7 +166,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some((connection, room)) = self.used.take() {
-            Object::take(connection).abandon(room);
+            Object::take(connection).abandon((room, self.held.take()));
         }
     }
 }
@@ -195,8 +203,9 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Ends what runs on it, and closes it; its room is for others when nothing runs there any more, or the server does not end it.
-    fn abandon(self, room: OwnedSemaphorePermit) {
+    /// Ends what runs on it, and closes it; its room is for others, and what it holds given up, when nothing runs there any more, or the server
+    /// does not end it.
+    fn abandon(self, held: impl Send + 'static) {
         let Self { client, mut task, tls } = self;
         let cancel = client.cancel_token();
         let closed = client.is_closed();
@@ -209,7 +218,7 @@ impl Connection {
             }
             // The closed socket must do in any case.
             drop(task);
-            drop(room);
+            drop(held);
         });
     }
 }

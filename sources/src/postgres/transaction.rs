@@ -98,7 +98,8 @@ impl Source for PostgresTransaction {
 impl Transaction for PostgresTransaction {
     async fn commit(&self, cx: &Context) -> Result<()> {
         cx.run(async {
-            let lease = self.session.end().await?;
+            let mut lease = self.session.end().await?;
+            lease.holds(cx);
             lease.run(COMMIT).await.map_err(error::of_commit)?;
             lease.give_back();
             Ok(())

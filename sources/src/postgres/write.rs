@@ -12,7 +12,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use nexus_flight_catalog::sql::{self, Dialect};
-use nexus_flight_catalog::{Change, Error, IfExists, Kind, Put, Result, Target, Version};
+use nexus_flight_catalog::{Change, Context, Error, IfExists, Kind, Put, Result, Target, Version};
 use tokio_postgres::CopyInSink;
 
 use super::access::{Access, Held, Session};
@@ -30,12 +30,12 @@ const CHUNK: usize = 8 << 20;
 const PIECE: usize = 64 << 10;
 
 /// Puts rows into a table.
-pub(super) async fn ingest(access: &Access, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
+pub(super) async fn ingest(cx: &Context, access: &Access, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
     if matches!(target.if_exists, IfExists::Rewrite(_)) {
         return Err(Error::unsupported("a table of PostgreSQL is not written anew to change its rows"));
     }
     let target = target.clone();
-    atomically(access, move |access| async move {
+    atomically(cx, access, move |access| async move {
         let schema = rows.schema();
         let there = on(&access, async |lease| match listing::shape(lease, &target.schema, &target.table).await {
             Ok(shape) => Ok(Some(shape)),
@@ -66,9 +66,9 @@ pub(super) async fn ingest(access: &Access, target: &Target, rows: SendableRecor
 }
 
 /// Drops a table. Errors: `NotFound`.
-pub(super) async fn drop_table(access: &Access, schema: &str, table: &str) -> Result<()> {
+pub(super) async fn drop_table(cx: &Context, access: &Access, schema: &str, table: &str) -> Result<()> {
     let names = [schema.to_owned(), table.to_owned()];
-    atomically(access, move |access| async move {
+    atomically(cx, access, move |access| async move {
         let [schema, table] = &names;
         // A name that no table can have is one that is not there.
         if impossible(&access, &names).await?.is_some() {
@@ -80,9 +80,9 @@ pub(super) async fn drop_table(access: &Access, schema: &str, table: &str) -> Re
 }
 
 /// Updates or deletes rows and says how many.
-pub(super) async fn change(access: &Access, change: &Change) -> Result<u64> {
+pub(super) async fn change(cx: &Context, access: &Access, change: &Change) -> Result<u64> {
     let Change { schema, table, filter, set } = change.clone();
-    atomically(access, move |access| async move {
+    atomically(cx, access, move |access| async move {
         let held = access.hold().await?;
         let changed = changed(&held, [&schema, &table], filter, set).await;
         held.settle(changed)
@@ -237,13 +237,14 @@ async fn on<T>(access: &Access, work: impl AsyncFnOnce(&Lease) -> Result<T>) -> 
 }
 
 /// Does all of some work or nothing: in a transaction of its own, or behind a savepoint in the one that runs.
-async fn atomically<T, F>(access: &Access, work: impl FnOnce(Access) -> F) -> Result<T>
+async fn atomically<T, F>(cx: &Context, access: &Access, work: impl FnOnce(Access) -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     match access {
         Access::Pool(connections) => {
-            let lease = connections.get().await?;
+            let mut lease = connections.get().await?;
+            lease.holds(cx);
             lease.run("BEGIN").await?;
             let session = Arc::new(Session::new(lease));
             let result = work(Access::Transaction(Arc::clone(&session))).await;

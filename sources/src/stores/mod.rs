@@ -33,5 +33,5 @@ pub(crate) use reader::{Opens, Reader, guarded};
 #[cfg(target_os = "linux")]
 pub(crate) use store::tests::heedless;
 pub(crate) use store::{Store, credentials, told, too_long};
-pub(crate) use tasks::{ended_early, unbroken};
+pub(crate) use tasks::{carried_out, ended_early, unbroken};
 pub(crate) use upload::{Upload, Uploaded, unpacked};

@@ -21,7 +21,7 @@ use object_store::ObjectStoreExt;
 use super::table::Table;
 use super::{IcebergSource, SPEC};
 use crate::lake::{Files, Lake, Name, SIZE};
-use crate::stores::{Made, unbroken};
+use crate::stores::{Made, carried_out};
 
 pub(super) use change::Change;
 use columns::Columns;
@@ -64,7 +64,7 @@ impl IcebergSource {
             return Ok(0);
         }
         let append = Append { catalog, schema: schema.clone(), name: name.clone(), table, files };
-        unbroken(append.commit()).await?;
+        carried_out(cx, append.commit()).await?;
         Ok(count)
     }
 }
