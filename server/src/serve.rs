@@ -12,7 +12,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use crate::config::Config;
@@ -27,10 +26,10 @@ use crate::gateway::Gateway;
 use crate::http;
 use crate::statement::{self, Caps};
 use crate::transactions::Transactions;
-use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Port, STREAMS};
+use crate::wire::connection::Port;
 use crate::wire::hello::{Incoming, Speaks};
 use crate::wire::tls::Tls;
-use crate::wire::{auth, body};
+use crate::wire::{auth, body, serving};
 
 /// The largest message of who asks for health.
 const LARGEST_QUESTION: usize = 4 << 10;
@@ -146,20 +145,20 @@ pub async fn serve(
     let of_flight = incoming(of_flight, Speaks::Grpc { http: http.port() });
     let flight = flight(config, &gateway, of_flight, stop.clone()).await;
     let router = http::router(gateway, metrics, config.limits.statement.bytes());
-    let http = http::serve(incoming(of_http, Speaks::Http), router, config.limits.connection_age.0, stop.clone());
-    let both = async { tokio::join!(flight, http).0 };
+    let http = serving::serve(incoming(of_http, Speaks::Http), router, config.limits.connection_age.0, stop.clone());
+    let both = async { tokio::join!(flight, http) };
     let grace = config.limits.grace.0;
     let out_of_time = async {
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        served = both => served,
+        ((), ()) = both => {}
         () = out_of_time => {
             tracing::warn!(seconds = grace.as_secs(), "streams were still running after the grace time and were cut off");
-            Ok(())
         }
     }
+    Ok(())
 }
 
 /// The Flight SQL service of a gateway.
@@ -217,23 +216,15 @@ async fn flight(
     gateway: &Arc<Gateway>,
     incoming: Incoming,
     stop: CancellationToken,
-) -> impl Future<Output = Result<()>> + use<> {
+) -> impl Future<Output = ()> + use<> {
     let service = Arc::new(service(config, gateway));
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<Service>>().await;
     // Health is asked for by machines without credentials; all else needs them.
     let health_service = health_service.max_decoding_message_size(LARGEST_QUESTION);
     let guarded = routes(Arc::clone(&service), service).merge(Routes::new(health_service).into_axum_router().reset_fallback());
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .http2_max_header_list_size(HEADERS)
-        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
-        .http2_max_local_error_reset_streams(Some(GIVEN_UP))
-        // Then its client makes another one, through whatever balances them.
-        .max_connection_age(config.limits.connection_age.0)
-        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
-        .add_routes(Routes::from(guarded));
+    let closed = CancellationToken::new();
+    let served = serving::serve(incoming, guarded, config.limits.connection_age.0, closed.clone());
     async move {
         let closing = async move {
             stop.cancelled().await;
@@ -244,10 +235,8 @@ async fn flight(
                 health.clear_service_status(name).await;
                 health.set_service_status(name, ServingStatus::NotServing).await;
             }
+            closed.cancel();
         };
-        server
-            .serve_with_incoming_shutdown(incoming, closing)
-            .await
-            .map_err(|error| Error::unavailable("the Flight port failed").caused_by(error))
+        tokio::join!(served, closing);
     }
 }

@@ -10,8 +10,8 @@ use arrow::json::writer::{JsonFormat, LineDelimited};
 use arrow::json::{Writer as JsonWriter, WriterBuilder};
 use arrow_ipc::writer::StreamWriter;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -59,7 +59,7 @@ fn runs(parse: Parse) -> MethodRouter<Arc<Gateway>> {
     post(
         move |State(gateway): State<Arc<Gateway>>,
               Extension(principal): Extension<Principal>,
-              ConnectInfo(peer): ConnectInfo<Peer>,
+              Extension(peer): Extension<Peer>,
               headers: HeaderMap,
               body: Result<Bytes, BytesRejection>| async move {
             let answered = answer(&gateway, principal, &peer, &headers, body, parse).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
@@ -373,8 +373,7 @@ pub fn note_refusal(error: &Error, peer: Option<&Peer>) {
 
 /// Where a request comes from.
 fn peer(request: &Request) -> Option<&Peer> {
-    let of_http = request.extensions().get::<ConnectInfo<Peer>>().map(|info| &info.0);
-    of_http.or_else(|| request.extensions().get::<Peer>())
+    request.extensions().get::<Peer>()
 }
 
 #[cfg(test)]

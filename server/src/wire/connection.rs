@@ -14,7 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::transport::server::Connected;
 
 use crate::reload::Seen;
 use crate::wire::seat::Seat;
@@ -168,14 +167,6 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it has made way for others"));
         }
         Ok(())
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod hello;
 pub mod jwt;
 pub mod problem;
 pub mod seat;
+pub mod serving;
 pub mod tls;
 pub mod tokens;
 pub mod turns;

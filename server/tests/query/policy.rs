@@ -15,7 +15,6 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use axum::body::{Body, to_bytes};
-use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
 use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
@@ -154,7 +153,7 @@ impl Governed {
         let seat = Seat::new(Arc::new(Semaphore::new(1)));
         let peer = Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), certificate: None, seat };
         let (gateway, principal) = (Arc::clone(&self.fixture.gateway), Principal(who.into()));
-        let request = axum::http::Request::post("/v1/sql").extension(principal).extension(ConnectInfo(peer));
+        let request = axum::http::Request::post("/v1/sql").extension(principal).extension(peer);
         let request = request.body(Body::from(statement.to_owned())).unwrap();
         let answer = sql::pages().with_state(gateway).call(request).await.unwrap();
         let status = answer.status();

@@ -1,0 +1,60 @@
+//! Serves the connections of a port, of gRPC and HTTP alike.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use futures::StreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, STREAMS};
+use crate::wire::hello::{Incoming, SILENCE};
+
+/// Serves connections until `stop` fires, then those that are there until their answers have ended. One on which nothing is asked, or
+/// of whose client nothing is heard, is let go, and one of this age is not used for new calls: its client makes another one, through
+/// whatever balances them. Each request has the [`Peer`](crate::wire::connection::Peer) that it comes from.
+pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: CancellationToken) {
+    let mut server = Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(SILENCE).max_buf_size(HEADERS as usize);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .max_pending_accept_reset_streams(GIVEN_UP)
+        .max_local_error_reset_streams(GIVEN_UP)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
+    let connections = TaskTracker::new();
+    // It cannot fail.
+    while let Some(Some(Ok(connection))) = stop.run_until_cancelled(incoming.next()).await {
+        let router = router.clone().layer(Extension(connection.peer().clone()));
+        let (server, stop) = (server.clone(), stop.clone());
+        connections.spawn(async move {
+            let mut served = pin!(server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
+            let ended = tokio::select! {
+                ended = served.as_mut() => Some(ended),
+                () = stop.cancelled() => None,
+                () = tokio::time::sleep(age) => None,
+            };
+            let ended = match ended {
+                Some(ended) => ended,
+                // What runs on it comes to its end.
+                None => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
+    }
+    drop(incoming);
+    connections.close();
+    connections.wait().await;
+}
