@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::reload::Seen;
+use crate::wire::outbox::Shared;
 use crate::wire::seat::Seat;
 use crate::wire::tls::Tls;
 
@@ -51,7 +52,7 @@ pub struct Accepted {
 /// A connection that calls are read from.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    wire: Shared,
     peer: Peer,
     /// What was read to find out what the client speaks, and is to be read again.
     hello: Bytes,
@@ -81,10 +82,23 @@ pub struct Shown {
     pub issuer: Seen,
 }
 
+/// The bytes of a connection as the system has them.
 #[derive(Debug)]
-enum Stream {
+pub enum Stream {
+    /// As they are.
     Plain(TcpStream),
+    /// Under TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The way out.
+    pub fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send + Unpin)> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
 }
 
 impl Port {
@@ -135,7 +149,7 @@ impl Accepted {
 impl Connection {
     fn new(stream: Stream, peer: Peer) -> Self {
         let gone = Some(Box::pin(peer.seat.gone().clone().cancelled_owned()));
-        Self { stream, peer, hello: Bytes::new(), gone }
+        Self { wire: Shared::new(stream), peer, hello: Bytes::new(), gone }
     }
 
     /// Whether the client speaks HTTP/2, once it has said as much as tells; none where it goes away before that. What it said is left
@@ -149,6 +163,11 @@ impl Connection {
         }
         self.hello = hello.freeze();
         Some(self.hello.starts_with(PREFACE))
+    }
+
+    /// Where its bytes go, for who sends what is put together there.
+    pub fn wire(&self) -> Shared {
+        self.wire.clone()
     }
 
     /// Who is at the other end.
@@ -178,7 +197,7 @@ impl AsyncRead for Connection {
             buffer.put_slice(&self.hello.split_to(fits));
             return Poll::Ready(Ok(()));
         }
-        match &mut self.stream {
+        match &mut self.wire.lock().stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
         }
@@ -186,43 +205,30 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.goes_on(cx)?;
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
-        }
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.goes_on(cx)?;
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
-        }
+        self.wire.lock().poll_take(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
+        true
     }
 
+    /// HTTP/2 asks for this after each frame: what waits is sent when the work on the connection pauses.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.goes_on(cx)?;
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.goes_on(cx)?;
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-        }
+        let mut wire = self.wire.lock();
+        ready!(wire.poll_send(cx))?;
+        wire.stream.writer().poll_shutdown(cx)
     }
 }
 

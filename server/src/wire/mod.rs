@@ -6,6 +6,7 @@ pub mod caching;
 pub mod connection;
 pub mod hello;
 pub mod jwt;
+pub mod outbox;
 pub mod problem;
 pub mod seat;
 pub mod serving;

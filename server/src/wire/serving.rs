@@ -1,6 +1,5 @@
 //! Serves the connections of a port, of gRPC and HTTP alike.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -13,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, STREAMS};
 use crate::wire::hello::{Incoming, SILENCE};
+use crate::wire::outbox::Sending;
 
 /// Serves connections until `stop` fires, then those that are there until their answers have ended. One on which nothing is asked, or
 /// of whose client nothing is heard, is let go, and one of this age is not used for new calls: its client makes another one, through
@@ -35,9 +35,11 @@ pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: 
         let router = router.clone().layer(Extension(connection.peer().clone()));
         let (server, stop) = (server.clone(), stop.clone());
         connections.spawn(async move {
-            let mut served = pin!(server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
+            let wire = connection.wire();
+            let served = server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router));
+            let mut served = Sending::new(served, wire);
             let ended = tokio::select! {
-                ended = served.as_mut() => Some(ended),
+                ended = &mut served => Some(ended),
                 () = stop.cancelled() => None,
                 () = tokio::time::sleep(age) => None,
             };
@@ -45,7 +47,7 @@ pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: 
                 Some(ended) => ended,
                 // What runs on it comes to its end.
                 None => {
-                    served.as_mut().graceful_shutdown();
+                    served.connection().graceful_shutdown();
                     served.await
                 }
             };
