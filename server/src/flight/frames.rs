@@ -1,9 +1,9 @@
 //! The answers of `DoGet` as gRPC frames whose bodies are handed to HTTP/2 as they are.
 //!
 //! tonic's encoder copies each message into a buffer of its own, which for large results costs a third of the time that
-//! sending takes. A route of its own for this one call writes the frames below that encoder; all else is tonic's.
+//! sending takes. A route of its own for this one call writes the frames below that encoder; all else is tonic's. A message goes on as
+//! one, in the pieces that it lies in (`wire/sent.rs`).
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use futures::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Frame;
@@ -28,6 +28,7 @@ use tonic_prost::ProstCodec;
 
 use crate::flight::encode::{DATA_BODY, Message};
 use crate::flight::service::Service;
+use crate::wire::sent::{Pieces, with_frames};
 
 /// A flag for compression and the length stand before each message.
 const PREFIX: usize = 5;
@@ -58,38 +59,30 @@ async fn ticket(request: Request<Body>, largest: usize) -> Result<tonic::Request
 
 fn response(answer: tonic::Response<BoxStream<'static, Result<Message, Status>>>) -> Response<Body> {
     let (metadata, messages, extensions) = answer.into_parts();
-    let mut response = Response::new(Body::new(Frames { messages, body: VecDeque::new(), ended: false }));
+    let mut response = with_frames(Frames { messages, ended: false });
     *response.headers_mut() = metadata.into_headers();
-    *response.extensions_mut() = extensions;
+    response.extensions_mut().extend(extensions);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// Messages as frames, and the status as trailers.
-struct Frames {
+pub struct Frames {
     messages: BoxStream<'static, Result<Message, Status>>,
-    /// What is left of the body whose header went out last.
-    body: VecDeque<Bytes>,
     ended: bool,
 }
 
 impl http_body::Body for Frames {
-    type Data = Bytes;
+    type Data = Pieces;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(piece) = self.body.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Pieces>, Status>>> {
         if self.ended {
             return Poll::Ready(None);
         }
         let status = match std::task::ready!(self.messages.as_mut().poll_next(cx)) {
             Some(Ok(message)) => match frame(message) {
-                Ok((head, body)) => {
-                    self.body = body;
-                    return Poll::Ready(Some(Ok(Frame::data(head))));
-                }
+                Ok(pieces) => return Poll::Ready(Some(Ok(Frame::data(pieces)))),
                 Err(status) => status,
             },
             Some(Err(status)) => status,
@@ -101,8 +94,8 @@ impl http_body::Body for Frames {
     }
 }
 
-/// The bytes before a message's body, and the pieces of the body; none of these where the body is small.
-fn frame(message: Message) -> Result<(Bytes, VecDeque<Bytes>), Status> {
+/// The bytes before a message's body with a small body, or before the pieces of a large one.
+fn frame(message: Message) -> Result<Pieces, Status> {
     let (head, body) = (message.head_len(), message.body_len());
     let length = u32::try_from(head + body).map_err(|_| Status::out_of_range("one row has more than 4 GiB"))?;
     let is_small = body < COPIED;
@@ -116,13 +109,14 @@ fn frame(message: Message) -> Result<(Bytes, VecDeque<Bytes>), Status> {
     }
     if is_small {
         message.body.iter().for_each(|piece| bytes.put_slice(piece));
-        return Ok((bytes.freeze(), VecDeque::new()));
+        return Ok(Pieces::from(bytes.freeze()));
     }
-    Ok((bytes.freeze(), message.body.into()))
+    Ok(Pieces::new(bytes.freeze(), message.body))
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::{Buf, Bytes};
     use futures::{StreamExt, stream};
     use http_body_util::BodyExt;
     use proptest::prelude::*;
@@ -135,8 +129,8 @@ mod tests {
             let head = FlightData::new().with_data_header(vec![1; header]).with_app_metadata(vec![2; metadata]);
             let body: Vec<Bytes> = pieces.iter().map(|length| vec![3; *length].into()).collect();
             let message = head.clone().with_data_body(body.concat());
-            let (first, rest) = frame(Message { head, body }).unwrap();
-            let written = [vec![first], rest.into()].concat().concat();
+            let mut pieces = frame(Message { head, body }).unwrap();
+            let written = pieces.copy_to_bytes(pieces.remaining());
             prop_assert_eq!(&written[1..5], &u32::to_be_bytes(message.encoded_len() as u32));
             prop_assert_eq!(written[0], 0);
             prop_assert_eq!(FlightData::decode(&written[5..]).unwrap(), message);
@@ -144,7 +138,7 @@ mod tests {
     }
 
     async fn collected(messages: Vec<Result<Message, Status>>) -> (usize, HeaderMap) {
-        let frames = Frames { messages: stream::iter(messages).boxed(), body: VecDeque::new(), ended: false };
+        let frames = Frames { messages: stream::iter(messages).boxed(), ended: false };
         let collected = frames.collect().await.unwrap();
         let trailers = collected.trailers().cloned().unwrap_or_default();
         (collected.to_bytes().len(), trailers)

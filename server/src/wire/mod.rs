@@ -9,6 +9,7 @@ pub mod jwt;
 pub mod outbox;
 pub mod problem;
 pub mod seat;
+pub mod sent;
 pub mod serving;
 pub mod tls;
 pub mod tokens;
