@@ -26,6 +26,9 @@ pub const STREAMS: u32 = 256;
 pub const HEADERS: u32 = 16 << 10;
 /// Calls that a client may begin and give up before one of them is looked at; then its connection is closed.
 pub const GIVEN_UP: usize = 64;
+/// How many bytes of an answer wait for its client before its stream makes no more: a message of rows, so that the next one is there when the
+/// last one has gone out. The library's 400 KiB are less than one.
+pub const SEND_AHEAD: usize = 1 << 20;
 /// How often a client of HTTP/2 that says nothing is asked whether it is there, and how long it may take to say so.
 pub const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// With what every client of HTTP/2 begins (RFC 9113, section 3.4).

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Peer, STREAMS};
+use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Peer, SEND_AHEAD, STREAMS};
 use crate::wire::hello::{Incoming, SILENCE};
 use crate::wire::outbox::Sending;
 use crate::wire::sent::Sent;
@@ -34,6 +34,7 @@ pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: 
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADERS)
+        .max_send_buf_size(SEND_AHEAD)
         .max_pending_accept_reset_streams(GIVEN_UP)
         .max_local_error_reset_streams(GIVEN_UP)
         .keep_alive_interval(KEEP_ALIVE.0)
