@@ -20,8 +20,8 @@ SETTINGS = {
     "sql_parser.map_string_types_to_utf8view": "false",
     "execution.parquet.schema_force_view_types": "false",
     "execution.skip_physical_aggregate_schema_check": "true",
-    "optimizer.hash_join_single_partition_threshold": str(32 << 20),
-    "optimizer.hash_join_single_partition_threshold_rows": "2000000",
+    "optimizer.hash_join_single_partition_threshold": str(128 << 20),
+    "optimizer.hash_join_single_partition_threshold_rows": "8000000",
     "optimizer.enable_topk_aggregation": "false",
     "optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
 }

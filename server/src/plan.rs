@@ -472,8 +472,9 @@ fn may_be_missing(statement: &Statement) -> Result<Option<TableReference>> {
     Ok(name.map(|name| object_name_to_table_reference(name.clone(), true)).transpose()?)
 }
 
-/// Up to how many bytes, or rows where the bytes are not known, one side of a join is collected for all who read the other.
-const COLLECTED: (usize, usize) = (32 << 20, 2_000_000);
+/// Up to how many bytes, or rows where the bytes are not known, one side of a join is collected for all who read the other. Its table takes as
+/// much memory as those of its parts would; that one thread makes it is felt beyond this.
+const COLLECTED: (usize, usize) = (128 << 20, 8_000_000);
 
 /// The settings that all statements share; those of one user have so many bytes of memory.
 fn settings(share: usize) -> SessionConfig {
