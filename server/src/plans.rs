@@ -16,7 +16,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
-use datafusion::logical_expr::{LogicalPlan, TableScan, TableSource};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableSource};
 use moka::future::Cache;
 use nexus_flight_catalog::{TableName, Tables, Wanted};
 
@@ -159,6 +159,20 @@ impl Kept {
     }
 }
 
+/// Whether a plan gives one row of values that stand in it: nothing is read or worked out.
+pub fn is_constant(plan: &LogicalPlan) -> bool {
+    let is_literal = |expr: &Expr| match expr {
+        Expr::Alias(alias) => matches!(*alias.expr, Expr::Literal(..)),
+        expr => matches!(expr, Expr::Literal(..)),
+    };
+    match plan {
+        LogicalPlan::Projection(values) => {
+            matches!(*values.input, LogicalPlan::EmptyRelation(_)) && values.expr.iter().all(is_literal)
+        }
+        _ => false,
+    }
+}
+
 /// A plan over other tables than those that it is over; none where one has other columns.
 pub fn over(plan: LogicalPlan, tables: &Tables, session: &Session) -> Result<Option<LogicalPlan>> {
     let none = Constraints::default();
@@ -202,4 +216,21 @@ fn each_source(plan: LogicalPlan, source: impl Fn(&TableScan) -> Option<Arc<dyn 
         node => Ok(Transformed::no(node)),
     })?;
     Ok(is_whole.then_some(plan.data))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{LogicalPlanBuilder, lit};
+    use datafusion::prelude::col;
+
+    use super::*;
+
+    #[test]
+    fn a_constant_gives_what_it_says() {
+        let of = |expr: Expr| LogicalPlanBuilder::empty(true).project([lit(1), expr]).unwrap().build().unwrap();
+        assert!(is_constant(&of(lit("tea").alias("what"))));
+        assert!(!is_constant(&of(lit(1) + lit(2))));
+        let beneath = LogicalPlanBuilder::from(of(lit(2).alias("a"))).project([col("a")]).unwrap().build().unwrap();
+        assert!(!is_constant(&beneath));
+    }
 }

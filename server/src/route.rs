@@ -23,6 +23,7 @@ use crate::gathered::gathered;
 use crate::layers::Run;
 use crate::parts::{self, Part};
 use crate::plan::Planned;
+use crate::plans::is_constant;
 use crate::query::{Answer, Batches, size};
 use crate::state::State;
 use crate::touched::Tell;
@@ -192,8 +193,14 @@ async fn physical(plan: LogicalPlan, state: &mut State, most: usize, tell: &Tell
 }
 
 fn optimized(plan: LogicalPlan, state: &mut State, most: usize, tell: &Tell) -> Result<LogicalPlan> {
-    let optimize = || state.session.optimizer().optimize(plan, &state.session, |_, _| {});
-    let optimized = bounds::with_constants_within(most / 4, optimize)?;
+    let optimized = match is_constant(&plan) {
+        // Pools of connections ask so whether one is still good. All rules would be tried, and none has anything to do.
+        true => plan,
+        false => {
+            let optimize = || state.session.optimizer().optimize(plan, &state.session, |_, _| {});
+            bounds::with_constants_within(most / 4, optimize)?
+        }
+    };
     tell.reads(HERE, &optimized)?;
     // Not before: what is computed of literals alone is a literal by now.
     state.limit_batches(bounds::rows_within(&optimized, most / 4)?);
