@@ -128,6 +128,11 @@ impl Kept {
         (self.is_analysed && self.wanted.is_empty()).then(|| Arc::clone(self.plan.schema().inner()))
     }
 
+    /// Whether it gives one row of values that stand in it.
+    pub fn is_constant(&self) -> bool {
+        self.is_analysed && is_constant(&self.plan)
+    }
+
     /// The plan over tables as they are now; none where one has other columns.
     pub fn over(&self, tables: &Tables, session: &Session) -> Result<Option<LogicalPlan>> {
         over(self.plan.clone(), tables, session)

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::source::TRACE;
 use nexus_flight_catalog::{Catalogs, Context, Error, Result};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::parts::Part;
 use crate::plan::{Planned, Planner};
 use crate::query::{Answer, Description, Execute, Query, nullable};
 use crate::route::{self, Route};
+use crate::running::Running;
 use crate::workers::Workers;
 use crate::writes::Writes;
 
@@ -103,7 +105,12 @@ impl<R: Run + 'static> Plan<R> {
 
     async fn of_one_row(&self, query: Query) -> Result<Answer> {
         let span = planning(&query);
-        let at_once = async { Ok::<_, Error>(self.answered_at_once(&query).await) }.instrument(span.clone());
+        let at_once = async {
+            match self.answered_at_once(&query).instrument(span.clone()).await {
+                Some(answer) => Ok(Some(answer)),
+                None => self.made_at_once(&query, span.clone()).await,
+            }
+        };
         if let Some(answer) = query.cx.run(at_once).await? {
             return Ok(answer);
         }
@@ -135,6 +142,18 @@ impl<R: Run + 'static> Plan<R> {
         let answer = self.run.known(&known).await;
         known.state.give_back();
         answer
+    }
+
+    /// The answer to a statement that gives values which stand in it. It is made on the thread that asks too, and takes its turn as any other.
+    async fn made_at_once(&self, query: &Query, span: Span) -> Result<Option<Answer>> {
+        let Some(planned) = self.planner.constant(query).instrument(span).await else { return Ok(None) };
+        let made = async {
+            let answer = self.run.run(planned).await?;
+            let batches: Vec<Result<RecordBatch>> = answer.batches.collect().await;
+            Ok::<_, Error>(Some(Answer { batches: stream::iter(batches).boxed(), ..answer }))
+        };
+        // Its slot is free again by then.
+        Running::with((), made).await
     }
 
     /// The shape of such an answer, or of one that hangs on no table.
@@ -218,7 +237,7 @@ impl<R: Run + 'static> Execute for Plan<R> {
         let first = self.of_one_row(query.of_row(0)).await?;
         let schema = nullable(&first.schema);
         let (plan, shape) = (self.clone(), Arc::clone(&schema));
-        let later = futures::stream::iter(1..rows).then(move |row| {
+        let later = stream::iter(1..rows).then(move |row| {
             let (plan, shape, query) = (plan.clone(), Arc::clone(&shape), query.of_row(row));
             async move {
                 let answer = plan.of_one_row(query).await?;

@@ -47,6 +47,20 @@ impl Planner {
         Some(Planned { query, schema, plan, tables, state, write: None, explain: None, call: None, began, coming: None })
     }
 
+    /// The plan of a statement that came before and gives values which stand in it.
+    pub async fn constant(&self, query: &Query) -> Option<Planned> {
+        let is_other = query.ingest.is_some() || query.substrait.is_some() || query.part.is_some();
+        if is_other || query.parameters.is_some() || query.transaction.is_some() {
+            return None;
+        }
+        let began = Instant::now();
+        let kept = self.plans.get(&self.key(query)?).await.filter(|kept| kept.is_constant())?;
+        let (catalogs, tables) = (Arc::clone(&self.catalogs), Tables::default());
+        let Unbound { plan, tables, state, .. } = self.laid_over(query, &kept, catalogs, tables).await.ok()??;
+        let (query, schema) = (query.clone(), schema_of(&plan));
+        Some(Planned { query, schema, plan, tables, state, write: None, explain: None, call: None, began, coming: None })
+    }
+
     /// The shape of the answer to a statement that came before, where it hangs on no table.
     pub async fn describe_at_once(&self, query: &Query) -> Option<Description> {
         if query.ingest.is_some() || query.substrait.is_some() || query.parameters.is_some() {
