@@ -39,7 +39,7 @@ use crate::flight::status::{broken, status};
 use crate::flight::ticket::{Prepared, Statement, Ticket, check_owner, fingerprint};
 use crate::flight::transactions::Handles;
 use crate::layers::admission::Gate;
-use crate::query::{Cached, Client, Description, Execute, Protocol, Query};
+use crate::query::{CacheUse, Cached, Client, Description, Execute, Protocol, Query};
 use crate::seal::{Purpose, Seal};
 use crate::session::Sessions;
 use crate::shares::Shares;
@@ -367,10 +367,12 @@ impl Service {
                 .with_hint("send the statement again"));
         }
         let messages = encode_shared(&answer.schema, ticket.profile, answer.batches, answer.shared);
-        // Native messages lie where their rows do, and cost less to make than to hand on; lowered ones are made value by value.
+        // Native messages lie where their rows do, and cost less to make than to hand on; lowered ones are made value by value. Those of an
+        // answer that is kept are there from the second time on.
+        let is_kept = matches!(answer.cache.how, CacheUse::Hit | CacheUse::Stale);
         let messages = match ticket.profile {
-            TypeProfile::Native => messages.boxed(),
-            TypeProfile::Lowered => ahead(messages).boxed(),
+            TypeProfile::Lowered if !is_kept => ahead(messages).boxed(),
+            _ => messages.boxed(),
         };
         let messages = messages.inspect(move |_| {
             // Held by the closure for as long as the stream lives.
