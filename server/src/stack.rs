@@ -132,7 +132,8 @@ impl<R: Run + 'static> Plan<R> {
             let planned = planned.ok_or_else(|| Error::internal("one row of parameters was not planned"))?;
             run.run(Planned { coming, ..planned }).await
         };
-        cx.run(self.workers.answer(&cx.principal, work)).await
+        // In a place of its own before it is handed on, else each hand-over would move all of it.
+        cx.run(self.workers.answer(&cx.principal, work.boxed())).await
     }
 
     /// The answer that is kept to a statement of which all but that is known. It is given on the thread that asks: to hand it to another
@@ -171,7 +172,7 @@ impl<R: Run + 'static> Plan<R> {
         let asked = self.apart(query.clone());
         let span = planning(&asked);
         let planned = async move { planner.plan(asked).await }.instrument(span);
-        let Some(planned) = cx.run(self.workers.run(&cx.principal, planned)).await? else {
+        let Some(planned) = cx.run(self.workers.run(&cx.principal, planned.boxed())).await? else {
             return Ok(None);
         };
         let planned = Planned { coming, ..planned };
@@ -213,7 +214,7 @@ impl<R: Run + 'static> Execute for Plan<R> {
                         None => planner.describe(&asked).boxed().await,
                     }
                 };
-                query.cx.run(self.workers.run(&query.cx.principal, work.instrument(span))).await?
+                query.cx.run(self.workers.run(&query.cx.principal, work.instrument(span).boxed())).await?
             }
         };
         // A later row may be NULL where the first is not.
