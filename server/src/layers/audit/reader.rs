@@ -19,8 +19,8 @@ use crate::query::{Batches, size};
 /// The rows, with the record closed at their end. Dropping it stops the work.
 pub(super) struct Reader {
     rows: Arc<Mutex<Rows>>,
-    /// Held, so that it ends with the reader.
-    _watch: AbortOnDropHandle<()>,
+    /// Held, so that it ends with the reader; none where there is nothing to wait for.
+    _watch: Option<AbortOnDropHandle<()>>,
 }
 
 struct Rows {
@@ -42,10 +42,13 @@ enum Doing {
 impl Reader {
     /// For as long as the statement is wanted by `cx`, and until its reader takes nothing for `longest`.
     pub(super) fn new(batches: Batches, open: Open, cx: Context, longest: Duration) -> Self {
+        // Of one batch that is there its reader is given all when it asks first.
+        let is_one = batches.size_hint().1.is_some_and(|most| most <= 1);
         let rows = Rows { left: Some((batches, open)), doing: Doing::Nothing(Instant::now()), error: None };
         let rows = Arc::new(Mutex::new(rows));
-        let watch = tokio::spawn(watch(Arc::downgrade(&rows), cx, longest));
-        Self { rows, _watch: AbortOnDropHandle::new(watch) }
+        let watched = || AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&rows), cx, longest)));
+        let watch = (!is_one).then(watched);
+        Self { rows, _watch: watch }
     }
 }
 
@@ -63,7 +66,11 @@ impl Stream for Reader {
             Poll::Pending => rows.doing = Doing::Waits(cx.waker().clone()),
             Poll::Ready(Some(Ok(batch))) => {
                 open.count(batch.num_rows() as u64, size(batch));
+                let is_last = batches.size_hint().1 == Some(0);
                 rows.doing = Doing::Nothing(Instant::now());
+                if is_last {
+                    rows.end(Ok(()));
+                }
             }
             Poll::Ready(Some(Err(error))) => rows.end(Err(error)),
             Poll::Ready(None) => rows.end(Ok(())),
