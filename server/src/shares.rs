@@ -14,13 +14,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Of a share, what those take at most that can put rows on disk.
 const SPILLABLE: (usize, usize) = (3, 4);
+/// The same of sorts alone. What a sort puts on disk it merges first, which takes as much again, while it gives back what was sorted; and
+/// the next rows come meanwhile. So each has its part, of which no other one takes what is given back.
+const SORTS: (usize, usize) = (3, 8);
 /// Of a share, what merges of what is on disk leave to the others, which they cannot go on without; and what those leave that can put
 /// rows on disk, and large wants.
 const LEFT_BY_MERGES: usize = 8;
 const LEFT: usize = 16;
 /// From which part of a share on a want is large.
 const LARGE: usize = 64;
-/// What DataFusion calls the merges of what is on disk, in front of their number.
+/// What DataFusion calls sorts and the merges of what is on disk, in front of their number.
+const SORT: &str = "ExternalSorter[";
 const MERGES: &str = "ExternalSorterMerge";
 
 /// How many statements of one user are planned at once.
@@ -46,6 +50,8 @@ pub struct Share {
     used: AtomicUsize,
     /// As much of it as can be put on disk.
     spillable: AtomicUsize,
+    /// How many sorts there are.
+    sorts: AtomicUsize,
     planning: Arc<Semaphore>,
 }
 
@@ -71,6 +77,7 @@ impl Shares {
             most: self.most,
             used: AtomicUsize::default(),
             spillable: AtomicUsize::default(),
+            sorts: AtomicUsize::default(),
             planning: Arc::new(Semaphore::new(PLANNED)),
         });
         given.insert(principal.clone(), Arc::downgrade(&share));
@@ -93,10 +100,16 @@ impl Share {
 
 impl MemoryPool for Share {
     fn register(&self, consumer: &MemoryConsumer) {
+        if is_sort(consumer) {
+            self.sorts.fetch_add(1, Ordering::Relaxed);
+        }
         self.pool.register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
+        if is_sort(consumer) {
+            self.sorts.fetch_sub(1, Ordering::Relaxed);
+        }
         self.pool.unregister(consumer);
     }
 
@@ -132,6 +145,11 @@ impl MemoryPool for Share {
             false if spills || additional > self.most / LARGE => self.most / LEFT,
             false => 0,
         };
+        if is_sort(reservation.consumer()) {
+            let part = self.most / SORTS.1 * SORTS.0 / self.sorts.load(Ordering::Relaxed).max(1);
+            let used = reservation.size();
+            used.checked_add(additional).filter(|used| *used <= part).ok_or_else(|| refused(used, part))?;
+        }
         take(&self.used, self.most - left)?;
         let give_back = |of: &AtomicUsize| _ = of.fetch_sub(additional, Ordering::Relaxed);
         if spills {
@@ -149,6 +167,10 @@ impl MemoryPool for Share {
     fn memory_limit(&self) -> MemoryLimit {
         MemoryLimit::Finite(self.most)
     }
+}
+
+fn is_sort(consumer: &MemoryConsumer) -> bool {
+    consumer.name().starts_with(SORT)
 }
 
 #[cfg(test)]
@@ -206,5 +228,23 @@ mod tests {
         assert_eq!(spilling.size(), 40);
         while other.try_grow(10).is_ok() {}
         assert_eq!(other.size(), 40);
+    }
+
+    #[test]
+    fn each_sort_has_its_part() {
+        let shares = Shares::new(Arc::new(GreedyMemoryPool::new(640)), 640);
+        let share: Arc<dyn MemoryPool> = shares.of(&Principal("one".into()));
+        let sort = |number| MemoryConsumer::new(format!("{SORT}{number}]")).with_can_spill(true).register(&share);
+        let (first, second) = (sort(0), sort(1));
+        while first.try_grow(10).is_ok() {}
+        while second.try_grow(10).is_ok() {}
+        assert_eq!((first.size(), second.size()), (120, 120));
+        // What is merged is a reservation of its own: what the other one gives back meanwhile is not the sort's.
+        let merged = first.split(120);
+        merged.shrink(60);
+        second.try_grow(10).unwrap_err();
+        drop((first, merged));
+        while second.try_grow(10).is_ok() {}
+        assert_eq!(second.size(), 240);
     }
 }
