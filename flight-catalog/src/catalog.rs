@@ -147,6 +147,7 @@ impl Catalogs {
             };
         }
         match cx.run(source.table(cx, &name.schema, &name.table)).await {
+            // With a place it is about a table that is there, and says itself what is not.
             Err(error) if error.kind() == Kind::NotFound && error.place().is_none() => {
                 Err(explain_missing(cx, source.as_ref(), name).await.unwrap_or(error))
             }

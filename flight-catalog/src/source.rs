@@ -47,7 +47,8 @@ pub trait Source: Debug + Send + Sync {
     /// The tables of a schema, sorted by name, without opening any. Errors: `NotFound` for a schema that is not there.
     async fn tables(&self, cx: &Context, schema: &str) -> Result<Vec<TableEntry>>;
 
-    /// One table, pinned to the version it names. Errors: `NotFound` for a schema or table that is not there.
+    /// One table, pinned to the version it names. Errors: `NotFound` for a schema or table that is not there; where the table is there, and
+    /// only what is asked about it is not, with a place: then clients are told the error as it is, and else which names there are.
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved>;
 
     /// The table that a name is about which is no table's own: the same at another time, or what is known of its files. It follows from

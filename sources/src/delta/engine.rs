@@ -105,6 +105,11 @@ impl Kernel {
         Error::data(why).with_hint(RESTORE).at(self.lake.store.place(&self.place))
     }
 
+    /// An error about a state that is not there, of what is read.
+    pub(super) fn absent(&self, what: impl Into<String>) -> Error {
+        Error::not_found(what).at(self.lake.store.place(&self.place))
+    }
+
     fn explain(&self, error: delta_kernel::Error) -> Error {
         use delta_kernel::Error as Said;
         let unsupported = |message: String| Error::unsupported(message).at(self.lake.store.place(&self.place));

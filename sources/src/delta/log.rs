@@ -183,7 +183,7 @@ impl Logs {
                 Some(damaged) if version >= first => kernel.heard(damaged),
                 _ => {
                     let message = format!("the table has no version {version}");
-                    Err(Error::not_found(message).with_hint(format!("its versions are {first} to {last}")))
+                    Err(kernel.absent(message).with_hint(format!("its versions are {first} to {last}")))
                 }
             }
         };
@@ -204,7 +204,8 @@ impl Logs {
         ) {
             Err(delta_kernel::Error::LogHistory(cause)) if matches!(*cause, LogHistoryError::TimestampOutOfRange { .. }) => {
                 let first = first(kernel, &latest.snapshot)?;
-                Err(Error::not_found("the table has no version that is as old")
+                Err(kernel
+                    .absent("the table has no version that is as old")
                     .with_hint(format!("its versions are {first} to {last}; take one by its number")))
             }
             found => Ok(kernel.heard(found)?.version),
@@ -405,6 +406,8 @@ mod tests {
             let error = missing.err().unwrap();
             assert_eq!(error.kind(), Kind::NotFound);
             assert!(error.hint().unwrap().starts_with("its versions are 0 to 1"), "{error}");
+            // Without it the error would be taken for that of a table which is not there.
+            assert!(error.place().is_some(), "{error}");
         }
     }
 

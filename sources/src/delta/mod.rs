@@ -110,7 +110,8 @@ impl DeltaSource {
         let table = parsed.about().unwrap_or(name);
         let found = tables.find(schema, table).await?;
         let Found { lake, folder } = found.ok_or_else(|| Error::not_found(format!("table \"{table}\" does not exist")))?;
-        Ok((logs.through(lake, format!("{schema}\0{table}")), folder, meant(parsed)?))
+        let meant = meant(parsed).map_err(|error| error.at(lake.store.place(&folder)))?;
+        Ok((logs.through(lake, format!("{schema}\0{table}")), folder, meant))
     }
 
     /// A table at a version as a provider. Errors: `Data`, `Unsupported`.

@@ -172,13 +172,14 @@ impl Source for HudiSource {
             let Opened { folder, tables } = self.opened().await?;
             let parsed = Name::parse(name);
             let table = parsed.about().unwrap_or(name);
-            let folder = folder.find(schema, table).await?;
-            let folder = folder.ok_or_else(|| Error::not_found(format!("table \"{table}\" does not exist")))?;
-            let (provider, version) = match meant(parsed)? {
+            let found = folder.find(schema, table).await?;
+            let found = found.ok_or_else(|| Error::not_found(format!("table \"{table}\" does not exist")))?;
+            let meant = meant(parsed).map_err(|error| error.at(folder.lake.store.place(&found)))?;
+            let (provider, version) = match meant {
                 // What is begun and not completed is told there too, which no version of the table tells.
-                Meant::Timeline => (tables.timeline(&folder).await?.provided()?, Version::Unknown),
+                Meant::Timeline => (tables.timeline(&found).await?.provided()?, Version::Unknown),
                 Meant::Rows(when) => {
-                    let (provider, version) = tables.table(&self.catalog, name, &folder, when).await?;
+                    let (provider, version) = tables.table(&self.catalog, name, &found, when).await?;
                     (provider, Version::Pinned(version))
                 }
             };

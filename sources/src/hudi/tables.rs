@@ -90,12 +90,13 @@ impl Tables {
         folder: &Path,
         when: When<'_>,
     ) -> Result<(Arc<dyn TableProvider>, String)> {
+        let placed = |error: Error| error.at(self.lake.store.place(folder));
         for _ in 0..TRIES {
             let properties = Properties::read(&self.lake, folder).await?;
             let timeline = Timeline::read(&self.lake, folder, &properties).await?;
             let by = match when {
                 When::Now => timeline.commits().next_back().map(|commit| commit.requested.clone()),
-                When::At(when) | When::Between(_, when) => Some(timeline.at(when)?.requested.clone()),
+                When::At(when) | When::Between(_, when) => Some(timeline.at(when).map_err(placed)?.requested.clone()),
             };
             let read = if self.optimised && properties.is_merge_on_read { ":optimised" } else { "" };
             let at = by.as_deref().unwrap_or("-");
@@ -108,7 +109,6 @@ impl Tables {
                 None => Arc::new(plain),
             };
             let When::Between(from, _) = when else { return Ok((provider, version)) };
-            let placed = |error: Error| error.at(self.lake.store.place(folder));
             if self.optimised && properties.is_merge_on_read {
                 let error = refused("changes of a table that is merged on read, but for those in its log files,".to_owned());
                 return Err(placed(error.with_hint("ask a catalog with read = \"snapshot\"")));
@@ -118,12 +118,13 @@ impl Tables {
                     "changes of a table without Hudi's columns (hoodie.populate.meta.fields)".to_owned(),
                 )));
             }
-            return Ok((Arc::new(Changes::new(provider, timeline.by(from)?)), version));
+            return Ok((Arc::new(Changes::new(provider, timeline.by(from).map_err(placed)?)), version));
         }
-        Err(Error::new(Kind::Precondition, "the table was written to each time that it was looked at")
-            .with_hint("run the statement again")
-            .with_retryable(true)
-            .at(self.lake.store.place(folder)))
+        Err(placed(
+            Error::new(Kind::Precondition, "the table was written to each time that it was looked at")
+                .with_hint("run the statement again")
+                .with_retryable(true),
+        ))
     }
 
     /// A table at an instant; none where it was written to meanwhile. Statements that want it at once read it once; where the one that

@@ -450,9 +450,17 @@ async fn a_file_that_is_cut_before_it_is_merged_is_an_error() {
 #[tokio::test]
 async fn what_means_nothing_is_not_found() {
     let made = evolved();
-    let said = async |name: &str| made.table(name).await.unwrap_err().to_string();
+    let said = async |name: &str| {
+        let error = made.table(name).await.unwrap_err();
+        // Without a place the error would be taken for that of a table which is not there.
+        assert_eq!(error.place().is_some(), name != "u", "{error}");
+        [Some(error.message()), error.hint()].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    };
     insta::assert_snapshot!(said("t$files").await, @r#"nothing about the table "t" is called "files"; there is "$timeline""#);
     insta::assert_snapshot!(said("t@yesterday").await, @r#""yesterday" is no instant of the table, and no time; of 2 commits the newest are 20240102000000000, 20240101000000000"#);
+    insta::assert_snapshot!(said("t@20000101000000000").await, @"of 20000101000000000 no commit is known; of 2 commits the newest are 20240102000000000, 20240101000000000");
+    insta::assert_snapshot!(said("t@2023..2024").await, @r#""2024" is no instant of the table, and no time; of 2 commits the newest are 20240102000000000, 20240101000000000"#);
+    insta::assert_snapshot!(said("t@a..2024-01-03").await, @r#""a" is no instant of the table, and no time; of 2 commits the newest are 20240102000000000, 20240101000000000"#);
     insta::assert_snapshot!(said("u").await, @r#"table "u" does not exist"#);
     let source = made.source("snapshot");
     let context = Context::new(Principal::anonymous());

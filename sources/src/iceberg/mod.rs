@@ -139,7 +139,8 @@ impl IcebergSource {
                 None => {
                     let known = MetadataTable::ALL.map(|(name, _)| name);
                     Err(Error::not_found(format!("nothing about the table \"{table}\" is called \"{about}\""))
-                        .with_hint(format!("what there is after the $ is {}", list(&known))))
+                        .with_hint(format!("what there is after the $ is {}", list(&known)))
+                        .at(found.lake.store.place(&found.current.path)))
                 }
             },
         }
@@ -262,7 +263,11 @@ mod tests {
         }
         assert!(source.table(&cx, "sales", "orders$files").await.is_ok());
         let refusal = async |name: &str| source.table(&cx, "sales", name).await.unwrap_err();
-        insta::assert_snapshot!(refusal("orders$fils").await, @r#"nothing about the table "orders" is called "fils"; what there is after the $ is "files", "history", "manifests", "partitions", "refs", "snapshots""#);
+        let unknown = refusal("orders$fils").await;
+        insta::assert_snapshot!(unknown.message(), @r#"nothing about the table "orders" is called "fils""#);
+        insta::assert_snapshot!(unknown.hint().unwrap_or_default(), @r#"what there is after the $ is "files", "history", "manifests", "partitions", "refs", "snapshots""#);
+        // Without it the error would be taken for that of a table which is not there.
+        assert!(unknown.place().is_some());
         insta::assert_snapshot!(refusal("orders@7").await.hint().unwrap_or_default(), @"the table has no snapshots");
         insta::assert_snapshot!(refusal("nothing").await, @r#"table "nothing" does not exist"#);
         insta::assert_snapshot!(source.table(&cx, "nowhere", "orders").await.unwrap_err(), @r#"schema "nowhere" does not exist"#);

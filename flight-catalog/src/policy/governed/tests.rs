@@ -56,6 +56,7 @@ impl Source for Native {
         Err(match table {
             "odd" => Error::data("a row of it is secret"),
             "keyed" => Error::invalid("a row of another is secret").at(Place::Key("catalogs.shop.tables.keyed".to_owned())),
+            "t@7" => Error::not_found("there are 6 versions of it").at(Place::File { path: "t".to_owned(), line: None }),
             _ => Error::not_found("not there"),
         })
     }
@@ -204,6 +205,8 @@ async fn a_table_at_another_time_is_for_whom_nothing_of_it_is_hidden_from() {
         let source = Governed::new(Arc::new(Native::default()), "shop", policies(rules.clone()));
         let error = source.table(&Context::new(Principal("ann".into())), "main", "t@7").await.unwrap_err();
         assert_eq!((source.inner.asked.load(Ordering::Relaxed) == 1, error.kind()), (may, kind), "{rules:?}");
+        // Why it is not there is told to none but those who may see it.
+        assert_eq!((error.place().is_some(), error.message() == "there are 6 versions of it"), (may, may), "{rules:?}: {error}");
     }
 }
 
