@@ -3,8 +3,10 @@ kind give Spark's answers, by ADBC and by JDBC. Delta's and Hudi's are read in a
 they are."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
 import pytest
@@ -12,7 +14,8 @@ import pytest
 import jdbc
 import lakes
 import s3
-from gateway import Gateway, configured
+from gateway import Gateway, configured, users
+from test_policy import refused
 
 TABLES: dict[str, dict] = lakes.answers()["tables"]
 CATALOGS = sorted({table["catalog"] for table in TABLES.values()})
@@ -89,8 +92,24 @@ allow_http = true
 """)
     optimized = f'kind = "hudi"\nlocation = "{lakes.folder() / "hudi"}"\nread = "read_optimized"\n'
     sections.append(f"[catalogs.optimized]\n{optimized}")
+    cleaned = cleaned_up(tmp_path_factory.mktemp("cleaned"))
+    sections.append(f'[catalogs.cleaned]\nkind = "delta"\nlocation = "{cleaned}"\n')
     with configured(tmp_path_factory.mktemp("lakes"), '[cache]\nsize = "0"\n' + "".join(sections)) as running:
         yield running
+
+
+def cleaned_up(folder: Path) -> Path:
+    """Puts a table `t` into a folder. Its log begins with the checkpoint of version 10, as where a writer has cleaned up."""
+    shutil.copytree(lakes.folder() / "delta" / "main" / "delta_checkpoint", folder / "t")
+    for file in (folder / "t" / "_delta_log").glob("0000000000000000000*"):
+        file.unlink()
+    return folder
+
+
+def commits(name: str) -> str:
+    """What is told of the newest commits of a Hudi table."""
+    known = [version["id"] for version in TABLES[name]["versions"]]
+    return f"of {len(known)} commits the newest are {', '.join(known[:-6:-1])}"
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +168,82 @@ def test_adbc_reads_what_spark_reads_of_each_time(name: str, version: dict, curs
 def test_a_clone_in_a_bucket_is_refused(cursor: flightsql.Cursor) -> None:
     with pytest.raises(flightsql.Error, match=f"which is not within s3://{lakes.bucket_of(CLONED)}/delta"):
         cursor.execute(f"select count(*) as n from {in_bucket(CLONED)}.main.{CLONED}")
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('delta.main."delta_plain@9999"', "the table has no version 9999; its versions are 0 to 11"),
+        (
+            'delta.main."delta_plain@2000-01-01"',
+            "the table has no version that is as old; its versions are 0 to 11; take one by its number",
+        ),
+        (
+            'delta.main."delta_plain@banana"',
+            '"banana" is no version of the table, and no time; write the number of a version, as in "t@7"',
+        ),
+        (
+            'delta.main."delta_plain$snapshots"',
+            'nothing about the table "delta_plain" is called "snapshots"; there are "$files" and "$history"',
+        ),
+        ('cleaned.main."t@3"', "the table has no version 3; its versions are 10 to 17"),
+        (
+            'delta_plain_bucket.main."delta_plain@9999"',
+            "s3://delta-plain/delta/main/delta_plain/_delta_log: the table has no version 9999; its versions are 0 to 11",
+        ),
+        (
+            'hudi.main."hudi_cow@20000101000000000"',
+            f"of 20000101000000000 no commit is known; {commits('hudi_cow')}",
+        ),
+        ('hudi.main."hudi_cow@banana"', f'"banana" is no instant of the table, and no time; {commits("hudi_cow")}'),
+        ('hudi.main."hudi_cow@2025..2026"', f'"2026" is no instant of the table, and no time; {commits("hudi_cow")}'),
+        (
+            'hudi.main."hudi_cow@a..20261130005541857"',
+            f'"a" is no instant of the table, and no time; {commits("hudi_cow")}',
+        ),
+        ('hudi.main."hudi_cow@a.."', f'"" is no instant of the table, and no time; {commits("hudi_cow")}'),
+        ('hudi.main."hudi_cow$files"', 'nothing about the table "hudi_cow" is called "files"; there is "$timeline"'),
+        (
+            'hudi_cow_bucket.main."hudi_cow@20000101000000000"',
+            f"s3://hudi-cow/hudi/main/hudi_cow: of 20000101000000000 no commit is known; {commits('hudi_cow')}",
+        ),
+        (
+            'iceberg.db."ice_plain@banana"',
+            '"banana" is no snapshot, branch or tag of the table, and no time; of 8 snapshots the newest are 4125194361594183756',
+        ),
+        (
+            'iceberg.db."ice_plain$timeline"',
+            'nothing about the table "ice_plain" is called "timeline"; what there is after the $ is "files", "history"',
+        ),
+        ('delta.main."delta_plan@3"', 'table "delta.main.delta_plan@3" does not exist; did you mean "delta_plain"?'),
+        ('hudi.main."hudi_cov@1"', 'table "hudi.main.hudi_cov@1" does not exist; did you mean "hudi_cow"?'),
+    ],
+)
+def test_what_is_not_there_of_a_table_that_is(table: str, told: str, cursor: flightsql.Cursor) -> None:
+    with pytest.raises(flightsql.Error) as error:
+        cursor.execute(f"select * from {table}")
+    assert told in str(error.value)
+
+
+def test_of_a_table_that_is_denied_nothing_is_told(tmp_path: Path) -> None:
+    """Not even that it is there: whoever may not see it is told the same of it as of one that is not."""
+    seen = {"delta": "delta_dv", "hudi": "hudi_mor"}
+    rules = ['[[rules]]\nusers = ["root"]\ntables = ["*.*.*"]\nallow = ["read"]\n']
+    rules += [f'[[rules]]\nusers = ["eve"]\ntables = ["{kind}.main.{name}"]\nallow = ["read"]\n' for kind, name in seen.items()]
+    (tmp_path / "policy.toml").write_text("\n".join(rules))
+    sections = [f'[catalogs.{kind}]\nkind = "{kind}"\nlocation = "{lakes.folder() / kind}"' for kind in seen]
+    text = "\n".join([users("root", "eve"), '[policy]\nfile = "policy.toml"', *sections])
+    with configured(tmp_path, text) as gateway:
+        for kind, table, missing, told in [
+            ("delta", "delta_plain", "delta_plait", "the table has no version 9999; its versions are 0 to 11"),
+            ("hudi", "hudi_cow", "hudi_cox", f'"9999" is no instant of the table, and no time; {commits("hudi_cow")}'),
+        ]:
+            assert told in refused(gateway, "root", f'select * from {kind}.main."{table}@9999"')
+            for name in (table, missing):
+                said = refused(gateway, "eve", f'select * from {kind}.main."{name}@9999"')
+                same = f'table "{kind}.main.{name}@9999" does not exist; (there are|did you mean) "{seen[kind]}"'
+                assert re.search(same, said), said
+                assert told not in said
 
 
 @each_table

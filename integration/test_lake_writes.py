@@ -387,23 +387,25 @@ def test_rows_go_behind_those_of_spark(name: str, of_spark: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "asked"),
     [
-        "create table {place}.made as select 1 as id",
-        "create or replace table {table} as select 1 as id",
-        "drop table {table}",
-        "delete from {table}",
-        "update {table} set name = 'x'",
+        ("create table {place}.made as select 1 as id", "CREATE TABLE"),
+        ("create or replace table {table} as select 1 as id", "CREATE TABLE"),
+        ("drop table {table}", "DROP TABLE"),
+        ("delete from {table}", "DELETE"),
+        ("update {table} set name = 'x'", "UPDATE"),
     ],
 )
-def test_more_than_rows_is_refused(sql: str, places: dict[str, Place]) -> None:
+def test_more_than_rows_is_refused(sql: str, asked: str, places: dict[str, Place]) -> None:
     place, name = places["folder"], "refuses"
     if not (place.files / name).exists():
         place.make(name, ORDERS)
-    with pytest.raises(adbc_driver_manager.Error, match="takes rows for tables that are there"):
+    with pytest.raises(adbc_driver_manager.Error, match=f'"iceberg" does not offer {asked}; it takes rows for tables'):
         execute(place, sql.format(place=place.catalog, table=f"{place.catalog}.{name}"))
-    with pytest.raises(adbc_driver_manager.Error, match="takes rows for tables that are there"):
+    with pytest.raises(adbc_driver_manager.Error, match='"iceberg" does not offer replacing tables; it takes rows for tables'):
         ingest(place, name, ROWS, "replace")
+    with pytest.raises(adbc_driver_manager.Error, match='"iceberg" does not offer making tables; it takes rows for tables'):
+        ingest(place, "made", ROWS, "create")
 
 
 @pytest.mark.parametrize("catalog", SHARED)

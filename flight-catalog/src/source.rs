@@ -75,14 +75,14 @@ pub trait Source: Debug + Send + Sync {
     /// Puts rows into a table and returns how many. All of them, or none where the stream or the source fails. Where the table
     /// is there and stays, the rows have columns of the table by its names and types, and not all of them perhaps: the source
     /// fills in the rest. Requires [`Capabilities::append`], and [`Capabilities::ingest`] for all but rows for a table that is there;
-    /// without it the others are refused by [`Spec::ingest_refusal`], before any row is read.
+    /// without it the others are refused by [`Spec::ingest_refusal`] of making and replacing tables, before any row is read.
     async fn ingest(&self, _cx: &Context, _target: &Target, _rows: SendableRecordBatchStream) -> Result<u64> {
-        Err(self.spec().ingest_refusal())
+        Err(self.spec().ingest_refusal("ingest"))
     }
 
     /// Drops a table. Errors: `NotFound` where it is not there. Requires [`Capabilities::ingest`].
     async fn drop_table(&self, _cx: &Context, _schema: &str, _table: &str) -> Result<()> {
-        Err(self.spec().ingest_refusal())
+        Err(self.spec().ingest_refusal("dropping tables"))
     }
 
     /// Updates or deletes rows and returns how many. Requires [`Capabilities::changes`]; for a source without it the rows of
@@ -280,9 +280,9 @@ impl Spec {
             .with_hint("the table of capabilities in the connector reference says what each kind offers")
     }
 
-    /// The refusal of [`Capabilities::ingest`], with what is taken instead.
-    pub fn ingest_refusal(&self) -> Error {
-        let refusal = self.refusal("ingest");
+    /// The refusal of what wants [`Capabilities::ingest`], such as `UPDATE`, with what is taken instead.
+    pub fn ingest_refusal(&self, what: &str) -> Error {
+        let refusal = self.refusal(what);
         match self.capabilities.append {
             true => refusal.with_hint("it takes rows for tables that are there, by INSERT and by ingest in the mode append"),
             false => refusal,

@@ -17,6 +17,10 @@ pub fn connectors() -> String {
         let declared = spec.capabilities.entries().map(|(_, declared)| if declared { "yes" } else { "–" });
         push(&mut page, format_args!("| `{}` | {} | {} |\n", spec.kind, declared.join(" | "), spec.proof.describe()));
     }
+    page.push_str(
+        "\n`append` is rows for tables that are there, by `INSERT` and by ingest in the mode append. `ingest` is what goes beyond that: \
+         tables are made, replaced and dropped, and there are `UPDATE` and `DELETE`, which write the whole table anew without `changes`.\n",
+    );
     for spec in nexus_sources::SPECS {
         section(&mut page, spec);
     }

@@ -46,13 +46,14 @@ pub struct Write {
 }
 
 impl Write {
+    /// `asked` names it in the refusal.
     /// Errors: `Unsupported` where the source takes rows for tables that are there alone, and this is more.
-    fn offered(self, is_there: bool) -> Result<Self> {
+    fn offered(self, is_there: bool, asked: &str) -> Result<Self> {
         let spec = self.source.spec();
         let appends = matches!(&self.action, Action::Put { target, .. } if is_there && target.if_exists == IfExists::Append);
         match appends || matches!(self.action, Action::Change(_)) || spec.capabilities.ingest {
             true => Ok(self),
-            false => Err(spec.ingest_refusal()),
+            false => Err(spec.ingest_refusal(asked)),
         }
     }
 }
@@ -147,8 +148,9 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
                 return Err(Error::internal(format!("the table {table_name} was not resolved")));
             };
             let source = target_source(names.catalogs, names.cx, name)?;
+            let asked = op.name().to_uppercase();
             let (rows, action) = dml(op, Arc::unwrap_or_clone(input), name, table, source.as_ref())?;
-            Ok((rows, Write { name: name.clone(), source, action }.offered(true)?))
+            Ok((rows, Write { name: name.clone(), source, action }.offered(true, &asked)?))
         }
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
             let name = match names.is_temporary {
@@ -157,7 +159,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             };
             let source = target_source(names.catalogs, names.cx, &name)?;
             let (rows, action) = created(create, &name)?;
-            Ok((rows, Write { name, source, action }.offered(false)?))
+            Ok((rows, Write { name, source, action }.offered(false, "CREATE TABLE")?))
         }
         LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => {
             let action = match (names.there(&drop.name).is_some(), drop.if_exists) {
@@ -167,7 +169,7 @@ pub async fn split(plan: LogicalPlan, names: &Names<'_>) -> Result<(LogicalPlan,
             };
             let name = names.name(&drop.name).await?;
             let source = target_source(names.catalogs, names.cx, &name)?;
-            Ok((nothing(), Write { name, source, action }.offered(false)?))
+            Ok((nothing(), Write { name, source, action }.offered(false, "DROP TABLE")?))
         }
         LogicalPlan::Ddl(ddl) => Err(not_offered(ddl.name())),
         _ => Err(Error::internal("a plan that does not write was taken for one that does")),
@@ -455,7 +457,8 @@ pub fn ingested(
     };
     let plan = rows.build()?;
     let columns = columns_of(&plan);
-    Ok((plan, Write { name, source, action: Action::Put { target, columns } }.offered(put == Put::Append)?))
+    let asked = if put == Put::Replace { "replacing tables" } else { "making tables" };
+    Ok((plan, Write { name, source, action: Action::Put { target, columns } }.offered(put == Put::Append, asked)?))
 }
 
 /// The rows that a client sends, as a partition of a table.

@@ -37,7 +37,7 @@ impl Run<'_> {
                 self.refused("ingest", ingested.err());
             }
             let dropped = source.drop_table(&self.cx, &schema, "links").await;
-            return self.refused("ingest", dropped.err());
+            return self.refused("dropping tables", dropped.err());
         }
         let mode = |if_missing, if_exists| {
             let (schema, table) = (schema.clone(), MADE.to_owned());
@@ -94,7 +94,7 @@ impl Run<'_> {
             ("links", IfMissing::Fail, IfExists::Rewrite(before.unwrap_or(Version::Unknown))),
         ] {
             let refused = put(source, self, &self.target(table, if_missing, if_exists), rows).await;
-            self.refused("ingest", refused.err());
+            self.refused("making and replacing tables", refused.err());
         }
         self.fails("a table whose making was refused", Kind::NotFound, self.resolve(MADE).await);
         let broken = source.ingest(&self.cx, &append, sent(rows, true)).await;

@@ -73,8 +73,8 @@ impl From<ArrowError> for Error {
             ArrowError::DivideByZero => Error::invalid("division by zero"),
             ArrowError::MemoryError(message) => Error::exhausted(sentence(&message)),
             ArrowError::CDataInterface(message) => Error::internal(sentence(&message)),
+            ArrowError::CastError(message) => from_cast(&message),
             ArrowError::ArithmeticOverflow(message)
-            | ArrowError::CastError(message)
             | ArrowError::ComputeError(message)
             | ArrowError::InvalidArgumentError(message)
             | ArrowError::ParseError(message)
@@ -174,6 +174,15 @@ fn from_signature(text: &str) -> Option<Error> {
         "give it the arguments that it takes, or cast them".to_owned()
     };
     Some(Error::invalid(format!("there is no function {call}")).with_hint(hint))
+}
+
+/// A TIMESTAMP of which nobody says more is in nanoseconds, which reach less far than the columns that it is compared with.
+fn from_cast(text: &str) -> Error {
+    match text.split_once(" to Nanosecond. The dates that can be represented as nanoseconds have to be between ") {
+        Some((overflow, _)) => Error::invalid(format!("{} to a timestamp in nanoseconds", sentence(overflow)))
+            .with_hint("those are of 1677-09-21 to 2262-04-11; write CAST('…' AS TIMESTAMP(6)), which is in microseconds"),
+        None => Error::invalid(sentence(text)),
+    }
 }
 
 /// The pool lists who holds how much, of all statements, and says at the end what was missing.
@@ -312,6 +321,18 @@ mod tests {
             planned("Invalid function 'lag'.\nDid you mean 'log'?"),
             "invalid function 'lag'; it stands over a window: lag(…) OVER (…)"
         );
+    }
+
+    #[test]
+    fn a_time_that_nanoseconds_do_not_reach() {
+        // As `arrow::compute::cast` says it.
+        let text = "Overflow converting 9999-12-31 23:59:59.999999 to Nanosecond. The dates that can be represented as nanoseconds have to be between 1677-09-21T00:12:44.0 and 2262-04-11T23:47:16.854775804";
+        let cast = |text: &str| said(ArrowError::CastError(text.to_owned()).into());
+        assert_eq!(
+            cast(text),
+            "overflow converting 9999-12-31 23:59:59.999999 to a timestamp in nanoseconds; those are of 1677-09-21 to 2262-04-11; write CAST('…' AS TIMESTAMP(6)), which is in microseconds"
+        );
+        assert_eq!(cast("Cannot cast string 'x' to value of Int32 type"), "cannot cast string 'x' to value of Int32 type");
     }
 
     #[test]

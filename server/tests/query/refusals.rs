@@ -206,6 +206,16 @@ async fn a_typed_text_that_is_none_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_nanoseconds_do_not_reach_is_told() {
+    let fixture = Fixture::new("");
+    let error = fixture.error("SELECT TIMESTAMP '9999-12-31 23:59:59.999999' AS t").await;
+    insta::assert_snapshot!(error, @"overflow converting 9999-12-31 23:59:59.999999 to a timestamp in nanoseconds; those are of 1677-09-21 to 2262-04-11; write CAST('…' AS TIMESTAMP(6)), which is in microseconds");
+    assert_eq!(error.kind(), Kind::Invalid);
+    let taken = fixture.rows("SELECT CAST('9999-12-31 23:59:59.999999' AS TIMESTAMP(6)) AS t").await;
+    assert!(taken.contains("9999-12-31T23:59:59.999999"), "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_of_many_parts_is_none() {
     let fixture = Fixture::new("");
     for statement in ["SELECT a.b.c.d.e.f", "SELECT id FROM numbers ORDER BY a.b.c.d.e.f.g"] {

@@ -107,9 +107,10 @@ async fn what_is_declared_and_absent() {
 
 #[tokio::test]
 async fn what_is_there_and_not_declared() {
-    let cases: [(Lie, Declare, &str); 8] = [
+    let cases: [(Lie, Declare, &str); 9] = [
         (Lie::HiddenLimit, |_| {}, "limits are not declared, and a scan with limit 1 gives 1 of 120 rows"),
-        (Lie::Declaration, |it| it.ingest = false, "ingest work and are not declared"),
+        (Lie::Declaration, |it| it.ingest = false, "making and replacing tables work and are not declared"),
+        (Lie::Declaration, |it| it.ingest = false, "dropping tables work and are not declared"),
         (Lie::Declaration, |it| (it.append, it.ingest) = (false, false), "ingest work and are not declared"),
         (Lie::Declaration, |it| it.transactions = false, "transactions work and are not declared"),
         (Lie::Declaration, |it| it.keys = false, "and should have Keys"),
@@ -186,7 +187,7 @@ impl Source for Liar {
     async fn ingest(&self, cx: &Context, target: &Target, rows: SendableRecordBatchStream) -> Result<u64> {
         match self.lie {
             Lie::IngestsNothing => Ok(40),
-            Lie::RefusesRows => Err(self.spec.ingest_refusal()),
+            Lie::RefusesRows => Err(self.spec.ingest_refusal("ingest")),
             Lie::KeepsHalf => {
                 let schema = rows.schema();
                 let whole = rows.take_while(|batch| std::future::ready(batch.is_ok())).boxed();

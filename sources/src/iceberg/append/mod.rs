@@ -30,12 +30,15 @@ use files::DataFiles;
 use parts::Parting;
 pub(super) use parts::transformed;
 
+/// What is refused to who wants more than to put rows into a table that is there.
+const MORE: &str = "making and replacing tables";
+
 impl IcebergSource {
     /// Puts rows behind those of a table, as `Source::ingest` wants it.
     pub(super) async fn append(&self, cx: &Context, target: &Target, mut rows: SendableRecordBatchStream) -> Result<u64> {
         let Target { schema, table: name, if_missing, if_exists, .. } = target;
         if *if_exists != IfExists::Append {
-            return Err(SPEC.ingest_refusal());
+            return Err(SPEC.ingest_refusal(MORE));
         }
         if let Some(table) = Name::parse(name).about() {
             return Err(Error::unsupported(format!("\"{name}\" is about the table \"{table}\" and takes no rows"))
@@ -44,7 +47,7 @@ impl IcebergSource {
         let catalog = Arc::clone(self.opened().await?);
         let found = match catalog.find(schema, name).await? {
             Some(found) => found,
-            None if *if_missing == IfMissing::Create => return Err(SPEC.ingest_refusal()),
+            None if *if_missing == IfMissing::Create => return Err(SPEC.ingest_refusal(MORE)),
             None => return Err(Error::not_found(format!("table \"{schema}.{name}\" does not exist"))),
         };
         let place = |error: Error| error.at(found.lake.store.place(&found.current.path));
