@@ -28,7 +28,7 @@ mod types;
 use catalog::{Catalog, Current, Folder, Found, Glue, Hive, Rest, Sql};
 use config::{Config, Tables};
 use metadata_tables::MetadataTable;
-use table::{State, Table};
+use table::{State, Table, when_whole};
 
 use crate::lake::{Lake, LakeTable, Name, Snapshot, allow_any_script};
 use crate::stores::{Location, Store};
@@ -152,6 +152,13 @@ impl IcebergSource {
         self.tables.try_get_with_by_ref(current, read).await.map_err(|error: Arc<Error>| error.copied())
     }
 
+    /// The table that a name means, as its file of metadata tells it, and what of it.
+    async fn look<'a>(&self, schema: &str, name: &'a str) -> Result<(Found, Arc<Table>, Wanted<'a>)> {
+        let (found, wanted) = self.find(schema, name).await?;
+        let table = self.load(&found.lake, &found.current).await?;
+        Ok((found, table, wanted))
+    }
+
     /// The files of a state, which are read once as well. Errors: those of reading its metadata.
     async fn snapshot(
         &self,
@@ -175,9 +182,8 @@ impl IcebergSource {
     }
 
     async fn resolve(&self, schema: &str, name: &str) -> Result<Resolved> {
-        let (Found { lake, current }, wanted) = self.find(schema, name).await?;
+        let (Found { lake, current }, table, wanted) = when_whole(|| self.look(schema, name)).await?;
         let place = |error: Error| error.at(lake.store.place(&current.path));
-        let table = self.load(&lake, &current).await?;
         let state = match wanted {
             Wanted::Now => table.now(),
             Wanted::At(point) => table.at(point).map_err(place)?,

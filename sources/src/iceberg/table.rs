@@ -1,7 +1,8 @@
 //! What a file of metadata says of a table: its columns, its snapshots, and which of them a name means.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -11,7 +12,7 @@ use iceberg::spec::{
     SnapshotRetention, TableMetadata,
 };
 use nexus_flight_catalog::error::{list, shortened};
-use nexus_flight_catalog::{Error, Result};
+use nexus_flight_catalog::{Error, Kind, Result};
 use object_store::path::Path;
 use serde_json::Value;
 
@@ -20,6 +21,8 @@ use crate::stores::{ended_early, hex};
 
 /// The most bytes of a file of metadata, packed or not: it takes many times as much where it is parsed.
 const LARGEST: u64 = 128 * 1024 * 1024;
+/// The milliseconds that are waited before each further look at a file that is not whole.
+const WAITS: [u64; 4] = [10, 20, 30, 40];
 /// How many snapshots are named where one is not there.
 const NAMED: usize = 5;
 /// The types that have no length, by the names of the specification.
@@ -68,7 +71,7 @@ pub(super) struct State {
 
 impl Table {
     /// Reads a file of metadata. Errors: `Unsupported` for what this connector does not read, by name; `Data` for bytes that are
-    /// no metadata.
+    /// no metadata, worth another look where the file ends before it is whole.
     pub(super) async fn read(lake: &Lake, path: &Path) -> Result<Self> {
         let mut taken = lake.room.taken();
         let bytes = lake.read_in(path, LARGEST, &mut taken).await?;
@@ -82,7 +85,7 @@ impl Table {
         let parse = move || {
             let bytes = if bytes.starts_with(&[0x1F, 0x8B]) { unpacked(bytes)? } else { bytes };
             taken.grow_by_json(&bytes)?;
-            let whole = serde_json::from_slice(&bytes).map_err(|cause| unreadable(&cause))?;
+            let whole = json(&bytes)?;
             Ok((Self::parse(bytes, &mut taken)?, whole))
         };
         parsed(lake, path, parse).await
@@ -91,7 +94,7 @@ impl Table {
     fn parse(bytes: Bytes, room: &mut Taken) -> Result<Self> {
         let bytes = if bytes.starts_with(&[0x1F, 0x8B]) { unpacked(bytes)? } else { bytes };
         room.grow_by_json(&bytes)?;
-        let mut raw: Value = serde_json::from_slice(&bytes).map_err(|cause| unreadable(&cause))?;
+        let mut raw = json(&bytes)?;
         supported(&raw)?;
         let mut defaults = HashSet::new();
         for key in ["schema", "schemas"] {
@@ -211,6 +214,21 @@ impl Table {
     }
 }
 
+/// What a look at a table finds, which is taken again where the file of metadata ends before it is whole: on a local disk it is
+/// seen while it is written. The state before is not taken instead, since a file that was cut when it counted already looks the
+/// same. Errors: those of the last look.
+pub(super) async fn when_whole<T, F: Future<Output = Result<T>>>(look: impl Fn() -> F) -> Result<T> {
+    for wait in WAITS {
+        match look().await {
+            Err(error) if error.kind() == Kind::Data && error.retryable() => {
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+            found => return found,
+        }
+    }
+    look().await
+}
+
 /// Runs a parser over a file, on a thread that may be busy. Whatever it meets is about the file, and so is a panic.
 pub(super) async fn parsed<T: Send + 'static>(
     lake: &Lake,
@@ -233,10 +251,22 @@ pub(super) fn unreadable(cause: &dyn std::fmt::Display) -> Error {
         .with_hint("restore the file, or go back to an earlier state of the table")
 }
 
+/// A file that ends before it is whole. Another look may find that it is by then.
+fn cut() -> Error {
+    let message = "this ends before it is whole: it is being written, or whoever wrote it has died, or it was cut";
+    let hint = "run the statement again; if it stays so, restore it, or remove it for the state before if no catalog names it";
+    Error::data(message).with_hint(hint).with_retryable(true)
+}
+
+fn json(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|cause| if cause.is_eof() { cut() } else { unreadable(&cause) })
+}
+
 fn unpacked(bytes: Bytes) -> Result<Bytes> {
     let mut unpacked = Vec::new();
     let reader = FileCompressionType::GZIP.convert_read(Cursor::new(bytes))?;
-    reader.take(LARGEST + 1).read_to_end(&mut unpacked).map_err(|cause| unreadable(&cause))?;
+    let read = reader.take(LARGEST + 1).read_to_end(&mut unpacked);
+    read.map_err(|cause| if cause.kind() == ErrorKind::UnexpectedEof { cut() } else { unreadable(&cause) })?;
     if unpacked.len() as u64 > LARGEST {
         return Err(Error::data(format!("this unpacks to more than {LARGEST} bytes, and should be metadata")));
     }
@@ -318,6 +348,9 @@ fn with_defaults(value: &Value, found: &mut HashSet<i32>) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::cell::Cell;
+    use std::future::ready;
+
     use super::*;
     use crate::lake::Room;
 
@@ -437,7 +470,41 @@ pub(super) mod tests {
     fn packed_metadata_is_unpacked() {
         let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
         assert_eq!(unpacked(Bytes::from_static(packed)).unwrap(), Bytes::from_static(b"{}"));
-        let cut = Bytes::from_static(&packed[..packed.len() - 9]);
-        assert_eq!(unpacked(cut).unwrap_err().kind(), nexus_flight_catalog::Kind::Data);
+        for end in [2, 9, 12, packed.len() - 1] {
+            let error = unpacked(Bytes::copy_from_slice(&packed[..end])).unwrap_err();
+            assert_eq!((error.kind(), error.retryable()), (Kind::Data, true), "{end}: {error}");
+        }
+        let mut changed = packed.to_vec();
+        changed[14] ^= 0xFF;
+        assert!(!unpacked(changed.into()).unwrap_err().retryable());
+    }
+
+    #[test]
+    fn a_file_that_is_not_whole_is_told_from_a_damaged_one() {
+        let refusal = |bytes: &[u8]| Table::parse(Bytes::copy_from_slice(bytes), &mut Room::new().taken()).unwrap_err();
+        let whole = metadata().to_string();
+        for end in 0..whole.len() {
+            let error = refusal(&whole.as_bytes()[..end]);
+            assert_eq!((error.kind(), error.retryable()), (Kind::Data, true), "{end}: {error}");
+        }
+        insta::assert_snapshot!(refusal(b""), @"this ends before it is whole: it is being written, or whoever wrote it has died, or it was cut; run the statement again; if it stays so, restore it, or remove it for the state before if no catalog names it");
+        for damaged in [whole.replacen(':', ";", 1), format!("{whole}}}"), "{}".to_owned(), "0".to_owned()] {
+            assert!(!refusal(damaged.as_bytes()).retryable(), "{damaged}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_whole_is_looked_at_again() {
+        let looks = Cell::new(0_usize);
+        let look = |of: fn() -> Error, last: usize| {
+            looks.set(looks.get() + 1);
+            ready(if looks.get() < last { Err(of()) } else { Ok(looks.get()) })
+        };
+        assert_eq!(when_whole(|| look(cut, 3)).await.unwrap(), 3);
+        looks.set(0);
+        assert!(when_whole(|| look(cut, 9)).await.unwrap_err().retryable());
+        assert_eq!(looks.replace(0), 1 + WAITS.len());
+        assert!(when_whole(|| look(|| unreadable(&"damaged"), 9)).await.is_err());
+        assert_eq!(looks.get(), 1);
     }
 }

@@ -98,12 +98,8 @@ impl Lake {
         Ok(if self.store.is_misnamed(&child).await? { None } else { Some(child) })
     }
 
-    /// What is in a file of metadata of so many bytes at most. Errors: `Data` where it is not there, or larger; `Exhausted`.
-    pub(crate) async fn read(&self, path: &Path, most: u64) -> Result<Bytes> {
-        self.read_in(path, most, &mut self.room.taken()).await
-    }
-
-    /// The same, whose bytes are taken of the room for as long as that is held. Errors: as of [`Self::read`].
+    /// What is in a file of metadata of so many bytes at most, which are taken of the room for as long as that is held.
+    /// Errors: `Data` where it is not there, or larger; `Exhausted`.
     pub(crate) async fn read_in(&self, path: &Path, most: u64, room: &mut Taken) -> Result<Bytes> {
         self.store.stays_within(path).await?;
         let opened = self.store.objects().get(path).await.map_err(|cause| self.failure(&cause, path))?;
@@ -113,6 +109,12 @@ impl Lake {
         }
         room.grow(opened.meta.size).map_err(|error| error.at(self.store.place(path)))?;
         opened.bytes().await.map_err(|cause| self.failure(&cause, path))
+    }
+
+    /// The same, whose bytes are taken of the room while they are read alone. Errors: as of [`Self::read_in`].
+    #[cfg(feature = "hudi")]
+    pub(crate) async fn read(&self, path: &Path, most: u64) -> Result<Bytes> {
+        self.read_in(path, most, &mut self.room.taken()).await
     }
 
     /// Looks at the footer of a Parquet file of this size, as it is now, that somebody else decodes. Errors: `Data` where it says what cannot be, by

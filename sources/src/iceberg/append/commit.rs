@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::change::{Change, Snapshot};
-use super::{folder_of_metadata, manifest, put};
+use super::{folder_of_metadata, manifest, now, put};
 use crate::iceberg::catalog::{Catalog, Found, Outcome};
 use crate::iceberg::manifests;
 use crate::iceberg::table::Table;
@@ -91,9 +91,7 @@ impl Append {
 
     /// The table as it is now.
     async fn now(&self) -> Result<(Found, Table, Value)> {
-        let Some(found) = self.catalog.find(&self.schema, &self.name).await? else { return Err(self.changed("was dropped")) };
-        let (table, whole) = Table::read_whole(&found.lake, &found.current.path).await?;
-        Ok((found, table, whole))
+        now(self.catalog.as_ref(), &self.schema, &self.name).await?.ok_or_else(|| self.changed("was dropped"))
     }
 
     /// Whether a try that seemed to fail has not.

@@ -17,8 +17,10 @@ use datafusion::execution::memory_pool::MemoryPool;
 use futures::TryStreamExt;
 use nexus_flight_catalog::{Context, Error, IfExists, IfMissing, Result, Target};
 use object_store::ObjectStoreExt;
+use serde_json::Value;
 
-use super::table::Table;
+use super::catalog::{Catalog, Found};
+use super::table::{Table, when_whole};
 use super::{IcebergSource, SPEC};
 use crate::lake::{Files, Lake, Name, SIZE};
 use crate::stores::{Made, carried_out};
@@ -45,14 +47,13 @@ impl IcebergSource {
                 .with_hint(format!("name \"{table}\" itself")));
         }
         let catalog = Arc::clone(self.opened().await?);
-        let found = match catalog.find(schema, name).await? {
+        let (found, table, whole) = match now(catalog.as_ref(), schema, name).await? {
             Some(found) => found,
             None if *if_missing == IfMissing::Create => return Err(SPEC.ingest_refusal(MORE)),
             None => return Err(Error::not_found(format!("table \"{schema}.{name}\" does not exist"))),
         };
         let place = |error: Error| error.at(found.lake.store.place(&found.current.path));
-        let (table, whole) = Table::read_whole(&found.lake, &found.current.path).await?;
-        if whole.get("table-uuid").is_none_or(serde_json::Value::is_null) {
+        if whole.get("table-uuid").is_none_or(Value::is_null) {
             return Err(place(unwritten("it has no UUID, by which it could be told from another of its name")));
         }
         catalog.check_commit(&found, &table).map_err(place)?;
@@ -70,6 +71,17 @@ impl IcebergSource {
         carried_out(cx, append.commit()).await?;
         Ok(count)
     }
+}
+
+/// A table as it is now, with all that its file of metadata says; none where it is not there. No row goes behind a state that is older
+/// than a file that is not whole. Errors: those of the catalog, and of reading the file.
+async fn now(catalog: &dyn Catalog, schema: &str, name: &str) -> Result<Option<(Found, Table, Value)>> {
+    let look = || async move {
+        let Some(found) = catalog.find(schema, name).await? else { return Ok(None) };
+        let (table, whole) = Table::read_whole(&found.lake, &found.current.path).await?;
+        Ok::<_, Error>(Some((found, table, whole)))
+    };
+    when_whole(look).await
 }
 
 /// What makes files of these rows. Errors: `Unsupported` where the table wants what is not written here; `Precondition` where it has

@@ -146,6 +146,30 @@ async fn what_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn nothing_goes_behind_a_state_that_is_not_whole() {
+    let folder = folder(|_| ());
+    let source = source(&folder);
+    put(&source, &[(1, "a")]).await.unwrap();
+    let metadata = folder.path().join("t/metadata");
+    let (whole, next) = (std::fs::read(metadata.join("v2.metadata.json")).unwrap(), metadata.join("v3.metadata.json"));
+    for end in [0, whole.len() / 2] {
+        std::fs::write(&next, &whole[..end]).unwrap();
+        let written = put(&source, &[(2, "b")]).await.unwrap_err();
+        let read = source.table(&cx(), "main", "t").await.unwrap_err();
+        for error in [written, read] {
+            assert_eq!((error.kind(), error.retryable()), (Kind::Data, true), "{error}");
+            assert!(error.to_string().contains("/v3.metadata.json: "), "{error}");
+        }
+        becomes(&folder, 3).await;
+    }
+    // What the hint advises, where the writer has died.
+    std::fs::remove_file(&next).unwrap();
+    assert_eq!(count(&source, "t").await.0, 1);
+    put(&source, &[(2, "b")]).await.unwrap();
+    assert_eq!(count(&source, "t").await.0, 2);
+}
+
+#[tokio::test]
 async fn tables_that_want_more_are_refused() {
     let refusal = async |table: &str, change: &dyn Fn(&mut Value)| {
         let folder = folder(change);
