@@ -23,6 +23,7 @@ fuzz: ## Bytes from outside for NEXUS_FUZZ_SECONDS a target: led by what they re
 check: fetch book ## Format, lints, licences, and the book
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features --package nexus-server -- -D warnings
 	$(PYTHON) -m ruff check integration
 	python3 integration/fetch.py cargo-deny
 	$(DENY) --offline check bans licenses sources

@@ -129,6 +129,30 @@ def test_metadata_of_iceberg(damage: Damage, lake: Lake) -> None:
     file.unlink()
 
 
+@each([emptied, cut])
+def test_metadata_of_iceberg_that_is_being_written(damage: Damage, lake: Lake) -> None:
+    """The state before is not taken instead, and the error says what to do: ask again, or remove what nobody writes any more."""
+    table = lake.written(f"begun_{damage.__name__}")
+    sql, last = ALL.format(table=f"iceberg.shop.{table.name}"), newest(table)
+    begun = last.with_name(f"{int(last.name.partition('-')[0]) + 1:05}-{uuid.uuid4()}.metadata.json")
+    whole = last.read_bytes()
+    begun.write_bytes(whole)
+    damage(begun)
+    error = lake.ask(sql)
+    assert isinstance(error, dict), error
+    assert (error["kind"], error["retryable"]) == ("data", True)
+    assert begun.name in error["place"]
+    assert "being written" in error["message"]
+    assert "run the statement again" in error["hint"]
+    assert "remove it" in error["hint"]
+    begun.write_bytes(whole)
+    assert lake.rows(sql) == EXPECTED
+    damage(begun)
+    lake.refused(sql, begun.name)
+    begun.unlink()
+    assert lake.rows(sql) == EXPECTED
+
+
 def flips_of_values(avro: bytes) -> Iterator[bytes]:
     """The same of each byte after the header of an Avro file, which ends with what each block ends with too: by one bit so that a
     number is less or more, by another so that it goes on into the next."""

@@ -72,6 +72,7 @@ fn files_have_their_form() {
     }
 }
 
+#[cfg(feature = "hudi")]
 #[test]
 fn the_generated_pages_are_fresh() {
     let page = std::fs::read_to_string(top().join("docs/src/connectors.md")).unwrap_or_default();

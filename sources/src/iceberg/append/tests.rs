@@ -170,6 +170,23 @@ async fn nothing_goes_behind_a_state_that_is_not_whole() {
 }
 
 #[tokio::test]
+async fn a_state_counts_that_is_whole_soon() {
+    let folder = folder(|_| ());
+    let source = source(&folder);
+    put(&source, &[(1, "a")]).await.unwrap();
+    let path = folder.path().join("t/metadata/v2.metadata.json");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let written = async {
+        // The first look comes before, and the last one much later.
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        std::fs::write(&path, &whole).unwrap();
+    };
+    let ((found, _), ()) = tokio::join!(count(&source, "t"), written);
+    assert_eq!(found, 1);
+}
+
+#[tokio::test]
 async fn tables_that_want_more_are_refused() {
     let refusal = async |table: &str, change: &dyn Fn(&mut Value)| {
         let folder = folder(change);
