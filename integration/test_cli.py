@@ -79,6 +79,20 @@ def test_a_password_comes_from_the_environment(tmp_path: Path) -> None:
         assert "not-this-one" not in bad.stderr
 
 
+@pytest.mark.parametrize(("password", "warned"), [("p\u00e4ssw\u00f6r", True), ("p\u00e4ssw\u00f6rd", False)])
+def test_a_password_that_is_soon_guessed_is_hashed_with_a_warning(password: str, warned: bool) -> None:
+    done = nexus("hash-password", stdin=f"{password}\n")
+    assert done.stdout.startswith("$argon2id$")
+    assert ("warning: the password has fewer than 8 characters" in done.stderr) == warned
+    assert password not in done.stderr
+
+
+def test_a_token_is_for_somebody() -> None:
+    done = nexus("token", "--user", "")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a token is for a user, and none is named" in done.stderr
+
+
 def test_the_cache_is_asked_and_tells_as_over_http(tmp_path: Path) -> None:
     statement = "select 20261130 as v"
     with configured(tmp_path, "", replicas=1) as gateway:
@@ -265,9 +279,13 @@ def test_a_tls_hello_on_a_plain_port_is_logged_with_the_fix(port: str, embedded:
     with socket.create_connection((host, int(number))) as plain:
         plain.sendall(bytes.fromhex("16030100c8010000c40303") + bytes(32))
         peer = "{}:{}".format(*plain.getsockname())
+        change = {
+            "flight": "turn it off in the client: useEncryption=false for JDBC, grpc:// instead of grpc+tls:// for the others",
+            "http": "ask http:// instead of https://",
+        }
         advice = (
-            "a client began with TLS on this plain port; turn it off in the client: useEncryption=false for JDBC, "
-            "grpc:// instead of grpc+tls:// for the others; or give the gateway a certificate in [tls]"
+            f"a client began with TLS on this plain port; {change[port]}; "
+            "or give the gateway a certificate in [tls], which is for both ports"
         )
 
         def is_logged() -> bool:

@@ -92,6 +92,28 @@ def test_a_long_statement_of_reasonable_depth_is_answered(demo_wire: Client) -> 
     assert demo_wire.rows(f"select count(*) as n from nation where n_nationkey in ({numbers})") == [{"n": 25}]
 
 
+@pytest.mark.parametrize("redact", [False, True])
+def test_a_function_that_fails_on_a_value_fails_one_statement(redact: bool, tmp_path: Path) -> None:
+    gateway = configured(tmp_path, f'[audit]\nfolder = "trail"\nredact = {str(redact).lower()}\n', replicas=1)
+    try:
+        with Client(gateway.flight) as client:
+            for number, sql in enumerate(
+                (
+                    "select date_trunc('week', timestamp '1677-09-21 00:12:44')",
+                    "select date '9999-12-31' + interval '2147483647 months'",
+                ),
+                1,
+            ):
+                error = failure(client, sql)
+                assert error.code() is grpc.StatusCode.INTERNAL, error.details()
+                assert error.details().startswith("the engine failed on this statement; where a function gets a value beyond")
+                places = [line for line in gateway.logged().splitlines() if "panicked at" in line]
+                assert len(places) >= number
+        assert all(("what it said may quote a statement, and is left out" in line) == redact for line in places), places
+    finally:
+        assert gateway.stop() == 0
+
+
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
     """A gateway over files of which each is broken in its own way."""

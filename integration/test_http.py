@@ -159,6 +159,8 @@ def test_health_and_metrics(embedded: Gateway) -> None:
     text = requests.get(f"{embedded.url}/metrics", timeout=10).text
     named = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE nexus_")}
     assert named == {line.split()[2] for line in text.splitlines() if line.startswith("# HELP nexus_")}
+    # What alerts are for is there before it first counts.
+    assert named >= {f"nexus_{name}_total" for name in ("statements_refused", "audit_failures", "refused_credentials")}
 
 
 @pytest.fixture(scope="module")

@@ -282,6 +282,8 @@ def test_http_writes_for_programs_and_not_for_pages_of_others(writable: Gateway,
     assert post("create table t as select 1 as id") == 200
     assert post("insert into t values (2)", Origin="https://elsewhere.example") == 403
     assert post("insert into t values (2)", Origin="null") == 403
+    # Under a name that is led here a page of others would be of the same origin.
+    assert post("insert into t values (2)", Origin="http://named.example", Host="named.example") == 403
     assert post("insert into t values (2)", Origin=writable.url) == 200
     assert fetch(connection, "select count(*) from t") == [(2,)]
 

@@ -158,6 +158,14 @@ impl Error {
         Self::new(Kind::Cancelled, "the statement was cancelled")
     }
 
+    /// The work on a statement ended by itself, as a panic ends it. What that says is for the log alone: it may quote values.
+    pub fn broken_off() -> Self {
+        Self::internal("the engine failed on this statement").with_hint(
+            "where a function gets a value beyond what it can compute with, leave such values out; \
+             the log of the gateway says what failed",
+        )
+    }
+
     /// What to do about it.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());

@@ -28,6 +28,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Characters that a password has at least (NIST SP 800-63B).
+const SHORTEST_PASSWORD: usize = 8;
+
 /// One Arrow Flight SQL endpoint for every source.
 #[derive(Debug, Parser)]
 #[command(name = "nexus", version)]
@@ -297,6 +300,13 @@ fn observe(config: &Config) -> Result<Option<Exporter>> {
     // What libraries tell beyond that quotes the statements they work on. The kernel of Delta repeats what a store says in a failure, which
     // may be the keys that it was sent; the failure itself is told without them by who asked.
     let redacts = config.audit.as_ref().is_some_and(|audit| audit.redact);
+    if redacts {
+        // What a panic says is written past the log, and may quote values.
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!("a thread of the gateway panicked at {place}; what it said may quote a statement, and is left out");
+        }));
+    }
     let is_told = move |metadata: &Metadata<'_>| {
         let (level, target) = (*metadata.level(), metadata.target());
         (!redacts || level <= Level::INFO || target.starts_with("nexus")) && !target.starts_with("delta_kernel")
@@ -319,6 +329,9 @@ fn read_password() -> Result<secrecy::SecretString> {
     let password = password.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(Error::invalid("the password is empty").with_hint("give it on standard input"));
+    }
+    if password.chars().count() < SHORTEST_PASSWORD {
+        eprintln!("warning: the password has fewer than {SHORTEST_PASSWORD} characters, and is soon guessed; take a longer one");
     }
     Ok(password.into())
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use metrics::Counter;
 use nexus_flight_catalog::Result;
 use ring::digest::{Context, SHA256};
 
@@ -39,6 +40,11 @@ pub fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
     }
 }
 
+/// How often what has changed could not be taken over. Counted from 0, so that an alert sees the first time.
+pub fn failures(what: &'static str) -> Counter {
+    metrics::counter!("nexus_reload_failures_total", "what" => what)
+}
+
 /// Reads files again and again, and each time that they hold something else, takes it over; until that says that nobody wants it
 /// any more. What cannot be read or taken is told once for each reason, and what was there before stays.
 pub async fn follow<T>(
@@ -48,6 +54,7 @@ pub async fn follow<T>(
     mut take: impl FnMut(T) -> Result<bool>,
 ) {
     let mut told = None;
+    failures(what).increment(0);
     loop {
         tokio::time::sleep(LOOKED_AT).await;
         let (now, taken) = match read() {
@@ -62,7 +69,7 @@ pub async fn follow<T>(
             Ok(true) => tracing::info!(what, "a file has changed and was read again"),
             Ok(false) => return,
             Err(error) => {
-                metrics::counter!("nexus_reload_failures_total", "what" => what).increment(1);
+                failures(what).increment(1);
                 tracing::warn!(what, %error, "what a changed file holds cannot be used, and what was there before stays");
             }
         }

@@ -220,7 +220,7 @@ pub fn received<T>(
 }
 
 fn ended_early(cause: Option<JoinError>) -> Error {
-    let error = Error::internal("a statement ended early");
+    let error = Error::broken_off();
     match cause {
         Some(cause) => error.caused_by(cause),
         None => error,

@@ -1,5 +1,7 @@
 //! What DataFusion, Arrow and the SQL parser say, as our errors.
 
+use std::collections::BTreeSet;
+
 use arrow::error::ArrowError;
 use datafusion::common::{Location, SchemaError};
 use datafusion::error::DataFusionError;
@@ -53,7 +55,7 @@ impl From<DataFusionError> for Error {
             }
             DataFusionError::Internal(message) => Error::internal(sentence(&message))
                 .with_hint("this is a defect; write the statement in another way until it is mended"),
-            DataFusionError::ExecutionJoin(inner) => Error::internal("a task of this statement ended early").caused_by(inner),
+            DataFusionError::ExecutionJoin(inner) => Error::broken_off().caused_by(inner),
             DataFusionError::Shared(inner) => from_shared(&inner),
             // Of a plan that a client made.
             DataFusionError::Substrait(message) => Error::invalid(sentence(&message)),
@@ -213,6 +215,10 @@ fn from_unsupported(text: &str) -> Error {
         return Error::unsupported(format!("{name} has no answer over a frame whose start moves"))
             .with_hint("begin the frame at UNBOUNDED PRECEDING");
     }
+    if text.starts_with("Multiple recursive references") {
+        return Error::unsupported("a recursive query refers to itself more than once")
+            .with_hint("name it once in its second part");
+    }
     let Some((_, expression)) = text.split_once("Physical plan does not support logical expression ") else {
         return Error::unsupported(sentence(text));
     };
@@ -225,7 +231,8 @@ fn from_unsupported(text: &str) -> Error {
         Some("ScalarSubquery") => {
             Error::unsupported("a sub-query of this form cannot refer to the query around it").with_hint("write it as a join")
         }
-        _ => Error::unsupported("an expression of this form cannot stand here"),
+        _ => Error::unsupported("an expression of this form cannot stand here")
+            .with_hint("compute it in a sub-query of FROM, and use its column"),
     }
 }
 
@@ -243,7 +250,9 @@ fn from_parser(text: &str) -> Error {
 fn from_schema(error: SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let known: Vec<&str> = valid_fields.iter().map(|column| column.name()).collect();
+            // Each once, however many tables have it: what a statement selects of a table comes beside that.
+            let mut seen = BTreeSet::new();
+            let known: Vec<&str> = valid_fields.iter().map(|column| column.name()).filter(|name| seen.insert(*name)).collect();
             let error = Error::invalid(format!("column \"{}\" does not exist", field.name()));
             match nearest(field.name(), known.iter().copied()) {
                 Some(name) => error.with_hint(format!("did you mean \"{name}\"?")),
@@ -296,6 +305,8 @@ fn without_tree(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::common::Column;
+
     use super::*;
 
     fn said(error: DataFusionError) -> String {
@@ -336,6 +347,13 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_are_there_are_named_once() {
+        let columns = [Some("t"), Some("u"), None].map(|table| Column::new(table, "id"));
+        let error = SchemaError::FieldNotFound { field: Box::new(Column::from_name("salary")), valid_fields: columns.into() };
+        assert_eq!(from_schema(error).to_string(), "column \"salary\" does not exist; the columns here are \"id\"");
+    }
+
+    #[test]
     fn memory_that_is_missing() {
         let full = "Additional allocation failed for S[0] with top memory consumers (across reservations) as:\n  S[1] consumed 9.0 MB.\nError: Failed to allocate additional 4.2 MB for S[0] with 83.4 MB already allocated for this reservation - 1460.7 KB remain available for the total pool";
         assert_eq!(
@@ -368,6 +386,14 @@ mod tests {
                 "Aggregate can not be used as a sliding accumulator because `retract_batch` is not implemented: string_agg(t.name, Utf8(\",\")) ORDER BY [t.id ASC NULLS LAST]"
             ),
             "string_agg has no answer over a frame whose start moves; begin the frame at UNBOUNDED PRECEDING"
+        );
+        assert_eq!(
+            unsupported("Multiple recursive references to the same CTE are not supported"),
+            "a recursive query refers to itself more than once; name it once in its second part"
+        );
+        assert_eq!(
+            unsupported("Physical plan does not support logical expression GroupingSet(Rollup([x]))"),
+            "an expression of this form cannot stand here; compute it in a sub-query of FROM, and use its column"
         );
         assert_eq!(unsupported("the object { a } is odd"), "the object { a } is odd");
     }

@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use nexus_flight_catalog::{Error, Place, Result};
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -31,6 +32,9 @@ pub use verify::{Verified, verify};
 const HEAD: &str = "head";
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
+/// The most bytes that the text of a statement takes of its record, as JSON writes it: long ones must not soon have the records of all
+/// others go, which are kept by their bytes. What is read and written is told in full, so that nobody hides it behind a long text.
+const TEXT: usize = 64 << 10;
 
 /// Writes the trail. What cannot be recorded does not run.
 #[derive(Debug)]
@@ -97,6 +101,15 @@ struct Start<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
     statement: &'a str,
+    #[serde(flatten)]
+    whole: Option<Whole>,
+}
+
+/// What is told of a text that is cut, so that it is known again by who has all of it.
+#[derive(Serialize)]
+struct Whole {
+    statement_bytes: usize,
+    statement_sha256: String,
 }
 
 #[derive(Serialize)]
@@ -189,6 +202,9 @@ impl Trail {
     /// Records that a statement has come. Errors: `Unavailable` where that cannot be written.
     pub fn start(&self, query: &Query) -> Result<()> {
         let redacted = self.redacts.then(|| redacted(&query.statement));
+        // Of what may be told alone: a hash of the values would tell who guesses them.
+        let whole = redacted.as_deref().unwrap_or(&query.statement);
+        let statement = fitting(whole);
         let client = &query.client;
         self.record(
             "start",
@@ -199,7 +215,11 @@ impl Trail {
                 protocol: query.protocol.name(),
                 address: client.address.map(|address| address.to_string()),
                 agent: client.agent.as_deref(),
-                statement: redacted.as_deref().unwrap_or(&query.statement),
+                statement,
+                whole: (statement.len() < whole.len()).then(|| Whole {
+                    statement_bytes: whole.len(),
+                    statement_sha256: hex::encode(digest(&SHA256, whole.as_bytes())),
+                }),
             },
         )
     }
@@ -327,6 +347,24 @@ impl State {
         self.last = link;
         Ok(())
     }
+}
+
+/// As much of a text, from its beginning, as a record has room for.
+fn fitting(text: &str) -> &str {
+    let mut room = TEXT;
+    for (at, letter) in text.char_indices() {
+        let taken = match letter {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            // As `\u0000`.
+            _ if letter < ' ' => 6,
+            _ => letter.len_utf8(),
+        };
+        match room.checked_sub(taken) {
+            Some(left) => room = left,
+            None => return text.get(..at).unwrap_or_default(),
+        }
+    }
+    text
 }
 
 /// The files of records in a folder, by the index of their first.

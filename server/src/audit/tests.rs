@@ -200,6 +200,57 @@ fn values_are_left_out_on_request() {
     assert_eq!(redacted("select * from t where name = ‘hunter2’"), "(not a statement)");
 }
 
+/// The lines of the latest file.
+fn lines(config: &config::Audit) -> Vec<String> {
+    let (_, path) = files(&config.folder).unwrap().pop().unwrap();
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_long_statement_takes_so_much_of_the_trail_and_is_known_by_its_hash() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config::Audit { rotate: Size(64 << 20), ..config(folder.path()) };
+    let trail = Trail::open(&config, folder.path()).unwrap();
+    // Of letters that take one, two, three and six bytes of a line.
+    let letters = ["x", "\n", "\"", "€", "\u{1}"];
+    for letter in letters {
+        let just = letter.repeat(TEXT / (serde_json::to_string(letter).unwrap().len() - 2));
+        for (statement, is_cut) in [(just.clone(), false), (format!("{just}{letter}"), true)] {
+            trail.start(&query(&statement)).unwrap();
+            let line = lines(&config).pop().unwrap();
+            assert!(line.len() < TEXT + 1_000, "{}", line.len());
+            let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(record["statement"], just);
+            assert_eq!(record.get("statement_bytes").is_some(), is_cut);
+            if is_cut {
+                assert_eq!(record["statement_bytes"], statement.len());
+                assert_eq!(record["statement_sha256"], hex::encode(digest(&SHA256, statement.as_bytes())));
+            }
+        }
+    }
+    assert_eq!(verify(&config, folder.path(), None).unwrap().last, 2 * letters.len() as u64);
+}
+
+#[test]
+fn what_is_told_of_a_long_statement_tells_no_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config::Audit { redact: true, rotate: Size(64 << 20), ..config(folder.path()) };
+    let trail = Trail::open(&config, folder.path()).unwrap();
+    for value in ["hunter2", "hunter3"] {
+        trail.start(&query(&format!("select '{value}'{}", ", a".repeat(TEXT)))).unwrap();
+    }
+    let told: Vec<_> = lines(&config)
+        .iter()
+        .filter_map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            Some((record.get("statement_sha256")?.clone(), record["statement_bytes"].clone()))
+        })
+        .collect();
+    let whole = format!("select ?{}", ", a".repeat(TEXT));
+    let wanted = (serde_json::json!(hex::encode(digest(&SHA256, whole.as_bytes()))), serde_json::json!(whole.len()));
+    assert_eq!(told, [wanted.clone(), wanted]);
+}
+
 /// Fails in words that quote the statement: at once, or after its rows have begun.
 struct Failing;
 

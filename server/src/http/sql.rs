@@ -155,8 +155,8 @@ fn check_origin(headers: &HeaderMap) -> Result<()> {
     if is_ours {
         return Ok(());
     }
-    Err(Error::denied("the request comes from a page of another site")
-        .with_hint("send it from a program, or from a page of this server"))
+    Err(Error::denied("the request comes from a page of another site, or of a name, which could be led here by others")
+        .with_hint("send it from a program, or from a page of this server that is opened by its IP address or as localhost"))
 }
 
 /// What the type of a body begins with that is no plain text.

@@ -50,6 +50,28 @@ pub enum Speaks {
     Http,
 }
 
+impl Speaks {
+    /// What to change in a client that begins with TLS where there is none.
+    const fn without_tls(self) -> &'static str {
+        match self {
+            Speaks::Grpc { .. } => {
+                "turn it off in the client: useEncryption=false for JDBC, grpc:// instead of grpc+tls:// for the others"
+            }
+            Speaks::Http => "ask http:// instead of https://",
+        }
+    }
+
+    /// What to change in a client that begins without TLS where there is TLS.
+    const fn with_tls(self) -> &'static str {
+        match self {
+            Speaks::Grpc { .. } => {
+                "turn it on in the client: useEncryption=true for JDBC, grpc+tls:// instead of grpc:// for the others"
+            }
+            Speaks::Http => "ask https:// instead of http://",
+        }
+    }
+}
+
 /// The connections of a port that are ready for calls. Ends when nobody takes them any more.
 #[derive(Debug)]
 pub struct Incoming(mpsc::Receiver<Connection>);
@@ -94,7 +116,7 @@ impl Incoming {
 
 async fn greeted(accepted: Accepted, tls: Option<&Tls>, speaks: Speaks) -> Option<Connection> {
     let peer = accepted.peer.address;
-    let mut connection = begun(accepted, tls).await?;
+    let mut connection = begun(accepted, tls, speaks).await?;
     match (connection.is_http2().await?, speaks) {
         (true, _) | (false, Speaks::Http) => Some(connection),
         (false, Speaks::Grpc { http }) => {
@@ -105,7 +127,7 @@ async fn greeted(accepted: Accepted, tls: Option<&Tls>, speaks: Speaks) -> Optio
     }
 }
 
-async fn begun(mut accepted: Accepted, tls: Option<&Tls>) -> Option<Connection> {
+async fn begun(mut accepted: Accepted, tls: Option<&Tls>, speaks: Speaks) -> Option<Connection> {
     let peer = accepted.peer.address;
     let begins_with_tls = accepted.first().await? == TLS_HANDSHAKE;
     match (tls, begins_with_tls) {
@@ -125,18 +147,15 @@ async fn begun(mut accepted: Accepted, tls: Option<&Tls>) -> Option<Connection> 
             turn_away(&mut accepted.stream, SETTINGS).await;
             tracing::warn!(
                 %peer,
-                "a client began with TLS on this plain port; turn it off in the client: useEncryption=false for JDBC, grpc:// \
-                 instead of grpc+tls:// for the others; or give the gateway a certificate in [tls]"
+                "a client began with TLS on this plain port; {}; or give the gateway a certificate in [tls], which is for \
+                 both ports",
+                speaks.without_tls()
             );
             None
         }
         (Some(_), false) => {
             turn_away(&mut accepted.stream, USE_TLS).await;
-            tracing::warn!(
-                %peer,
-                "a client began without TLS on this port, which has a certificate; turn it on in the client: useEncryption=true \
-                 for JDBC, grpc+tls:// instead of grpc:// for the others"
-            );
+            tracing::warn!(%peer, "a client began without TLS on this port, which has a certificate; {}", speaks.with_tls());
             None
         }
     }

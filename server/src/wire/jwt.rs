@@ -31,6 +31,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const GOOD_FOR: Duration = Duration::from_secs(3_600);
 /// The most that is read of an answer.
 const LARGEST_ANSWER: usize = 1 << 20;
+/// What they are called in the log and in metrics.
+const KEYS: &str = "keys of the issuer";
 /// The most keys that are kept.
 const MOST_KEYS: usize = 100;
 /// How far the clocks of the issuer and of this machine may be apart, in seconds.
@@ -112,7 +114,7 @@ impl Jwt {
                         Ok(true)
                     }
                 };
-                threads.spawn(reload::follow("keys of the issuer", seen, move || read(&path), take));
+                threads.spawn(reload::follow(KEYS, seen, move || read(&path), take));
                 Ok(jwt)
             }
             KeysOf::Address(address) => {
@@ -127,6 +129,7 @@ impl Jwt {
                 let jwt = Arc::new(Self { validation, claim, realm, keys: RwLock::default(), issuer });
                 let held = Arc::downgrade(&jwt);
                 threads.spawn(async move {
+                    reload::failures(KEYS).increment(0);
                     while let Some(jwt) = held.upgrade() {
                         jwt.ask(ASKED_EVERY / 2).await;
                         drop(jwt);
@@ -204,7 +207,7 @@ impl Jwt {
                 (no_key(), "no token is taken")
             }
         };
-        metrics::counter!("nexus_reload_failures_total", "what" => "keys of the issuer").increment(1);
+        reload::failures(KEYS).increment(1);
         tracing::warn!(%error, "{outcome}");
     }
 }

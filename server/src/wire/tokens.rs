@@ -72,8 +72,11 @@ pub fn hash(token: &str) -> Hash {
     hash
 }
 
-/// A new token, and the lines that let it in, for the file. The token itself is kept nowhere.
+/// A new token, and the lines that let it in, for the file. The token itself is kept nowhere. Errors: `Invalid` where nobody is named.
 pub fn new(user: &str) -> Result<(String, String)> {
+    if user.is_empty() {
+        return Err(Error::invalid("a token is for a user, and none is named").with_hint("name one by --user"));
+    }
     let mut bytes = [0; RANDOM_BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::internal("the system gives no random numbers"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));

@@ -5,7 +5,7 @@ use tokio::task::JoinError;
 
 /// What is said of a task that gave no answer.
 pub(crate) fn ended_early(cause: JoinError) -> Error {
-    Error::internal("a task of this statement ended early").caused_by(cause)
+    Error::broken_off().caused_by(cause)
 }
 
 /// Does to its end what has begun, whether it is still wanted or not: others would have to finish the half of it.

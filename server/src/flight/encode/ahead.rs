@@ -25,7 +25,7 @@ pub fn ahead(messages: impl Stream<Item = Result<Message>> + Send + 'static) -> 
             }
         }
     });
-    received(receiver, AbortOnDropHandle::new(task), |error| Error::internal("an answer ended early").caused_by(error))
+    received(receiver, AbortOnDropHandle::new(task), |error| Error::broken_off().caused_by(error))
 }
 
 #[cfg(test)]
@@ -79,6 +79,6 @@ mod tests {
         let made = stream::iter([1, 0]).map(|divisor: u8| Ok(message(1_u8.checked_div(divisor).unwrap())));
         let got: Vec<Result<Message>> = ahead(made).collect().await;
         assert_eq!(got.len(), 2);
-        insta::assert_snapshot!(got[1].as_ref().unwrap_err(), @"an answer ended early");
+        insta::assert_snapshot!(got[1].as_ref().unwrap_err(), @"the engine failed on this statement; where a function gets a value beyond what it can compute with, leave such values out; the log of the gateway says what failed");
     }
 }

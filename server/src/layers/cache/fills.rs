@@ -175,7 +175,7 @@ impl Fill {
                 None => Poll::Pending,
                 Some(Ended::Well) => Poll::Ready(None),
                 Some(Ended::Failed(error)) => Poll::Ready(Some(Err(handed_out(error)))),
-                Some(Ended::Unmade) => Poll::Ready(Some(Err(broken_off()))),
+                Some(Ended::Unmade) => Poll::Ready(Some(Err(Error::broken_off()))),
             },
         }
     }
@@ -285,7 +285,7 @@ impl Maker {
 
 impl Drop for Maker {
     fn drop(&mut self) {
-        self.fill.end(if self.is_begun { Ended::Failed(broken_off()) } else { Ended::Unmade });
+        self.fill.end(if self.is_begun { Ended::Failed(Error::broken_off()) } else { Ended::Unmade });
     }
 }
 
@@ -302,7 +302,7 @@ impl Reader {
     pub(super) async fn begins(&self) -> Result<SchemaRef> {
         self.joins().await.map_err(|not| match not {
             NotBegun::Failed(error) => error,
-            NotBegun::Again => broken_off(),
+            NotBegun::Again => Error::broken_off(),
         })
     }
 
@@ -359,10 +359,6 @@ impl Drop for Reader {
 fn handed_out(error: &mut Error) -> Error {
     let copy = error.copied();
     std::mem::replace(error, copy)
-}
-
-fn broken_off() -> Error {
-    Error::internal("a statement ended early")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
