@@ -55,6 +55,11 @@ impl Catalogs {
         }
     }
 
+    /// Who may do what; none where everybody may do everything.
+    pub fn policies(&self) -> Option<&Arc<Policies>> {
+        self.policies.get()
+    }
+
     /// Registers a source under a name, in place of an earlier one.
     pub fn register(&self, name: impl Into<String>, source: Arc<dyn Source>) {
         let name = name.into();

@@ -2,25 +2,25 @@
 //!
 //! A policy stands around a source ([`Governed`]), so that no way into the source goes past it.
 
+mod expressions;
 mod governed;
 mod guard;
 mod veil;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use datafusion::common::DFSchema;
-use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::Expr;
-use datafusion::sql::sqlparser::ast::ExprWithAlias;
+use datafusion::catalog::TableProvider;
 use regex::Regex;
 use serde::Deserialize;
+use uuid::Uuid;
 
-use crate::error::{Error, Result, shortened};
+use crate::error::{Error, Place, Result, shortened};
 use crate::name::TableName;
+use crate::policy::veil::Veil;
 use crate::source::Principal;
 
+pub use expressions::Expressions;
 pub use governed::{Governed, is_part, sees_a_part};
 pub use guard::{Guarded, Mark};
 
@@ -55,6 +55,9 @@ pub struct RuleText {
     pub filter: Option<String>,
     /// What is seen in place of a column's values: an expression in SQL, by column.
     pub masks: BTreeMap<String, String>,
+    /// Where it is written, for who keeps the policy.
+    #[serde(skip)]
+    pub place: Option<Place>,
 }
 
 /// What can be allowed.
@@ -80,6 +83,8 @@ pub struct Policy {
 
 #[derive(Debug)]
 struct Rule {
+    /// Counted from 1.
+    number: usize,
     text: RuleText,
     tables: Vec<Pattern>,
 }
@@ -104,7 +109,7 @@ impl Policy {
     /// A policy of rules. Errors: `Invalid` with the number of the rule, from 1, and what is wrong with it.
     pub fn new(text: PolicyText) -> Result<Self> {
         let rules = text.rules.into_iter().zip(1..).map(|(rule, number)| {
-            let wrong = |what: String| Error::invalid(format!("rule {number}: {what}"));
+            let wrong = |what: String| rule.wrong(number, &what);
             if let Some(group) = rule.groups.iter().flatten().find(|group| !text.groups.contains_key(*group)) {
                 return Err(wrong(format!("there is no group \"{group}\"")).with_hint("list its members under [groups]"));
             }
@@ -120,7 +125,7 @@ impl Policy {
                 return Err(wrong(format!("it masks \"{column}\", which is not one of its columns")));
             }
             let tables = rule.tables.iter().map(|pattern| Pattern::new(pattern).map_err(wrong)).collect::<Result<_>>()?;
-            Ok(Rule { text: rule, tables })
+            Ok(Rule { number, text: rule, tables })
         });
         let rules = rules.collect::<Result<_>>()?;
         Ok(Self { groups: text.groups, rules })
@@ -217,15 +222,17 @@ impl Policy {
     /// A column that a rule names for a principal and that a table does not have: in other letters, or at all where the rule is about that
     /// table alone. What was meant to be hidden would be seen.
     pub fn misfit(&self, principal: &Principal, name: &TableName, columns: &[&str]) -> Option<String> {
-        let of_rule = |rule: &Rule| {
-            let is_exact = rule.tables.iter().any(|pattern| pattern.is_exact() && pattern.covers_table(name));
-            let is_missed = |named: &&String| {
-                let is_nearly = columns.iter().any(|column| column.to_lowercase() == named.to_lowercase());
-                !columns.contains(&named.as_str()) && (is_exact || is_nearly)
-            };
-            rule.text.columns.iter().flatten().chain(rule.text.masks.keys()).find(is_missed).cloned()
-        };
-        self.about(principal).filter(|rule| rule.fits(name)).find_map(of_rule)
+        self.about(principal).filter(|rule| rule.fits(name)).find_map(|rule| rule.misfit(name, columns)).cloned()
+    }
+
+    /// The tables that rules are about by their full names, each once.
+    pub fn exact(&self) -> BTreeSet<TableName> {
+        let patterns = self.rules.iter().flat_map(|rule| rule.tables.iter().zip(&rule.text.tables));
+        let exact = patterns.filter(|(pattern, _)| pattern.is_exact()).filter_map(|(_, text)| {
+            let mut parts = text.split('.');
+            Some(TableName::new(parts.next()?, parts.next()?, parts.next()?))
+        });
+        exact.collect()
     }
 
     /// Every rule that is about something in a catalog has to hide nothing, and to allow this too, up to the first about all of it.
@@ -255,7 +262,36 @@ impl Policy {
     }
 }
 
+impl RuleText {
+    fn wrong(&self, number: usize, what: &str) -> Error {
+        let error = Error::invalid(format!("rule {number}: {what}"));
+        match &self.place {
+            Some(place) => error.at(place.clone()),
+            None => error,
+        }
+    }
+}
+
 impl Rule {
+    fn wrong(&self, what: &str) -> Error {
+        self.text.wrong(self.number, what)
+    }
+
+    /// Whether it is about a table by its full name.
+    fn names(&self, name: &TableName) -> bool {
+        self.tables.iter().any(|pattern| pattern.is_exact() && pattern.covers_table(name))
+    }
+
+    /// A column that it names and that a table does not have: in other letters, or at all where it is about that table alone.
+    fn misfit(&self, name: &TableName, columns: &[&str]) -> Option<&String> {
+        let is_exact = self.names(name);
+        let is_missed = |named: &&String| {
+            let is_nearly = columns.iter().any(|column| column.to_lowercase() == named.to_lowercase());
+            !columns.contains(&named.as_str()) && (is_exact || is_nearly)
+        };
+        self.text.columns.iter().flatten().chain(self.text.masks.keys()).find(is_missed)
+    }
+
     fn fits(&self, name: &TableName) -> bool {
         self.tables.iter().any(|pattern| pattern.covers_table(name))
     }
@@ -327,33 +363,6 @@ impl Pattern {
     }
 }
 
-/// Reads the text of an expression, as far as it nests. Errors: what is wrong with it.
-type Parse = Box<dyn Fn(&str) -> Result<ExprWithAlias> + Send + Sync>;
-
-/// Makes expressions of texts.
-pub struct Expressions {
-    state: Arc<SessionState>,
-    parse: Parse,
-}
-
-impl Expressions {
-    /// With the functions of a state, and a bounded way to read texts.
-    pub fn new(state: SessionState, parse: impl Fn(&str) -> Result<ExprWithAlias> + Send + Sync + 'static) -> Self {
-        Self { state: Arc::new(state), parse: Box::new(parse) }
-    }
-
-    /// The expression over columns that a text means.
-    fn logical(&self, text: &str, names: &DFSchema) -> Result<Expr> {
-        Ok(self.state.create_logical_expr_from_sql_expr((self.parse)(text)?, names)?)
-    }
-}
-
-impl fmt::Debug for Expressions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Expressions").finish_non_exhaustive()
-    }
-}
-
 /// The policy in force, which may be replaced at any time, and the functions that its expressions can call.
 #[derive(Debug)]
 pub struct Policies {
@@ -365,7 +374,7 @@ pub struct Policies {
 
 impl Policies {
     /// A policy with what makes its expressions; errors that it hides are logged, and with `redacts` only of what kind they are. Errors:
-    /// `Invalid` for an expression that does not parse.
+    /// `Invalid` with the rule for an expression that does not parse, or that no table could make good.
     pub fn new(policy: Policy, expressions: Expressions, redacts: bool) -> Result<Self> {
         let policies = Self { current: RwLock::new(Arc::new(policy)), expressions, redacts };
         policies.check(&policies.current())?;
@@ -385,18 +394,58 @@ impl Policies {
     }
 
     fn check(&self, policy: &Policy) -> Result<()> {
-        for (rule, number) in policy.rules.iter().zip(1..) {
-            let expressions = rule.text.filter.iter().chain(rule.text.masks.values());
-            for text in expressions {
-                (self.expressions.parse)(text).map_err(|error| {
-                    Error::invalid(format!(
-                        "rule {number}: \"{}\" is no expression: {}",
-                        shortened(text.clone(), QUOTED),
-                        error.message()
-                    ))
+        for rule in &policy.rules {
+            for text in rule.text.filter.iter().chain(rule.text.masks.values()) {
+                self.expressions.check(text).map_err(|error| {
+                    let wrong = rule.wrong(&format!("\"{}\" {}", shortened(text.clone(), QUOTED), error.message()));
+                    match error.hint() {
+                        Some(hint) => wrong.with_hint(hint),
+                        None => wrong,
+                    }
                 })?;
             }
         }
         Ok(())
+    }
+
+    /// What of the rules that are about a table by its full name does not fit its columns: `Invalid`, each with the place of the rule.
+    pub fn unfit(&self, name: &TableName, table: &Arc<dyn TableProvider>) -> Vec<Error> {
+        let policy = self.current();
+        let about = policy.rules.iter().filter(|rule| rule.names(name));
+        about.flat_map(|rule| self.unfit_of(rule, &Principal::anonymous(), name, table)).collect()
+    }
+
+    /// The same of all rules that are about a principal and a table.
+    fn unfit_for(&self, principal: &Principal, name: &TableName, table: &Arc<dyn TableProvider>) -> Vec<Error> {
+        let policy = self.current();
+        let about = policy.about(principal).filter(|rule| rule.fits(name));
+        about.flat_map(|rule| self.unfit_of(rule, principal, name, table)).collect()
+    }
+
+    /// What of a rule does not fit a table, where this principal asks.
+    fn unfit_of(&self, rule: &Rule, principal: &Principal, name: &TableName, table: &Arc<dyn TableProvider>) -> Vec<Error> {
+        let schema = table.schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let missing = rule.misfit(name, &columns).map(|column| {
+            rule.wrong(&format!("the table \"{name}\" has no column \"{column}\""))
+                .with_hint("write the columns as they are there, in the same letters")
+        });
+        let masks = rule.text.masks.iter().filter_map(|(column, mask)| {
+            let at = columns.iter().position(|known| *known == column.as_str())?;
+            Some((vec![(at, Some(mask.clone()))], Vec::<String>::new(), mask))
+        });
+        let filter = rule.text.filter.iter().map(|filter| (Vec::new(), vec![filter.clone()], filter));
+        let unfit = masks.chain(filter).filter_map(|(seen, filters, text)| {
+            let veil = Veil { query: Uuid::nil(), redacts: self.redacts };
+            let guarded = Guarded::new(Arc::clone(table), &seen, &filters, principal, &self.expressions, veil);
+            let error = Error::from(guarded.err()?);
+            let text = shortened(text.clone(), QUOTED);
+            let wrong = rule.wrong(&format!("\"{text}\" does not fit the table \"{name}\": {}", error.message()));
+            Some(match error.hint() {
+                Some(hint) => wrong.with_hint(hint),
+                None => wrong,
+            })
+        });
+        missing.into_iter().chain(unfit).collect()
     }
 }

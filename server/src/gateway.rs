@@ -207,6 +207,29 @@ impl Gateway {
         });
         join_all(pings).await.into_iter().flatten().collect()
     }
+
+    /// Looks at the tables that rules of the policy are about by their full names. Gives an error for each filter, mask and column that
+    /// does not fit; what is not there, or cannot be looked at, says nothing against a rule.
+    pub async fn unfit(&self, config: &Config) -> Vec<Error> {
+        let Some(policies) = self.catalogs.policies() else { return Vec::new() };
+        let (exact, mut unfit) = (policies.current().exact(), Vec::new());
+        for (catalog, settings) in &config.catalogs {
+            let named: Vec<_> = exact.iter().filter(|name| name.catalog == *catalog).collect();
+            if named.is_empty() {
+                continue;
+            }
+            // What is registered stands behind the policy, and shows what it lets be seen.
+            let Ok(source) = nexus_sources::open(&settings.kind, &config.options(catalog, settings)) else { continue };
+            for name in named.into_iter().filter(|name| source.about(&name.table).is_none()) {
+                let mut cx = Context::new(Principal::anonymous());
+                cx.deadline = Some(Instant::now() + ANSWERS_WITHIN);
+                if let Ok(table) = cx.run(source.table(&cx, &name.schema, &name.table)).await {
+                    unfit.extend(policies.unfit(name, &table.provider));
+                }
+            }
+        }
+        unfit
+    }
 }
 
 /// Whether there is anything to be opened anew for; a kind that keeps rows itself would lose them.

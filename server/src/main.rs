@@ -105,7 +105,7 @@ enum ConfigCommand {
     Check {
         /// The configuration file.
         file: PathBuf,
-        /// Ask every source too whether it answers.
+        /// Ask every source too whether it answers, and whether rules of the policy fit the tables that they name.
         #[arg(long)]
         connect: bool,
     },
@@ -180,7 +180,10 @@ async fn check(file: &Path, connect: bool, workers: Workers) -> Result<ExitCode>
         Tls::open(tls, &config.base).map_err(|error| config.locate(error))?;
     }
     let gateway = Gateway::new(&config, workers, None)?;
-    let failed = if connect { gateway.unreachable(&config).await } else { Vec::new() };
+    let mut failed = if connect { gateway.unreachable(&config).await } else { Vec::new() };
+    if connect && failed.is_empty() {
+        failed = gateway.unfit(&config).await;
+    }
     for error in &failed {
         eprintln!("error: {error}");
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use tokio::sync::Semaphore;
 
@@ -74,10 +75,19 @@ impl<S: Source + ?Sized> Governed<S> {
         let (schema, policy) = (table.provider.schema(), self.policies.current());
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         if let Some(column) = policy.misfit(&cx.principal, name, &columns) {
-            tracing::error!(table = %name, column, "a rule of the policy names a column that the table does not have");
-            return Err(Error::denied(format!("a rule about the table \"{name}\" does not fit its columns")).with_hint(ASK));
+            return Err(self.misfit(cx, name, &table.provider, &format!("there is no column \"{column}\"")));
         }
         Ok(policy.sight(&cx.principal, name, columns.into_iter()))
+    }
+
+    /// What a rule does not fit cannot be read by those whom the rule is about. Which rule it is, is for who keeps the policy.
+    fn misfit(&self, cx: &Context, name: &TableName, table: &Arc<dyn TableProvider>, why: &str) -> Error {
+        let rules: Vec<String> =
+            self.policies.unfit_for(&cx.principal, name, table).iter().map(ToString::to_string).collect();
+        let rules = rules.join("; ");
+        tracing::error!(query = %cx.query, table = %name, why, rules, "a rule of the policy does not fit a table, which cannot be read");
+        Error::denied(format!("a rule about the table \"{name}\" does not fit its columns"))
+            .with_hint("ask who keeps the policy of this gateway; its log says which rule")
     }
 
     fn veil(&self, cx: &Context) -> Veil {
@@ -192,13 +202,9 @@ impl<S: Source + ?Sized> Source for Governed<S> {
             Sight::Everything => Ok(Resolved { keys: self.keys(cx, resolved.keys, |_| true), ..resolved }),
             Sight::Part { columns, filters } => {
                 let Resolved { provider, version, keys } = resolved;
-                let guarded =
-                    Guarded::new(provider, &columns, &filters, &cx.principal, &self.policies.expressions, self.veil(cx))
-                        .map_err(|cause| {
-                            Error::internal(format!("the policy of the table \"{name}\" cannot be applied to its columns"))
-                                .with_hint(ASK)
-                                .caused_by(cause)
-                        })?;
+                let (inner, expressions) = (Arc::clone(&provider), &self.policies.expressions);
+                let guarded = Guarded::new(inner, &columns, &filters, &cx.principal, expressions, self.veil(cx))
+                    .map_err(|cause| self.misfit(cx, &name, &provider, Error::from(cause).message()))?;
                 let keys = self.keys(cx, keys, |column| guarded.shows(column));
                 Ok(Resolved { provider: Arc::new(guarded), version, keys })
             }

@@ -32,12 +32,9 @@ use datafusion::physical_plan::{
 };
 
 use crate::compact::bare;
-use crate::policy::Expressions;
+use crate::policy::expressions::{Expressions, USER};
 use crate::policy::veil::Veil;
 use crate::source::Principal;
-
-/// What stands for who asks in an expression of a policy.
-const USER: &str = "$user";
 
 /// What a statement sees of a table.
 #[derive(Debug, Clone)]
@@ -116,15 +113,22 @@ impl Guarded {
         }
         let filter = conjunction(filters.iter().map(expression).collect::<Result<Vec<_>>>()?);
         // What is wrong with an expression is said before any statement is planned over it.
-        let of_policy = columns.iter().filter_map(|seen| match seen {
-            Seen::AsItIs(_) => None,
-            Seen::Masked(expr) => Some(expr),
-        });
         let mut is_volatile = false;
-        for expr in of_policy.chain(&filter) {
-            let made = simplified(expr.clone(), &names, &expressions.state, expressions.state.execution_props())?;
-            expressions.state.create_physical_expr(made, &names)?;
+        let mut made = |expr: &Expr| -> Result<Arc<dyn PhysicalExpr>> {
             is_volatile |= changes(expr)?;
+            let simple = simplified(expr.clone(), &names, &expressions.state, expressions.state.execution_props())?;
+            expressions.state.create_physical_expr(simple, &names)
+        };
+        for seen in &columns {
+            if let Seen::Masked(expr) = seen {
+                made(expr)?;
+            }
+        }
+        if let Some(condition) = &filter {
+            let of = made(condition)?.data_type(&whole)?;
+            if of != DataType::Boolean {
+                return plan_err!("a filter is true or false of a row, and this one is of the type {of}");
+            }
         }
         let mark = match is_volatile {
             true => Mark::Volatile,

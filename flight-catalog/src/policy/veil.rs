@@ -19,7 +19,9 @@ impl Veil {
     pub(super) fn over(self, error: Error) -> Error {
         let kind = error.kind();
         let message = match kind {
-            Kind::Cancelled | Kind::Timeout | Kind::Exhausted => return error,
+            Kind::Cancelled | Kind::Timeout => return error,
+            // By how much may be of the length of a value.
+            Kind::Exhausted => "a limit was reached beneath a table of which you see a part",
             Kind::Unavailable => "the source of a table of which you see a part does not answer",
             Kind::Precondition => "a table of which you see a part has changed meanwhile",
             _ => "a table of which you see a part cannot be read",
@@ -30,7 +32,7 @@ impl Veil {
     /// The same for what a catalog was given: it may be of tables that are not seen, beside one that is.
     pub(super) fn over_key(self, error: Error) -> Error {
         let message = match error.kind() {
-            Kind::Cancelled | Kind::Timeout | Kind::Exhausted => return error,
+            Kind::Cancelled | Kind::Timeout => return error,
             Kind::Unavailable => "the source does not answer",
             _ => "the table cannot be read, for a reason that may be of what you do not see",
         };
@@ -64,5 +66,23 @@ impl Veil {
         let cause = if self.redacts { kind.name().to_owned() } else { format!("{error:?}") };
         tracing::warn!(query = %self.query, cause, "what went wrong beneath a policy was not told");
         Error::new(kind, message).with_hint(hint).with_retryable(retryable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_tells_nothing_of_what_reached_it() {
+        let veil = Veil { query: Uuid::nil(), redacts: false };
+        let large = || Error::exhausted("repeat would make 287 MiB at once").with_hint("ask for less").with_retryable(false);
+        assert_eq!(veil.over(large()).message(), "a limit was reached beneath a table of which you see a part");
+        assert_eq!(
+            veil.over_key(large()).message(),
+            "the table cannot be read, for a reason that may be of what you do not see"
+        );
+        let later = veil.over(large().with_retryable(true));
+        assert_eq!((later.kind(), later.retryable()), (Kind::Exhausted, true));
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Places {
     /// What it said.
     pub(super) text: String,
     lines: BTreeMap<String, u64>,
+    /// The line of each item of an array.
+    items: BTreeMap<String, Vec<u64>>,
     /// What those keys took from there; several in an array.
     referenced: BTreeMap<String, Vec<String>>,
     /// The files that a key took it from.
@@ -53,6 +55,12 @@ impl Places {
             }
         };
         Place::File { path: self.file.display().to_string(), line }
+    }
+
+    /// The lines of the items of an array.
+    pub(super) fn items(&self, key: &str) -> impl Iterator<Item = Place> {
+        let lines = self.items.get(key).into_iter().flatten();
+        lines.map(move |line| Place::File { path: self.file.display().to_string(), line: Some(*line) })
     }
 
     /// Whether the file has this key.
@@ -171,7 +179,11 @@ impl Reader<'_> {
         self.spans.push((value.span(), path.to_owned()));
         match value.get_mut() {
             DeValue::Table(inner) => self.table(path, inner),
-            DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.value(path, item)),
+            DeValue::Array(items) => items.iter_mut().try_for_each(|item| {
+                let line = self.line(item.span().start);
+                self.places.items.entry(path.to_owned()).or_default().push(line);
+                self.value(path, item)
+            }),
             DeValue::String(text) => {
                 let replaced = self
                     .replace(text)

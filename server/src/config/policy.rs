@@ -42,10 +42,29 @@ fn read(path: &Path) -> Result<(Seen, Policy)> {
     let bytes = reload::read(path).map_err(wrong)?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let (text, places) = load::parse::<PolicyText>(text, path, base, &|name| std::env::var(name).ok())?;
+    let (mut text, places) = load::parse::<PolicyText>(text, path, base, &|name| std::env::var(name).ok())?;
+    for (rule, place) in text.rules.iter_mut().zip(places.items("rules")) {
+        rule.place = Some(place);
+    }
     Ok((reload::seen(&[&bytes, &places.seen()]), Policy::new(text).map_err(|error| within(path, error))?))
 }
 
 fn within(path: &Path, error: Error) -> Error {
     error.at(Place::File { path: path.display().to_string(), line: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_rule_has_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        let rule = "[[rules]]\ntables = [\"a.b.c\"]\nallow = [\"read\"]\n";
+        std::fs::write(&path, format!("{rule}\n# The second.\n{rule}masks = {{ x = \"1\" }}\ncolumns = [\"y\"]\n")).unwrap();
+        let error = read(&path).map(|_| ()).unwrap_err();
+        assert_eq!(error.message(), "rule 2: it masks \"x\", which is not one of its columns");
+        assert_eq!(error.place(), Some(&Place::File { path: path.display().to_string(), line: Some(6) }));
+    }
 }

@@ -1,9 +1,10 @@
-//! Who sees and changes what: random policies against an oracle of its own, restricted tables against copies of what they show, and
-//! what is denied against what is missing.
+//! Who sees and changes what: random policies against an oracle of its own, restricted tables against copies of what they show,
+//! what is denied against what is missing, and rules that cannot hold.
 
 mod copies;
 mod entries;
 mod kept;
+mod misfits;
 mod missing;
 mod oracle;
 

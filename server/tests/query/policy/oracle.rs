@@ -56,6 +56,7 @@ pub(super) fn random_rule(dice: &mut Dice) -> RuleText {
         filter: (reads && dice.is(20)).then(|| dice.one(&["x > 2", "z IS NOT NULL"]).to_owned()),
         masks,
         allow,
+        place: None,
     }
 }
 
