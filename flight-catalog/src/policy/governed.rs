@@ -82,10 +82,9 @@ impl<S: Source + ?Sized> Governed<S> {
 
     /// What a rule does not fit cannot be read by those whom the rule is about. Which rule it is, is for who keeps the policy.
     fn misfit(&self, cx: &Context, name: &TableName, table: &Arc<dyn TableProvider>, why: &str) -> Error {
-        let rules: Vec<String> =
-            self.policies.unfit_for(&cx.principal, name, table).iter().map(ToString::to_string).collect();
-        let rules = rules.join("; ");
-        tracing::error!(query = %cx.query, table = %name, why, rules, "a rule of the policy does not fit a table, which cannot be read");
+        let rules = self.policies.unfit_for(&cx.principal, name, table);
+        let rules = rules.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        tracing::error!(query = %cx.query, table = %name, why, rules, "a table is closed: a rule of the policy does not fit");
         Error::denied(format!("a rule about the table \"{name}\" does not fit its columns"))
             .with_hint("ask who keeps the policy of this gateway; its log says which rule")
     }

@@ -78,10 +78,8 @@ mod tests {
         let veil = Veil { query: Uuid::nil(), redacts: false };
         let large = || Error::exhausted("repeat would make 287 MiB at once").with_hint("ask for less").with_retryable(false);
         assert_eq!(veil.over(large()).message(), "a limit was reached beneath a table of which you see a part");
-        assert_eq!(
-            veil.over_key(large()).message(),
-            "the table cannot be read, for a reason that may be of what you do not see"
-        );
+        let told = veil.over_key(large());
+        assert_eq!(told.message(), "the table cannot be read, for a reason that may be of what you do not see");
         let later = veil.over(large().with_retryable(true));
         assert_eq!((later.kind(), later.retryable()), (Kind::Exhausted, true));
     }
