@@ -3,6 +3,7 @@ take, and the process goes on."""
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,79 @@ def test_a_checkpoint_of_delta_that_says_more_than_it_has(lake: Lake) -> None:
     checkpoint.write_bytes(FORGED)
     (log / f"{0:020}.json").unlink()
     lake.refused(SUM.format(table=of(table)), MORE)
+
+
+@pytest.mark.parametrize("name", ["_last_checkpoint", f"{1:020}.json"])
+def test_a_file_of_a_log_of_delta_that_is_too_large(name: str, lake: Lake) -> None:
+    table = lake.delta()
+    file = table / "_delta_log" / name
+    file.write_text('{"commitInfo":{"operation":"')
+    # What it has more of takes no place.
+    os.truncate(file, 12 << 30)
+    with Watched(lake.gateway):
+        told = lake.refused(SUM.format(table=of(table)), f"has {12 << 30} bytes")
+    assert name in told
+
+
+def test_a_sum_of_a_log_of_delta_that_is_too_large(lake: Lake) -> None:
+    """Nobody needs it."""
+    table = lake.delta()
+    file = table / "_delta_log" / f"{0:020}.crc"
+    file.touch()
+    os.truncate(file, 12 << 30)
+    with Watched(lake.gateway):
+        assert lake.rows(SUM.format(table=of(table))) == [{"total": sum(range(1000))}]
+    lake.goes_on()
+
+
+def test_a_commit_of_delta_that_unpacks_to_much(lake: Lake) -> None:
+    """Texts that take no place where there is nothing but zeros in them, and values of two bytes each."""
+    table = lake.delta()
+    file = table / "_delta_log" / f"{1:020}.json"
+    file.write_text('{"commitInfo":{"operation":"')
+    os.truncate(file, 500 << 20)
+    with Watched(lake.gateway, 600 << 20):
+        answer = lake.ask(SUM.format(table=of(table)))
+    assert isinstance(answer, dict), answer
+    assert answer["kind"] in {"data", "exhausted"}, answer
+    file.write_bytes(b'{"add":[' + b"1 " * (48 << 20) + b"]}")
+    with Watched(lake.gateway, 200 << 20):
+        answer = lake.ask(SUM.format(table=of(table)))
+    assert isinstance(answer, dict), answer
+    assert answer["kind"] in {"data", "exhausted"}, answer
+    lake.goes_on()
+
+
+@pytest.mark.parametrize("action", ['{"add":NESTED}', '{"add":{"path":NESTED}}', '{"commitInfo":NESTED}'])
+def test_a_commit_of_delta_that_is_nested_too_deeply(action: str, lake: Lake) -> None:
+    """What is wrong with it would be told by recursion."""
+    table = lake.delta()
+    name = f"{1:020}.json"
+    (table / "_delta_log" / name).write_text(action.replace("NESTED", "[" * 1_000_000 + "]" * 1_000_000))
+    assert name in lake.refused(SUM.format(table=of(table)), "nested too deeply")
+
+
+def test_statistics_of_delta_that_are_nested_too_deeply(lake: Lake) -> None:
+    table = lake.delta()
+    stats = '{"minValues":' + "[" * 1_000_000 + "]" * 1_000_000 + "}"
+    add = {"path": "a", "partitionValues": {}, "size": 10, "modificationTime": 0, "dataChange": True, "stats": stats}
+    (table / "_delta_log" / f"{1:020}.json").write_text(json.dumps({"add": add}))
+    lake.refused(SUM.format(table=of(table)), "nested too deeply")
+
+
+def test_a_footer_of_a_checkpoint_of_delta_that_is_too_large(lake: Lake) -> None:
+    table = lake.delta()
+    DeltaTable(table).create_checkpoint()
+    log = table / "_delta_log"
+    [checkpoint] = log.glob("*.checkpoint.parquet")
+    with checkpoint.open("r+b") as file:
+        file.truncate(5 << 30)
+        file.seek(-8, os.SEEK_END)
+        file.write((0xFFFF0000).to_bytes(4, "little") + b"PAR1")
+    (log / f"{0:020}.json").unlink()
+    with Watched(lake.gateway):
+        told = lake.refused(SUM.format(table=of(table)), "the footer of the file has more than")
+    assert checkpoint.name in told
 
 
 def test_a_page_index_that_says_more_than_it_has(lake: Lake) -> None:

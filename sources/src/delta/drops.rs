@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use nexus_flight_catalog::{Error, Result};
 use object_store::path::Path;
@@ -42,7 +43,14 @@ pub(super) async fn mark(store: &Store, table: &Path) -> Result<Option<ObjectMet
     };
     let last = listed.into_iter().filter(is_commit).max_by(|one, other| one.location.cmp(&other.location));
     let Some(last) = last.filter(|last| last.size <= MOST_BYTES) else { return Ok(None) };
-    let read = async { store.objects().get(&last.location).await?.bytes().await };
+    let read = async {
+        let opened = store.objects().get(&last.location).await?;
+        // It may be another by now than was listed.
+        match opened.meta.size <= MOST_BYTES {
+            true => opened.bytes().await,
+            false => Ok(Bytes::new()),
+        }
+    };
     match read.await {
         Ok(bytes) => Ok(Some(last).filter(|_| drops(&bytes))),
         Err(object_store::Error::NotFound { .. }) => Ok(None),

@@ -4,26 +4,29 @@ use std::error::Error as StdError;
 use std::num::NonZero;
 use std::sync::Arc;
 
-use delta_kernel::engine::arrow_data::EngineDataArrowExt;
+use arrow::array::{Array, StringArray, StructArray};
+use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt};
 use delta_kernel::history_manager::error::LogHistoryError;
 use delta_kernel::schema::SchemaRef;
 use delta_kernel::{
-    DeltaResult, DeltaResultIteratorStatic, Engine, EngineData, EvaluationHandler, FileDataReadResultIterator, FileMeta,
-    JsonHandler, ParquetFooter, ParquetHandler, PredicateRef, StorageHandler,
+    DeltaResult, DeltaResultIterator, DeltaResultIteratorStatic, Engine, EngineData, EvaluationHandler,
+    FileDataReadResultIterator, FileMeta, FileSize, FilteredEngineData, JsonHandler, ParquetFooter, ParquetHandler, PredicateRef,
+    StorageHandler,
 };
 use delta_kernel_default_engine::executor::TaskExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use nexus_flight_catalog::error::shortened;
-use nexus_flight_catalog::{Error, Kind, Result};
+use nexus_flight_catalog::{Error, Kind, Place, Result};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::within::Within;
+use super::log::log_of;
+use super::within::{ROWS, Within, failed, weight};
 use crate::lake::Lake;
 use crate::stores::{Upload, ended_early};
 
@@ -57,12 +60,14 @@ pub(super) async fn blocking<T: Send + 'static>(
     place: Path,
     work: impl FnOnce(&Kernel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let store = PrefixStore::new(Within(Arc::clone(&lake.store)), root.clone());
+    let store = PrefixStore::new(Within::new(Arc::clone(lake)), root.clone());
     let runtime = Handle::current();
     let executor = Arc::new(Caller(runtime.clone()));
-    let inner = DefaultEngineBuilder::new(Arc::new(store)).with_task_executor(executor).with_buffer_size(AHEAD).build();
-    let parquet = OwnFiles { inner: inner.parquet_handler(), lake: Arc::clone(lake), root: root.clone(), runtime };
-    let engine = Confined { parquet: Arc::new(parquet), inner };
+    let builder = DefaultEngineBuilder::new(Arc::new(store)).with_task_executor(executor);
+    let inner = builder.with_buffer_size(AHEAD).with_batch_size(ROWS).build();
+    let (parquet, json) = (inner.parquet_handler(), inner.json_handler());
+    let files = OwnFiles { parquet, json, lake: Arc::clone(lake), root: root.clone(), runtime };
+    let engine = Confined { files: Arc::new(files), inner };
     let shown = lake.store.place(&place);
     let kernel = Kernel { engine, lake: Arc::clone(lake), place };
     let full = |cause| Error::internal("there is no room for the kernel").caused_by(cause);
@@ -129,8 +134,18 @@ impl Kernel {
             },
             other => match of_store(&other) {
                 Some(cause) => self.store_error(cause),
-                None => self.damaged(format!("this cannot be read: {}", self.told(&other.to_string()))),
+                None => self.unread(&other.to_string()),
             },
+        }
+    }
+
+    /// What the kernel says of a log that is not sound.
+    fn unread(&self, message: &str) -> Error {
+        match gap(message) {
+            Some((before, after)) => {
+                self.damaged(format!("a commit is missing: after that of the version {before} comes that of the version {after}"))
+            }
+            None => self.damaged(format!("this cannot be read: {}", self.told(message))),
         }
     }
 
@@ -158,10 +173,22 @@ impl Kernel {
         Error::data(format!("the file \"{name}\" is missing")).with_hint(hint).at(self.lake.store.place(&self.place))
     }
 
-    /// The first line of a message, without the address that we made up.
+    /// The first line of a message, without the address that we made up and what is of use to those alone who know the kernel.
     fn told(&self, message: &str) -> String {
-        shortened(message.lines().next().unwrap_or_default().replace(ROOT, ""), SAID)
+        let line = message.lines().next().unwrap_or_default();
+        let line = line.split(LOG_FILE).next().unwrap_or_default();
+        shortened(line.replace(ROOT, ""), SAID)
     }
+}
+
+/// How the kernel begins to tell all that it knows of a file of a log.
+const LOG_FILE: &str = "ParsedLogPath {";
+
+/// The versions on both sides of a gap in a log, where that is what the kernel tells of.
+fn gap(message: &str) -> Option<(u64, u64)> {
+    let (before, after) = message.split_once("found gap: ")?.1.split_once(" -> ")?;
+    let version = |file: &str| file.strip_prefix(LOG_FILE)?.split_once(", version: ")?.1.split(',').next()?.parse::<u64>().ok();
+    Some((version(before)?, version(after)?))
 }
 
 /// The error of a store that is beneath another.
@@ -215,7 +242,7 @@ impl TaskExecutor for Caller {
 /// The kernel's own engine, which reads nothing but what is in its store.
 struct Confined {
     inner: DefaultEngine<Caller>,
-    parquet: Arc<dyn ParquetHandler>,
+    files: Arc<OwnFiles>,
 }
 
 impl Engine for Confined {
@@ -228,18 +255,20 @@ impl Engine for Confined {
     }
 
     fn json_handler(&self) -> Arc<dyn JsonHandler> {
-        self.inner.json_handler()
+        Arc::<OwnFiles>::clone(&self.files)
     }
 
     fn parquet_handler(&self) -> Arc<dyn ParquetHandler> {
-        Arc::clone(&self.parquet)
+        Arc::<OwnFiles>::clone(&self.files)
     }
 }
 
 /// A checkpoint may name its parts by any address, and the kernel's reader asks other hosts for those that are signed. It also makes room
-/// for whatever number it finds in a footer. Its writer, for its part, waits for what it writes where nothing may wait.
+/// for whatever number it finds in a footer, and tells what is wrong with statistics by recursion. Its writer, for its part, waits for
+/// what it writes where nothing may wait.
 struct OwnFiles {
-    inner: Arc<dyn ParquetHandler>,
+    parquet: Arc<dyn ParquetHandler>,
+    json: Arc<dyn JsonHandler>,
     lake: Arc<Lake>,
     /// The table's folder.
     root: Path,
@@ -260,8 +289,48 @@ impl OwnFiles {
         let paths: Vec<(Path, u64)> = paths.collect::<DeltaResult<_>>()?;
         let looks = paths.iter().map(|(path, size)| self.lake.check_footer(path, *size));
         let looked = stream::iter(looks.collect::<Vec<_>>()).buffered(AHEAD.get()).try_collect::<Vec<()>>();
-        let said = |error: Error| object_store::Error::Generic { store: "a checkpoint", source: Box::new(error) };
-        self.runtime.block_on(looked).map(drop).map_err(|error| delta_kernel::Error::ObjectStore(said(error)))
+        self.runtime.block_on(looked).map(drop).map_err(|error| delta_kernel::Error::ObjectStore(failed(error)))
+    }
+
+    /// What is read of a log. Errors: where the statistics of a file are nested too deeply.
+    fn sound(&self, read: FileDataReadResultIterator) -> FileDataReadResultIterator {
+        let place = self.lake.store.place(&log_of(&self.root));
+        Box::new(read.map(move |batch| sound(batch, &place)))
+    }
+}
+
+fn sound(batch: DeltaResult<Box<dyn EngineData>>, place: &Place) -> DeltaResult<Box<dyn EngineData>> {
+    let batch = batch?.try_into_record_batch()?;
+    let added = batch.column_by_name("add").and_then(|added| added.as_any().downcast_ref::<StructArray>());
+    let stats = added.and_then(|added| added.column_by_name("stats")?.as_any().downcast_ref::<StringArray>());
+    if stats.is_some_and(|stats| stats.iter().flatten().any(|text| weight(text.as_bytes()).is_none())) {
+        let error = Error::data("the statistics of a file are nested too deeply").with_hint(RESTORE).at(place.clone());
+        return Err(delta_kernel::Error::ObjectStore(failed(error)));
+    }
+    Ok(Box::new(ArrowEngineData::new(batch)))
+}
+
+impl JsonHandler for OwnFiles {
+    fn parse_json(&self, texts: Box<dyn EngineData>, schema: SchemaRef) -> DeltaResult<Box<dyn EngineData>> {
+        self.json.parse_json(texts, schema)
+    }
+
+    fn read_json_files(
+        &self,
+        files: &[FileMeta],
+        physical_schema: SchemaRef,
+        predicate: Option<PredicateRef>,
+    ) -> DeltaResult<FileDataReadResultIterator> {
+        Ok(self.sound(self.json.read_json_files(files, physical_schema, predicate)?))
+    }
+
+    fn write_json_file(
+        &self,
+        path: &Url,
+        data: DeltaResultIterator<'_, FilteredEngineData>,
+        overwrite: bool,
+    ) -> DeltaResult<FileSize> {
+        self.json.write_json_file(path, data, overwrite)
     }
 }
 
@@ -273,7 +342,7 @@ impl ParquetHandler for OwnFiles {
         predicate: Option<PredicateRef>,
     ) -> DeltaResult<FileDataReadResultIterator> {
         self.check(files)?;
-        self.inner.read_parquet_files(files, physical_schema, predicate)
+        Ok(self.sound(self.parquet.read_parquet_files(files, physical_schema, predicate)?))
     }
 
     fn write_parquet_file(&self, location: Url, data: DeltaResultIteratorStatic<Box<dyn EngineData>>) -> DeltaResult<()> {
@@ -295,17 +364,111 @@ impl ParquetHandler for OwnFiles {
 
     fn read_parquet_footer(&self, file: &FileMeta) -> DeltaResult<ParquetFooter> {
         self.check(std::slice::from_ref(file))?;
-        self.inner.read_parquet_footer(file)
+        self.parquet.read_parquet_footer(file)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::path::Path as LocalPath;
     use std::sync::{Mutex, mpsc};
     use std::time::Duration;
 
+    use serde_json::{Value, json};
+
+    use super::super::log::Logs;
+    use super::super::within::LARGEST;
     use super::*;
     use crate::stores::{Location, Store};
+
+    /// Puts a commit into the log of the table "t".
+    fn commit(folder: &LocalPath, version: u64, actions: &[Value]) {
+        let lines: Vec<String> = actions.iter().map(Value::to_string).collect();
+        std::fs::create_dir_all(folder.join("t/_delta_log")).unwrap();
+        std::fs::write(folder.join(format!("t/_delta_log/{version:020}.json")), lines.join("\n")).unwrap();
+    }
+
+    /// Puts a table "t" without files into a folder.
+    fn table(folder: &LocalPath) -> Logs {
+        let column = json!({ "name": "n", "type": "long", "nullable": true, "metadata": {} });
+        let schema = json!({ "type": "struct", "fields": [column] }).to_string();
+        let format = json!({ "provider": "parquet", "options": {} });
+        let table = json!({ "id": "x", "format": format, "schemaString": schema, "partitionColumns": [], "configuration": {} });
+        let protocol = json!({ "minReaderVersion": 1, "minWriterVersion": 2 });
+        commit(folder, 0, &[json!({ "protocol": protocol }), json!({ "metaData": table })]);
+        let location = Location::Folder(folder.to_owned());
+        Logs::new(Arc::new(Lake::new(Arc::new(Store::open("lake", &location).unwrap()), &location)))
+    }
+
+    /// An action that adds a file with these statistics.
+    fn added(stats: &str) -> Value {
+        let (path, values) = ("a.parquet", json!({}));
+        json!({ "add": { "path": path, "partitionValues": values, "size": 10, "modificationTime": 0, "dataChange": true, "stats": stats } })
+    }
+
+    /// The error of reading the table.
+    async fn refused(logs: &Logs) -> Error {
+        let table = Path::from("t");
+        match logs.latest(&table).await {
+            Ok(pinned) => logs.read(&pinned).await.err().unwrap(),
+            Err(error) => error,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_log_that_is_too_large_is_refused_by_name() {
+        for name in ["_last_checkpoint", "00000000000000000001.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            let logs = table(folder.path());
+            let path = folder.path().join("t/_delta_log").join(name);
+            std::fs::write(&path, r#"{"commitInfo":{"operation":""#).unwrap();
+            // The rest of it takes no place.
+            File::options().write(true).open(&path).unwrap().set_len(12 * 1024 * 1024 * 1024).unwrap();
+            let error = refused(&logs).await;
+            assert_eq!(error.kind(), Kind::Data, "{error}");
+            assert!(error.place().unwrap().to_string().ends_with(&format!("/t/_delta_log/{name}")), "{error}");
+            assert_eq!(
+                error.message(),
+                format!("this has 12884901888 bytes to be read at once, and metadata has {LARGEST} at most")
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_a_table_that_is_too_large_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = table(folder.path());
+        commit(folder.path(), 1, &[added(r#"{"numRecords":3}"#)]);
+        let sum = File::create(folder.path().join("t/_delta_log/00000000000000000001.crc")).unwrap();
+        sum.set_len(12 * 1024 * 1024 * 1024).unwrap();
+        let pinned = logs.latest(&Path::from("t")).await.unwrap();
+        assert_eq!(logs.read(&pinned).await.unwrap().files.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_log_nests_too_deeply_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = table(folder.path());
+        let nested = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        commit(folder.path(), 1, &[added(&nested)]);
+        let error = refused(&logs).await;
+        assert_eq!(error.message(), "the statistics of a file are nested too deeply", "{error}");
+        let path = folder.path().join("t/_delta_log/00000000000000000001.json");
+        std::fs::write(path, format!(r#"{{"add":{nested}}}"#)).unwrap();
+        let error = refused(&logs).await;
+        assert_eq!(error.message(), "this is nested too deeply", "{error}");
+        assert!(error.place().unwrap().to_string().ends_with("00000000000000000001.json"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_gap_in_a_log_is_told_by_its_versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = table(folder.path());
+        commit(folder.path(), 4, &[added("{}")]);
+        let error = refused(&logs).await;
+        insta::assert_snapshot!(error.message(), @"a commit is missing: after that of the version 0 comes that of the version 4");
+    }
 
     #[tokio::test]
     async fn a_catalog_whose_work_hangs_holds_up_no_other() {

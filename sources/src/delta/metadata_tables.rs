@@ -12,14 +12,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::log::log_of;
+use super::within::LARGEST;
 use crate::lake::{Lake, Snapshot};
 
 /// How many commits are told of, the newest ones.
 const COMMITS: usize = 1000;
 /// How many of them are read side by side.
 const AT_ONCE: usize = 8;
-/// The most bytes of one of them.
-const LARGEST: u64 = 512 * 1024 * 1024;
 
 /// What made a version. Each line of a commit holds one action, and this is one of them.
 #[derive(Default, Deserialize)]

@@ -103,10 +103,7 @@ impl Lake {
     pub(crate) async fn read_in(&self, path: &Path, most: u64, room: &mut Taken) -> Result<Bytes> {
         self.store.stays_within(path).await?;
         let opened = self.store.objects().get(path).await.map_err(|cause| self.failure(&cause, path))?;
-        if opened.meta.size > most {
-            let error = Error::data(format!("this has more than {most} bytes, and should be metadata"));
-            return Err(error.with_hint("restore the file, or let old snapshots of the table expire").at(self.store.place(path)));
-        }
+        self.check_size(path, opened.meta.size, most)?;
         room.grow(opened.meta.size).map_err(|error| error.at(self.store.place(path)))?;
         opened.bytes().await.map_err(|cause| self.failure(&cause, path))
     }
@@ -115,6 +112,15 @@ impl Lake {
     #[cfg(feature = "hudi")]
     pub(crate) async fn read(&self, path: &Path, most: u64) -> Result<Bytes> {
         self.read_in(path, most, &mut self.room.taken()).await
+    }
+
+    /// Errors: `Data` where more bytes of a file of metadata would be read at once than there may be.
+    pub(crate) fn check_size(&self, path: &Path, bytes: u64, most: u64) -> Result<()> {
+        if bytes <= most {
+            return Ok(());
+        }
+        let error = Error::data(format!("this has {bytes} bytes to be read at once, and metadata has {most} at most"));
+        Err(error.with_hint("restore the file, or let old snapshots of the table expire").at(self.store.place(path)))
     }
 
     /// Looks at the footer of a Parquet file of this size, as it is now, that somebody else decodes. Errors: `Data` where it says what cannot be, by

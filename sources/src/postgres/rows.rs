@@ -80,7 +80,7 @@ pub(super) fn batches(read: Read) -> impl Stream<Item = Result<RecordBatch>> + S
 /// How far a query is read.
 enum Place {
     Start,
-    Stream { lease: Lease, rows: Pin<Box<RowStream>> },
+    Stream { lease: Box<Lease>, rows: Pin<Box<RowStream>> },
     Cursor(Cursor),
     End,
 }
@@ -123,7 +123,7 @@ impl Read {
                 let lease = connections.get().await?;
                 let statement = self.prepared(&lease, &self.sql).await?;
                 let rows = Box::pin(query(&lease, &statement).await?);
-                Ok(Place::Stream { lease, rows })
+                Ok(Place::Stream { lease: Box::new(lease), rows })
             }
             Access::Transaction(_) => {
                 let name = format!("nexus_{}", CURSORS.fetch_add(1, Ordering::Relaxed));

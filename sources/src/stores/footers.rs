@@ -25,6 +25,8 @@ use super::pinned::{PinnedStore, Seen};
 
 /// How much of a file's end is read at first: most footers fit.
 const TAIL: usize = 64 * 1024;
+/// The most bytes of a footer, or of a page index.
+const LARGEST: u64 = 256 * 1024 * 1024;
 /// The memory that the footers of one source may take.
 const KEPT: u64 = 64 * 1024 * 1024;
 
@@ -260,6 +262,10 @@ impl Fetch {
 impl MetadataFetch for Fetch {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         async move {
+            // The file may be as large without taking any place.
+            if range.end.saturating_sub(range.start) > LARGEST {
+                return Err(ParquetError::General(format!("the footer of the file has more than {LARGEST} bytes")));
+            }
             let bytes = self.store.get_range(&self.path, range.clone()).await?;
             if let Some(footer) = footer_in(&bytes, self.size.saturating_sub(range.end)) {
                 let refused = |why| ParquetError::General(format!("the footer of the file is not sound: {why}"));
@@ -349,6 +355,8 @@ impl AsyncFileReader for Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use arrow::array::{ArrayRef, Int32Array, RecordBatch};
     use nexus_flight_catalog::{Error, Kind};
     use parquet::arrow::ArrowWriter;
@@ -394,6 +402,20 @@ mod tests {
             let wanted = "the footer of the file is not sound: a list in it has more items than there are bytes";
             assert!(error.to_string().contains(wanted), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_footer_that_is_too_large_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open("c", &Location::Folder(folder.path().to_owned())).unwrap());
+        // It is told at the end, and takes no place.
+        let meta = immutable(Path::from("a.parquet"), LARGEST + 100);
+        let end = [&u32::try_from(LARGEST + 1).unwrap().to_le_bytes()[..], &b"PAR1"[..]].concat();
+        let file = std::fs::File::create(folder.path().join("a.parquet")).unwrap();
+        file.write_all_at(&end, meta.size - 8).unwrap();
+        let pinned = Arc::new(PinnedStore::immutable(store, [(meta.location.clone(), meta.size)]));
+        let error = Footers::new().read(&pinned, &meta, None).await.unwrap_err();
+        assert!(error.to_string().contains("the footer of the file has more than 268435456 bytes"), "{error}");
     }
 
     /// What is read of the footer of a file of these bytes.

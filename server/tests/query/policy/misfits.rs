@@ -56,8 +56,9 @@ async fn a_table_that_a_rule_does_not_fit_is_closed_and_hides_no_other() {
         let error = governed.run("cid", "SELECT * FROM a.main.t").await.unwrap_err();
         assert_eq!(error.message(), "a rule about the table \"a.main.t\" does not fit its columns", "{rule:?}");
         for view in ["columns", "key_column_usage", "table_constraints"] {
-            let named =
-                format!("SELECT DISTINCT table_name AS n FROM a.information_schema.{view} WHERE table_schema = 'main' ORDER BY 1");
+            let named = format!(
+                "SELECT DISTINCT table_name AS n FROM a.information_schema.{view} WHERE table_schema = 'main' ORDER BY 1"
+            );
             let found = governed.run("cid", &named).await;
             assert!(found.as_ref().is_ok_and(|found| found.contains("| u |") && !found.contains("| t |")), "{view}: {found:?}");
         }
