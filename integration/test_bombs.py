@@ -1,10 +1,12 @@
-"""Forged lengths and bombs of packed bytes: refused, and the process takes at most 64 MiB more for them."""
+"""Forged lengths, bombs of packed bytes, and rows that are large as text: refused, or made in pieces. The process takes at most
+64 MiB more for them, or than statements may have."""
 
 import contextlib
 import gzip
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -273,3 +275,65 @@ def test_a_packed_body(encoding: str, gateway: Gateway) -> None:
         headers = {"content-encoding": encoding, "content-type": "text/plain"}
         answer = requests.post(f"{gateway.url}/v1/sql", data=body, headers=headers, timeout=10)
         assert answer.status_code in (400, 415), answer.text
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Statements have 256 MiB here."""
+    text = '[limits]\nmemory = "256MiB"\n[cache]\nsize = "0"\n'
+    with configured(tmp_path_factory.mktemp("narrow"), text, replicas=1) as gateway:
+        for _ in range(3):
+            assert asked(gateway, "select 1 as v", JSON).json() == {"v": 1}
+        yield gateway
+
+
+JSON, CSV, ARROW = "application/x-ndjson", "text/csv", "application/vnd.apache.arrow.stream"
+NARROW = (256 << 20) + MOST
+
+
+def asked(gateway: Gateway, statement: str, accept: str, **options: object) -> requests.Response:
+    headers = {"content-type": "text/plain", "accept": accept}
+    return requests.post(f"{gateway.url}/v1/sql", data=statement, headers=headers, timeout=120, **options)
+
+
+@pytest.mark.parametrize("accept", [JSON, CSV, ARROW])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        # The name of the column is in each line of JSON: 1.6 GB.
+        f'select value as "{"n" * 200_000}" from range(8192)',
+        # One text is that of all rows: 3.3 GB.
+        "select arrow_cast(repeat('x', 400000), 'Utf8View') as s from range(8192)",
+        # A letter is six in JSON: 800 MB.
+        "select repeat(chr(1), 16000) as s from range(8192)",
+    ],
+    ids=["name", "shared", "escapes"],
+)
+def test_rows_that_are_long_as_text(statement: str, accept: str, narrow: Gateway) -> None:
+    with Watched(narrow, NARROW), asked(narrow, statement, accept, stream=True) as answer:
+        assert answer.status_code == 200, answer.text
+        # What has come by then is the most of what is made at once.
+        for _, piece in zip(range(64), answer.iter_content(1 << 20), strict=False):
+            assert piece
+    assert asked(narrow, "select 1 as v", JSON).json() == {"v": 1}
+
+
+def test_a_row_that_is_longer_than_the_memory_as_text(narrow: Gateway) -> None:
+    statement = "select string_agg(repeat(chr(1), 1000), '') as a from range(40000)"
+    with Watched(narrow, NARROW):
+        answer = asked(narrow, statement, JSON)
+    assert answer.status_code == 429, answer.text[:1000]
+    assert "rows of an answer needs" in answer.json()["error"]["message"], answer.text
+    answer = asked(narrow, statement, CSV)
+    assert (answer.status_code, len(answer.content)) == (200, len("a\n") + 40_000_000 + len("\n"))
+
+
+def test_rows_of_several_that_are_long_as_text(narrow: Gateway) -> None:
+    def ask(number: int) -> int:
+        answer = asked(narrow, f"select {number} as i, repeat(chr(1), 5000000) as s", JSON)
+        assert answer.status_code in (200, 429), answer.text[:1000]
+        assert answer.status_code == 429 or len(answer.content) > 30_000_000
+        return answer.status_code
+
+    with Watched(narrow, NARROW), ThreadPoolExecutor(12) as pool:
+        assert 200 in list(pool.map(ask, range(12)))

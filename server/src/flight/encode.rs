@@ -1,17 +1,19 @@
 //! Record batches → Flight messages, none above the size that every gRPC client takes.
 
 use std::collections::VecDeque;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow_flight::{IpcMessage, SchemaAsIpc};
 use arrow_ipc::writer::{DictionaryHandling, DictionaryTracker, DictionaryUpdate, IpcDataGenerator, IpcWriteOptions};
 use bytes::Bytes;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, Stream};
 use nexus_flight_catalog::{Error, Result};
 
+use crate::bounds::all_within;
 use crate::flight::encode::shared::Keeping;
 use crate::flight::profile::{TypeProfile, shed_dictionaries};
 
@@ -31,18 +33,24 @@ pub const LARGEST_MESSAGE: usize = 3_500_000;
 /// What a message is aimed at: a little below the largest, so that rows of about one length need one attempt.
 const AIM: usize = LARGEST_MESSAGE / 16 * 15;
 
+/// What is made at once of rows that share their values: of no more rows than that, and of one row that takes more only where there is
+/// room.
+const MOST: usize = 2 * LARGEST_MESSAGE;
+
 /// gRPC puts a flag and the length before each message.
 const PREFIX: usize = 5;
 
 /// The messages of a result: its schema as `profile` has it, then its rows, each message made when it is asked for.
 ///
-/// No message is above [`LARGEST_MESSAGE`] unless one row alone is. `schema` is that of `batches`, before the profile.
+/// No message is above [`LARGEST_MESSAGE`] unless one row alone is; then what is made of it is taken from `memory`. `schema` is that of
+/// `batches`, before the profile. Errors: those of the rows, and `Exhausted`.
 pub fn encode(
     schema: &Schema,
     profile: TypeProfile,
     batches: BoxStream<'static, Result<RecordBatch>>,
+    memory: &Arc<dyn MemoryPool>,
 ) -> impl Stream<Item = Result<Message>> + Send + use<> {
-    encode_shared(schema, profile, batches, Weak::new())
+    encode_shared(schema, profile, batches, memory, Weak::new())
 }
 
 /// The same messages for an answer that the cache keeps: what was made of a batch of it before is sent again, and what is made
@@ -51,9 +59,10 @@ pub fn encode_shared(
     schema: &Schema,
     profile: TypeProfile,
     batches: BoxStream<'static, Result<RecordBatch>>,
+    memory: &Arc<dyn MemoryPool>,
     shared: Weak<Shared>,
 ) -> impl Stream<Item = Result<Message>> + Send + use<> {
-    let encoder = Encoder::new(profile.schema(schema), profile, batches, shared);
+    let encoder = Encoder::new(profile.schema(schema), profile, batches, memory, shared);
     stream::try_unfold(encoder, |mut encoder| async move { Ok(encoder.next().await?.map(|message| (message, encoder))) })
 }
 
@@ -72,6 +81,10 @@ struct Encoder {
     /// Messages made and not yet sent: the rows of one piece and the dictionaries they need.
     ready: VecDeque<Message>,
     tracker: DictionaryTracker,
+    /// Whether there are list views, which share their items.
+    has_list_views: bool,
+    /// What is made of a row that is large alone, until the next rows are taken up.
+    made: MemoryReservation,
     /// Where the messages of batches are kept.
     shared: Weak<Shared>,
     /// The batches that have come.
@@ -84,6 +97,8 @@ struct Encoder {
 struct Piece {
     rows: RecordBatch,
     at_once: usize,
+    /// Whether all of them together may be made at once.
+    is_small: bool,
 }
 
 impl Encoder {
@@ -91,8 +106,11 @@ impl Encoder {
         schema: SchemaRef,
         profile: TypeProfile,
         batches: BoxStream<'static, Result<RecordBatch>>,
+        memory: &Arc<dyn MemoryPool>,
         shared: Weak<Shared>,
     ) -> Self {
+        let is_list_view = |data_type: &&DataType| matches!(data_type, DataType::ListView(_) | DataType::LargeListView(_));
+        let has_list_views = schema.fields().iter().any(|field| all_within(field.data_type()).iter().any(is_list_view));
         let mut encoder = Self {
             profile,
             schema,
@@ -100,6 +118,8 @@ impl Encoder {
             pieces: VecDeque::new(),
             ready: VecDeque::new(),
             tracker: DictionaryTracker::new(false),
+            has_list_views,
+            made: MemoryConsumer::new("rows of an answer").register(memory),
             shared,
             come: 0,
             keeping: None,
@@ -146,41 +166,70 @@ impl Encoder {
             metrics::counter!("nexus_cache_batches_encoded_total").increment(1);
             self.keeping = Some(Keeping::new(&shared, self.profile, place, &rows));
         }
-        let at_once = self.rows_at_once(&rows);
-        self.push(rows, at_once);
+        let piece = self.piece(rows);
+        self.push(piece);
     }
 
-    /// How many rows of a batch to try in one message.
-    fn rows_at_once(&self, rows: &RecordBatch) -> usize {
+    /// A batch, with how many rows of it to try in one message.
+    fn piece(&self, rows: RecordBatch) -> Piece {
         // Most batches fit with all the memory that they hold on to, and then there is nothing to look at.
         let held = || rows.columns().iter().map(|column| column.get_buffer_memory_size()).sum::<usize>();
-        if self.profile == TypeProfile::Native && held() <= AIM {
-            return rows.num_rows();
+        if self.profile == TypeProfile::Native && !self.has_list_views && held() <= AIM {
+            return Piece { at_once: rows.num_rows(), rows, is_small: true };
         }
-        let size: usize = rows.columns().iter().map(|column| size::encoded(column, self.profile)).sum();
-        rows.num_rows().div_ceil(size.div_ceil(AIM).max(1))
+        let size = self.size(&rows);
+        Piece { at_once: rows.num_rows().div_ceil(size.div_ceil(AIM).max(1)), rows, is_small: size <= MOST }
+    }
+
+    /// The bytes of rows once they are sent.
+    fn size(&self, rows: &RecordBatch) -> usize {
+        rows.columns().iter().map(|column| size::encoded(column, self.profile)).sum()
+    }
+
+    /// Of so many rows those that may be made at once, and their bytes: a few may be much longer than the others.
+    fn within(&self, rows: &RecordBatch, mut at_once: usize) -> (usize, usize) {
+        let mut size = self.size(&rows.slice(0, at_once));
+        while at_once > 1 && size > MOST {
+            let half = at_once.div_ceil(2);
+            let less = self.size(&rows.slice(0, half));
+            if less == size {
+                // It does not hang on the rows, and would be as large with one of them.
+                break;
+            }
+            (at_once, size) = (half, less);
+        }
+        (at_once, size)
     }
 
     /// Puts rows before all others that wait.
-    fn push(&mut self, rows: RecordBatch, at_once: usize) {
-        if rows.num_rows() > 0 {
-            self.pieces.push_front(Piece { rows, at_once });
+    fn push(&mut self, piece: Piece) {
+        if piece.rows.num_rows() > 0 {
+            self.pieces.push_front(piece);
         }
     }
 
-    fn encode_piece(&mut self, Piece { rows, at_once }: Piece) -> Result<()> {
-        let at_once = at_once.clamp(1, rows.num_rows());
+    fn encode_piece(&mut self, Piece { rows, at_once: wanted, is_small }: Piece) -> Result<()> {
+        let wanted = wanted.clamp(1, rows.num_rows());
+        let (at_once, size) = if is_small { (wanted, 0) } else { self.within(&rows, wanted) };
         let rows = if at_once < rows.num_rows() {
-            self.push(rows.slice(at_once, rows.num_rows() - at_once), at_once);
+            self.push(Piece { rows: rows.slice(at_once, rows.num_rows() - at_once), at_once: wanted, is_small });
             rows.slice(0, at_once)
         } else {
             rows
         };
+        let copied = |column: &&ArrayRef| self.profile.copies(column.data_type());
+        let made: usize = if size > MOST {
+            rows.columns().iter().filter(copied).map(|column| size::encoded(column, self.profile)).sum()
+        } else {
+            0
+        };
+        self.made.try_resize(made)?;
         let mut batch = self.profile.batch(&rows, &self.schema)?;
         let (mut dictionaries, mut message) = self.encode_batch(&batch)?;
         if dictionaries.iter().any(too_large) {
             // A dictionary may hold values that these rows do not use: once without those, and only then fewer rows.
             self.forget_dictionaries();
+            self.made.try_grow(dictionaries.iter().map(Message::encoded_len).sum())?;
             batch = shed_dictionaries(&batch)?;
             (dictionaries, message) = self.encode_batch(&batch)?;
             if at_once > 1 && dictionaries.iter().any(too_large) {
@@ -201,8 +250,8 @@ impl Encoder {
 
     /// A batch that has been through the profile may go through it again: it stays as it is.
     fn halve(&mut self, batch: RecordBatch) {
-        let half = batch.num_rows().div_ceil(2);
-        self.push(batch, half);
+        let at_once = batch.num_rows().div_ceil(2);
+        self.push(Piece { rows: batch, at_once, is_small: false });
     }
 
     /// The dictionaries that the client does not have yet, and the rows.

@@ -110,6 +110,11 @@ impl TypeProfile {
         rebuild(target, columns.collect::<Result<_>>()?, rows)
     }
 
+    /// Whether columns of a type may be copied to be sent.
+    pub(super) fn copies(self, data_type: &DataType) -> bool {
+        self.lower(data_type) != *data_type || Shed::Views.applies(data_type)
+    }
+
     /// The type as which a type is sent.
     pub(super) fn lower(self, data_type: &DataType) -> DataType {
         match self {

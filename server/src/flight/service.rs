@@ -327,7 +327,7 @@ impl Service {
                 memory.try_grow(batch.get_array_memory_size())?;
                 let schema = batch.schema();
                 // The schemas of metadata are fixed by the protocol, so nothing in them is lowered.
-                let rows = encode(&schema, TypeProfile::Native, stream::iter([Ok(batch)]).boxed());
+                let rows = encode(&schema, TypeProfile::Native, stream::iter([Ok(batch)]).boxed(), &self.memory(caller));
                 (rows.inspect(move |_| _ = &memory).boxed(), None)
             }
         };
@@ -352,7 +352,8 @@ impl Service {
     async fn run(&self, caller: &Caller, ticket: Ticket) -> Result<(Rows, Option<Cached>)> {
         if let Some(affected) = ticket.affected {
             let batch = count_batch(affected)?;
-            return Ok((encode(&batch.schema(), ticket.profile, stream::iter([Ok(batch)]).boxed()).boxed(), None));
+            let (schema, count) = (batch.schema(), stream::iter([Ok(batch)]).boxed());
+            return Ok((encode(&schema, ticket.profile, count, &self.memory(caller)).boxed(), None));
         }
         let run = self.noted(caller, &ticket.statement.text, self.endpoints.begin(&ticket))?;
         let mut query = self.query(caller, &ticket.statement)?;
@@ -366,7 +367,7 @@ impl Service {
             return Err(Error::precondition("a table of the statement has other columns than when it was described")
                 .with_hint("send the statement again"));
         }
-        let messages = encode_shared(&answer.schema, ticket.profile, answer.batches, answer.shared);
+        let messages = encode_shared(&answer.schema, ticket.profile, answer.batches, &self.memory(caller), answer.shared);
         // Native messages lie where their rows do, and cost less to make than to hand on; lowered ones are made value by value. Those of an
         // answer that is kept are there from the second time on.
         let is_kept = matches!(answer.cache.how, CacheUse::Hit | CacheUse::Stale);

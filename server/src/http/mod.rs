@@ -1,6 +1,8 @@
 //! HTTP: health, metrics, and statements over the same query path as Flight.
 
+mod length;
 pub mod sql;
+mod text;
 
 use std::sync::Arc;
 

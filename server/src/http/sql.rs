@@ -1,14 +1,7 @@
 //! `POST /v1/sql`: a statement in, its rows out as Arrow IPC, newline JSON or CSV, as they are made.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::csv;
-use arrow::datatypes::SchemaRef;
-use arrow::json::writer::{JsonFormat, LineDelimited};
-use arrow::json::{Writer as JsonWriter, WriterBuilder};
-use arrow_ipc::writer::StreamWriter;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -17,7 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use axum::{Extension, Router};
-use futures::{StreamExt, TryStreamExt, future, stream};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
+use futures::stream::{self, BoxStream, Stream};
+use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Context, Error, Principal, Result};
 use serde::Deserialize;
 use tokio::task::yield_now;
@@ -25,11 +20,12 @@ use url::Url;
 
 use crate::audit::Trail;
 use crate::flight::caller::TRACEPARENT;
+use crate::flight::encode::{Message, encode, schema_bytes};
 use crate::flight::profile::TypeProfile;
 use crate::gateway::Gateway;
+use crate::http::text::{Text, held_by};
 use crate::procedures::Named;
-use crate::query::{Answer, Client, Protocol, Query};
-use crate::times::refuse_unnamed;
+use crate::query::{Answer, Batches, Client, Protocol, Query};
 use crate::wire::body;
 use crate::wire::caching::{self, Asked};
 use crate::wire::connection::Peer;
@@ -113,11 +109,11 @@ async fn answer(
     let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(Arc::from);
     let deadline = Some(gateway.sessions.deadline(&session));
     let cx = Context { parent, deadline, ..Context::new(principal) };
-    let id = cx.query;
+    let (id, memory) = (cx.query, gateway.planner.shares().of(&cx.principal));
     let query = Query { client, ..Query::new(cx, request.statement, session, Protocol::Http) };
     let answer = gateway.execute.execute(query).await?;
     let cached = answer.cache;
-    let mut body = Box::pin(encoded(format, answer)?);
+    let mut body = Box::pin(encoded(format, answer, memory)?);
     // The status goes out before the first byte, so whether there is one must be known first.
     let first = body.try_next().await?.unwrap_or_default();
     // A connection is given up with all of it that is not sent yet. So what comes before an error is let out first, the head too.
@@ -219,112 +215,94 @@ impl Format {
     }
 }
 
-/// The rows as bytes, a chunk for each batch that has some.
-fn encoded(format: Format, answer: Answer) -> Result<impl futures::Stream<Item = Result<Bytes>> + Send + 'static> {
+/// The rows as bytes, each chunk made when it is asked for, of what there is room for in `memory`. Errors: those of the rows, and
+/// `Exhausted`.
+fn encoded(
+    format: Format,
+    answer: Answer,
+    memory: Arc<dyn MemoryPool>,
+) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
     let Answer { schema, batches, .. } = answer;
-    // Views are compacted and nothing else changes.
-    let profile = TypeProfile::Native;
-    let schema = profile.schema(&schema);
-    let writer = Writer::new(format, &schema)?;
-    // One without rows may come before the error that is met in the first row.
-    let batches = batches.try_filter(|batch| future::ready(batch.num_rows() > 0));
-    let state = Some((batches, writer));
-    Ok(stream::unfold(state, move |state| {
-        let schema = Arc::clone(&schema);
-        async move {
-            let (mut batches, mut writer) = state?;
-            match batches.next().await {
-                Some(Ok(batch)) => {
-                    let written = profile.batch(&batch, &schema).and_then(|batch| writer.write(&batch));
-                    let state = written.is_ok().then_some((batches, writer));
-                    Some((written, state))
-                }
-                Some(Err(error)) => Some((Err(error), None)),
-                None => Some((writer.finish(), None)),
+    let text = |text: Text, batches: Batches, memory: Arc<dyn MemoryPool>| {
+        Ok::<_, Error>((Bytes::from(text.head(&schema)?), text.pieces(Arc::clone(&schema), batches, memory), Bytes::new()))
+    };
+    let (head, rows, end) = match format {
+        Format::Arrow => {
+            let messages = encode(&schema, TypeProfile::Native, batches, &memory);
+            // The first one is the schema.
+            let rows = messages.skip(1).map(move |message| framed(&message?, &memory));
+            (schema_bytes(&schema)?, rows.boxed(), Bytes::from_static(&END))
+        }
+        Format::Json => text(Text::Json, batches, memory)?,
+        Format::Csv => text(Text::Csv, batches, memory)?,
+    };
+    let head = Some(head).filter(|head: &Bytes| !head.is_empty());
+    let chunks = Chunks { head, rows, held: None, end: Some(end) };
+    let next = |mut chunks: Chunks| async move { Ok::<_, Error>(chunks.next().await?.map(|chunk| (chunk, chunks))) };
+    Ok(stream::try_unfold(chunks, next))
+}
+
+/// A body in its order.
+struct Chunks {
+    /// What is before all rows, and goes when the first of them are there: an error in these comes before all else.
+    head: Option<Bytes>,
+    rows: BoxStream<'static, Result<Bytes>>,
+    /// What came and has to wait for the head.
+    held: Option<Bytes>,
+    end: Option<Bytes>,
+}
+
+impl Chunks {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
+        if self.end.is_none() {
+            return Ok(None);
+        }
+        let next = match self.rows.try_next().await? {
+            Some(rows) => Some(rows),
+            None => self.end.take(),
+        };
+        match self.head.take() {
+            Some(head) => {
+                self.held = next;
+                Ok(Some(head))
             }
-        }
-    }))
-}
-
-/// A writer that gives away what it has written.
-enum Writer {
-    Arrow(Shared, Box<StreamWriter<Shared>>),
-    Json(Shared, JsonWriter<Shared, LineDelimited>),
-    Csv(Shared, Box<csv::Writer<Shared>>),
-}
-
-impl Writer {
-    fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
-        let out = Shared::default();
-        Ok(match format {
-            Format::Arrow => Writer::Arrow(out.clone(), Box::new(StreamWriter::try_new(out, schema)?)),
-            Format::Json => Writer::Json(out.clone(), json_writer(out)),
-            Format::Csv => {
-                let mut writer = csv::WriterBuilder::new().with_header(true).build(out.clone());
-                // The header stands there even where there are no rows.
-                writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
-                Writer::Csv(out, Box::new(writer))
-            }
-        })
-    }
-
-    fn write(&mut self, batch: &RecordBatch) -> Result<Bytes> {
-        match self {
-            Writer::Arrow(_, writer) => writer.write(batch)?,
-            Writer::Json(_, writer) => {
-                refuse_unnamed(batch)?;
-                writer.write(batch)?;
-            }
-            Writer::Csv(_, writer) => writer.write(batch)?,
-        }
-        Ok(self.take())
-    }
-
-    fn finish(mut self) -> Result<Bytes> {
-        match &mut self {
-            Writer::Arrow(_, writer) => writer.finish()?,
-            Writer::Json(_, writer) => writer.finish()?,
-            Writer::Csv(..) => {}
-        }
-        Ok(self.take())
-    }
-
-    fn take(&self) -> Bytes {
-        match self {
-            Writer::Arrow(out, _) | Writer::Json(out, _) | Writer::Csv(out, _) => out.take(),
+            None => Ok(next),
         }
     }
 }
 
-/// NULL is written out, so that every line has every key.
-fn json_writer<F: JsonFormat>(out: Shared) -> JsonWriter<Shared, F> {
-    WriterBuilder::new().with_explicit_nulls(true).build(out)
-}
+/// The end of a stream of Arrow IPC.
+const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+/// What the places of messages in a stream are a multiple of.
+const ALIGNED: usize = 64;
 
-/// A buffer that a writer owns and this module empties.
-#[derive(Debug, Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Shared {
-    fn take(&self) -> Bytes {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())).into()
-    }
-}
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// A message as a stream of Arrow IPC has it: a mark, the length of the header, the header, and the body. Errors: `Exhausted`.
+fn framed(message: &Message, memory: &Arc<dyn MemoryPool>) -> Result<Bytes> {
+    let header = &message.head.data_header;
+    let start = (END.len() + header.len()).next_multiple_of(ALIGNED);
+    let length = u32::try_from(start - END.len()).map_err(|_| Error::internal("the header of a message is too long"))?;
+    let size = start + message.body_len();
+    let held = MemoryConsumer::new("rows of an answer").register(memory);
+    held.try_grow(size)?;
+    let mut bytes = Vec::with_capacity(size);
+    bytes.extend_from_slice(&END[..4]);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(header);
+    bytes.resize(start, 0);
+    message.body.iter().for_each(|piece| bytes.extend_from_slice(piece));
+    Ok(held_by(bytes, held))
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Array, Int64Array, RecordBatch, StringViewArray};
     use arrow::datatypes::{DataType, Field, Schema};
+    use arrow_ipc::reader::StreamReader;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, UnboundedMemoryPool};
+    use nexus_flight_catalog::Kind;
 
     use super::*;
 
@@ -335,7 +313,7 @@ mod tests {
             let empty = RecordBatch::new_empty(Arc::clone(&schema));
             let batches = stream::iter([Ok(empty), Err(Error::invalid("no"))]).boxed();
             let answer = Answer::new(Arc::clone(&schema), batches);
-            let mut body = Box::pin(encoded(format, answer).unwrap());
+            let mut body = Box::pin(encoded(format, answer, Arc::new(UnboundedMemoryPool::default())).unwrap());
             assert!(body.next().await.unwrap().is_err(), "{format:?}");
         }
     }
@@ -349,6 +327,51 @@ mod tests {
         assert_eq!(statement("Application/JSON; charset=utf-8"), "SELECT 1");
         for kind in ["text/plain", "application"] {
             assert_eq!(statement(kind), r#"{"statement":"SELECT 1"}"#);
+        }
+    }
+
+    /// Two batches of rows that are long, each with a text of its own.
+    fn rows(bytes: usize) -> Vec<RecordBatch> {
+        let batch = |from: i64| {
+            let texts = (from..from + 40).map(|row| format!("{row}{}", "x".repeat(bytes))).collect::<Vec<_>>();
+            let texts = StringViewArray::from_iter_values(&texts);
+            let numbers = Int64Array::from_iter_values(from..from + 40);
+            RecordBatch::try_from_iter([("n", Arc::new(numbers) as Arc<dyn Array>), ("t", Arc::new(texts) as _)]).unwrap()
+        };
+        vec![batch(0), batch(40)]
+    }
+
+    fn answer_of(batches: Vec<RecordBatch>) -> Answer {
+        let schema = batches[0].schema();
+        Answer::new(schema, stream::iter(batches.into_iter().map(Ok)).boxed())
+    }
+
+    #[tokio::test]
+    async fn arrow_is_read_again_as_it_was() {
+        for bytes in [1, 300_000] {
+            let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+            let body = encoded(Format::Arrow, answer_of(rows(bytes)), Arc::clone(&memory)).unwrap();
+            let chunks: Vec<Bytes> = body.try_collect().await.unwrap();
+            let whole = chunks.concat();
+            let read = StreamReader::try_new(whole.as_slice(), None).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+            let schema = read[0].schema();
+            let [read, wanted] = [read, rows(bytes)].map(|all| arrow::compute::concat_batches(&schema, &all).unwrap());
+            assert_eq!(read, wanted);
+            assert!(memory.reserved() > 0);
+            drop(chunks);
+            assert_eq!(memory.reserved(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_room_for_is_refused_before_it_is_made() {
+        for format in Format::ALL {
+            let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100_000));
+            let mut body = Box::pin(encoded(format, answer_of(rows(300_000)), memory).unwrap());
+            let error = body.next().await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), Kind::Exhausted);
+            assert!(error.message().contains("rows of an answer"), "{error}");
+            assert!(body.next().await.is_none());
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What is kept, under which question, and what never is.
 
+use std::sync::Arc;
+
 use arrow_flight::FlightData;
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::Result;
 use nexus_server::flight::encode::{Message, encode_shared};
@@ -295,7 +298,8 @@ async fn what_flight_sends_of_a_kept_answer_is_made_once_and_counts_as_any_other
     let sent = async |profile| {
         let answer = fixture.execute(statement).await.unwrap();
         let how = answer.cache.how;
-        let messages = encode_shared(&answer.schema, profile, answer.batches, answer.shared);
+        let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let messages = encode_shared(&answer.schema, profile, answer.batches, &memory, answer.shared);
         (how, messages.try_collect::<Vec<Message>>().await.unwrap())
     };
     let bytes = |messages: &[Message]| messages.iter().cloned().map(FlightData::from).collect::<Vec<_>>();

@@ -1,7 +1,9 @@
 //! The demo's table of types: every column passes the planner, the encoder and both profiles.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use futures::TryStreamExt;
 use nexus_flight_catalog::{Context, Principal};
 use nexus_server::config::Config;
@@ -23,7 +25,8 @@ async fn every_column_is_planned_and_encoded_in_both_profiles() {
         let query = Query::new(cx, statement, session, Protocol::Flight);
         let answer = gateway.execute.execute(query).await.unwrap();
         let schema = answer.schema.clone();
-        let messages: Vec<_> = encode(&answer.schema, profile, answer.batches).try_collect().await.unwrap();
+        let memory: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let messages: Vec<_> = encode(&answer.schema, profile, answer.batches, &memory).try_collect().await.unwrap();
         assert!(messages.len() >= 2, "{statement}");
         schema
     };

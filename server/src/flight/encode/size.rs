@@ -27,13 +27,11 @@ pub(super) fn encoded(array: &dyn Array, profile: TypeProfile) -> usize {
             DataType::LargeList(_) => list(array.as_list::<i64>().offsets(), array.as_list::<i64>().values(), profile),
             DataType::ListView(_) => {
                 let views = array.as_list_view::<i32>();
-                let items = views.sizes().iter().map(|size| size.as_usize()).sum();
-                8 * rows + share(views.values(), items, profile)
+                8 * rows + items(views.values(), views.value_offsets(), views.value_sizes(), profile)
             }
             DataType::LargeListView(_) => {
                 let views = array.as_list_view::<i64>();
-                let items = views.sizes().iter().map(|size| size.as_usize()).sum();
-                16 * rows + share(views.values(), items, profile)
+                16 * rows + items(views.values(), views.value_offsets(), views.value_sizes(), profile)
             }
             DataType::FixedSizeList(_, _) => encoded(array.as_fixed_size_list().values(), profile),
             DataType::Struct(_) => array.as_struct().columns().iter().map(|column| encoded(column, profile)).sum(),
@@ -82,12 +80,14 @@ fn span<O: OffsetSizeTrait>(offsets: &[O]) -> usize {
     }
 }
 
-/// What `items` values of an array take, if they are as long as the others.
-fn share(values: &ArrayRef, items: usize, profile: TypeProfile) -> usize {
-    match values.len() {
-        0 => 0,
-        all => (encoded(values, profile) as u128 * items as u128).div_ceil(all as u128) as usize,
+/// The items of views of lists, which may be those of several lists.
+fn items<O: OffsetSizeTrait>(values: &ArrayRef, offsets: &[O], sizes: &[O], profile: TypeProfile) -> usize {
+    if let Some(width) = profile.lower(values.data_type()).primitive_width() {
+        let items: usize = sizes.iter().map(|size| size.as_usize()).sum();
+        return items * width + items.div_ceil(8);
     }
+    let lists = offsets.iter().zip(sizes);
+    lists.map(|(offset, size)| encoded(&values.slice(offset.as_usize(), size.as_usize()), profile)).sum()
 }
 
 /// A dictionary written out: a long value counts as often as it is used.

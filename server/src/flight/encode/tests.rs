@@ -11,6 +11,7 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_ipc::writer::CompressionContext;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, UnboundedMemoryPool};
 use futures::TryStreamExt;
 use futures::executor::block_on;
 use proptest::prelude::*;
@@ -18,9 +19,13 @@ use prost::Message as _;
 
 use super::*;
 
+fn unbounded() -> Arc<dyn MemoryPool> {
+    Arc::new(UnboundedMemoryPool::default())
+}
+
 fn messages(schema: &SchemaRef, profile: TypeProfile, batches: Vec<RecordBatch>) -> Vec<FlightData> {
     let batches = stream::iter(batches.into_iter().map(Ok)).boxed();
-    block_on(encode(schema, profile, batches).map_ok(FlightData::from).try_collect()).unwrap()
+    block_on(encode(schema, profile, batches, &unbounded()).map_ok(FlightData::from).try_collect()).unwrap()
 }
 
 fn decoded(messages: Vec<FlightData>) -> Vec<RecordBatch> {
@@ -171,8 +176,57 @@ fn a_long_value_used_often_is_not_written_out_at_once() {
     let values: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(2_000_000), "y".to_owned()]));
     let column: ArrayRef = Arc::new(DictionaryArray::<Int16Type>::new(keys, values));
     let batch = batch_of(vec![column]);
-    let first = encode(&batch.schema(), TypeProfile::Lowered, stream::iter([Ok(batch)]).boxed()).take(4);
+    let first = encode(&batch.schema(), TypeProfile::Lowered, stream::iter([Ok(batch)]).boxed(), &unbounded()).take(4);
     let sizes: Vec<usize> = block_on(first.map_ok(|message| message.encoded_len()).try_collect()).unwrap();
+    assert!(sizes.iter().all(|size| *size <= LARGEST_MESSAGE), "{sizes:?}");
+}
+
+/// Views of one text, of which the first rows have all and the others an empty one.
+fn shared_text(bytes: usize, rows: usize, with: usize) -> RecordBatch {
+    let texts = [String::from("x").repeat(bytes), String::new()];
+    let values = StringViewArray::from_iter_values(&texts);
+    let places = UInt32Array::from_iter_values((0..rows).map(|row| u32::from(row >= with)));
+    batch_of(vec![arrow::compute::take(&values, &places, None).unwrap()])
+}
+
+#[test]
+fn a_few_long_rows_among_many_short_ones_are_not_made_at_once() {
+    // As many rows as go on the average would be 500 MB here.
+    let batch = shared_text(10_000_000, 8_192, 50);
+    let encoder = |memory: &Arc<dyn MemoryPool>| {
+        let (profile, none) = (TypeProfile::Lowered, stream::empty().boxed());
+        Encoder::new(profile.schema(&batch.schema()), profile, none, memory, Weak::new())
+    };
+    let (unbounded, small): (_, Arc<dyn MemoryPool>) = (unbounded(), Arc::new(GreedyMemoryPool::new(8_000_000)));
+    let mut first = encoder(&unbounded);
+    first.begin(batch.clone());
+    let piece = first.pieces.pop_front().unwrap();
+    assert!(piece.at_once > 1);
+    first.encode_piece(piece).unwrap();
+    // The schema, and one row.
+    assert_eq!(first.ready.len(), 2);
+    assert!(first.ready[1].body_len() < 11_000_000);
+    assert!(unbounded.reserved() >= 10_000_000);
+    drop(first);
+    assert_eq!(unbounded.reserved(), 0);
+    let mut refused = encoder(&small);
+    refused.begin(batch.clone());
+    let piece = refused.pieces.pop_front().unwrap();
+    let error = refused.encode_piece(piece).unwrap_err();
+    assert_eq!(error.kind(), nexus_flight_catalog::Kind::Exhausted);
+    assert!(error.message().contains("rows of an answer"), "{error}");
+}
+
+#[test]
+fn list_views_of_the_same_items_count_each_of_them() {
+    let values: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(100_000), String::new(), String::new()]));
+    let item = Arc::new(Field::new_list_field(DataType::Utf8, true));
+    let (offsets, sizes) = (ScalarBuffer::from(vec![0_i32; 1_000]), ScalarBuffer::from(vec![1_i32; 1_000]));
+    let views = ListViewArray::new(item, offsets, sizes, values, None);
+    let batch = batch_of(vec![Arc::new(views)]);
+    assert!(size::encoded(batch.column(0), TypeProfile::Native) >= 100_000_000);
+    let sent = encode(&batch.schema(), TypeProfile::Native, stream::iter([Ok(batch)]).boxed(), &unbounded());
+    let sizes: Vec<usize> = block_on(sent.take(5).map_ok(|message| message.encoded_len()).try_collect()).unwrap();
     assert!(sizes.iter().all(|size| *size <= LARGEST_MESSAGE), "{sizes:?}");
 }
 
@@ -186,7 +240,7 @@ fn a_batch_is_asked_for_when_the_one_before_is_sent() {
         count.fetch_add(1, Ordering::Relaxed);
         Ok(batch.clone())
     });
-    let mut sent = std::pin::pin!(encode(&schema, TypeProfile::Native, batches.boxed()));
+    let mut sent = std::pin::pin!(encode(&schema, TypeProfile::Native, batches.boxed(), &unbounded()));
     for expected in [0, 1, 2] {
         block_on(sent.next()).unwrap().unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), expected);
@@ -197,7 +251,8 @@ fn a_batch_is_asked_for_when_the_one_before_is_sent() {
 fn an_error_ends_the_stream_after_what_came_before() {
     let batch = batch_of(columns(&[5; 10]));
     let batches = stream::iter([Ok(batch.clone()), Err(Error::unavailable("the source went away")), Ok(batch.clone())]);
-    let sent: Vec<Result<Message>> = block_on(encode(&batch.schema(), TypeProfile::Native, batches.boxed()).collect());
+    let messages = encode(&batch.schema(), TypeProfile::Native, batches.boxed(), &unbounded());
+    let sent: Vec<Result<Message>> = block_on(messages.collect());
     assert_eq!(sent.len(), 3);
     insta::assert_snapshot!(sent[2].as_ref().unwrap_err(), @"the source went away");
 }
@@ -299,7 +354,7 @@ fn nested_columns(rows: usize) -> Vec<ArrayRef> {
 
 /// The dictionaries and rows of a batch, as arrow-ipc writes them and as they are sent.
 fn both(batch: &RecordBatch) -> [Vec<FlightData>; 2] {
-    let mut encoder = Encoder::new(batch.schema(), TypeProfile::Native, stream::empty().boxed(), Weak::new());
+    let mut encoder = Encoder::new(batch.schema(), TypeProfile::Native, stream::empty().boxed(), &unbounded(), Weak::new());
     let (dictionaries, rows) = encoder.encode_batch(batch).unwrap();
     let sent = dictionaries.into_iter().chain([rows]).map(FlightData::from).collect();
     let (generator, options) = (IpcDataGenerator::default(), IpcWriteOptions::default());
@@ -362,7 +417,7 @@ fn what_is_nested_goes_as_it_lies_too() {
 fn sent(profile: TypeProfile, batches: &[RecordBatch], shared: Weak<Shared>) -> Vec<Message> {
     let sent = batches.to_vec();
     let stream = stream::iter(sent.into_iter().map(Ok)).boxed();
-    block_on(encode_shared(&batches[0].schema(), profile, stream, shared).try_collect()).unwrap()
+    block_on(encode_shared(&batches[0].schema(), profile, stream, &unbounded(), shared).try_collect()).unwrap()
 }
 
 fn flattened(messages: &[Message]) -> Vec<FlightData> {

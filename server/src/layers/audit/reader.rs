@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use futures::{Stream, StreamExt};
 use nexus_flight_catalog::{Context, Error, Kind, Result};
 use tokio::time::Instant;
@@ -65,7 +66,7 @@ impl Stream for Reader {
         match &next {
             Poll::Pending => rows.doing = Doing::Waits(cx.waker().clone()),
             Poll::Ready(Some(Ok(batch))) => {
-                open.count(batch.num_rows() as u64, size(batch));
+                open.count(batch.num_rows() as u64, bytes(batch));
                 let is_last = batches.size_hint().1 == Some(0);
                 rows.doing = Doing::Nothing(Instant::now());
                 if is_last {
@@ -125,6 +126,32 @@ async fn stall(reader: &Weak<Mutex<Rows>>, longest: Duration) -> Result<()> {
     }
 }
 
+/// The bytes of rows, each with its own text: of views a batch holds the places of their texts, which several may share.
+fn bytes(batch: &RecordBatch) -> u64 {
+    let texts = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8View => column.as_string_view().total_buffer_bytes_used(),
+        DataType::BinaryView => column.as_binary_view().total_buffer_bytes_used(),
+        _ => 0,
+    });
+    size(batch) + texts.sum::<usize>() as u64
+}
+
 fn lock(rows: &Mutex<Rows>) -> MutexGuard<'_, Rows> {
     rows.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int32Array, StringViewArray};
+    use arrow::compute::take;
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_rows_share_counts_for_each() {
+        let values = StringViewArray::from_iter_values(["x".repeat(1_000)]);
+        let shared: ArrayRef = take(&values, &Int32Array::from_value(0, 100), None).unwrap();
+        let batch = RecordBatch::try_from_iter([("t", shared)]).unwrap();
+        assert_eq!(bytes(&batch), 100 * (16 + 1_000));
+    }
 }
