@@ -67,8 +67,9 @@ def cached(folder: Path) -> list[bool]:
 
 
 def parquet(folder: Path) -> list[bool]:
-    """Prints what the gateway reads and sends, in one stream and in parts, and DataFusion reads; whether the goals are met. The bare
-    server says what a client takes at most, which has its part of the same processors."""
+    """Prints what the gateway reads and sends, in one stream and in parts, and DataFusion reads; whether the goals are met.
+
+    The bare server says what a client takes at most, which has its part of the same processors."""
     files = tpch_files(SCALE)
     with (
         by_default(folder, UNCACHED.format(folder=files)) as gateway,
