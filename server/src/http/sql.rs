@@ -357,8 +357,7 @@ mod tests {
             let schema = read[0].schema();
             let [read, wanted] = [read, rows(bytes)].map(|all| arrow::compute::concat_batches(&schema, &all).unwrap());
             assert_eq!(read, wanted);
-            assert!(memory.reserved() > 0);
-            drop(chunks);
+            // None of them is large.
             assert_eq!(memory.reserved(), 0);
         }
     }

@@ -1,5 +1,5 @@
-//! Rows as text, a piece at a time. What a piece takes at the most is taken from memory before it is made, and given back when it is sent:
-//! as text a row may be many times what it is in memory.
+//! Rows as text, a piece at a time. What a piece takes at the most is taken from memory before it is made, and given back when it is made
+//! where it is small, or else when it is sent: as text a row may be many times what it is in memory.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use nexus_flight_catalog::{Error, Result};
 
+use crate::flight::encode::LARGEST_MESSAGE;
 use crate::flight::profile::TypeProfile;
 use crate::http::length::length;
 use crate::query::Batches;
@@ -127,8 +128,12 @@ impl Pieces {
     }
 }
 
-/// Bytes that are counted until they are dropped.
+/// Bytes that are counted until they are dropped, where they are large. Of others one or two wait on a connection, as of Flight's messages,
+/// also where its client takes nothing any more and the statement has ended.
 pub(super) fn held_by(bytes: Vec<u8>, memory: MemoryReservation) -> Bytes {
+    if bytes.len() <= LARGEST_MESSAGE {
+        return bytes.into();
+    }
     struct Held {
         bytes: Vec<u8>,
         _memory: MemoryReservation,

@@ -180,18 +180,18 @@ fn pieces(text: Text, batch: &RecordBatch, memory: &Arc<dyn MemoryPool>) -> BoxS
 
 #[test]
 fn rows_that_share_a_text_are_made_a_few_at_a_time() {
-    // 3 GB of text.
-    let values = StringViewArray::from_iter_values(["x".repeat(400_000)]);
+    // 33 GB of text.
+    let values = StringViewArray::from_iter_values(["x".repeat(4_000_000)]);
     let shared = take(&values, &UInt32Array::from_value(0, 8_192), None).unwrap();
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..8_192));
-    let named = RecordBatch::try_from_iter([("n".repeat(400_000), numbers)]).unwrap();
-    let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(2_000_000));
+    let named = RecordBatch::try_from_iter([("n".repeat(4_000_000), numbers)]).unwrap();
+    let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(20_000_000));
     let shared = batch_of(vec![shared]);
     for (text, batch) in [(Text::Json, &shared), (Text::Csv, &shared), (Text::Json, &named)] {
         let mut made = pieces(text, batch, &memory);
         for _ in 0..5 {
             let piece = block_on(made.next()).unwrap().unwrap();
-            assert!(piece.len() < 401_000);
+            assert!(piece.len() < 4_001_000);
             assert_eq!(memory.reserved(), piece.len());
         }
         // Three of them are there then, and what the next one needs is not.
