@@ -47,7 +47,7 @@ def main() -> int:
     parts = [
         Part("fetch", 4, fetch),
         Part("build", 26, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
-        Part("rust", 21, lambda part: command(part, *CARGO, "--workspace")),
+        Part("rust", 20, lambda part: command(part, *CARGO, "--workspace")),
         Part("logic", 0.5, suite),
         Part("scenarios", 0.5, scenarios),
         Part("s3", 1, bucket),
@@ -56,7 +56,7 @@ def main() -> int:
         Part("lakes", 6, lakes),
         Part("replicas", 4, replicas),
         Part("docs", 0.5, lambda part: pytest(part, HERE / "test_docs.py")),
-        Part("check", 7, lambda part: command(part, "make", "check")),
+        Part("check", 8, lambda part: command(part, "make", "check")),
     ]
     wanted = sys.argv[1:]
     for unknown in set(wanted) - {part.name for part in parts}:
