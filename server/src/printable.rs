@@ -16,6 +16,16 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(printable)
 }
 
+/// How many bytes JSON has for one of a text: control characters, quotes and backslashes are escaped.
+pub fn in_json(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
+        // As \u001f.
+        0..=0x1f => 6,
+        _ => 1,
+    }
+}
+
 /// How much of a message is told and kept, in bytes: what it quotes may be as long as a statement.
 const LONGEST: usize = 2_000;
 

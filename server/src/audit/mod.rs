@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::audit::chain::{Chain, Head, Link};
 use crate::config;
-use crate::printable::shortened;
+use crate::printable::{in_json, shortened};
 use crate::query::Query;
 use crate::touched::Touched;
 
@@ -351,20 +351,13 @@ impl State {
 
 /// As much of a text, from its beginning, as a record has room for.
 fn fitting(text: &str) -> &str {
-    let mut room = TEXT;
-    for (at, letter) in text.char_indices() {
-        let taken = match letter {
-            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-            // As `\u0000`.
-            _ if letter < ' ' => 6,
-            _ => letter.len_utf8(),
-        };
-        match room.checked_sub(taken) {
-            Some(left) => room = left,
-            None => return text.get(..at).unwrap_or_default(),
-        }
-    }
-    text
+    let mut taken = 0;
+    let end = text.bytes().position(|byte| {
+        taken += in_json(byte);
+        taken > TEXT
+    });
+    let end = end.map_or(text.len(), |end| text.floor_char_boundary(end));
+    text.get(..end).unwrap_or_default()
 }
 
 /// The files of records in a folder, by the index of their first.

@@ -10,6 +10,7 @@ use arrow::datatypes::{
 };
 
 use crate::http::text::Text;
+use crate::printable::in_json;
 
 /// From so many bytes on, what is to be escaped in a text is looked for in a row that goes alone.
 const LONG: usize = 1 << 10;
@@ -57,12 +58,11 @@ impl Counting {
         if !self.is_exact || string.len() < LONG {
             return string.len().saturating_mul(self.escaped());
         }
-        let more = |byte: &u8| match (self.text, *byte) {
-            (_, b'"') | (Text::Json, b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r') => 1,
-            (Text::Json, 0..=0x1f) => 5,
-            _ => 0,
+        let each = |byte: &u8| match self.text {
+            Text::Json => in_json(*byte),
+            Text::Csv => 1 + usize::from(*byte == b'"'),
         };
-        string.len() + string.iter().map(more).sum::<usize>()
+        string.iter().map(each).sum()
     }
 
     /// Rows of columns, with the names of these where they stand in each row, and what is between and around them.
