@@ -5,11 +5,17 @@ PYTHON = $(shell cd integration && python3 -c 'import fetch; print(fetch.venv())
 MDBOOK = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.MDBOOK))')
 DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
-.PHONY: run test fuzz check book bench profile soak docs build fetch lakes
+# The build that is measured: `make bench BUILD=release` takes the one that is installed.
+export NEXUS_BUILD := $(or $(BUILD),debug)
+
+.PHONY: run test fuzz check book bench profile soak docs build debug release fetch lakes
 .DEFAULT_GOAL := build
 
-build: ## Build the gateway
+build debug: ## Build the gateway, as tests and benchmarks use it
 	cargo build --locked --workspace
+
+release: ## Build the gateway as it is installed, in half an hour: all of it optimised and linked as a whole
+	cargo build --locked --release --package nexus-server
 
 run: build ## Serve the demo, show one answer, and print how each client connects
 	python3 integration/demo.py
@@ -32,11 +38,11 @@ book: ## Make web pages of the documentation
 	python3 integration/fetch.py mdbook
 	$(MDBOOK) build docs --dest-dir $(NEXUS_CACHE)/book
 
-bench: fetch build ## Measure against DataFusion in-process, a bare Flight server and DuckDB; PARTS="cached scan" runs these parts alone
+bench: fetch $(NEXUS_BUILD) ## Measure against DataFusion in-process, a bare Flight server and DuckDB; PARTS="cached scan" runs these parts alone
 	python3 integration/fetch.py duckdb
 	$(PYTHON) integration/bench/bench.py $(PARTS)
 
-profile: fetch build ## Record where the gateway's processor time goes, as flame graphs in docs/src/performance; PARTS=scan does so for that path alone
+profile: fetch $(NEXUS_BUILD) ## Record where the gateway's processor time goes, as flame graphs in docs/src/performance; PARTS=scan does so for that path alone
 	python3 integration/fetch.py inferno
 	$(PYTHON) integration/bench/flames.py $(PARTS)
 

@@ -17,7 +17,7 @@ from balancer import Balancer, balancer
 from fetch import CACHE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BINARY = Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target") / "debug" / "nexus"
+BINARY = Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target") / os.environ.get("NEXUS_BUILD", "debug") / "nexus"
 # With 2, what is started by a configuration is two gateways of the same ticket key: each call goes to the next one in turn.
 REPLICAS = int(os.environ.get("NEXUS_REPLICAS", "1"))
 READY = re.compile(r"^ready flight=(\S+) http=(\S+)$")
