@@ -6,7 +6,8 @@ MDBOOK = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fe
 DENY = $(shell cd integration && python3 -c 'import fetch; print(fetch.tool(fetch.CARGO_DENY))')
 
 # The build that is measured: `make bench BUILD=release` takes the one that is installed.
-export NEXUS_BUILD := $(or $(BUILD),debug)
+BUILD = debug
+bench profile: export NEXUS_BUILD = $(BUILD)
 
 .PHONY: run test fuzz check book bench profile soak docs build debug release fetch lakes
 .DEFAULT_GOAL := build
@@ -38,11 +39,11 @@ book: ## Make web pages of the documentation
 	python3 integration/fetch.py mdbook
 	$(MDBOOK) build docs --dest-dir $(NEXUS_CACHE)/book
 
-bench: fetch $(NEXUS_BUILD) ## Measure against DataFusion in-process, a bare Flight server and DuckDB; PARTS="cached scan" runs these parts alone
-	python3 integration/fetch.py duckdb
+bench: fetch $(BUILD) ## Measure against DataFusion in-process, a bare Flight server, DuckDB and Trino's own client; PARTS="cached scan" runs these parts alone
+	python3 integration/fetch.py duckdb trino-client
 	$(PYTHON) integration/bench/bench.py $(PARTS)
 
-profile: fetch $(NEXUS_BUILD) ## Record where the gateway's processor time goes, as flame graphs in docs/src/performance; PARTS=scan does so for that path alone
+profile: fetch $(BUILD) ## Record where the gateway's processor time goes, as flame graphs in docs/src/performance; PARTS=scan does so for that path alone
 	python3 integration/fetch.py inferno
 	$(PYTHON) integration/bench/flames.py $(PARTS)
 

@@ -12,8 +12,11 @@ import pytest
 
 import answers
 import bound
+import s3
+import trino_server
 from data import demo_configuration, tpch_files
 from gateway import REPLICAS, Gateway, configured, demo
+from trino_server import Trino
 
 SCALE = os.environ.get("NEXUS_TPCH_SCALE", "0.1")
 FIGURES = pytest.StashKey[list[str]]()
@@ -82,6 +85,20 @@ location = "{tpch}"
 """
     with configured(tmp_path_factory.mktemp("warehouse"), text) as gateway:
         yield gateway
+
+
+@pytest.fixture(scope="session")
+def spooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Bucket]:
+    """A server of buckets, for what Trino spools."""
+    with s3.server(tmp_path_factory.mktemp("spooled") / "root") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def trino(spooled: s3.Bucket) -> Iterator[Trino]:
+    """A Trino server, shared by all tests of it: one that kills it starts it again, without the tables that were in memory."""
+    with trino_server.server(spooled) as running:
+        yield running
 
 
 @pytest.fixture

@@ -27,6 +27,10 @@ JARS_SHA256 = {
 }
 LOGIC_SUITE = "datafusion-sqllogictest@53.1.0"
 LOGIC_SUITE_SHA256 = "04e5a4a7a49143a68936992b6dbb0db44121c635e9992b2482817278f1e69c56"
+# Of its plugins, which are most of it, those that the tests ask for.
+TRINO = "trino-server-476"
+TRINO_SHA256 = "cfd5accde17e8ebd251eeeb78aed1f490e77bb3a164d95a0f454bf8a7c1cbd3f"
+TRINO_PLUGINS = ["memory", "password-authenticators", "spooling-filesystem", "tpch"]
 S3_SERVER = "s3s-fs@0.14.1"
 SCENARIOS = "github.com/apache/arrow-go/v18/arrow/internal/flight_integration/cmd/arrow-flight-integration-client"
 # Asked for by `make lakes` alone.
@@ -71,6 +75,7 @@ def main() -> int:
         "scenarios": scenarios,
         "calls": calls,
         "s3 server": s3_server,
+        "trino": trino,
         "protobuf compiler": protoc,
     }
     asked = {
@@ -80,9 +85,10 @@ def main() -> int:
         "spark": spark,
         "lake-jars": lake_writers,
         "duckdb": duckdb,
+        "trino-client": trino_client,
     }
     if sys.argv[1:]:
-        steps = {name: asked[name] for name in sys.argv[1:]}
+        steps = {name: (steps | asked)[name] for name in sys.argv[1:]}
     for name, step in steps.items():
         started = time.monotonic()
         print(f"fetch: {name}: {step()} ({time.monotonic() - started:.0f} s)", flush=True)
@@ -107,6 +113,12 @@ def jar_folder(name: str) -> Path:
 def wheel_folder(name: str) -> Path:
     """Where the packages of another list here than that of the tests are; another text of it means another folder."""
     return CACHE / "tools" / f"{name}-{sha256(HERE / f'{name}.txt')[:12]}"
+
+
+def trino_home() -> Path:
+    """Where Trino is; other plugins of it are in another folder."""
+    plugins = hashlib.sha256(" ".join(TRINO_PLUGINS).encode()).hexdigest()[:12]
+    return CACHE / f"{TRINO}-{plugins}"
 
 
 def spark_home() -> Path:
@@ -181,6 +193,33 @@ def maven(name: str, goal: str = "dependency:copy-dependencies") -> str:
                 sys.exit(f"the {len(lines)} jars of {name}/pom.xml have other checksums than expected: not used")
             part.replace(folder)
     return str(folder)
+
+
+def trino() -> str:
+    """Maven copies the archive, of which all other plugins are left out: 800 MB, which the registry takes a minute for."""
+    home = trino_home()
+    if not home.exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            copy = ["mvn", "-q", "-B", "-C", "-f", HERE / "trino" / "pom.xml", "dependency:copy-dependencies"]
+            retried(*copy, f"-DoutputDirectory={folder}")
+            archive = Path(folder) / f"{TRINO}.tar.gz"
+            if sha256(archive) != TRINO_SHA256:
+                sys.exit(f"{archive.name} has another checksum than {TRINO_SHA256}: not used")
+            parts = tuple(f"{TRINO}/{part}/" for part in ("lib", *(f"plugin/{name}" for name in TRINO_PLUGINS)))
+            with tarfile.open(archive) as packed:
+                wanted = {member.name: member for member in packed if member.name.startswith(parts)}
+                # A jar that other plugins have too is a link to that of the first of them, which comes before it.
+                names = {*wanted, *(member.linkname for member in wanted.values() if member.islnk())}
+                packed.extractall(folder, [member for member in packed.getmembers() if member.name in names], filter="data")
+            for plugin in (Path(folder) / TRINO / "plugin").iterdir():
+                if plugin.name not in TRINO_PLUGINS:
+                    shutil.rmtree(plugin)
+            (Path(folder) / TRINO).replace(home)
+    return str(home)
+
+
+def trino_client() -> str:
+    return str(wheels("trino-client"))
 
 
 def lake_writers() -> str:

@@ -183,6 +183,33 @@ def test_a_connection_has_so_many_calls(port: str, plain: Gateway) -> None:
         assert (kind, stream) == (HEADERS, 515)
 
 
+@ports
+def test_who_gives_up_calls_without_end_is_let_go_and_not_at_once(port: str, plain: Gateway) -> None:
+    """A few at once, so that no more wait to be looked at than may: as many in a second as a connection has at once."""
+    few = 32
+
+    def give_up(raw: Raw, frames: Iterator[tuple[int, int, int, bytes]], first: int) -> bool:
+        """Whether the connection goes on."""
+        headers, given_up = call(PORTS[port][1]), struct.pack(">I", 8)
+        streams = range(first, first + 2 * few, 2)
+        calls = [frame(HEADERS, END_HEADERS, stream, headers) + frame(RESET, 0, stream, given_up) for stream in streams]
+        raw.send(b"".join(calls) + frame(PING, 0, 0, bytes(8)))
+        return next((True for kind, flags, _, _ in frames if (kind, flags) == (PING, 1)), False)
+
+    with Raw(getattr(plain, port)) as raw:
+        frames = raw.frames()
+        assert all(give_up(raw, frames, first) for first in range(1, 2 * 256, 2 * few))
+    with Raw(getattr(plain, port)) as raw:
+        frames, began = raw.frames(), time.monotonic()
+        # On a busy machine some take longer than a second.
+        ended = next(first // 2 for first in range(1, 1 << 20, 2 * few) if not give_up(raw, frames, first))
+        took = time.monotonic() - began
+        print(f"\nthe connection ended after {ended} calls and {took:.2f} s")
+        assert ended >= 256
+        # Nothing is read from it meanwhile.
+        assert 1 < took < 60
+
+
 # "431 Request Header Fields Too Large", as the first header of an answer (RFC 7541, appendices A and B).
 TOO_LARGE = b"\x48\x83\x69\x90\xff"
 

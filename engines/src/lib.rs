@@ -1,2 +1,30 @@
-//! Compute engines: what runs a whole statement elsewhere and streams its rows back. None is offered yet, so this crate holds
-//! the place that the dependency arrows give it, and nothing else.
+//! Compute engines: what runs a whole statement elsewhere and streams its rows back. A folder each, and one line in [`SPECS`].
+//!
+//! An engine sees `nexus-flight-catalog` and nothing else of the project. What it holds is named and read as of any other source.
+
+use nexus_flight_catalog::Spec;
+
+mod engine;
+pub mod trino;
+
+pub use engine::{Engine, Load};
+
+/// What can stand behind `kind = "…"` beside the connectors, sorted.
+pub static SPECS: &[&Spec] = &[&trino::SPEC];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specs_are_sorted_and_documented() {
+        assert!(SPECS.is_sorted_by_key(|spec| spec.kind));
+        for spec in SPECS {
+            assert!(spec.docs.starts_with(&format!("# {}\n", spec.kind)), "{}", spec.kind);
+            for opt in spec.options {
+                assert!(!opt.help.ends_with('.'), "{}: {}", spec.kind, opt.name);
+                assert!(spec.docs.contains(opt.name), "{}: {} is not on its page", spec.kind, opt.name);
+            }
+        }
+    }
+}

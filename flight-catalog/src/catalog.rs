@@ -8,8 +8,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::error::{Error, Kind, Result, list, suggestion};
 use crate::information_schema;
 use crate::name::TableName;
+use crate::native::Native;
 use crate::policy::{Action, Governed, Policies};
-use crate::source::{Context, Principal, Resolved, Source, TableEntry};
+use crate::source::{Context, Keys, Principal, Resolved, Source, TableEntry, Version};
 use crate::tables::Tables;
 
 /// How many tables of one statement are resolved at once.
@@ -34,6 +35,8 @@ pub struct Wanted {
     pub places: Vec<TableName>,
     /// Whether it must be there: a table that is made or dropped need not.
     pub required: bool,
+    /// The statement in the own SQL of its catalog whose rows it is; none where it is a table.
+    pub native: Option<Arc<str>>,
 }
 
 impl Wanted {
@@ -160,12 +163,24 @@ impl Catalogs {
         }
     }
 
+    /// A statement in the own SQL of a catalog, as a table. Errors: `NotFound` with the nearest name of a catalog, and those of
+    /// [`Source::native_describe`].
+    pub async fn native(&self, cx: &Context, catalog: &str, sql: Arc<str>) -> Result<Resolved> {
+        let source = self.source(&cx.principal, catalog)?;
+        let provider = Arc::new(Native::describe(source, cx, catalog, sql).await?);
+        Ok(Resolved { provider, version: Version::Unknown, keys: Keys::default() })
+    }
+
     /// The tables that a statement names, side by side, without those that are not there and need not be.
     pub async fn resolve(self: &Arc<Self>, cx: &Context, wanted: impl IntoIterator<Item = Wanted>) -> Result<Tables> {
         let wanted: Vec<_> = wanted.into_iter().collect();
         let resolved: Vec<_> = stream::iter(wanted)
-            .map(|Wanted { written, places, required }| async move {
-                match self.resolve_one(cx, places).await {
+            .map(|Wanted { written, places, required, native }| async move {
+                let resolved = match native {
+                    Some(sql) => self.native(cx, &written.catalog, sql).await.map(|table| (written.clone(), table)),
+                    None => self.resolve_one(cx, places).await,
+                };
+                match resolved {
                     Err(error) if error.kind() == Kind::NotFound && !required => Ok(None),
                     table => Ok::<_, Error>(Some((written, table?))),
                 }

@@ -239,6 +239,13 @@ impl Error {
             source: None,
         }))
     }
+
+    /// The same error in other words, with this one as its cause. It has no place: this one's leads nowhere where it is told.
+    pub fn retold(self, message: impl Into<String>) -> Self {
+        let mut told = self.copied();
+        (told.0.message, told.0.place) = (message.into(), None);
+        told.caused_by(self)
+    }
 }
 
 impl fmt::Display for Error {
@@ -312,4 +319,21 @@ pub fn list(names: &[&str]) -> String {
     let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{name}\"")).collect();
     let rest = names.len().saturating_sub(10);
     if rest > 0 { format!("{} and {rest} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_retold_is_the_same_error_without_its_place() {
+        let wait = Duration::from_secs(2);
+        let place = Place::Statement { line: 1, column: 8 };
+        let told = Error::data("cut off").with_hint("wait").with_retry_after(wait).at(place).retold("it is cut off");
+        assert_eq!(told.to_string(), "it is cut off; wait");
+        assert_eq!((told.kind(), told.retryable(), told.retry_after()), (Kind::Data, true, Some(wait)));
+        assert_eq!(told.source().map(ToString::to_string).as_deref(), Some("line 1, column 8: cut off; wait"));
+    }
 }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod information_schema;
 pub mod ipc;
 pub mod name;
+pub mod native;
 pub mod options;
 pub mod policy;
 pub mod quantity;

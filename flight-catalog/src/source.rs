@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result, list, nearest};
 use crate::options::{Opt, Options};
 use crate::write::{Change, Target, Transaction};
 
@@ -62,12 +62,14 @@ pub trait Source: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The schema of a statement in the source's own SQL. Requires [`Capabilities::native`].
+    /// The schema of a statement in the source's own SQL, which only reads: one that would change something is refused here, and none of
+    /// it runs. What a function in it does elsewhere, as one that hands a text to another database, only the rights of the source's user
+    /// there bound. A [`Place`] in a statement is one in `sql`. Requires [`Capabilities::native`].
     async fn native_describe(&self, _cx: &Context, _sql: &str) -> Result<SchemaRef> {
         Err(self.spec().refusal("native statements"))
     }
 
-    /// The rows of a statement in the source's own SQL. Requires [`Capabilities::native`].
+    /// The rows of such a statement, of the schema that it was described with. Requires [`Capabilities::native`].
     async fn native_query(&self, _cx: &Context, _sql: &str) -> Result<SendableRecordBatchStream> {
         Err(self.spec().refusal("native statements"))
     }
@@ -133,6 +135,11 @@ impl Context {
     /// The same for work that changes a table, with what is dropped when nothing of it goes on any more.
     pub fn holding(&self, held: impl Any + Send + Sync) -> Self {
         Self { held: Some(Arc::new(held)), ..self.clone() }
+    }
+
+    /// The same for work that takes its memory from another pool: that of the plan which it is a part of.
+    pub fn within(&self, memory: &Arc<dyn MemoryPool>) -> Self {
+        Self { memory: Arc::clone(memory), ..self.clone() }
     }
 
     /// Ends with `Cancelled` or `Timeout` as soon as the work is no longer wanted, else with what the work gives.
@@ -288,6 +295,21 @@ impl Spec {
             false => refusal,
         }
     }
+}
+
+/// Makes a source of one of these kinds from its options, without touching anything outside the process.
+/// Errors: `Invalid`, with the key at fault; for a kind that is none of these with the nearest one.
+pub fn open(specs: &[&Spec], kind: &str, options: &Options) -> Result<Arc<dyn Source>> {
+    if let Some(spec) = specs.iter().find(|spec| spec.kind == kind) {
+        return (spec.open)(options);
+    }
+    let known: Vec<&str> = specs.iter().map(|spec| spec.kind).collect();
+    let hint = match nearest(kind, known.iter().copied()) {
+        Some(near) => format!("did you mean \"{near}\"? The kinds are {}", list(&known)),
+        None => format!("the kinds are {}", list(&known)),
+    };
+    let place = Place::Key(format!("catalogs.{}.kind", options.catalog));
+    Err(Error::invalid(format!("there is no kind of source \"{kind}\"")).with_hint(hint).at(place))
 }
 
 /// What a source can do beyond being listed and read with projection. Data, so that documents and tests can read it.

@@ -1,5 +1,5 @@
-"""`make bench`: the gateway beside DataFusion in-process, a bare Flight server and DuckDB, and its lake tables beside their
-files, each contender in one run with the others, taking turns. `PARTS="cached scan"` measures these parts alone."""
+"""`make bench`: the gateway beside DataFusion in-process, a bare Flight server, DuckDB and Trino's own client, and its lake
+tables beside their files, all in one run, taking turns. `PARTS="cached scan"` measures these parts alone."""
 
 import sys
 import tempfile
@@ -11,7 +11,7 @@ import psutil
 # In place of this folder, so that its modules have the names by which the tests have them.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import calls, lake, lookup, queries, scans, starts  # noqa: E402
+from bench import calls, lake, lookup, queries, scans, starts, trino  # noqa: E402
 from bench.audited import costs  # noqa: E402
 from bench.frozen import ratio  # noqa: E402
 from bench.measure import ROUNDS, SCALE, goal, load  # noqa: E402
@@ -31,6 +31,7 @@ def main() -> int:
         "audit": audit,
         "frozen": frozen,
         "lake": lake.measured,
+        "trino": trino.measured,
     }
     wanted = sys.argv[1:] or list(parts)
     for unknown in set(wanted) - set(parts):

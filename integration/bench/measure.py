@@ -36,10 +36,10 @@ location = "{folder}"
 Scan = tuple[int, float, float]
 
 
-def turns(contenders: dict[str, Callable[[], object]]) -> dict[str, list]:
+def turns(contenders: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, list]:
     """Each contender once a round, in turn, so that a slower moment of the machine meets all of them."""
     results: dict[str, list] = {name: [] for name in contenders}
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for name, run in contenders.items():
             result = run()
             if number:
@@ -85,9 +85,9 @@ def told_of(client: flight.FlightClient, command: bytes) -> tuple[int, int]:
 
 
 @contextmanager
-def in_process(engine: str, folder: Path, *more: object, path: Path | None = None) -> Iterator[Callable[[str], Scan]]:
+def in_process(engine: str, *arguments: object, path: Path | None = None) -> Iterator[Callable[[str], Scan]]:
     """Another engine in a process of its own, by the arguments of inprocess.py: a function that runs one statement."""
-    with child("inprocess.py", engine, folder, *more, path=path) as process:
+    with child("inprocess.py", engine, *arguments, path=path) as process:
         assert process.stdout.readline().strip() == "ready"
 
         def once(sql: str) -> Scan:
@@ -109,7 +109,8 @@ def bare(**files: Path) -> Iterator[tuple[str, psutil.Process]]:
 @contextmanager
 def child(program: str, *arguments: object, path: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """Another Python process, ended with the block; what is in `path` comes before its own packages."""
-    command = [sys.executable, HERE / program, *map(str, arguments)]
+    # Without the folder of the program, where modules have names of packages.
+    command = [sys.executable, "-P", HERE / program, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(path)} if path else None
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:

@@ -4,16 +4,18 @@ use std::fmt::Write;
 
 use nexus_flight_catalog::{Opt, OptType, Spec};
 
+use crate::kinds::SPECS;
+
 /// `docs/src/connectors.md`: what each connector declares about itself, and nothing more.
 pub fn connectors() -> String {
     let mut page = String::from(
         "# Connectors\n\nThis page is made from the code by `nexus docs connectors`; a test holds the two together.\n\n\
          ## What each kind offers\n\n",
     );
-    let names = nexus_sources::SPECS.first().map(|spec| spec.capabilities.entries().map(|(name, _)| name));
+    let names = SPECS.first().map(|spec| spec.capabilities.entries().map(|(name, _)| name));
     let header: Vec<&str> = names.into_iter().flatten().collect();
     push(&mut page, format_args!("| kind | {} | proof |\n|---|{}---|\n", header.join(" | "), "---|".repeat(header.len())));
-    for spec in nexus_sources::SPECS {
+    for spec in SPECS.iter() {
         let declared = spec.capabilities.entries().map(|(_, declared)| if declared { "yes" } else { "–" });
         push(&mut page, format_args!("| `{}` | {} | {} |\n", spec.kind, declared.join(" | "), spec.proof.describe()));
     }
@@ -21,7 +23,7 @@ pub fn connectors() -> String {
         "\n`append` is rows for tables that are there, by `INSERT` and by ingest in the mode append. `ingest` is what goes beyond that: \
          tables are made, replaced and dropped, and there are `UPDATE` and `DELETE`, which write the whole table anew without `changes`.\n",
     );
-    for spec in nexus_sources::SPECS {
+    for spec in SPECS.iter() {
         section(&mut page, spec);
     }
     page

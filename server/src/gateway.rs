@@ -13,6 +13,7 @@ use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Res
 use crate::audit::Trail;
 use crate::bounds;
 use crate::config::{Config, policies};
+use crate::kinds::{self, SPECS};
 use crate::layers::admission::Gate;
 use crate::layers::cache::Kept;
 use crate::lookups::Lookups;
@@ -112,7 +113,7 @@ impl Gateway {
             catalogs.govern(policies(&file, planner.expressions(), redacts, &workers, changed)?);
         }
         for (name, catalog) in &config.catalogs {
-            let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
+            let source = kinds::open(&catalog.kind, &config.options(name, catalog));
             catalogs.register(name, source.map_err(|error| config.locate(error))?);
             if catalog.writable {
                 check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
@@ -125,7 +126,7 @@ impl Gateway {
         let tokens = config.auth.tokens.as_ref().map(|file| ApiTokens::open(&config.base.join(file), &workers)).transpose()?;
         let jwt = config.auth.jwt.as_ref().map(|jwt| Jwt::open(jwt, &config.base, &workers)).transpose()?;
         let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, jwt, Arc::clone(&seal), lives));
-        let settings = config.resolved_settings(nexus_sources::SPECS);
+        let settings = config.resolved_settings(&SPECS);
         let system = System::new(schema, &catalogs, stack.history, Arc::clone(&stack.kept), Arc::clone(&sessions), settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
         let (execute, gate, kept) = (stack.execute, stack.gate, stack.kept);
@@ -154,7 +155,7 @@ impl Gateway {
         let mut opened = BTreeMap::new();
         for (name, catalog) in &config.catalogs {
             if has_secrets(&catalog.kind) && before.catalogs.get(name).is_some_and(|before| !before.opens_as(catalog)) {
-                let source = nexus_sources::open(&catalog.kind, &config.options(name, catalog));
+                let source = kinds::open(&catalog.kind, &config.options(name, catalog));
                 opened.insert(name, source.map_err(|error| config.locate(error))?);
             }
         }
@@ -219,7 +220,7 @@ impl Gateway {
                 continue;
             }
             // What is registered stands behind the policy, and shows what it lets be seen.
-            let Ok(source) = nexus_sources::open(&settings.kind, &config.options(catalog, settings)) else { continue };
+            let Ok(source) = kinds::open(&settings.kind, &config.options(catalog, settings)) else { continue };
             for name in named.into_iter().filter(|name| source.about(&name.table).is_none()) {
                 let mut cx = Context::new(Principal::anonymous());
                 cx.deadline = Some(Instant::now() + ANSWERS_WITHIN);
@@ -234,13 +235,13 @@ impl Gateway {
 
 /// Whether there is anything to be opened anew for; a kind that keeps rows itself would lose them.
 fn has_secrets(kind: &str) -> bool {
-    nexus_sources::SPECS.iter().any(|spec| spec.kind == kind && spec.options.iter().any(|option| option.secret))
+    SPECS.iter().any(|spec| spec.kind == kind && spec.options.iter().any(|option| option.secret))
 }
 
 /// A key that can have no effect is a mistake.
 fn check_takes_rows(name: &str, kind: &str) -> Result<()> {
     let takes = |spec: &&&Spec| spec.capabilities.append;
-    let known: Vec<&str> = nexus_sources::SPECS.iter().filter(takes).map(|spec| spec.kind).collect();
+    let known: Vec<&str> = SPECS.iter().filter(takes).map(|spec| spec.kind).collect();
     if known.contains(&kind) {
         return Ok(());
     }

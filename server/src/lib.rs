@@ -13,6 +13,7 @@ pub mod flight;
 pub mod gateway;
 pub mod gathered;
 pub mod http;
+pub mod kinds;
 pub mod lanes;
 pub mod latest;
 pub mod layers;

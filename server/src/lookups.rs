@@ -182,7 +182,8 @@ mod tests {
     fn what_is_written_given_up_or_opened_anew_is_looked_up_again() {
         let writes = Arc::new(Writes::default());
         let lookups = Lookups::new(HOUR, Arc::clone(&writes));
-        let wanted = [Wanted { written: name(), places: vec![TableName::new("c", "b", "t"), name()], required: true }];
+        let wanted =
+            [Wanted { written: name(), places: vec![TableName::new("c", "b", "t"), name()], required: true, native: None }];
         let (of_name, beside) = (name(), TableName::new("c", "s", "made of the same rows"));
         let changes: [&dyn Fn(); 5] =
             [&|| writes.wrote(&of_name), &|| writes.wrote(&beside), &|| writes.committed("c"), &|| writes.opened("c"), &|| {

@@ -12,6 +12,7 @@ use nexus_flight_catalog::{Error, Place, Result};
 use nexus_server::audit::{Trail, Verified};
 use nexus_server::config::{AuthMode, Config, LogFormat, json_schema};
 use nexus_server::gateway::Gateway;
+use nexus_server::kinds::SPECS;
 use nexus_server::serve::{self, Listeners};
 use nexus_server::traces::Exporter;
 use nexus_server::wire::tls::Tls;
@@ -154,7 +155,7 @@ async fn run(command: Command, workers: Workers) -> Result<ExitCode> {
         Command::Serve(args) => serve(args, workers).await?,
         Command::Sql(args) => return shell::run(args).await,
         Command::Config(ConfigCommand::Check { file, connect }) => return check(&file, connect, workers).await,
-        Command::Config(ConfigCommand::Schema) => say(format_args!("{:#}", json_schema(nexus_sources::SPECS))),
+        Command::Config(ConfigCommand::Schema) => say(format_args!("{:#}", json_schema(&SPECS))),
         Command::HashPassword => say(format_args!("{}", nexus_server::wire::auth::hash_password(read_password()?)?)),
         Command::Token { user } => {
             let (token, lines) = nexus_server::wire::tokens::new(&user)?;

@@ -309,7 +309,7 @@ impl Planner {
             let written = TableName::resolve(reference, &query.session.catalog, &query.session.schema);
             let places = self.places(&query.session, reference)?;
             // Several ways to write a name lead to one table.
-            Ok((written.clone(), Wanted { written, places, required: true }))
+            Ok((written.clone(), Wanted { written, places, required: true, native: None }))
         });
         let wanted: BTreeMap<_, _> = wanted.collect::<Result<_>>()?;
         let (catalogs, tables) = self.resolve(query, wanted.into_values().collect()).await?;
@@ -333,7 +333,7 @@ impl Planner {
 
     async fn plan_statement(&self, query: &Query, key: Option<Key>) -> Result<Unbound> {
         let mut clock = Clock::start();
-        let statement::Parsed { mut statement, is_show } = statement::parse(&query.statement, &self.caps)?;
+        let statement::Parsed { mut statement, is_show, natives } = statement::parse(&query.statement, &self.caps)?;
         if let Some(call) = self.call(query, &statement)? {
             return Ok(self.planned_call(query, call));
         }
@@ -351,7 +351,10 @@ impl Planner {
         if is_temporary {
             self.temporaries.start(query)?;
         }
-        let wanted = self.wanted(&query.session, &state.session, &statement, is_show, is_temporary)?;
+        let mut wanted = self.wanted(&query.session, &state.session, &statement, is_show, is_temporary)?;
+        for table in &mut wanted {
+            table.native = natives.get(&table.written).cloned();
+        }
         let began = Instant::now();
         let (catalogs, tables) = self.resolve(query, wanted.clone()).await?;
         clock.end("tables");
@@ -435,7 +438,7 @@ impl Planner {
                 if !required && is_made && !is_temporary {
                     places.retain(|name| name.catalog != temporary::CATALOG);
                 }
-                wanted.insert(written.clone(), Wanted { written, places, required });
+                wanted.insert(written.clone(), Wanted { written, places, required, native: None });
             }
         }
         Ok(wanted.into_values().collect())

@@ -133,7 +133,7 @@ impl Route {
             Action::Put { target, columns } => {
                 let plan = physical(plan, &mut state, self.most, tell).await?;
                 let task = Arc::new(state.into_task());
-                source.ingest(&within(cx, &task), &target, sent(plan, task, columns)?).await
+                source.ingest(&cx.within(task.memory_pool()), &target, sent(plan, task, columns)?).await
             }
             Action::Rewrite { target, columns, affected } => {
                 let affected = physical(*affected, &mut state, self.most, tell).await?;
@@ -141,7 +141,7 @@ impl Route {
                 let task = Arc::new(state.into_task());
                 let affected = single_count(collect(affected, Arc::clone(&task)).await?)?;
                 if affected > 0 {
-                    source.ingest(&within(cx, &task), &target, sent(plan, task, columns)?).await?;
+                    source.ingest(&cx.within(task.memory_pool()), &target, sent(plan, task, columns)?).await?;
                 }
                 Ok(affected)
             }
@@ -168,11 +168,6 @@ pub async fn parts(planned: Planned, most: usize) -> Result<Vec<Part>> {
     let of = parts::count(physical(plan, &mut state, most, &tell).await?.as_ref());
     state.give_back();
     Ok(if of > 1 { (0..of).map(|index| Part { index, of, digest, ..part }).collect() } else { Vec::new() })
-}
-
-/// The same work, for which memory is taken from where the rows take theirs.
-fn within(cx: &Context, task: &TaskContext) -> Context {
-    Context { memory: Arc::clone(task.memory_pool()), ..cx.clone() }
 }
 
 /// Rows on their way to a source.

@@ -1,17 +1,21 @@
 //! Text → one parsed statement, within caps that keep every later recursion on the stack.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
-use nexus_flight_catalog::{Error, Place, Result};
+use nexus_flight_catalog::{Error, Place, Result, TableName};
 
 use crate::config::Limits;
 
 mod doubling;
 mod named_windows;
+mod native;
 mod precedence;
 mod repairs;
 mod walk;
@@ -43,6 +47,8 @@ pub struct Parsed {
     pub statement: Statement,
     /// Whether it is a `SHOW …`, which DataFusion answers from `information_schema`.
     pub is_show: bool,
+    /// The statements in a source's own SQL that it calls for, by the names of tables that stand in their places.
+    pub natives: BTreeMap<TableName, Arc<str>>,
 }
 
 /// Parses one statement. Errors: `Exhausted` over a cap, `Invalid` with the position for a syntax error, `Unsupported` for
@@ -57,11 +63,15 @@ pub fn parse(text: &str, caps: &Caps) -> Result<Parsed> {
         (None, _) => Err(Error::invalid("there is no statement in the text")),
         (Some(_), false) => Err(Error::unsupported("more than one statement in one text").with_hint("send them one by one")),
         (Some(mut statement), true) => {
-            if let Some(sql) = sql(&mut statement) {
-                doubling::flatten_and_check(sql)?;
-                repairs::repair(sql)?;
-            }
-            Ok(Parsed { statement, is_show })
+            let natives = match sql(&mut statement) {
+                Some(sql) => {
+                    doubling::flatten_and_check(sql)?;
+                    repairs::repair(sql)?;
+                    native::take(sql)?
+                }
+                None => BTreeMap::new(),
+            };
+            Ok(Parsed { statement, is_show, natives })
         }
     }
 }

@@ -23,7 +23,7 @@ use nexus_flight_catalog::error::{list, suggestion};
 use nexus_flight_catalog::policy::{is_part, sees_a_part};
 use nexus_flight_catalog::{
     Catalogs, Change, Context, Error, IfExists, IfMissing, Kind, Put, Resolved, Result, Source, TableName, Tables, Target,
-    Version, information_schema,
+    Version, information_schema, native,
 };
 
 use crate::offered::not_offered;
@@ -191,9 +191,14 @@ fn temporary_name(reference: &TableReference) -> Result<TableName> {
 }
 
 /// The source behind a table that is to be written. Errors: `Denied` where the catalog is read-only, `Unsupported` where its
-/// kind takes no rows.
+/// kind takes no rows, `NotFound` for the rows of a native statement.
 pub fn target_source(catalogs: &Catalogs, cx: &Context, name: &TableName) -> Result<Arc<dyn Source>> {
     let source = catalogs.source(&cx.principal, &name.catalog)?;
+    // A statement that calls native has its rows by such a name.
+    if name.schema == native::SCHEMA {
+        return Err(Error::not_found(format!("schema \"{}.{}\" does not exist", name.catalog, name.schema))
+            .with_hint("the rows of native cannot be changed: name the table itself"));
+    }
     if name.schema == information_schema::NAME {
         return Err(Error::unsupported("information_schema cannot be written: it is made of what is there"));
     }

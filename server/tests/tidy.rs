@@ -104,7 +104,7 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
 fn every_setting_is_documented() {
     let page = std::fs::read_to_string(top().join("docs/src/configuration.md")).unwrap();
     let config = nexus_server::config::Config::default();
-    let settings = config.resolved_settings(nexus_sources::SPECS);
+    let settings = config.resolved_settings(&nexus_server::kinds::SPECS);
     assert!(settings.len() > 15);
     for setting in settings.iter().filter(|setting| setting.key != "auth.users") {
         assert!(page.contains(&format!("`{}`", setting.key)), "{} is not in configuration.md", setting.key);

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use nexus_flight_catalog::error::{list, nearest};
-use nexus_flight_catalog::{Error, Options, Place, Result, Source, Spec};
+use nexus_flight_catalog::{Options, Result, Source, Spec, source};
 
 pub mod delta;
 pub mod files;
@@ -28,19 +27,9 @@ pub static SPECS: &[&Spec] = &[
     &postgres::SPEC,
 ];
 
-/// Makes a source of a kind from its options, without touching anything outside the process.
-/// Errors: `Invalid`, with the key at fault; for an unknown kind with the nearest known one.
+/// Makes a source of one of these kinds. Errors: as [`source::open`].
 pub fn open(kind: &str, options: &Options) -> Result<Arc<dyn Source>> {
-    if let Some(spec) = SPECS.iter().find(|spec| spec.kind == kind) {
-        return (spec.open)(options);
-    }
-    let known: Vec<&str> = SPECS.iter().map(|spec| spec.kind).collect();
-    let hint = match nearest(kind, known.iter().copied()) {
-        Some(near) => format!("did you mean \"{near}\"? The kinds are {}", list(&known)),
-        None => format!("the kinds are {}", list(&known)),
-    };
-    let place = Place::Key(format!("catalogs.{}.kind", options.catalog));
-    Err(Error::invalid(format!("there is no kind of source \"{kind}\"")).with_hint(hint).at(place))
+    source::open(SPECS, kind, options)
 }
 
 #[cfg(test)]

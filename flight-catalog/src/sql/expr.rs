@@ -49,10 +49,11 @@ impl Writer<'_> {
             Expr::Not(inner) => format!("(NOT {})", self.condition(inner, depth)?),
             Expr::IsNull(inner) => format!("({} IS NULL)", self.operand(inner, depth)?.sql),
             Expr::IsNotNull(inner) => format!("({} IS NOT NULL)", self.operand(inner, depth)?.sql),
-            Expr::IsTrue(inner) => format!("({} IS TRUE)", self.condition(inner, depth)?),
-            Expr::IsNotTrue(inner) => format!("({} IS NOT TRUE)", self.condition(inner, depth)?),
-            Expr::IsFalse(inner) => format!("({} IS FALSE)", self.condition(inner, depth)?),
-            Expr::IsNotFalse(inner) => format!("({} IS NOT FALSE)", self.condition(inner, depth)?),
+            // Not all databases have `IS TRUE`.
+            Expr::IsTrue(inner) => format!("({} IS NOT DISTINCT FROM TRUE)", self.condition(inner, depth)?),
+            Expr::IsNotTrue(inner) => format!("({} IS DISTINCT FROM TRUE)", self.condition(inner, depth)?),
+            Expr::IsFalse(inner) => format!("({} IS NOT DISTINCT FROM FALSE)", self.condition(inner, depth)?),
+            Expr::IsNotFalse(inner) => format!("({} IS DISTINCT FROM FALSE)", self.condition(inner, depth)?),
             Expr::Between(Between { expr, negated, low, high }) => {
                 let low = self.comparison(expr, Operator::GtEq, low, depth)?;
                 let high = self.comparison(expr, Operator::LtEq, high, depth)?;
@@ -216,7 +217,10 @@ mod tests {
             (col("n").between(lit(1i32), lit(2i32)), r#"((("n" >= 1) AND ("n" <= 2)))"#),
             (col("t").in_list(vec![lit("a"), lit("b")], true), r#"("t" NOT IN ('a', 'b'))"#),
             (col("j").is_null().or(!col("b")), r#"(("j" IS NULL) OR (NOT "b"))"#),
-            (col("b").is_not_true().and(col("f").gt(lit(1.5))), r#"(("b" IS NOT TRUE) AND ("f" > 1.5))"#),
+            (col("b").is_true(), r#"("b" IS NOT DISTINCT FROM TRUE)"#),
+            (col("b").is_not_true().and(col("f").gt(lit(1.5))), r#"(("b" IS DISTINCT FROM TRUE) AND ("f" > 1.5))"#),
+            (col("b").is_false(), r#"("b" IS NOT DISTINCT FROM FALSE)"#),
+            (col("b").is_not_false(), r#"("b" IS DISTINCT FROM FALSE)"#),
         ] {
             assert_eq!(condition(&expr, &Table, false).as_deref(), Some(sql));
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use insta::assert_snapshot;
 
 use super::Config;
+use crate::kinds;
 
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b+dWRWJTmaaJObG7yN+Kcj3hI0";
 
@@ -16,7 +17,7 @@ fn broken(text: &str) -> String {
         // What connectors say of their options.
         Ok(config) => {
             let mut opened = config.catalogs.iter().map(|(name, catalog)| {
-                nexus_sources::open(&catalog.kind, &config.options(name, catalog)).err().map(|error| config.locate(error))
+                kinds::open(&catalog.kind, &config.options(name, catalog)).err().map(|error| config.locate(error))
             });
             opened.find_map(|error| error).expect("nothing is broken").to_string()
         }
@@ -352,7 +353,7 @@ fn an_option_that_is_missing() {
 fn a_kind_out_of_a_reference() {
     // Hudi is one where it is built in.
     let said = broken("[catalogs.lake]\nkind = '${env:SECRET}'").replace("\"hudi\", ", "");
-    assert_snapshot!(said, @r#"nexus.toml:2: catalogs.lake.kind: there is no kind of source "***"; the kinds are "delta", "files", "iceberg", "memory", "postgres""#);
+    assert_snapshot!(said, @r#"nexus.toml:2: catalogs.lake.kind: there is no kind of source "***"; the kinds are "delta", "files", "iceberg", "memory", "postgres", "trino""#);
 }
 
 #[test]
@@ -400,4 +401,35 @@ fn a_schema_without_a_name() {
 #[test]
 fn a_delimiter_that_ends_lines() {
     assert_snapshot!(broken("[catalogs.a]\nkind = 'files'\nlocation = '.'\ntables.t = { path = 'a.csv', delimiter = \"\\n\" }"), @r#"nexus.toml:4: catalogs.a.tables.t.delimiter: a delimiter is one ASCII character, and no quote or line end; such as ",", ";", "|" or "\t""#);
+}
+
+/// What is said of a catalog of Trino, whose lines from the fifth on are given.
+fn trino(url: &str, more: &str) -> String {
+    broken(&format!("[catalogs.w]\nkind = 'trino'\nurl = '{url}'\nuser = 'me'\n{more}"))
+}
+
+#[test]
+fn a_cluster_without_the_name_of_a_catalog() {
+    assert_snapshot!(trino("https://trino.example", ""), @r#"nexus.toml:1: catalogs.w: the key "catalog" is missing: the name of the catalog in the cluster; add catalog = … under [catalogs.w]"#);
+}
+
+#[test]
+fn a_password_in_the_address_of_a_cluster() {
+    assert_snapshot!(trino("https://me:hunter2@trino.example", "catalog = 'lake'"), @r#"nexus.toml:3: catalogs.w.url: a user in the address is shown where the address is; move it to user = "…" and password = "${env:NAME}""#);
+}
+
+#[test]
+fn a_cluster_that_is_entered_in_two_ways() {
+    assert_snapshot!(trino("https://trino.example", "catalog = 'lake'\npassword = '${env:SECRET}'\ntoken = 'hunter2'"), @"nexus.toml:7: catalogs.w.token: there is a password and a token; keep one: the cluster is entered by one of them");
+}
+
+#[test]
+fn a_password_over_plain_http() {
+    let password = "catalog = 'lake'\npassword = '${env:SECRET}'";
+    assert_snapshot!(trino("http://trino.example", password), @"nexus.toml:3: catalogs.w.url: the login would go to another machine in plain text; write https://, or allow_http = true where the network between them is trusted");
+}
+
+#[test]
+fn a_key_without_its_certificate() {
+    assert_snapshot!(trino("https://trino.example", "catalog = 'lake'\nkey = 'me.key'"), @"nexus.toml:6: catalogs.w.key: the certificate of the key is missing; add certificate = … with its file");
 }

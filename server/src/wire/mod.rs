@@ -8,6 +8,7 @@ pub mod hello;
 pub mod jwt;
 pub mod outbox;
 pub mod problem;
+pub mod resets;
 pub mod seat;
 pub mod sent;
 pub mod serving;

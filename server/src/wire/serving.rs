@@ -1,11 +1,12 @@
 //! Serves the connections of a port, of gRPC and HTTP alike.
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
 use axum::{BoxError, Router};
 use bytes::Bytes;
 use futures::future::Map;
@@ -21,11 +22,12 @@ use tower_service::Service;
 use crate::wire::connection::{GIVEN_UP, HEADERS, KEEP_ALIVE, Peer, SEND_AHEAD, STREAMS};
 use crate::wire::hello::{Incoming, SILENCE};
 use crate::wire::outbox::Sending;
+use crate::wire::resets::{Answering, Linger, Resets};
 use crate::wire::sent::Sent;
 
 /// Serves connections until `stop` fires, then those that are there until their answers have ended. One on which nothing is asked, or
 /// of whose client nothing is heard, is let go, and one of this age is not used for new calls: its client makes another one, through
-/// whatever balances them. Each request has the [`Peer`] that it comes from.
+/// whatever balances them. One that breaks the rules is held for a while, and closed. Each request has the [`Peer`] that it comes from.
 pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: CancellationToken) {
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(SILENCE).max_buf_size(HEADERS as usize);
@@ -39,30 +41,42 @@ pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: 
         .max_local_error_reset_streams(GIVEN_UP)
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1);
-    let connections = TaskTracker::new();
+    let (connections, linger) = (TaskTracker::new(), Linger::default());
     // It cannot fail.
     while let Some(Some(Ok(connection))) = stop.run_until_cancelled(incoming.next()).await {
-        let calls = Calls { router: router.clone(), peer: connection.peer().clone() };
-        let (server, stop) = (server.clone(), stop.clone());
+        let resets = Arc::new(Resets::default());
+        let calls = Calls { router: router.clone(), peer: connection.peer().clone(), resets: Arc::clone(&resets) };
+        let (server, stop, linger) = (server.clone(), stop.clone(), linger.clone());
         connections.spawn(async move {
-            let wire = connection.wire();
+            let (wire, peer) = (connection.wire(), connection.peer().clone());
             let served = server.serve_connection(TokioIo::new(connection), TowerToHyperService::new(calls));
-            let mut served = Sending::new(served, wire);
-            let ended = tokio::select! {
-                ended = &mut served => Some(ended),
-                () = stop.cancelled() => None,
-                () = tokio::time::sleep(age) => None,
-            };
-            let ended = match ended {
-                Some(ended) => ended,
+            let mut served = Sending::new(served, wire.clone());
+            let ended = async {
+                tokio::select! {
+                    ended = &mut served => return ended,
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(age) => {}
+                }
                 // What runs on it comes to its end.
-                None => {
-                    served.connection().graceful_shutdown();
-                    served.await
+                served.connection().graceful_shutdown();
+                served.await
+            };
+            let broken = tokio::select! {
+                ended = ended => match ended {
+                    Ok(()) => false,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection broke off");
+                        breaks_rules(&error)
+                    }
+                },
+                () = resets.are_many() => {
+                    tracing::debug!("a connection is closed whose client gives up calls without end");
+                    true
                 }
             };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection broke off");
+            if broken {
+                // Its calls have ended with it: what is held is the socket, and the seat that it counts by.
+                linger.hold((wire, peer), &stop).await;
             }
         });
     }
@@ -71,11 +85,20 @@ pub async fn serve(mut incoming: Incoming, router: Router, age: Duration, stop: 
     connections.wait().await;
 }
 
+/// Whether a connection ended since its client does what HTTP does not allow: not since an answer of ours failed, and not since the client is
+/// silent or went away.
+fn breaks_rules(error: &BoxError) -> bool {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+    let went_away = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
+    !(error.is_user() || error.is_timeout() || error.is_incomplete_message() || went_away)
+}
+
 /// The calls of one connection.
 #[derive(Clone)]
 struct Calls {
     router: Router,
     peer: Peer,
+    resets: Arc<Resets>,
 }
 
 type Answered = Result<Response, Infallible>;
@@ -83,12 +106,12 @@ type Goes = Result<http::Response<Sent>, Infallible>;
 
 impl<B> Service<Request<B>> for Calls
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = http::Response<Sent>;
     type Error = Infallible;
-    type Future = Map<RouteFuture<Infallible>, fn(Answered) -> Goes>;
+    type Future = Map<Answering, fn(Answered) -> Goes>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // As a router is.
@@ -97,6 +120,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());
-        self.router.call(request).map((|answered: Answered| answered.map(Sent::of)) as fn(Answered) -> Goes)
+        let (request, answering) = self.resets.watch(request);
+        answering(self.router.call(request)).map((|answered: Answered| answered.map(Sent::of)) as fn(Answered) -> Goes)
     }
 }

@@ -13,6 +13,7 @@ mod fixture;
 mod limits;
 mod lookup;
 mod names;
+mod native;
 mod parameters;
 mod plans;
 mod policy;

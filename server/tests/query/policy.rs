@@ -6,6 +6,7 @@ mod entries;
 mod kept;
 mod misfits;
 mod missing;
+mod native;
 mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
