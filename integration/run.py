@@ -51,17 +51,17 @@ def main() -> int:
     parts = [
         Part("fetch", 6, fetch),
         Part("build", 26, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
-        Part("rust", 20, lambda part: command(part, *CARGO, "--workspace")),
+        Part("rust", 25, lambda part: command(part, *CARGO, "--workspace")),
         Part("logic", 0.5, suite),
         Part("scenarios", 0.5, scenarios),
         Part("s3", 1, bucket),
         Part("postgres", 0.5, database),
-        Part("clients", 19, clients),
-        Part("lakes", 6, lakes),
-        Part("trino", 7, lambda part: pytest(part, *files(TRINO))),
-        Part("replicas", 4, replicas),
+        Part("clients", 24, clients),
+        Part("lakes", 8, lakes),
+        Part("trino", 8, lambda part: pytest(part, *files(TRINO))),
+        Part("replicas", 5, replicas),
         Part("docs", 0.5, lambda part: pytest(part, HERE / "test_docs.py")),
-        Part("check", 8, lambda part: command(part, "make", "check")),
+        Part("check", 10, lambda part: command(part, "make", "check")),
     ]
     wanted = sys.argv[1:]
     for unknown in set(wanted) - {part.name for part in parts}:
