@@ -1,8 +1,9 @@
 //! The statement protocol of Trino ("Trino client REST API" in its documentation): a statement is posted, its pages are asked
 //! for one after another, and who leaves early has it ended there.
 //!
-//! Pages and segments are read ahead, up to [`AHEAD`] of them; while nobody reads those, no page is asked for, and Trino holds
-//! the statement up. One that is not asked for anything for `query.client.timeout` it ends.
+//! Pages and segments are read ahead, up to [`AHEAD`] of them; while nobody reads those, no page is asked for. Without spooling that
+//! holds the statement up; with it Trino goes on, and its segments wait in the store. One that is not asked for anything for
+//! `query.client.timeout` it ends.
 
 use std::fmt;
 use std::path::Path;
