@@ -99,6 +99,7 @@ ALONE = {
     "test_trino_policy.py": ALIKE,
     "test_trino_secured.py": PROCESS,
     "test_trino_tpch.py": ALIKE,
+    "test_trino_translate.py": ALIKE,
     "test_trino_types.py": ALIKE,
     "test_written_types.py": ROWS,
     "test_transactions.py": TRANSACTION,

@@ -14,6 +14,7 @@ from typing import IO
 import logic
 import postgres
 import s3
+import trino_server
 from fetch import logic_files, scenarios_client, venv
 
 HERE = Path(__file__).resolve().parent
@@ -26,7 +27,7 @@ REPLICATED = """adbc alchemy cli errors files files_written http information_sch
 # first, which computes most, and the other those that wait for servers and for what ends.
 LAKES = ["lake", "iceberg_catalogs lake_catalogs lake_metadata lake_pruning unity"]
 # Those that share a Trino server. One of them kills it.
-TRINO = "trino trino_dies trino_policy trino_secured trino_tpch trino_types"
+TRINO = "trino trino_dies trino_policy trino_secured trino_tpch trino_translate trino_types"
 # The minutes of the whole run: no run takes all that its parts may take.
 ALL = 90
 # `test result: ok. 12 passed; 0 failed; 1 ignored; …` of cargo, `3 failed, 12 passed, 1 error in 4.2s` of pytest.
@@ -58,7 +59,7 @@ def main() -> int:
         Part("postgres", 0.5, database),
         Part("clients", 24, clients),
         Part("lakes", 8, lakes),
-        Part("trino", 8, lambda part: pytest(part, *files(TRINO))),
+        Part("trino", 12, cluster),
         Part("replicas", 5, replicas),
         Part("docs", 0.5, lambda part: pytest(part, HERE / "test_docs.py")),
         Part("check", 10, lambda part: command(part, "make", "check")),
@@ -196,6 +197,14 @@ def database(part: Part) -> bool:
     with postgres.server() as running:
         environment = {"NEXUS_TEST_POSTGRES_URL": running.url, "NEXUS_TEST_POSTGRES_PASSWORD": postgres.PASSWORD}
         return command(part, *CARGO, "--workspace", "--test", "connectors", "--", "--ignored", "postgres::", **environment)
+
+
+def cluster(part: Part) -> bool:
+    """The engine's own suite against a Trino server that spools nothing, and what clients do with one that spools."""
+    with trino_server.server(None) as running:
+        words = [*CARGO, "--workspace", "--test", "engines", "--", "--ignored", "trino::"]
+        is_well = command(part, *words, NEXUS_TEST_TRINO_URL=running.uri)
+    return pytest(part, *files(TRINO)) and is_well
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@
 use nexus_flight_catalog::Spec;
 
 mod engine;
+mod scan;
+mod told;
+pub mod translate;
 pub mod trino;
 
 pub use engine::{Engine, Load};

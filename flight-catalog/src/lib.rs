@@ -14,6 +14,7 @@ pub mod native;
 pub mod options;
 pub mod policy;
 pub mod quantity;
+pub mod scan;
 pub mod source;
 pub mod sql;
 pub mod tables;

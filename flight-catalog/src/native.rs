@@ -9,17 +9,15 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
-use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::Expr;
-use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::{StreamExt, TryStreamExt, stream};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Place, Result};
+use crate::scan::{Scan, ScanExec};
 use crate::source::{Context, Source};
 
 /// The schema of a catalog that plans and records have such statements in, by number: `warehouse.native().1` tells nothing of its text.
@@ -70,7 +68,12 @@ impl TableProvider for Native {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(NativeScan::new(self.clone(), projection.cloned())?))
+        let schema = match projection {
+            Some(wanted) => Arc::new(self.schema.project(wanted)?),
+            None => Arc::clone(&self.schema),
+        };
+        let scan = NativeScan { native: self.clone(), projection: projection.cloned(), schema: Arc::clone(&schema) };
+        Ok(Arc::new(ScanExec::new(scan, schema)))
     }
 }
 
@@ -79,76 +82,34 @@ impl TableProvider for Native {
 struct NativeScan {
     native: Native,
     projection: Option<Vec<usize>>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    /// The columns that are wanted.
+    schema: SchemaRef,
 }
 
-impl NativeScan {
-    fn new(native: Native, projection: Option<Vec<usize>>) -> DataFusionResult<Self> {
-        let schema = match &projection {
-            Some(wanted) => Arc::new(native.schema.project(wanted)?),
-            None => Arc::clone(&native.schema),
-        };
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self { native, projection, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
-    }
-}
+impl Scan for NativeScan {
+    const NAME: &'static str = "NativeScan";
 
-impl DisplayAs for NativeScan {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NativeScan: catalog={}, sql=", self.native.catalog)?;
+    fn detail(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "catalog={}, sql=", self.native.catalog)?;
         // A node is one line, and moves nothing at a terminal.
         let mut parts = self.native.sql.split(char::is_control).map(str::trim).filter(|part| !part.is_empty());
         f.write_str(parts.next().unwrap_or_default())?;
         parts.try_for_each(|part| write!(f, " {part}"))
     }
-}
 
-impl ExecutionPlan for NativeScan {
-    fn name(&self) -> &'static str {
-        "NativeScan"
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-
-    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
-
-    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+    fn read(&self, task: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
         let Native { source, cx, catalog, sql, schema: described } = self.native.clone();
         let cx = cx.within(task.memory_pool());
-        let (wanted, schema) = (self.projection.clone(), self.schema());
-        let count = MetricBuilder::new(&self.metrics).output_rows(partition);
+        let (wanted, schema) = (self.projection.clone(), Arc::clone(&self.schema));
         let batches = async move {
             let rows = cx.run(source.native_query(&cx, &sql)).await.map_err(|error| placed(&catalog, error))?;
             check_same(&rows.schema(), &described, &catalog)?;
-            Ok::<_, DataFusionError>(rows.map(move |batch| {
+            Ok::<_, Error>(rows.map(move |batch| {
                 let batch = batch.map_err(|error| placed(&catalog, Error::from(error)))?;
-                count.add(batch.num_rows());
                 projected(&batch, wanted.as_deref(), &schema)
             }))
         };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::once(batches).try_flatten())))
+        stream::once(batches).try_flatten().boxed()
     }
 }
 
@@ -166,7 +127,7 @@ fn check_same(rows: &Schema, described: &Schema, catalog: &str) -> Result<()> {
 }
 
 /// The wanted columns of a batch, as a batch of this schema.
-fn projected(batch: &RecordBatch, wanted: Option<&[usize]>, schema: &SchemaRef) -> DataFusionResult<RecordBatch> {
+fn projected(batch: &RecordBatch, wanted: Option<&[usize]>, schema: &SchemaRef) -> Result<RecordBatch> {
     let batch = match wanted {
         Some(wanted) => batch.project(wanted)?,
         None => batch.clone(),

@@ -23,6 +23,8 @@ pub struct Explain {
     format: ExplainFormat,
     /// The tables that it reads, a line each.
     tables: String,
+    /// Its text at the engine of its tables, or why there is none; none where they are of no engine.
+    pub translation: Option<String>,
     /// What the cache has for it.
     pub cache: String,
     /// How long each part took.
@@ -34,8 +36,8 @@ impl Explain {
     pub fn new(asked: &ExplainStatement) -> Result<Self> {
         let ExplainStatement { analyze, verbose, format, .. } = asked;
         let format = format.as_deref().map_or(Ok(ExplainFormat::Indent), str::parse)?;
-        let (tables, cache, clock) = (String::new(), String::new(), Clock::start());
-        Ok(Self { analyze: *analyze, verbose: *verbose, format, tables, cache, clock })
+        let (tables, translation, cache, clock) = (String::new(), None, String::new(), Clock::start());
+        Ok(Self { analyze: *analyze, verbose: *verbose, format, tables, translation, cache, clock })
     }
 
     /// The columns of the answer: what a line is about, and what it says.
@@ -65,6 +67,9 @@ impl Explain {
         let mut lines = vec![("route", "here, by DataFusion".to_owned()), ("cache", self.cache.clone())];
         if !self.tables.is_empty() {
             lines.push(("tables", self.tables.clone()));
+        }
+        if let Some(translation) = &self.translation {
+            lines.push(("translation", translation.clone()));
         }
         let logical = match self.format {
             ExplainFormat::PostgresJSON => optimized.display_pg_json().to_string(),

@@ -1,6 +1,7 @@
 //! Statement → plan: parse, resolve the tables it names, plan, bind, analyse.
 
 mod known;
+mod translated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -220,6 +221,7 @@ impl Planner {
         if !is_write(&plan) {
             if let Some(explain) = &mut explain {
                 explain.clock.end("analysis");
+                explain.translation = translated::explained(&plan, &tables, &catalogs, &query);
             }
             let (schema, write) = (schema_of(&plan), None);
             return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began, coming: None }));
@@ -336,6 +338,9 @@ impl Planner {
         let statement::Parsed { mut statement, is_show, natives } = statement::parse(&query.statement, &self.caps)?;
         if let Some(call) = self.call(query, &statement)? {
             return Ok(self.planned_call(query, call));
+        }
+        if let Some(asked) = translated::asked(&statement) {
+            return self.plan_translated(query, asked?).await;
         }
         refuse_unknown(&statement)?;
         let mut explain = None;

@@ -30,6 +30,7 @@ use super::config::{Config, Login};
 use super::error;
 use super::page::{Data, Page, unlike};
 use super::segments::{self, Spooled};
+use crate::told::{deepest, host};
 use ending::MOST_ENDINGS;
 
 mod ending;
@@ -110,7 +111,7 @@ struct Inner {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Client").field(&error::host(&self.0.config.url)).finish()
+        f.debug_tuple("Client").field(&host(&self.0.config.url)).finish()
     }
 }
 
@@ -154,7 +155,7 @@ impl Client {
         }
         let built = |builder: reqwest::ClientBuilder| {
             builder.build().map_err(|cause| {
-                Error::invalid(format!("no client of trino can be made: {}", error::deepest(&cause)))
+                Error::invalid(format!("no client of trino can be made: {}", deepest(&cause)))
                     .with_hint("check ca, certificate and key")
                     .at(config.place.clone())
             })
@@ -162,6 +163,11 @@ impl Client {
         let (trino, stores, plain) = (built(trino)?, built(stores)?, built(builder().no_proxy())?);
         let (acks, endings) = (Arc::new(Semaphore::new(MOST_ACKS)), Semaphore::new(MOST_ENDINGS));
         Ok(Self(Arc::new(Inner { config, trino, stores, plain, acks, endings })))
+    }
+
+    /// The catalog there that statements are about.
+    pub(super) fn catalog(&self) -> &str {
+        &self.0.config.catalog
     }
 
     /// Whether it answers and is not starting. No login is sent. Errors: `Unavailable`; `Data` where something else answers.
@@ -180,7 +186,7 @@ impl Client {
         }
         match serde_json::from_slice(&answer.body) {
             Ok(Info { starting: false }) => Ok(()),
-            Ok(Info { starting: true }) => Err(Error::unavailable(format!("trino at {} is starting", error::host(&config.url)))
+            Ok(Info { starting: true }) => Err(Error::unavailable(format!("trino at {} is starting", host(&config.url)))
                 .with_hint("try again in a minute")
                 .at(config.place.clone())),
             Err(cause) => Err(unlike(&cause).at(config.place.clone())),

@@ -1,15 +1,15 @@
 //! The options of a catalog of a Trino cluster, checked as far as that is possible without a connection.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nexus_flight_catalog::{Error, Options, Place, Result};
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::{Host, Url};
+use url::Url;
 
 use super::SPEC;
+use crate::told::is_here;
 
 /// How many seconds it may take until there is a connection if that is not given.
 const CONNECT_TIMEOUT: u64 = 10;
@@ -202,16 +202,6 @@ fn is_property(name: &str) -> bool {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-$".contains(&byte));
     name.split('.').all(is_word)
-}
-
-/// Whether a host is this machine, so that what is sent stays in it.
-pub(super) fn is_here(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
-        None => false,
-    }
 }
 
 #[cfg(test)]

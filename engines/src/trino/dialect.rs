@@ -24,7 +24,7 @@ const NANOSECONDS: Parts = Parts { in_a_second: 1_000_000_000, digits: 9 };
 
 /// How Trino writes it.
 #[derive(Debug)]
-pub(super) struct Trino;
+pub(crate) struct Trino;
 
 impl Dialect for Trino {
     fn literal(&self, value: &ScalarValue) -> Option<String> {
@@ -114,7 +114,7 @@ impl Columns for Shape {
 }
 
 /// A text between quotes, in which only a quote is written otherwise. None for one with a zero, which not all databases hold.
-pub(super) fn quoted(text: &str) -> Option<String> {
+pub(crate) fn quoted(text: &str) -> Option<String> {
     (!text.contains('\0')).then(|| format!("'{}'", text.replace('\'', "''")))
 }
 

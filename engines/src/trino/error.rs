@@ -1,11 +1,9 @@
 //! What Trino says is wrong, and what is wrong with how it is reached, as our error.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nexus_flight_catalog::error::shortened;
 use nexus_flight_catalog::{Error, Kind, Place};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -13,6 +11,7 @@ use url::Url;
 
 use super::client::SLOWEST;
 use super::config::{Config, Login};
+use crate::told::{deepest, hidden, host, sentence};
 
 /// The most bytes of a message of Trino that are told.
 const LONGEST: usize = 2_000;
@@ -20,8 +19,6 @@ const LONGEST: usize = 2_000;
 const LONGEST_REFUSAL: usize = 300;
 /// The letters of the longest name of an error.
 const LONGEST_NAME: usize = 64;
-/// The most bytes of a text in which secrets are looked for; what is behind them is not told.
-const LOOKED_AT: usize = 64 << 10;
 
 /// Why a statement failed (`QueryError` of Trino's client). It may hold secrets until it is an error, so it is not shown.
 #[derive(Deserialize)]
@@ -57,7 +54,7 @@ pub(super) fn failed(failure: Failure, id: &str, config: &Config) -> Error {
             place = Some(Place::Statement { line, column });
         }
     }
-    let text = sentence(&hidden(text, config), LONGEST);
+    let text = sentence(&hidden(text, &secrets(config)), LONGEST);
     let text = if text.is_empty() { "the statement failed" } else { text.as_str() };
     let shown = if name.is_empty() { String::new() } else { format!(" ({name})") };
     let error = Error::new(kind, format!("trino: {text}{shown}"))
@@ -124,8 +121,9 @@ fn hint(kind: Kind) -> &'static str {
 pub(super) fn refusal(status: u16, body: &[u8], retry_after: Option<Duration>, config: &Config) -> Error {
     let host = host(&config.url);
     // Trino says why in a line of text; a page for browsers, or what is for programs, is told to nobody.
-    let said =
-        sentence(&hidden(String::from_utf8_lossy(body).trim().lines().next().unwrap_or_default(), config), LONGEST_REFUSAL);
+    let text = String::from_utf8_lossy(body);
+    let line = text.trim().lines().next().unwrap_or_default();
+    let said = sentence(&hidden(line, &secrets(config)), LONGEST_REFUSAL);
     let said = if said.is_empty() || said.starts_with(['<', '{']) { String::new() } else { format!(": {said}") };
     let error = match status {
         401 => Error::unauthenticated(format!("trino at {host} does not know who asks{said}"))
@@ -192,15 +190,6 @@ pub(super) fn broken(cause: reqwest::Error, url: &Url, config: &Config) -> Error
     Error::unavailable(message).with_hint(hint).at(config.place.clone()).caused_by(cause)
 }
 
-/// What the innermost cause of an error says.
-pub(super) fn deepest(error: &(dyn StdError + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
-}
-
 fn who(url: &Url, config: &Config) -> String {
     match url.origin() == config.url.origin() {
         true => format!("trino at {}", host(url)),
@@ -208,18 +197,9 @@ fn who(url: &Url, config: &Config) -> String {
     }
 }
 
-/// The host and port of an address, and nothing else of it.
-pub(super) fn host(url: &Url) -> String {
-    let name = url.host_str().unwrap_or_default();
-    match url.port_or_known_default() {
-        Some(port) => format!("{name}:{port}"),
-        None => name.to_owned(),
-    }
-}
-
-/// The beginning of a text without what we log in with, as it is and as it is sent.
-fn hidden(text: &str, config: &Config) -> String {
-    let secrets = match &config.login {
+/// What we log in with, as it is and as it is sent.
+fn secrets(config: &Config) -> Vec<String> {
+    match &config.login {
         Login::None => Vec::new(),
         Login::Token(token) => vec![token.expose_secret().to_owned()],
         Login::Password(password) => {
@@ -227,31 +207,7 @@ fn hidden(text: &str, config: &Config) -> String {
             // The longer one first: the password may be a part of it.
             vec![STANDARD.encode(format!("{}:{password}", config.user)), password.to_owned()]
         }
-    };
-    let beginning = text.get(..text.floor_char_boundary(LOOKED_AT)).unwrap_or_default();
-    let known = secrets.iter().filter(|secret| !secret.is_empty());
-    let mut shown = known.fold(beginning.to_owned(), |text, secret| text.replace(secret, "***"));
-    if beginning.len() < text.len() {
-        // The last of it may be a part of a secret.
-        let longest = secrets.iter().map(String::len).max().unwrap_or_default();
-        shown.truncate(shown.floor_char_boundary(shown.len().saturating_sub(longest)));
     }
-    shown
-}
-
-/// A message of Trino in our form: one line, a lower first letter, no final stop, and not too long.
-fn sentence(text: &str, most: usize) -> String {
-    let text: String =
-        text.trim().trim_end_matches('.').chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    let mut letters = text.chars();
-    let lowered = match (letters.next(), letters.next()) {
-        // An acronym keeps its capitals.
-        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
-            first.to_lowercase().chain(text.chars().skip(1)).collect()
-        }
-        _ => text,
-    };
-    shortened(lowered, most)
 }
 
 #[cfg(test)]
@@ -311,19 +267,6 @@ mod tests {
         // What a cut would leave of a secret is gone before it.
         let cut = said(&format!(r#"{{"message":"{}hunter2"}}"#, "x".repeat(LONGEST - 3)));
         assert!(!cut.message().contains("hun"));
-    }
-
-    #[test]
-    fn of_a_long_text_only_the_beginning_is_looked_at() {
-        let secret = "hunter2-".repeat(2_000);
-        let mut config = config("http://trino:8080");
-        config.login = Login::Token(secret.clone().into());
-        // The last one is cut in two by the end of what is looked at.
-        let shown = hidden(&format!("{}b", secret.repeat(5)), &config);
-        assert!(!shown.contains("hunter2"), "{}", shown.len());
-        let shown = hidden(&"é".repeat(LOOKED_AT), &config);
-        assert_eq!(shown, "é".repeat((LOOKED_AT - secret.len()) / 2));
-        assert_eq!(hidden(&format!("a {secret}"), &config), "a ***");
     }
 
     #[test]

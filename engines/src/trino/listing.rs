@@ -6,12 +6,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use futures::TryStreamExt;
 use nexus_flight_catalog::sql::{Dialect, select};
-use nexus_flight_catalog::{Context, Error, Kind, Place, Result, TableEntry, TableKind};
+use nexus_flight_catalog::{Context, Error, Kind, Result, TableEntry, TableKind};
 use serde::de::DeserializeOwned;
 
 use super::client::{Client, Named, Rows, Statement};
+use super::columns::Gathered;
 use super::dialect::{Trino, quoted};
 use super::types::{self, Type};
+use crate::told::ours;
 
 /// The most rows of one of these answers.
 const MOST: usize = 1_000_000;
@@ -77,7 +79,13 @@ pub(super) async fn tables(cx: &Context, client: &Client, catalog: &str, schema:
 }
 
 /// A table's columns. Errors: `NotFound`; `Data` for a column whose type has a name that is none.
-pub(super) async fn shape(cx: &Context, client: &Client, catalog: &str, schema: &str, table: &str) -> Result<Shape> {
+pub(super) async fn shape(
+    cx: &Context,
+    client: &Client,
+    gathered: &Gathered,
+    catalog: &str,
+    [schema, table]: [&str; 2],
+) -> Result<Shape> {
     let gone = || missing(schema, table);
     let (Some(of_schema), Some(of_table)) = (quoted(schema), quoted(table)) else { return Err(gone()) };
     // Connectors read more out of a name than a table: `orders$files`, `orders: query`, a whole query. Who may not see a table
@@ -85,16 +93,10 @@ pub(super) async fn shape(cx: &Context, client: &Client, catalog: &str, schema: 
     if !is_plain(table) && !tables(cx, client, catalog, schema).await?.iter().any(|entry| entry.name == table) {
         return Err(gone());
     }
-    let sql = format!(
-        "SELECT column_name, data_type FROM {} WHERE table_schema = {of_schema} AND table_name = {of_table} \
-         ORDER BY ordinal_position",
-        within(catalog, "columns")
-    );
-    let rows: Vec<(String, String)> = answer(cx, client, &sql).await?;
-    if rows.is_empty() {
+    let columns = gathered.columns(cx, client, catalog, [&of_schema, &of_table]).await?;
+    if columns.is_empty() {
         return Err(gone());
     }
-    let columns: Vec<Named> = rows.into_iter().map(|(name, type_name)| Named { name, type_name }).collect();
     // The names within a row are not quoted there: a comma in one is not told from one between two.
     match columns.iter().any(|column| column.type_name.contains("row(")) {
         true => Shape::new(exact(cx, client, [schema, table], columns).await?),
@@ -146,7 +148,7 @@ pub(super) async fn finished(mut statement: Statement) -> Result<Vec<Named>> {
 }
 
 /// A table of the `information_schema` of a catalog.
-fn within(catalog: &str, table: &str) -> String {
+pub(super) fn within(catalog: &str, table: &str) -> String {
     format!("{}.information_schema.{table}", Trino.identifier(catalog))
 }
 
@@ -172,13 +174,6 @@ pub(super) async fn answer<T: DeserializeOwned>(cx: &Context, client: &Client, s
         }
     }
     Ok(all)
-}
-
-/// An error in a statement that the gateway wrote: a place in it would be looked for in that of the user, so it is in the message.
-pub(super) fn ours(error: Error) -> Error {
-    let Some(place @ Place::Statement { .. }) = error.place() else { return error };
-    let message = format!("{} (at {place} of the query that was sent)", error.message());
-    error.retold(message)
 }
 
 #[cfg(test)]
@@ -226,13 +221,15 @@ pub(super) mod tests {
         body.len() >= length.map_or(0, |length| length.parse().unwrap())
     }
 
+    const COLUMNS: &[&str] = &["table_name", "column_name", "data_type"];
+
     /// What is said of an answer of texts.
-    fn texts(names: &[&str], rows: &str) -> String {
+    pub(in super::super) fn texts(names: &[&str], rows: &str) -> String {
         let columns: Vec<String> = names.iter().map(|name| format!(r#"{{"name":"{name}","type":"varchar"}}"#)).collect();
         format!(r#""columns":[{}],"data":{rows}"#, columns.join(","))
     }
 
-    async fn client(said: impl Fn(&str) -> String + Send + Sync + 'static) -> (Context, Client) {
+    pub(in super::super) async fn client(said: impl Fn(&str) -> String + Send + Sync + 'static) -> (Context, Client) {
         let config = config(&served(said).await);
         (Context::new(Principal::anonymous()), Client::new(Arc::new(config)).unwrap())
     }
@@ -242,14 +239,15 @@ pub(super) mod tests {
         // It has columns for whatever is asked for, and lists two tables.
         let (cx, client) = client(|request| match request.contains("information_schema.tables") {
             true => texts(&["table_name", "table_type"], r#"[["orders","BASE TABLE"],["a b","BASE TABLE"]]"#),
-            false => texts(&["column_name", "data_type"], r#"[["id","bigint"]]"#),
+            false => texts(COLUMNS, r#"[["orders","id","bigint"],["a b","id","bigint"]]"#),
         })
         .await;
         for there in ["orders", "a b"] {
-            assert_eq!(shape(&cx, &client, "lake", "s", there).await.unwrap().columns.len(), 1, "{there}");
+            let found = shape(&cx, &client, &Gathered::default(), "lake", ["s", there]).await.unwrap();
+            assert_eq!(found.columns.len(), 1, "{there}");
         }
         for hidden in ["orders$files", "orders: x", "select * from orders", "Orders", "a\"b", ""] {
-            let error = shape(&cx, &client, "lake", "s", hidden).await.unwrap_err();
+            let error = shape(&cx, &client, &Gathered::default(), "lake", ["s", hidden]).await.unwrap_err();
             let message = format!("table \"s.{hidden}\" does not exist");
             assert_eq!((error.kind(), error.message()), (Kind::NotFound, message.as_str()));
         }
@@ -258,14 +256,14 @@ pub(super) mod tests {
     #[tokio::test]
     async fn the_names_within_a_row_are_those_of_an_answer() {
         let (cx, client) = client(|request| match request.contains("information_schema.columns") {
-            true => texts(&["column_name", "data_type"], r#"[["id","bigint"],["r","array(row(a,b bigint))"]]"#),
+            true => texts(COLUMNS, r#"[["t","id","bigint"],["t","r","array(row(a,b bigint))"]]"#),
             false => {
                 assert!(request.ends_with(r#"SELECT "id", "r" FROM "s"."t" LIMIT 0"#), "{request}");
                 r#""columns":[{"name":"id","type":"bigint"},{"name":"r","type":"array(row(\"a,b\" bigint))"}]"#.to_owned()
             }
         })
         .await;
-        let shape = shape(&cx, &client, "lake", "s", "t").await.unwrap();
+        let shape = shape(&cx, &client, &Gathered::default(), "lake", ["s", "t"]).await.unwrap();
         let DataType::List(item) = shape.schema.field(1).data_type() else { panic!("{:?}", shape.schema) };
         let DataType::Struct(fields) = item.data_type() else { panic!("{item:?}") };
         assert_eq!(fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["a,b"]);
@@ -274,14 +272,14 @@ pub(super) mod tests {
     #[tokio::test]
     async fn what_is_behind_a_view_is_not_told() {
         let (cx, client) = client(|request| match request.contains("information_schema.columns") {
-            true => texts(&["column_name", "data_type"], r#"[["r","row(a bigint)"]]"#),
+            true => texts(COLUMNS, r#"[["t","r","row(a bigint)"]]"#),
             false => {
                 r#""error":{"message":"Table 'secret' does not exist","errorName":"TABLE_NOT_FOUND","errorType":"USER_ERROR"}"#
                     .to_owned()
             }
         })
         .await;
-        let error = shape(&cx, &client, "lake", "s", "t").await.unwrap_err();
+        let error = shape(&cx, &client, &Gathered::default(), "lake", ["s", "t"]).await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (Kind::NotFound, "table \"s.t\" does not exist".to_owned()));
     }
 
@@ -296,13 +294,5 @@ pub(super) mod tests {
     #[test]
     fn names_of_catalogs_are_quoted() {
         assert_eq!(within("a\"b", "tables"), "\"a\"\"b\".information_schema.tables");
-    }
-
-    #[test]
-    fn a_place_in_our_own_query_is_in_the_message() {
-        let error = Error::invalid("trino: no").with_hint("look").at(Place::Statement { line: 1, column: 8 });
-        assert_eq!(ours(error).to_string(), "trino: no (at line 1, column 8 of the query that was sent); look");
-        let elsewhere = Error::unavailable("trino: gone").at(Place::Key("catalogs.t.url".to_owned()));
-        assert_eq!(ours(elsewhere).to_string(), "catalogs.t.url: trino: gone");
     }
 }

@@ -15,9 +15,12 @@ use nexus_flight_catalog::{
     Version,
 };
 
+use crate::scan::Provider;
+use crate::told::ours;
 use crate::{Engine, Load};
 
 mod client;
+mod columns;
 mod config;
 mod decode;
 mod dialect;
@@ -29,10 +32,11 @@ mod segments;
 mod types;
 
 use client::Client;
+use columns::Gathered;
 use config::Config;
 use decode::Decoder;
-use listing::ours;
-use scan::TrinoTable;
+pub(crate) use dialect::{Trino, quoted};
+pub(crate) use scan::TrinoTable;
 
 /// What this engine declares.
 pub static SPEC: Spec = Spec {
@@ -103,6 +107,7 @@ pub fn engine(options: &Options) -> Result<Arc<dyn Engine>> {
 struct TrinoSource {
     config: Arc<Config>,
     client: Client,
+    gathered: Gathered,
     /// The key that names the catalog.
     place: Place,
 }
@@ -110,7 +115,8 @@ struct TrinoSource {
 impl TrinoSource {
     fn new(options: &Options) -> Result<Self> {
         let config = Arc::new(Config::parse(options)?);
-        Ok(Self { client: Client::new(Arc::clone(&config))?, config, place: options.key("catalog") })
+        let (client, gathered) = (Client::new(Arc::clone(&config))?, Gathered::default());
+        Ok(Self { client, gathered, config, place: options.key("catalog") })
     }
 
     fn is_shown(&self, schema: &str) -> bool {
@@ -168,9 +174,9 @@ impl Source for TrinoSource {
 
     async fn table(&self, cx: &Context, schema: &str, table: &str) -> Result<Resolved> {
         self.shown(schema)?;
-        let shape = Arc::new(listing::shape(cx, &self.client, &self.config.catalog, schema, table).await?);
-        let (client, schema, name) = (self.client.clone(), schema.to_owned(), table.to_owned());
-        let provider = TrinoTable { cx: cx.clone(), client, schema, name, shape };
+        let shape = listing::shape(cx, &self.client, &self.gathered, &self.config.catalog, [schema, table]).await?;
+        let table = TrinoTable { client: self.client.clone(), schema: schema.to_owned(), name: table.to_owned(), shape };
+        let provider = Provider { cx: cx.clone(), table: Arc::new(table) };
         // Trino has no number that changes with the rows of any table.
         Ok(Resolved { provider: Arc::new(provider), version: Version::Unknown, keys: Keys::default() })
     }

@@ -12,9 +12,10 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::client::Named;
-use super::config::{Config, is_here};
+use super::config::Config;
 use super::error::Failure;
 use super::segments::{self, Segment};
+use crate::told::is_here;
 
 /// The most columns of an answer, and the most segments of a page.
 const MOST: usize = 10_000;

@@ -1,49 +1,59 @@
-//! The table that a statement reads: one query, with the columns, conditions and limit that it asks for; and the rows of any query.
+//! The table that a statement reads, by one query of Trino, and the rows of any query.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Schema, SchemaRef};
-use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::datasource::TableType;
-use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::memory_pool::MemoryReservation;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::{Stream, TryStreamExt, stream};
-use nexus_flight_catalog::sql::Dialect;
-use nexus_flight_catalog::{Context, Error, Result, sql};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use nexus_flight_catalog::sql::{Columns, Compares, Dialect, select};
+use nexus_flight_catalog::{Context, Error, Result, TableName};
 
 use super::client::{Client, Rows, Statement};
 use super::decode::Decoder;
 use super::dialect::Trino;
-use super::listing::{Column, Shape, ours};
+use super::listing::Shape;
 use super::types::{self, Type};
-
-/// The bytes of conditions that are taken at once. Trino takes a million letters of a query (`query.max-length`), and the optimizer
-/// may ask up to three times, each time with those that are left; what has no place in it is decided here.
-const CONDITIONS: usize = 300_000;
+use crate::scan::{Read, Table};
+use crate::told::ours;
 
 /// How many arrays of rows are decoded at once, ahead of the one that is handed on.
 const AHEAD: usize = 2;
 
 /// A table as it was described for one statement.
-pub(super) struct TrinoTable {
-    pub(super) cx: Context,
+pub(crate) struct TrinoTable {
     pub(super) client: Client,
     pub(super) schema: String,
     pub(super) name: String,
-    pub(super) shape: Arc<Shape>,
+    pub(super) shape: Shape,
+}
+
+impl TrinoTable {
+    /// What it is called in the cluster.
+    pub(crate) fn name_there(&self) -> TableName {
+        TableName::new(self.client.catalog(), &*self.schema, &*self.name)
+    }
+
+    /// Whether a column is of the type there that it is told with here, and compared as it is here but for NaN and zeros.
+    pub(crate) fn is_as_told(&self, column: &str) -> bool {
+        let told = self.shape.schema.field_with_name(column).map(|field| field.data_type().clone());
+        match self.shape.column(column) {
+            Some((read, compares)) => compares > Compares::Nothing && told.is_ok_and(|told| told == read),
+            None => false,
+        }
+    }
+
+    /// What decodes the rows of a query. Errors: `Precondition`.
+    fn decoder(&self, statement: &Statement, read: &Read) -> Result<Decoder> {
+        let (sent, schema) = types::schema(&statement.columns)?;
+        let schema = read.described(schema)?;
+        let columns = read.places.iter().filter_map(|at| self.shape.columns.get(*at));
+        let types = if read.places.is_empty() { sent } else { columns.map(|column| column.ty.clone()).collect() };
+        Ok(Decoder::new(types, schema))
+    }
 }
 
 impl fmt::Debug for TrinoTable {
@@ -52,64 +62,39 @@ impl fmt::Debug for TrinoTable {
     }
 }
 
-#[async_trait]
-impl TableProvider for TrinoTable {
-    fn as_any(&self) -> &dyn Any {
-        self
+impl Table for TrinoTable {
+    const SCAN: &'static str = "TrinoScan";
+    /// Trino takes a million letters of a query (`query.max-length`).
+    const CONDITIONS: usize = 300_000;
+
+    fn schema(&self) -> &SchemaRef {
+        &self.shape.schema
     }
 
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.shape.schema)
+    fn columns(&self) -> &dyn Columns {
+        &self.shape
     }
 
-    /// What computes its rows is not known, and it may tell of a row that a condition fails on.
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
-        let mut left = CONDITIONS;
-        let answer = |filter: &&Expr| {
-            let room = sql::condition(filter, self.shape.as_ref(), false).and_then(|sql| left.checked_sub(sql.len()));
-            left = room.unwrap_or(left);
-            match room {
-                Some(_) => TableProviderFilterPushDown::Exact,
-                None => TableProviderFilterPushDown::Unsupported,
-            }
-        };
-        Ok(filters.iter().map(answer).collect())
-    }
-
-    async fn scan(
-        &self,
-        _state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let all = &self.shape.columns;
-        let columns: Vec<Column> = match projection {
-            Some(wanted) => wanted.iter().filter_map(|at| all.get(*at).cloned()).collect(),
-            None => all.clone(),
-        };
-        let schema = match projection {
-            Some(wanted) => Arc::new(self.shape.schema.project(wanted)?),
-            None => Arc::clone(&self.shape.schema),
-        };
-        let conditions: Option<Vec<String>> =
-            filters.iter().map(|filter| sql::condition(filter, self.shape.as_ref(), false)).collect();
-        let Some(conditions) = conditions else {
-            return Err(DataFusionError::Internal("a filter was pushed down that was not taken".to_owned()));
-        };
-        let fields = schema.fields().iter().zip(&columns);
-        let list: Vec<String> = fields.map(|(field, column)| selected(field.name(), &column.ty)).collect();
+    fn select(&self, places: &[usize], conditions: &[String], limit: Option<usize>) -> String {
+        let fields = self.shape.schema.fields();
+        let columns = places.iter().filter_map(|at| fields.get(*at).zip(self.shape.columns.get(*at)));
+        let list: Vec<String> = columns.map(|(field, column)| selected(field.name(), &column.ty)).collect();
         // Trino has no query without columns: one that only counts rows reads a constant for each.
         let list = if list.is_empty() { "1".to_owned() } else { list.join(", ") };
         // It has no greater number of rows than that of a bigint.
         let limit = limit.filter(|limit| i64::try_from(*limit).is_ok());
-        let sql = sql::select(&Trino, &[], [&self.schema, &self.name], &conditions, limit);
-        let sql = sql.replacen("SELECT", &format!("SELECT {list}"), 1);
-        Ok(Arc::new(TrinoScan::new(self.cx.clone(), self.client.clone(), sql, columns, schema)))
+        let sql = select(&Trino, &[], [&self.schema, &self.name], conditions, limit);
+        sql.replacen("SELECT", &format!("SELECT {list}"), 1)
+    }
+
+    /// Errors: those of the cluster; `Precondition` where the columns are not those that were described.
+    fn read(self: Arc<Self>, read: Read) -> BoxStream<'static, Result<RecordBatch>> {
+        let batches = async move {
+            let statement = self.client.run(&read.cx, &read.sql).await?;
+            let decoder = self.decoder(&statement, &read)?;
+            Ok::<_, Error>(decoded(read.cx, statement, decoder, read.most))
+        };
+        stream::once(batches).try_flatten().map_err(ours).boxed()
     }
 }
 
@@ -121,139 +106,6 @@ fn selected(name: &str, ty: &Type) -> String {
         Type::TimestampTz(_) => format!("{name} AT TIME ZONE 'UTC' AS {name}"),
         _ => name,
     }
-}
-
-/// One query of a plan.
-#[derive(Debug)]
-struct TrinoScan {
-    cx: Context,
-    client: Client,
-    sql: String,
-    columns: Vec<Column>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
-}
-
-impl TrinoScan {
-    fn new(cx: Context, client: Client, sql: String, columns: Vec<Column>, schema: Arc<Schema>) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { cx, client, sql, columns, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
-    }
-}
-
-impl DisplayAs for TrinoScan {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TrinoScan: {}", self.sql)
-    }
-}
-
-impl ExecutionPlan for TrinoScan {
-    fn name(&self) -> &'static str {
-        "TrinoScan"
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-
-    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
-
-    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let read = Read {
-            // What the rows of this plan take is of its pool, which may be another one than that of the time of planning.
-            cx: self.cx.within(task.memory_pool()),
-            client: self.client.clone(),
-            sql: self.sql.clone(),
-            columns: self.columns.clone(),
-            schema: self.schema(),
-            most: task.session_config().batch_size(),
-        };
-        let count = MetricBuilder::new(&self.metrics).output_rows(partition);
-        // Of the clock, and not of the processor: most of it is the cluster's.
-        let elapsed = MetricBuilder::new(&self.metrics).subset_time("time_elapsed_reading", partition);
-        let batches = Box::pin(read.batches().map_err(DataFusionError::from));
-        let batches = stream::try_unfold((batches, count, elapsed), |(mut batches, count, elapsed)| async move {
-            let started = Instant::now();
-            let batch = batches.try_next().await?;
-            elapsed.add_elapsed(started);
-            Ok(batch.map(|batch| {
-                count.add(batch.num_rows());
-                (batch, (batches, count, elapsed))
-            }))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
-    }
-}
-
-/// What is read of a table.
-struct Read {
-    cx: Context,
-    client: Client,
-    sql: String,
-    columns: Vec<Column>,
-    schema: SchemaRef,
-    /// The most rows of a batch.
-    most: usize,
-}
-
-impl Read {
-    /// The batches. Dropped early, they end the query at the cluster. Errors: those of the cluster; `Precondition` where the
-    /// columns are not those that were described.
-    fn batches(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
-        let batches = async move {
-            let statement = self.client.run(&self.cx, &self.sql).await?;
-            let decoder = self.decoder(&statement)?;
-            let Self { cx, schema, most, .. } = self;
-            let batches = decoded(cx, statement, decoder, most);
-            Ok::<_, Error>(batches.and_then(move |batch| std::future::ready(wanted(batch, &schema))))
-        };
-        stream::once(batches).try_flatten().map_err(ours)
-    }
-
-    /// Errors: `Precondition`.
-    fn decoder(&self, statement: &Statement) -> Result<Decoder> {
-        let (types, sent) = types::schema(&statement.columns)?;
-        if self.columns.is_empty() {
-            return Ok(Decoder::new(types, sent));
-        }
-        let (sent, described) = (sent.fields(), self.schema.fields());
-        let mut pairs = sent.iter().zip(described);
-        if sent.len() == described.len() && pairs.all(|(sent, described)| sent.data_type() == described.data_type()) {
-            let types = self.columns.iter().map(|column| column.ty.clone()).collect();
-            return Ok(Decoder::new(types, Arc::clone(&self.schema)));
-        }
-        Err(Error::precondition("a table was changed since its columns were read")
-            .with_hint("send the statement again")
-            .with_retryable(true))
-    }
-}
-
-/// A batch with the columns that are wanted: that of a query which only counts rows has one more.
-fn wanted(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    if !schema.fields().is_empty() {
-        return Ok(batch);
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), vec![], &options)?)
 }
 
 /// What is made of one array of rows, and what that takes of the memory.
@@ -302,7 +154,8 @@ async fn decode(decoder: Decoder, rows: Rows, most: usize) -> Result<Decoded> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::logical_expr::{col, lit};
+    use datafusion::catalog::TableProvider;
+    use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, col, lit};
     use datafusion::physical_plan::displayable;
     use datafusion::prelude::SessionContext;
     use nexus_flight_catalog::Principal;
@@ -311,15 +164,16 @@ mod tests {
     use super::super::client::tests::room;
     use super::super::config::tests::configured;
     use super::*;
+    use crate::scan::Provider;
 
-    fn table() -> TrinoTable {
+    fn table() -> Provider<TrinoTable> {
         let columns =
             [("id", "bigint"), ("Na\"me", "varchar"), ("x", "double"), ("at", "timestamp(6) with time zone"), ("b", "boolean")];
         let columns = columns.map(|(name, type_name)| Named { name: name.to_owned(), type_name: type_name.to_owned() });
         let client = Client::new(Arc::new(configured(serde_json::json!({})).unwrap())).unwrap();
-        let shape = Arc::new(Shape::new(columns.into()).unwrap());
-        let cx = Context::new(Principal::anonymous());
-        TrinoTable { cx, client, schema: "a".to_owned(), name: "t".to_owned(), shape }
+        let shape = Shape::new(columns.into()).unwrap();
+        let table = TrinoTable { client, schema: "a".to_owned(), name: "t".to_owned(), shape };
+        Provider { cx: Context::new(Principal::anonymous()), table: Arc::new(table) }
     }
 
     async fn planned(projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> String {
@@ -362,12 +216,6 @@ mod tests {
     #[tokio::test]
     async fn rows_without_columns_are_counted_by_a_constant() {
         assert_eq!(planned(Some(&vec![]), &[], Some(1)).await, r#"TrinoScan: SELECT 1 FROM "a"."t" LIMIT 1"#);
-        let columns = types::schema(&[Named { name: "_col0".to_owned(), type_name: "integer".to_owned() }]).unwrap();
-        let batches = Decoder::new(columns.0, columns.1).decode(b"[[1],[1],[1]]", 8, &room()).unwrap();
-        let none = Arc::new(Schema::empty());
-        let rows: Vec<RecordBatch> = batches.into_iter().map(|batch| wanted(batch, &none).unwrap()).collect();
-        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
-        assert!(rows.iter().all(|batch| batch.num_columns() == 0));
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ScalarValue, plan_err};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference, plan_err};
+use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -19,7 +20,8 @@ use datafusion::logical_expr::expr::{InList, Placeholder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, Operator, TableProviderFilterPushDown, TableType, Volatility,
+    Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType,
+    Volatility,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, conjunction_opt};
@@ -151,6 +153,25 @@ impl Guarded {
     /// Whether a column is seen as it is.
     pub fn shows(&self, column: &str) -> bool {
         self.columns.iter().any(|seen| matches!(seen, Seen::AsItIs(name) if name == column))
+    }
+
+    /// The table itself, of which this is a part.
+    pub fn table(&self) -> &dyn TableProvider {
+        self.inner.as_ref()
+    }
+
+    /// What is seen as a plan over the table itself under a name, for who has it read elsewhere: below this plan nothing of a statement may be
+    /// decided that could fail. Errors: an expression that does not fit the columns of the table.
+    pub fn plan(&self, name: TableReference) -> Result<LogicalPlan> {
+        let names = DFSchema::try_from(self.inner.schema())?;
+        let simple = |expr: Expr| simplified(expr, &names, &self.settled, self.settled.execution_props());
+        let mut rows = LogicalPlanBuilder::scan(name, provider_as_source(Arc::clone(&self.inner)), None)?;
+        if let Some(condition) = &self.filter {
+            rows = rows.filter(simple(condition.clone())?)?;
+        }
+        let fields = self.schema.fields().iter().enumerate();
+        let columns = fields.map(|(at, field)| Ok(simple(self.column(at))?.alias(field.name())));
+        rows.project(columns.collect::<Result<Vec<_>>>()?)?.build()
     }
 
     fn column(&self, at: usize) -> Expr {

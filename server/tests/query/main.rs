@@ -22,5 +22,6 @@ mod prepared;
 mod readonly;
 mod refusals;
 mod rewrites;
+mod translate;
 mod types;
 mod writes;

@@ -3,22 +3,20 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::{TryStreamExt, stream};
-use nexus_flight_catalog::{Context, sql};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use nexus_flight_catalog::scan::{Scan, ScanExec};
+use nexus_flight_catalog::{Context, Result, sql};
 
 use super::access::Access;
 use super::dialect::Postgres;
@@ -85,7 +83,9 @@ impl TableProvider for PostgresTable {
             return Err(DataFusionError::Internal("a filter was pushed down that was not taken".to_owned()));
         };
         let sql = sql::select(&Postgres, &names, [&self.schema, &self.name], &conditions, limit);
-        Ok(Arc::new(PostgresScan::new(self.cx.clone(), self.access.clone(), sql, columns, schema)))
+        let (cx, access) = (self.cx.clone(), self.access.clone());
+        let scan = PostgresScan { cx, access, sql, columns, schema: Arc::clone(&schema) };
+        Ok(Arc::new(ScanExec::new(scan, schema)))
     }
 }
 
@@ -96,76 +96,25 @@ struct PostgresScan {
     access: Access,
     sql: String,
     columns: Vec<Column>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    schema: SchemaRef,
 }
 
-impl PostgresScan {
-    fn new(cx: Context, access: Access, sql: String, columns: Vec<Column>, schema: Arc<Schema>) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { cx, access, sql, columns, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
-    }
-}
+impl Scan for PostgresScan {
+    const NAME: &'static str = "PostgresScan";
 
-impl DisplayAs for PostgresScan {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PostgresScan: {}", self.sql)
-    }
-}
-
-impl ExecutionPlan for PostgresScan {
-    fn name(&self) -> &'static str {
-        "PostgresScan"
+    fn detail(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sql)
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
-    }
-
-    fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
-    }
-
-    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let most = task.session_config().batch_size();
+    fn read(&self, task: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
         let read = rows::Read {
             cx: self.cx.clone(),
             access: self.access.clone(),
             sql: self.sql.clone(),
             columns: self.columns.clone(),
-            schema: self.schema(),
-            most,
+            schema: Arc::clone(&self.schema),
+            most: task.session_config().batch_size(),
         };
-        let count = MetricBuilder::new(&self.metrics).output_rows(partition);
-        // Of the clock, and not of the processor: most of it is the server's.
-        let elapsed = MetricBuilder::new(&self.metrics).subset_time("time_elapsed_reading", partition);
-        let batches = Box::pin(rows::batches(read).map_err(DataFusionError::from));
-        let batches = stream::try_unfold((batches, count, elapsed), |(mut batches, count, elapsed)| async move {
-            let started = Instant::now();
-            let batch = batches.try_next().await?;
-            elapsed.add_elapsed(started);
-            Ok(batch.map(|batch| {
-                count.add(batch.num_rows());
-                (batch, (batches, count, elapsed))
-            }))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        rows::batches(read).boxed()
     }
 }
