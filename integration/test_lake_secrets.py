@@ -276,7 +276,7 @@ def test_secrets_of_lakes_are_nowhere_to_be_seen(lakes: Lakes) -> None:
     put(None, *stores)
     for table in TABLES:
         assert lakes.asks(SUM.format(table))[0] == 200, table
-    for table in ("queries", "sessions", "settings", "sources", "cache"):
+    for table in ("queries", "sessions", "settings", "sources", "cache", "engines"):
         lakes.asks(f"select * from system.{table}")
     lakes.said.append(requests.get(f"{lakes.gateway.url}/metrics", timeout=10).text)
     places = lakes.places(len(OF_CATALOGS) * len(ASKED))

@@ -227,7 +227,7 @@ def test_twenty_secrets_are_nowhere_to_be_seen(loud: Open) -> None:
                 list(client.stream(SERVICE + "DoAction", action(name, body)))
             loud.said.append(str(error.value))
     assert len(set(secrets.values())) >= 20
-    for table in ("queries", "sessions", "settings", "sources", "cache"):
+    for table in ("queries", "sessions", "settings", "sources", "cache", "engines"):
         assert loud.asks(f"select * from system.{table}", ways[0])[0] == 200
     loud.said.append(requests.get(f"{gateway.url}/metrics", timeout=10, verify=str(loud.roots)).text)
     # The address of the issuer's keys is a secret as well, which answers with an error, and then not at all.

@@ -116,7 +116,7 @@ def test_none_of_it_is_anywhere_to_be_seen(loud: Heard, guarded: Guarded) -> Non
         for explain in ("explain", "explain verbose", "explain analyze"):
             loud.asks(f"{explain} select * from {catalog}.tiny.nation where n_nationkey = 1")
         loud.asks(f"select table_name from {catalog}.information_schema.tables")
-    for table in ("queries", "sessions", "settings", "sources", "cache"):
+    for table in ("queries", "sessions", "settings", "sources", "cache", "engines"):
         assert loud.asks(f"select * from system.{table}")[0] == 200
     loud.said.append(requests.get(f"{loud.gateway.url}/metrics", timeout=10).text)
     environment = {"PASSWORD": guarded.password}

@@ -10,7 +10,7 @@ mod told;
 pub mod translate;
 pub mod trino;
 
-pub use engine::{Engine, Load};
+pub use engine::{Engine, Load, Opened, open};
 
 /// What can stand behind `kind = "…"` beside the connectors, sorted.
 pub static SPECS: &[&Spec] = &[&trino::SPEC];
@@ -22,6 +22,7 @@ mod tests {
     #[test]
     fn the_specs_are_sorted_and_documented() {
         assert!(SPECS.is_sorted_by_key(|spec| spec.kind));
+        assert!(SPECS.iter().map(|spec| spec.kind).eq(engine::ENGINES.iter().map(|(spec, _)| spec.kind)));
         for spec in SPECS {
             assert!(spec.docs.starts_with(&format!("# {}\n", spec.kind)), "{}", spec.kind);
             for opt in spec.options {

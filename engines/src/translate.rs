@@ -37,6 +37,9 @@ use relation::{Column, Relation};
 
 /// The letters that a text may have: `query.max-length` of Trino is a million.
 const MOST: usize = 500_000;
+/// The letters that are written in all, those of a part counted again wherever it is put into another: what memory and time a
+/// statement takes here.
+const WRITTEN: usize = 32_000_000;
 /// How deep nodes and expressions may be within one another.
 const DEPTH: usize = 200;
 
@@ -50,11 +53,14 @@ pub type Names<'a> = dyn Fn(&TableReference) -> Result<TableName> + 'a;
 /// it says what that part is: whoever reads the text knows the filter, and Trino may decide conditions of the statement on rows
 /// that the filter hides. Errors: `Unsupported`, with the first construct that is not known to mean the same; those of `names`.
 pub fn translate(plan: &LogicalPlan, names: &Names<'_>) -> Result<String> {
-    let mut writer = Writer { names, aliases: 0, depth: 0, sees_part: false, may_fail: None };
+    let mut writer = Writer { names, aliases: 0, depth: 0, left: WRITTEN, sees_part: false, may_fail: None };
     let relation = writer.relation(plan, None)?;
     if let (true, Some(what)) = (writer.sees_part, writer.may_fail) {
         // An error of a row that is hidden tells that it is there, and Trino is free to compute this for all rows.
         return Err(refused(format_args!("{what}, which may fail, over a table of which a part is seen")));
+    }
+    if let Some(field) = plan.schema().fields().iter().find(|field| is_alias(field.name())) {
+        return Err(refused(format_args!("a column that is called \"{}\"", field.name())));
     }
     let columns: Vec<String> = plan.schema().fields().iter().map(|field| Trino.identifier(field.name())).collect();
     bounded(relation.select(&columns, true))
@@ -87,12 +93,21 @@ fn bounded(sql: String) -> Result<String> {
     }
 }
 
+/// Whether a column has a name such as tables and sub-selects are given. In Trino `t1.id` is a field of a column `t1` where there
+/// is one (`Scope.resolveField`).
+fn is_alias(name: &str) -> bool {
+    let number = name.strip_prefix(['t', 's', 'T', 'S']);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Writes one statement.
 struct Writer<'a> {
     names: &'a Names<'a>,
     /// How many names were given to tables and sub-selects: no two have the same one, whatever is within what.
     aliases: usize,
     depth: usize,
+    /// The letters that are left of those that may be written.
+    left: usize,
     /// Whether it reads a table of which a part is seen.
     sees_part: bool,
     /// The first of what may fail for a row.
@@ -119,13 +134,22 @@ impl Writer<'_> {
     fn wrapped(&mut self, relation: &Relation) -> Result<Relation> {
         let alias = self.alias('s');
         let names: Vec<String> = (1..=relation.columns.len()).map(|number| format!("c{number}")).collect();
-        let sql = bounded(relation.select(&names, false))?;
+        let sql = self.spent(relation.select(&names, false))?;
         let columns = relation.columns.iter().zip(names).map(|(column, name)| Column {
             sql: format!("{alias}.{name}"),
             is_reference: true,
             is_known: column.is_known,
         });
         Ok(Relation::of(format!("({sql}) AS {alias}"), columns.collect()))
+    }
+
+    /// A part that is written. Errors: `Unsupported` where it is too long, or too much is written in all.
+    fn spent(&mut self, sql: String) -> Result<String> {
+        let sql = bounded(sql)?;
+        // A short one takes time too.
+        let left = self.left.checked_sub(sql.len().max(1));
+        self.left = left.ok_or_else(|| refused("what has to be written so many times over"))?;
+        Ok(sql)
     }
 
     /// What is one deeper.

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use futures::future::join_all;
+use nexus_engines::Engine;
 use nexus_flight_catalog::error::list;
-use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result, Spec};
+use nexus_flight_catalog::{Catalogs, Context, Error, Kind, Place, Principal, Result, Source, Spec};
 
 use crate::audit::Trail;
 use crate::bounds;
 use crate::config::{Config, policies};
+use crate::engines::Engines;
 use crate::kinds::{self, SPECS};
 use crate::layers::admission::Gate;
 use crate::layers::cache::Kept;
@@ -59,6 +61,8 @@ pub struct Gateway {
     pub gate: Arc<Gate>,
     /// The answers that are kept.
     pub kept: Arc<Kept>,
+    /// How the engines behind catalogs are.
+    pub engines: Arc<Engines>,
     /// The threads that what users ask for is made on.
     pub workers: Workers,
 }
@@ -92,7 +96,9 @@ impl Gateway {
         let writes = Arc::new(Writes::default());
         // Without a cache there are no answers that it could be for.
         let check = if config.cache.size.0 == 0 { Duration::ZERO } else { config.cache.check.0 };
-        let planner = Arc::new(planner.with_lookups(Lookups::new(check, Arc::clone(&writes))));
+        let engines = Arc::new(Engines::new(config.engines.clone(), workers.clone()));
+        let planner = planner.with_lookups(Lookups::new(check, Arc::clone(&writes)));
+        let planner = Arc::new(planner.with_engines(Arc::clone(&engines)));
         let stack = stack::build(
             config,
             Arc::clone(&catalogs),
@@ -113,8 +119,9 @@ impl Gateway {
             catalogs.govern(policies(&file, planner.expressions(), redacts, &workers, changed)?);
         }
         for (name, catalog) in &config.catalogs {
-            let source = kinds::open(&catalog.kind, &config.options(name, catalog));
-            catalogs.register(name, source.map_err(|error| config.locate(error))?);
+            let opened = kinds::open(&catalog.kind, &config.options(name, catalog));
+            let (source, engine) = opened.map_err(|error| config.locate(error))?;
+            catalogs.register(name, watched(&engines, name, source, engine));
             if catalog.writable {
                 check_takes_rows(name, &catalog.kind).map_err(|error| config.locate(error))?;
                 catalogs.allow_writes(name);
@@ -127,10 +134,12 @@ impl Gateway {
         let jwt = config.auth.jwt.as_ref().map(|jwt| Jwt::open(jwt, &config.base, &workers)).transpose()?;
         let authenticator = Arc::new(Authenticator::new(&config.auth, tokens, jwt, Arc::clone(&seal), lives));
         let settings = config.resolved_settings(&SPECS);
-        let system = System::new(schema, &catalogs, stack.history, Arc::clone(&stack.kept), Arc::clone(&sessions), settings);
+        let shown = (Arc::clone(&stack.kept), Arc::clone(&sessions), Arc::clone(&engines));
+        let system = System::new(schema, &catalogs, stack.history, shown, settings);
         catalogs.register(CATALOG, Arc::new(SystemSource(system)));
         let (execute, gate, kept) = (stack.execute, stack.gate, stack.kept);
-        let gateway = Self { execute, catalogs, sessions, authenticator, seal, planner, writes, trail, gate, kept, workers };
+        let gateway =
+            Self { execute, catalogs, sessions, authenticator, seal, planner, writes, trail, gate, kept, engines, workers };
         let gateway = Arc::new(gateway);
         if config.has_files() {
             let (first, mut before) = (config.clone(), config.clone());
@@ -169,8 +178,8 @@ impl Gateway {
         if !later.is_empty() {
             tracing::warn!(settings = later.join(", "), "files have changed whose values count from the next start on");
         }
-        for (name, source) in opened {
-            self.catalogs.register(name, source);
+        for (name, (source, engine)) in opened {
+            self.catalogs.register(name, watched(&self.engines, name, source, engine));
             self.writes.opened(name);
         }
         Ok(())
@@ -220,7 +229,7 @@ impl Gateway {
                 continue;
             }
             // What is registered stands behind the policy, and shows what it lets be seen.
-            let Ok(source) = kinds::open(&settings.kind, &config.options(catalog, settings)) else { continue };
+            let Ok((source, _)) = kinds::open(&settings.kind, &config.options(catalog, settings)) else { continue };
             for name in named.into_iter().filter(|name| source.about(&name.table).is_none()) {
                 let mut cx = Context::new(Principal::anonymous());
                 cx.deadline = Some(Instant::now() + ANSWERS_WITHIN);
@@ -230,6 +239,14 @@ impl Gateway {
             }
         }
         unfit
+    }
+}
+
+/// The source of a catalog, held against how its engine is, where it is one of an engine.
+fn watched(engines: &Engines, name: &str, source: Arc<dyn Source>, engine: Option<Arc<dyn Engine>>) -> Arc<dyn Source> {
+    match engine {
+        Some(engine) => engines.watch(name, source, engine),
+        None => source,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 pub mod digest;
 pub mod docs;
+pub mod engines;
 pub mod explain;
 pub mod flight;
 pub mod gateway;

@@ -29,6 +29,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use crate::bounds::{NarrowUnnest, bounded, refuse_sizes, with_bounded_functions};
+use crate::engines::Engines;
 use crate::explain::{Clock, Explain};
 use crate::layers::admission::Coming;
 use crate::lookups::Lookups;
@@ -36,7 +37,7 @@ use crate::offered::{refuse_unknown, refuse_writes};
 use crate::parameters::{bind, bind_nulls, counted, parameters, spread, type_placeholders};
 use crate::pausing::PausingJoins;
 use crate::plans::{Kept, Key, Plans};
-use crate::procedures::{self, Invalidate};
+use crate::procedures::{self, Call};
 use crate::pushdown::NamesOnce;
 use crate::query::{Description, Ingest, Query};
 use crate::rewrite;
@@ -61,6 +62,8 @@ pub struct Planner {
     states: States,
     plans: Plans,
     lookups: Lookups,
+    /// Those that can be drained; none where there are none.
+    engines: Option<Arc<Engines>>,
     caps: Caps,
 }
 
@@ -81,8 +84,8 @@ pub struct Planned {
     pub write: Option<Write>,
     /// What is to be told of it instead of its answer.
     pub explain: Option<Explain>,
-    /// What is given up of the cache instead.
-    pub call: Option<Invalidate>,
+    /// What it calls for instead.
+    pub call: Option<Call>,
     /// From before its tables were looked up.
     pub began: Instant,
     /// The room that is kept for it until it has a slot or waits for one; none where its plan was there before.
@@ -112,8 +115,8 @@ struct Unbound {
     is_temporary: bool,
     /// The turn to plan, for the analysis that is still to be done.
     turn: Option<OwnedSemaphorePermit>,
-    /// What it gives up of the cache; then it does nothing else.
-    call: Option<Invalidate>,
+    /// What it calls for; then it does nothing else.
+    call: Option<Call>,
 }
 
 impl Planner {
@@ -145,6 +148,7 @@ impl Planner {
             states: States::new(bounded(base, most)?, share),
             plans: Plans::default(),
             lookups: Lookups::new(Duration::ZERO, Arc::default()),
+            engines: None,
             caps,
         })
     }
@@ -394,16 +398,21 @@ impl Planner {
         Ok(Unbound { plan, parameters, is_analysed, tables, state, catalogs, explain, is_temporary, turn, call })
     }
 
-    /// What a statement gives up of the cache, where it is one of who may have that; to others it is a call like any other.
-    fn call(&self, query: &Query, statement: &Statement) -> Result<Option<Invalidate>> {
+    /// What a statement calls for, where it is one of who may have that; to others it is a call like any other.
+    fn call(&self, query: &Query, statement: &Statement) -> Result<Option<Call>> {
         let Some(called) = procedures::called(statement, &self.default_schema) else { return Ok(None) };
-        if !self.catalogs.is_admin(&query.cx.principal, &system::cache(&self.default_schema)) {
+        let about = if called.drains().is_some() { system::engines } else { system::cache };
+        if !self.catalogs.is_admin(&query.cx.principal, &about(&self.default_schema)) {
             return Ok(None);
         }
-        called.invalidates(|reference| self.places(&query.session, reference)).map(Some)
+        Ok(match (called.drains(), &self.engines) {
+            (Some(is_drained), Some(engines)) => Some(Call::Drain { engine: engines.get(called.argument()?)?, is_drained }),
+            (Some(_), None) => None,
+            (None, _) => Some(Call::Invalidate(called.invalidates(|reference| self.places(&query.session, reference))?)),
+        })
     }
 
-    fn planned_call(&self, query: &Query, call: Invalidate) -> Unbound {
+    fn planned_call(&self, query: &Query, call: Call) -> Unbound {
         Unbound {
             plan: nothing(),
             parameters: Vec::new(),

@@ -1,4 +1,7 @@
-//! What can be called: `CALL system.invalidate('catalog.schema.table')` and `CALL system.invalidate_tag('tag')`.
+//! What can be called: `CALL system.invalidate('catalog.schema.table')`, `CALL system.invalidate_tag('tag')`, `CALL system.drain('catalog')`
+//! and `CALL system.undrain('catalog')`.
+
+use std::sync::Arc;
 
 use datafusion::common::TableReference;
 use datafusion::sql::parser::Statement;
@@ -8,7 +11,22 @@ use datafusion::sql::sqlparser::ast::{
 use nexus_flight_catalog::{Error, Result, TableName};
 use serde::Deserialize;
 
+use crate::engines::Watched;
 use crate::system::CATALOG;
+
+/// What a statement calls for.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// That answers are given up.
+    Invalidate(Invalidate),
+    /// That an engine takes no new statements, or takes them again.
+    Drain {
+        /// The engine.
+        engine: Arc<Watched>,
+        /// Whether it is to take none.
+        is_drained: bool,
+    },
+}
 
 /// What is given up of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +49,28 @@ pub enum Named {
 
 /// A call of a procedure that there is.
 pub struct Called<'a> {
-    is_of_tag: bool,
+    procedure: &'static Procedure,
     function: &'a Function,
+}
+
+/// A procedure, and what its one argument is.
+#[derive(Debug, PartialEq, Eq)]
+struct Procedure {
+    name: &'static str,
+    takes: &'static str,
 }
 
 const INVALIDATE: &str = "invalidate";
 const INVALIDATE_TAG: &str = "invalidate_tag";
+const DRAIN: &str = "drain";
+const UNDRAIN: &str = "undrain";
+
+static PROCEDURES: [Procedure; 4] = [
+    Procedure { name: INVALIDATE, takes: "catalog.schema.table" },
+    Procedure { name: INVALIDATE_TAG, takes: "tag" },
+    Procedure { name: DRAIN, takes: "catalog" },
+    Procedure { name: UNDRAIN, takes: "catalog" },
+];
 
 /// The procedure that a statement calls; none where it is no call, or of none that there is in `schema` of the catalog `system`.
 pub fn called<'a>(statement: &'a Statement, schema: &str) -> Option<Called<'a>> {
@@ -49,8 +83,8 @@ pub fn called<'a>(statement: &'a Statement, schema: &str) -> Option<Called<'a>> 
         [catalog, within] => catalog == CATALOG && within == schema,
         _ => false,
     };
-    let is_of_tag = name == INVALIDATE_TAG;
-    (is_here && (is_of_tag || name == INVALIDATE)).then_some(Called { is_of_tag, function })
+    let procedure = PROCEDURES.iter().find(|procedure| is_here && procedure.name == name.as_str())?;
+    Some(Called { procedure, function })
 }
 
 fn folded(name: &Ident) -> String {
@@ -58,19 +92,36 @@ fn folded(name: &Ident) -> String {
 }
 
 impl Called<'_> {
+    /// Whether an engine is to take no new statements, or take them again; none where the call is about the cache.
+    pub fn drains(&self) -> Option<bool> {
+        match self.procedure.name {
+            DRAIN => Some(true),
+            UNDRAIN => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The argument. Errors: `Invalid` where it is no text.
+    pub fn argument(&self) -> Result<&str> {
+        self.text().ok_or_else(|| self.wrong(&format!("{} takes one text", self.procedure.name)))
+    }
+
+    fn wrong(&self, message: &str) -> Error {
+        let Procedure { name, takes } = self.procedure;
+        Error::invalid(message).with_hint(format!("write CALL system.{name}('{takes}')"))
+    }
+
     /// What it gives up, where `places` says what the name of a table may mean. Errors: `Invalid` where its argument is no text.
     pub fn invalidates(&self, places: impl Fn(&TableReference) -> Result<Vec<TableName>>) -> Result<Invalidate> {
-        let (name, what) = if self.is_of_tag { (INVALIDATE_TAG, "tag") } else { (INVALIDATE, "catalog.schema.table") };
-        let wrong = |message: String| Error::invalid(message).with_hint(format!("write CALL system.{name}('{what}')"));
-        let text = self.text().ok_or_else(|| wrong(format!("{name} takes one text")))?;
-        if self.is_of_tag {
+        let text = self.argument()?;
+        if self.procedure.name == INVALIDATE_TAG {
             return Ok(Invalidate::Tag(text.to_owned()));
         }
         let reference = TableReference::parse_str(text);
         // What cannot be parted is taken as one name.
         let is_whole = matches!(&reference, TableReference::Bare { table } if **table == *text);
         if text.is_empty() || (is_whole && text.contains(['.', '"'])) {
-            return Err(wrong(format!("\"{text}\" is no name of a table")));
+            return Err(self.wrong(&format!("\"{text}\" is no name of a table")));
         }
         Ok(Invalidate::Tables(places(&reference)?))
     }
@@ -146,6 +197,20 @@ mod tests {
         ] {
             assert_eq!(invalidates(text).unwrap().unwrap(), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn a_call_says_which_engine_takes_statements() {
+        let drains = |text: &str| {
+            let parsed = parse(text, &Caps::new(&Limits::default())).unwrap();
+            let called = called(&parsed.statement, "main").unwrap();
+            (called.drains(), called.argument().map(str::to_owned).map_err(|error| error.to_string()))
+        };
+        assert_eq!(drains("CALL system.drain('Lake')"), (Some(true), Ok("Lake".to_owned())));
+        assert_eq!(drains("CALL system.main.undrain('lake')"), (Some(false), Ok("lake".to_owned())));
+        assert_eq!(drains("CALL system.invalidate_tag('lake')"), (None, Ok("lake".to_owned())));
+        let said = "drain takes one text; write CALL system.drain('catalog')".to_owned();
+        assert_eq!(drains("CALL system.drain(1)"), (Some(true), Err(said)));
     }
 
     #[test]

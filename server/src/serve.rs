@@ -124,6 +124,12 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_counter!("nexus_statements_refused_total", "Statements for which there was no room.");
     metrics::describe_counter!("nexus_audit_failures_total", "Records of the audit trail that could not be written.");
     metrics::describe_gauge!("nexus_lanes_replaced", "Threads of statements in whose place there are others, as lanes.");
+    metrics::describe_gauge!("nexus_engine_up", "Whether an engine takes statements: 1 where it does, by catalog.");
+    metrics::describe_gauge!("nexus_engine_running", "Statements that an engine worked on when it was asked last, by catalog.");
+    metrics::describe_gauge!("nexus_engine_queued", "Statements that waited at an engine when it was asked last, by catalog.");
+    metrics::describe_counter!("nexus_engine_failures_total", "How often an engine did not answer, by catalog.");
+    metrics::describe_counter!("nexus_engine_refusals_total", "Calls that an engine was not asked, by catalog and reason.");
+    metrics::describe_histogram!("nexus_engine_probe_seconds", "How long an engine took to say how it is, by catalog.");
     metrics::describe_counter!("nexus_refused_credentials_total", "Requests without good credentials.");
     // What is counted first would be no rise of a number that was not there, and no alert would see it.
     metrics::counter!("nexus_statements_refused_total").increment(0);

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArra
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
+use nexus_engines::Load;
 use nexus_flight_catalog::virtual_table::VirtualTable;
 use nexus_flight_catalog::{
     Capabilities, Catalogs, Context, Error, Keys, Options, Principal, Proof, Resolved, Result, Source, Spec, TableEntry,
@@ -14,12 +15,18 @@ use nexus_flight_catalog::{
 };
 
 use crate::config::Setting;
+use crate::engines::{Engines, Standing, Watched};
 use crate::layers::audit::History;
 use crate::layers::cache::Kept;
 use crate::session::Sessions;
 
 /// The catalog's name.
 pub const CATALOG: &str = "system";
+
+/// The table of the engines in the schema that holds the tables: who is admin of it may say which of them take statements.
+pub fn engines(schema: &str) -> TableName {
+    TableName::new(CATALOG, schema, Table::Engines.name())
+}
 
 /// The table of the cache in the schema that holds the tables: who is admin of it may give up what is kept.
 pub fn cache(schema: &str) -> TableName {
@@ -28,7 +35,7 @@ pub fn cache(schema: &str) -> TableName {
 
 static SPEC: Spec = Spec {
     kind: CATALOG,
-    summary: "the gateway itself: sources, statements, sessions, cache and settings",
+    summary: "the gateway itself: sources, engines, statements, sessions, cache and settings",
     options: &[],
     capabilities: Capabilities::NONE,
     proof: Proof::Real,
@@ -44,12 +51,14 @@ pub struct System {
     history: Arc<History>,
     kept: Arc<Kept>,
     sessions: Arc<Sessions>,
+    engines: Arc<Engines>,
     settings: Vec<Setting>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Table {
     Cache,
+    Engines,
     Queries,
     Sessions,
     Settings,
@@ -57,11 +66,12 @@ enum Table {
 }
 
 impl Table {
-    const ALL: [Table; 5] = [Table::Cache, Table::Queries, Table::Sessions, Table::Settings, Table::Sources];
+    const ALL: [Table; 6] = [Table::Cache, Table::Engines, Table::Queries, Table::Sessions, Table::Settings, Table::Sources];
 
     fn name(self) -> &'static str {
         match self {
             Table::Cache => "cache",
+            Table::Engines => "engines",
             Table::Queries => "queries",
             Table::Sessions => "sessions",
             Table::Settings => "settings",
@@ -72,6 +82,7 @@ impl Table {
     fn comment(self) -> &'static str {
         match self {
             Table::Cache => "the answers that the cache keeps",
+            Table::Engines => "how the engines behind catalogs are",
             Table::Queries => "the statements that run and the latest of those that ran",
             Table::Sessions => "the sessions heard of lately",
             Table::Settings => "the settings in force",
@@ -96,6 +107,17 @@ impl Table {
                 seconds("age_seconds"),
                 seconds("took_seconds"),
                 count("hits"),
+            ],
+            Table::Engines => vec![
+                text("catalog"),
+                text("kind"),
+                text("state"),
+                Field::new("since", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+                count("failures"),
+                Field::new("running", DataType::UInt64, true),
+                Field::new("queued", DataType::UInt64, true),
+                optional("version"),
+                optional("last_error"),
             ],
             Table::Queries => vec![
                 text("query_id"),
@@ -132,12 +154,11 @@ impl System {
         schema: String,
         catalogs: &Arc<Catalogs>,
         history: Arc<History>,
-        kept: Arc<Kept>,
-        sessions: Arc<Sessions>,
+        (kept, sessions, engines): (Arc<Kept>, Arc<Sessions>, Arc<Engines>),
         settings: Vec<Setting>,
     ) -> Arc<Self> {
         // The registry holds this catalog, so holding the registry here would keep both for ever.
-        Arc::new(Self { schema, catalogs: Arc::downgrade(catalogs), history, kept, sessions, settings })
+        Arc::new(Self { schema, catalogs: Arc::downgrade(catalogs), history, kept, sessions, engines, settings })
     }
 
     /// What a principal sees of a table: of what others do nothing, unless it is an admin's to see.
@@ -145,6 +166,7 @@ impl System {
         let shows = |whose: &str| self.is_admin(table, principal) || whose == &*principal.0;
         let columns = match table {
             Table::Cache => self.cache().await,
+            Table::Engines => self.engines(principal),
             Table::Queries => self.queries(shows),
             Table::Sessions => self.sessions(shows),
             Table::Settings => self.settings(),
@@ -175,6 +197,34 @@ impl System {
             Arc::new(Float64Array::from_iter_values(all.iter().map(|listed| listed.age.as_secs_f64()))),
             Arc::new(Float64Array::from_iter_values(all.iter().map(|listed| listed.took.as_secs_f64()))),
             Arc::new(UInt64Array::from_iter_values(all.iter().map(|listed| listed.given))),
+        ]
+    }
+
+    fn engines(&self, principal: &Principal) -> Vec<ArrayRef> {
+        let catalogs = self.catalogs.upgrade();
+        let is_seen = |name: &str| catalogs.as_ref().is_some_and(|catalogs| catalogs.source(principal, name).is_ok());
+        let is_admin = self.is_admin(Table::Engines, principal);
+        let mut all: Vec<(Arc<Watched>, Standing)> = Vec::new();
+        for watched in self.engines.all().into_iter().filter(|watched| is_seen(watched.catalog())) {
+            let standing = watched.standing();
+            // It may quote what a statement of somebody else was about.
+            let error = standing.error.filter(|_| is_admin);
+            all.push((watched, Standing { error, ..standing }));
+        }
+        let load = |of: fn(Load) -> u64| -> ArrayRef {
+            Arc::new(all.iter().map(|(_, standing)| standing.load.map(of)).collect::<UInt64Array>())
+        };
+        let since = all.iter().map(|(_, standing)| standing.since.map(micros)).collect::<TimestampMicrosecondArray>();
+        vec![
+            texts(all.iter().map(|(watched, _)| watched.catalog())),
+            texts(all.iter().map(|(watched, _)| watched.kind())),
+            texts(all.iter().map(|(_, standing)| standing.state.name())),
+            Arc::new(since.with_timezone("UTC")),
+            Arc::new(UInt64Array::from_iter_values(all.iter().map(|(_, standing)| u64::from(standing.failures)))),
+            load(|load| load.running),
+            load(|load| load.queued),
+            Arc::new(all.iter().map(|(_, standing)| standing.version.as_deref()).collect::<StringArray>()),
+            Arc::new(all.iter().map(|(_, standing)| standing.error.as_deref()).collect::<StringArray>()),
         ]
     }
 
@@ -247,11 +297,12 @@ fn texts(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
+fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
 fn times(values: impl Iterator<Item = SystemTime>) -> ArrayRef {
-    let micros = |time: SystemTime| {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-    };
     Arc::new(TimestampMicrosecondArray::from_iter_values(values.map(micros)).with_timezone("UTC"))
 }
 

@@ -12,7 +12,7 @@ use super::casts::{alike, is_known, type_name};
 use super::functions::whole;
 use super::plan::bare;
 use super::relation::{Column, Relation};
-use super::{Scope, Writer, bounded, refused};
+use super::{Scope, Writer, refused};
 use crate::trino::quoted;
 
 impl Scope<'_> {
@@ -26,7 +26,8 @@ impl Scope<'_> {
 impl Writer<'_> {
     /// A value of the type that the plan gives it, in a text that may stand anywhere in an expression.
     pub(super) fn value(&mut self, expr: &Expr, scope: &Scope<'_>) -> Result<String> {
-        bounded(self.deeper(|writer| writer.written(expr, scope))?)
+        let sql = self.deeper(|writer| writer.written(expr, scope))?;
+        self.spent(sql)
     }
 
     fn written(&mut self, expr: &Expr, scope: &Scope<'_>) -> Result<String> {
@@ -118,40 +119,16 @@ impl Writer<'_> {
 
     /// A comparison of two values, each of its own scope.
     pub(super) fn compared(&mut self, sides: [(&Expr, &Scope<'_>); 2], op: Operator) -> Result<String> {
+        let beside = decided(sides, op)?;
         let [(left, left_scope), (right, right_scope)] = sides;
-        let (one, other) = (left.get_type(left_scope.schema)?, right.get_type(right_scope.schema)?);
-        let is_null = [left, right].into_iter().any(|side| constant(side).is_some_and(|value| value.is_null()));
-        if !(one.is_null() || other.is_null()) && !(is_known(&one) && alike(&one, &other)) {
-            return Err(refused(format_args!("a comparison of {one} and {other}")));
-        }
-        let (left_sql, right_sql) = (self.value(left, left_scope)?, self.value(right, right_scope)?);
-        let sign = match op {
-            Operator::IsDistinctFrom | Operator::IsNotDistinctFrom => op.to_string(),
-            Operator::NotEq => "<>".to_owned(),
-            other => other.to_string(),
-        };
-        let plain = format!("({left_sql} {sign} {right_sql})");
-        if is_null || !is_floating(&one) {
-            return Ok(plain);
-        }
-        // NaN is equal to itself here and greater than all numbers, and -0 is less than 0. So it is with numbers that are neither.
-        let (value_sql, number, op) = match (number(left), number(right)) {
-            (_, Some(number)) => (left_sql, number, op),
-            (Some(number), None) => (right_sql, number, turned(op)),
-            (None, None) => return Err(refused("a comparison of two numbers of floating point")),
-        };
-        let is_greater = matches!(op, Operator::Gt | Operator::GtEq);
-        let is_clear = match op {
-            // Neither zero is greater than 0, and both are at most that.
-            Operator::Gt | Operator::LtEq => number.is_finite() && !(number == 0.0 && number.is_sign_negative()),
-            Operator::Eq | Operator::NotEq | Operator::Lt | Operator::GtEq => number.is_finite() && number != 0.0,
-            _ => false,
-        };
-        match (is_clear, is_greater) {
-            (true, true) => Ok(format!("({plain} OR is_nan({value_sql}))")),
-            (true, false) => Ok(plain),
-            (false, _) => Err(refused(format_args!("{op} of a number of floating point and {number}"))),
-        }
+        let (left, right) = (self.value(left, left_scope)?, self.value(right, right_scope)?);
+        let sign = if op == Operator::NotEq { "<>".to_owned() } else { op.to_string() };
+        let plain = format!("({left} {sign} {right})");
+        Ok(match beside {
+            Beside::Nothing => plain,
+            Beside::NanOfLeft => format!("({plain} OR is_nan({left}))"),
+            Beside::NanOfRight => format!("({plain} OR is_nan({right}))"),
+        })
     }
 
     fn between(&mut self, between: &Between, scope: &Scope<'_>) -> Result<String> {
@@ -169,7 +146,7 @@ impl Writer<'_> {
         let mut items = Vec::new();
         for item in list {
             // Whether it is equal there where it is here.
-            self.compared([(expr, scope), (item, scope)], Operator::Eq)?;
+            decided([(expr, scope), (item, scope)], Operator::Eq)?;
             items.push(self.value(item, scope)?);
         }
         match items.is_empty() {
@@ -276,6 +253,46 @@ impl Writer<'_> {
             [column] if column.is_known => Ok(relation),
             _ => Err(refused("a sub-query whose column is of a type of Trino's own")),
         }
+    }
+}
+
+/// What a comparison needs beside its sign.
+pub(super) enum Beside {
+    Nothing,
+    /// NaN of the left side is greater than the right one.
+    NanOfLeft,
+    /// NaN of the right side is greater than the left one.
+    NanOfRight,
+}
+
+/// Whether Trino decides a comparison as the gateway does, and by what. Nothing is written for that: it may be asked for what is
+/// written elsewhere. Errors: `Unsupported`.
+pub(super) fn decided(sides: [(&Expr, &Scope<'_>); 2], op: Operator) -> Result<Beside> {
+    let [(left, left_scope), (right, right_scope)] = sides;
+    let (one, other) = (left.get_type(left_scope.schema)?, right.get_type(right_scope.schema)?);
+    let is_null = [left, right].into_iter().any(|side| constant(side).is_some_and(|value| value.is_null()));
+    if !(one.is_null() || other.is_null() || is_known(&one) && alike(&one, &other)) {
+        return Err(refused(format_args!("a comparison of {one} and {other}")));
+    }
+    if is_null || !is_floating(&one) {
+        return Ok(Beside::Nothing);
+    }
+    // NaN is equal to itself here and greater than all numbers, and -0 is less than 0. So it is with numbers that are neither.
+    let (nan, number, op) = match (number(left), number(right)) {
+        (_, Some(number)) => (Beside::NanOfLeft, number, op),
+        (Some(number), None) => (Beside::NanOfRight, number, turned(op)),
+        (None, None) => return Err(refused("a comparison of two numbers of floating point")),
+    };
+    let is_clear = match op {
+        // Neither zero is greater than 0, and both are at most that.
+        Operator::Gt | Operator::LtEq => number.is_finite() && !(number == 0.0 && number.is_sign_negative()),
+        Operator::Eq | Operator::NotEq | Operator::Lt | Operator::GtEq => number.is_finite() && number != 0.0,
+        _ => false,
+    };
+    match is_clear {
+        true if matches!(op, Operator::Gt | Operator::GtEq) => Ok(nan),
+        true => Ok(Beside::Nothing),
+        false => Err(refused(format_args!("{op} of a number of floating point and {number}"))),
     }
 }
 

@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 use nexus_flight_catalog::{Error, Result};
 
 use super::casts::type_name;
-use super::expr::{constant, is_floating};
+use super::expr::{constant, decided, is_floating};
 use super::{Scope, Writer, refused};
 use crate::trino::quoted;
 
@@ -77,7 +77,7 @@ impl Writer<'_> {
             ("coalesce" | "nvl", [_, _, ..]) => Ok(format!("coalesce({})", self.all(args, scope)?)),
             ("nullif", [value, other]) => {
                 // Where they are equal here, they are there.
-                self.compared([(value, scope), (other, scope)], Operator::Eq)?;
+                decided([(value, scope), (other, scope)], Operator::Eq)?;
                 Ok(format!("nullif({})", self.all(args, scope)?))
             }
             ("nvl2", [condition, there, missing]) => {
@@ -186,19 +186,6 @@ impl Writer<'_> {
             }
             ("left", [text, length]) if whole(length).is_some_and(|length| length >= 0) => {
                 Ok(format!("substr({}, 1, {})", self.text(text, scope)?, self.value(length, scope)?))
-            }
-            ("lpad" | "rpad", [text, length, rest @ ..])
-                if whole(length).is_some_and(|length| (0..1_000_000).contains(&length)) =>
-            {
-                let fill = match rest {
-                    [] => " ".to_owned(),
-                    [fill] => {
-                        letters(fill).filter(|fill| !fill.is_empty()).ok_or_else(|| refused("lpad by what is no literal"))?
-                    }
-                    _ => return Err(refused(format_args!("the function {name}"))),
-                };
-                let (text, length) = (self.text(text, scope)?, self.value(length, scope)?);
-                Ok(format!("{name}({text}, {length}, {})", written(&fill)?))
             }
             // By default Trino takes off all blanks, and here it is spaces.
             ("btrim" | "ltrim" | "rtrim", [text, rest @ ..]) if rest.len() < 2 => {

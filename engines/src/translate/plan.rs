@@ -1,5 +1,7 @@
 //! The nodes of a plan. Their columns are known by position, so that no two of one name are taken for one another.
 
+use std::collections::BTreeSet;
+
 use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, split_conjunction};
@@ -14,7 +16,7 @@ use nexus_flight_catalog::{Result, TableName};
 use super::casts::{alike, is_known, type_name};
 use super::expr::{has_subquery, is_floating};
 use super::relation::{Column, Relation};
-use super::{Scope, Writer, bounded, of_trino, refused};
+use super::{Scope, Writer, is_alias, of_trino, refused};
 use crate::trino::Trino;
 
 impl Writer<'_> {
@@ -77,6 +79,9 @@ impl Writer<'_> {
                 let alias = self.alias('t');
                 let of_trino = of_trino(provider.as_ref());
                 let fields = provider.schema();
+                if let Some(field) = fields.fields().iter().find(|field| is_alias(field.name())) {
+                    return Err(refused(format_args!("a table with a column \"{}\"", field.name())));
+                }
                 let columns = fields.fields().iter().map(|field| {
                     let (name, of) = (field.name(), field.data_type());
                     let sql = format!("{alias}.{}", Trino.identifier(name));
@@ -100,7 +105,7 @@ impl Writer<'_> {
     fn projection(&mut self, node: &Projection, outer: Option<&Scope<'_>>) -> Result<Relation> {
         let input = self.relation(&node.input, outer)?;
         // To leave a column out makes other rows equal.
-        let is_one = input.is_plain() || !input.is_distinct && is_written_once(node, &input.columns);
+        let is_one = input.is_plain() || !input.is_distinct && is_written_once(node, &input);
         let input = if is_one { input } else { self.wrapped(&input)? };
         let scope = Scope { schema: node.input.schema(), columns: &input.columns, outer };
         let columns = node.expr.iter().map(|expr| self.column(expr, &scope)).collect::<Result<_>>()?;
@@ -110,7 +115,11 @@ impl Writer<'_> {
     /// What a column of a SELECT is.
     pub(super) fn column(&mut self, expr: &Expr, scope: &Scope<'_>) -> Result<Column> {
         match bare(expr) {
-            Expr::Column(column) => scope.column(column),
+            Expr::Column(column) => {
+                let found = scope.column(column)?;
+                let sql = self.spent(found.sql)?;
+                Ok(Column { sql, ..found })
+            }
             computed => Ok(Column::computed(self.value(computed, scope)?)),
         }
     }
@@ -133,8 +142,10 @@ impl Writer<'_> {
         };
         let scope = Scope { schema: node.input.schema(), columns: &input.columns, outer };
         let mut keys = exprs.iter().map(|expr| self.key(expr, "GROUP BY", &scope)).collect::<Result<Vec<_>>>()?;
-        // In Trino sets are of columns ("Complex grouping operations").
-        if sets.is_some() && keys.iter().any(|key| !key.is_reference) {
+        // In Trino sets are of columns ("Complex grouping operations"), and one that has two names here would be one there.
+        let names = keys.iter().map(|key| key.sql.as_str()).collect::<BTreeSet<_>>().len();
+        let is_of_columns = names == keys.len() && keys.iter().all(|key| key.is_reference && !key.sql.starts_with('('));
+        if sets.is_some() && !is_of_columns {
             let width = input.columns.len();
             input.columns.append(&mut keys);
             input = self.wrapped(&input)?;
@@ -158,7 +169,8 @@ impl Writer<'_> {
         }
         let scope = Scope { schema: node.input.schema(), columns: &input.columns, outer };
         for expr in &node.aggr_expr {
-            columns.push(Column::computed(self.aggregate_call(bare(expr), &scope)?));
+            let sql = self.aggregate_call(bare(expr), &scope)?;
+            columns.push(Column::computed(self.spent(sql)?));
         }
         match columns.is_empty() || columns.len() != node.schema.fields().len() {
             true => Err(refused("GROUP BY of nothing")),
@@ -237,7 +249,7 @@ impl Writer<'_> {
         let names: Vec<String> = (1..=parts.first().map_or(0, |part| part.columns.len())).map(|at| format!("c{at}")).collect();
         let texts: Vec<String> = parts.iter().map(|part| format!("({})", part.select(&names, false))).collect();
         let alias = self.alias('s');
-        let from = bounded(format!("({}) AS {alias}", texts.join(&format!(" {operator} "))))?;
+        let from = self.spent(format!("({}) AS {alias}", texts.join(&format!(" {operator} "))))?;
         let column = |name: &String| Column { sql: format!("{alias}.{name}"), is_reference: true, is_known: true };
         Ok(Relation::of(from, names.iter().map(column).collect()))
     }
@@ -261,7 +273,7 @@ impl Writer<'_> {
         }
         let alias = self.alias('s');
         let names: Vec<String> = (1..=fields.len()).map(|at| format!("c{at}")).collect();
-        let from = bounded(format!("(VALUES {}) AS {alias} ({})", rows.join(", "), names.join(", ")))?;
+        let from = self.spent(format!("(VALUES {}) AS {alias} ({})", rows.join(", "), names.join(", ")))?;
         let column = |name: &String| Column { sql: format!("{alias}.{name}"), is_reference: true, is_known: true };
         Ok(Relation::of(from, names.iter().map(column).collect()))
     }
@@ -297,7 +309,7 @@ impl Writer<'_> {
             (true, _) => format!("{left} {word} {right} ON TRUE"),
             (false, _) => format!("{left} {word} {right} ON {}", conditions.join(" AND ")),
         };
-        Ok(Relation { is_join: true, ..Relation::of(bounded(from)?, columns) })
+        Ok(Relation { is_join: true, ..Relation::of(self.spent(from)?, columns) })
     }
 
     /// The conditions of a join, over the columns of its sides as the plan has them.
@@ -351,17 +363,22 @@ impl Writer<'_> {
     }
 }
 
-/// Whether no column that is computed beneath is written more than once by what is made of them.
-fn is_written_once(node: &Projection, columns: &[Column]) -> bool {
+/// Whether no column that is computed beneath is written more than once by what is made of them; and where all rows are one group,
+/// none of them is left out: without what is computed of the rows there would be no group.
+fn is_written_once(node: &Projection, input: &Relation) -> bool {
     if node.expr.iter().any(has_subquery) {
         return false;
     }
+    let columns = &input.columns;
     let mut uses = vec![0; columns.len()];
     for (name, more) in node.expr.iter().flat_map(Expr::column_refs_counts) {
         let at = node.input.schema().maybe_index_of_column(name);
         if let Some(used) = at.and_then(|at| uses.get_mut(at)) {
             *used += more;
         }
+    }
+    if input.group.as_ref().is_some_and(String::is_empty) && uses.contains(&0) {
+        return false;
     }
     let is_passed = node.expr.iter().all(|expr| matches!(bare(expr), Expr::Column(_)));
     is_passed || columns.iter().zip(uses).all(|(column, used)| column.is_reference || used < 2)

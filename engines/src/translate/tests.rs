@@ -205,3 +205,42 @@ fn a_value_of_nothing_has_a_type() {
         LogicalPlan::EmptyRelation(datafusion::logical_expr::EmptyRelation { produce_one_row: false, schema: Arc::new(schema) });
     assert_eq!(translate(&plan, &there).unwrap(), r#"SELECT CAST(NULL AS varchar) AS "a" WHERE FALSE"#);
 }
+
+#[tokio::test]
+async fn a_total_of_which_nothing_is_used_is_one_row() {
+    insta::assert_snapshot!(
+        translated("WITH s AS (SELECT 1 AS k, sum(price) AS total FROM t) SELECT k FROM s").await.unwrap(),
+        @r#"SELECT s2.c1 AS "k" FROM (SELECT BIGINT '1' AS c1, sum(t1."price") AS c2 FROM "lake"."main"."t" AS t1) AS s2"#
+    );
+    let sql = translated("SELECT 'x' AS a FROM (SELECT count(*) AS c FROM t) q").await.unwrap();
+    assert!(sql.contains("count("), "{sql}");
+    let sql = translated("SELECT id FROM t WHERE EXISTS (SELECT 1 FROM (SELECT count(*) AS c FROM u) q)").await.unwrap();
+    assert!(sql.contains("count("), "{sql}");
+}
+
+#[tokio::test]
+async fn two_names_of_one_column_are_two_in_grouping_sets() {
+    let sql = "SELECT a, b, count(*) AS c FROM (SELECT s AS a, s AS b FROM t) q GROUP BY ROLLUP (a, b)";
+    let sql = translated(sql).await.unwrap();
+    assert!(!sql.contains(r#"ROLLUP (t1."s", t1."s")"#), "{sql}");
+}
+
+#[tokio::test]
+async fn what_is_written_over_and_over_is_refused_at_once() {
+    let nested =
+        |depth: usize, around: [&str; 2]| format!("SELECT {}id{} AS a FROM t", around[0].repeat(depth), around[1].repeat(depth));
+    assert!(translated(&nested(40, ["nullif(", ", 2)"])).await.is_ok());
+    assert!(translated(&nested(20, ["((", " IN (1, 2, 3, 4, 5)) IS TRUE)::bigint"])).await.is_ok());
+    // A divisor is written three times.
+    let quotient = format!("{}price{}", "1.0 / (".repeat(8), ")".repeat(8));
+    let columns: Vec<String> = (0..200).map(|number| format!("{quotient} AS a{number}")).collect();
+    let error = translated(&format!("SELECT {} FROM t", columns.join(", "))).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+}
+
+#[tokio::test]
+async fn names_that_parts_of_the_text_have_are_no_columns() {
+    let error = translated("SELECT id AS t1 FROM t ORDER BY s").await.unwrap_err();
+    assert_eq!(error.message(), "cannot translate a column that is called \"t1\" for trino");
+    assert!(translated("SELECT id AS t1a FROM t").await.is_ok());
+}

@@ -23,7 +23,8 @@ impl Writer<'_> {
         let scope = Scope { schema: node.input.schema(), columns: &input.columns, outer };
         let mut columns = input.columns.clone();
         for expr in &node.window_expr {
-            columns.push(Column::computed(self.windowed(bare(expr), &scope)?));
+            let sql = self.windowed(bare(expr), &scope)?;
+            columns.push(Column::computed(self.spent(sql)?));
         }
         Ok(Relation { columns, ..input })
     }

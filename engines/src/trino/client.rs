@@ -7,11 +7,11 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -28,12 +28,13 @@ use url::form_urlencoded::byte_serialize;
 
 use super::config::{Config, Login};
 use super::error;
-use super::page::{Data, Page, unlike};
+use super::page::{Data, Page};
 use super::segments::{self, Spooled};
 use crate::told::{deepest, host};
 use ending::MOST_ENDINGS;
 
 mod ending;
+mod info;
 
 /// How many pages and segments are read or under way that nobody has taken yet.
 const AHEAD: usize = 4;
@@ -107,6 +108,8 @@ struct Inner {
     plain: reqwest::Client,
     acks: Arc<Semaphore>,
     endings: Semaphore,
+    /// As the server said when it was asked how it is.
+    version: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for Client {
@@ -121,12 +124,6 @@ struct Answer {
     body: Bytes,
     room: MemoryReservation,
     retry_after: Option<Duration>,
-}
-
-/// What `GET /v1/info` says.
-#[derive(Deserialize)]
-struct Info {
-    starting: bool,
 }
 
 impl Client {
@@ -162,35 +159,13 @@ impl Client {
         };
         let (trino, stores, plain) = (built(trino)?, built(stores)?, built(builder().no_proxy())?);
         let (acks, endings) = (Arc::new(Semaphore::new(MOST_ACKS)), Semaphore::new(MOST_ENDINGS));
-        Ok(Self(Arc::new(Inner { config, trino, stores, plain, acks, endings })))
+        let version = Mutex::default();
+        Ok(Self(Arc::new(Inner { config, trino, stores, plain, acks, endings, version })))
     }
 
     /// The catalog there that statements are about.
     pub(super) fn catalog(&self) -> &str {
         &self.0.config.catalog
-    }
-
-    /// Whether it answers and is not starting. No login is sent. Errors: `Unavailable`; `Data` where something else answers.
-    pub(super) async fn info(&self) -> Result<()> {
-        let config = &self.0.config;
-        let url = self.address("/v1/info");
-        let request = self.0.trino.get(url.clone()).timeout(ANSWERS_WITHIN).build();
-        let request = request.map_err(|_| Error::internal("no request could be made"))?;
-        // It is no statement of anybody, and small.
-        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
-        let room = MemoryConsumer::new("state of trino").register(&pool);
-        let answer = self.once(&self.0.trino, request, LARGEST_REFUSAL, &room).await?;
-        let answer = answer.map_err(|cause| error::broken(cause, &url, config))?;
-        if answer.status != StatusCode::OK {
-            return Err(self.refusal(&answer));
-        }
-        match serde_json::from_slice(&answer.body) {
-            Ok(Info { starting: false }) => Ok(()),
-            Ok(Info { starting: true }) => Err(Error::unavailable(format!("trino at {} is starting", host(&config.url)))
-                .with_hint("try again in a minute")
-                .at(config.place.clone())),
-            Err(cause) => Err(unlike(&cause).at(config.place.clone())),
-        }
     }
 
     /// Begins a statement, and waits until its columns are known, or it has ended without any. What is on its way is taken of

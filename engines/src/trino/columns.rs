@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::iter::once;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nexus_flight_catalog::{Context, Result};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::client::{Client, Named};
@@ -17,6 +19,9 @@ use super::listing::{answer, within};
 /// The most tables of one query. Up to 100 names Trino looks up one by one, and for more it goes through the whole schema
 /// (`optimizer.experimental-max-prefetched-information-schema-prefixes`).
 const MOST: usize = 64;
+
+/// How long one waits for what another asks for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A statement, and the schema in which it looks up, as a literal.
 type Key = (Uuid, String);
@@ -44,10 +49,10 @@ impl Gathered {
     ) -> Result<Vec<Named>> {
         let key = (cx.query, schema.to_owned());
         if let Some(told) = self.behind(key.clone(), table) {
-            return match told.await {
-                Ok(told) => told,
-                // It is not asked for by the other one, or not any more.
-                Err(_) => alone(cx, client, catalog, schema, table).await,
+            return match timeout(PATIENCE, told).await {
+                Ok(Ok(told)) => told,
+                // It is not asked for by the other one, or not any more, or that one does not go on.
+                _ => alone(cx, client, catalog, schema, table).await,
             };
         }
         let mut open = Open { gathered: self, key: Some(key) };

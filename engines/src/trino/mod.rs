@@ -17,7 +17,7 @@ use nexus_flight_catalog::{
 
 use crate::scan::Provider;
 use crate::told::ours;
-use crate::{Engine, Load};
+use crate::{Engine, Load, Opened};
 
 mod client;
 mod columns;
@@ -100,6 +100,12 @@ fn open(options: &Options) -> Result<Arc<dyn Source>> {
 /// Errors: `Invalid`, with the key at fault.
 pub fn engine(options: &Options) -> Result<Arc<dyn Engine>> {
     Ok(Arc::new(TrinoSource::new(options)?))
+}
+
+/// The same with the source of the tables of the catalog.
+pub(crate) fn opened(options: &Options) -> Result<Opened> {
+    let both = Arc::new(TrinoSource::new(options)?);
+    Ok(Opened { source: Arc::clone(&both) as _, engine: both })
 }
 
 /// One catalog of a cluster.
@@ -243,6 +249,10 @@ impl Engine for TrinoSource {
         let mut names: Vec<String> = names.into_iter().map(|(name,)| name).collect();
         names.sort();
         Ok(names)
+    }
+
+    fn version(&self) -> Option<String> {
+        self.client.version()
     }
 }
 

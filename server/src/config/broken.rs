@@ -7,6 +7,13 @@ use insta::assert_snapshot;
 use super::Config;
 use crate::kinds;
 
+#[test]
+fn engines_that_would_be_asked_nothing_or_too_much() {
+    assert_snapshot!(broken("[engines]\nfailures = 0"), @"nexus.toml:2: engines.failures: no engine would be asked anything; write 1 or more");
+    assert_snapshot!(broken("[engines]\nprobe = '2d'"), @"nexus.toml:2: engines.probe: an engine cannot be asked each 2d; write 1s to 1d, or 0s for never");
+    assert_snapshot!(broken("[engines]\nretry = '0s'"), @"nexus.toml:2: engines.retry: an engine cannot be asked each 0s; write 1s to 1d");
+}
+
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b+dWRWJTmaaJObG7yN+Kcj3hI0";
 
 /// What is said of a configuration that is broken.
@@ -48,7 +55,7 @@ fn a_table_that_is_unknown() {
 
 #[test]
 fn a_top_level_key_that_is_unknown() {
-    assert_snapshot!(broken("listen = '127.0.0.1:1'"), @r#"nexus.toml:1: listen: unknown key; the keys here are "flight", "http", "tls", "auth", "policy", "audit", "tickets", "limits", "cache", "log" and 3 more"#);
+    assert_snapshot!(broken("listen = '127.0.0.1:1'"), @r#"nexus.toml:1: listen: unknown key; the keys here are "flight", "http", "tls", "auth", "policy", "audit", "tickets", "limits", "cache", "log" and 4 more"#);
 }
 
 #[test]

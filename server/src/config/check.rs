@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
     tickets(config)?;
     limits(config)?;
     log(config)?;
+    engines(config)?;
     catalogs(config)
 }
 
@@ -246,6 +247,23 @@ fn limits(config: &Config) -> Result<()> {
             .places
             .error("cache.entry", message)
             .with_hint("keep cache.entry at or below cache.size; cache.size = 0 turns the cache off"));
+    }
+    Ok(())
+}
+
+fn engines(config: &Config) -> Result<()> {
+    let (places, engines) = (&config.places, &config.engines);
+    if engines.failures == 0 {
+        return Err(places.error("engines.failures", "no engine would be asked anything").with_hint("write 1 or more"));
+    }
+    let (second, day) = (Period(Duration::from_secs(1)), Period(Duration::from_secs(86_400)));
+    for (key, period, may_be_zero) in [("engines.probe", engines.probe, true), ("engines.retry", engines.retry, false)] {
+        let is_off = may_be_zero && period == Period::default();
+        if !is_off && !(second..=day).contains(&period) {
+            let off = if may_be_zero { ", or 0s for never" } else { "" };
+            let error = places.error(key, format!("an engine cannot be asked each {period}"));
+            return Err(error.with_hint(format!("write {second} to {day}{off}")));
+        }
     }
     Ok(())
 }

@@ -64,6 +64,8 @@ pub struct Config {
     pub traces: Traces,
     /// Where a session starts.
     pub defaults: Defaults,
+    /// When engines are asked how they are, and when no more.
+    pub engines: Engines,
     /// The sources, each under the name of its catalog.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub catalogs: BTreeMap<String, Catalog>,
@@ -352,6 +354,24 @@ pub struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         Self { catalog: None, schema: "main".to_owned() }
+    }
+}
+
+/// `[engines]`: when the engines behind catalogs are asked how they are, and when nothing more is asked of one.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engines {
+    /// How often one that was used is asked how it is; 0 = only where statements fail, and when it is tried again.
+    pub probe: Period,
+    /// How often it may fail to answer, one time after the other, until nothing more is asked of it.
+    pub failures: u32,
+    /// When it is tried again then.
+    pub retry: Period,
+}
+
+impl Default for Engines {
+    fn default() -> Self {
+        Self { probe: Period(Duration::from_secs(15)), failures: 3, retry: Period(Duration::from_secs(30)) }
     }
 }
 

@@ -42,6 +42,7 @@ impl Config {
         self.section(&mut settings, "log", &self.log);
         self.section(&mut settings, "traces", &self.traces);
         self.section(&mut settings, "defaults", &self.defaults);
+        self.section(&mut settings, "engines", &self.engines);
         for (name, catalog) in &self.catalogs {
             let spec = specs.iter().find(|spec| spec.kind == catalog.kind);
             self.section(&mut settings, &format!("catalogs.{name}.kind"), &catalog.kind);

@@ -4,6 +4,7 @@ mod length;
 pub mod sql;
 mod text;
 
+use std::iter;
 use std::sync::Arc;
 
 use axum::Router;
@@ -42,10 +43,14 @@ pub fn router(gateway: Arc<Gateway>, metrics: PrometheusHandle, longest: usize) 
         })
 }
 
-/// Ready means that all catalogs are registered. Sources are not asked: one that is down must not take the others with it.
+/// Ready means that all catalogs are registered. Sources are not asked: one that is down must not take the others with it. Engines that are
+/// known to take no statements are told below, a line each.
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     match gateway.catalogs.all().iter().any(|(name, _)| name == crate::system::CATALOG) {
-        true => "ok\n".into_response(),
+        true => {
+            let out = gateway.engines.all().iter().filter_map(|engine| engine.outage()).collect::<Vec<_>>();
+            iter::once("ok".to_owned()).chain(out).map(|line| line + "\n").collect::<String>().into_response()
+        }
         false => problem(&Error::unavailable("the catalogs are not there yet")),
     }
 }

@@ -32,7 +32,7 @@ use crate::layers::cache::filling::Filling;
 use crate::layers::cache::fills::{Fills, Maker, NotBegun, Place, Reader};
 use crate::layers::cache::prefix::Prefix;
 use crate::plan::Planned;
-use crate::procedures::Invalidate;
+use crate::procedures::{Call, Invalidate};
 use crate::query::{Answer, CacheUse, Cached};
 use crate::running::Running;
 use crate::session::cache_control::CacheControl;
@@ -410,8 +410,13 @@ fn follow(reader: Reader, schema: SchemaRef, planned: Planned) -> Answer {
 impl<R: Run + 'static> Run for Cache<R> {
     async fn run(&self, mut planned: Planned) -> Result<Answer> {
         let control = planned.query.session.options.cache.unwrap_or_default();
-        if let Some(what) = &planned.call {
-            let batch = count_batch(self.kept.invalidate(what).await)?;
+        if let Some(call) = &planned.call {
+            let count = match call {
+                Call::Invalidate(what) => self.kept.invalidate(what).await,
+                // Here, since what an operator says waits for no slot.
+                Call::Drain { engine, is_drained } => i64::from(engine.drain(*is_drained)),
+            };
+            let batch = count_batch(count)?;
             planned.state.give_back();
             return Ok(Answer::new(batch.schema(), stream::iter([Ok(batch)]).boxed()));
         }

@@ -7,12 +7,18 @@ use std::time::Instant;
 use nexus_flight_catalog::{Result, Tables};
 
 use super::{Planned, Planner, Unbound, analyse, described, schema_of};
+use crate::engines::Engines;
 use crate::lookups::{Known, Lookups};
 use crate::parameters::bind;
 use crate::plans;
 use crate::query::{Description, Query};
 
 impl Planner {
+    /// The same, by which these engines can be drained.
+    pub fn with_engines(self, engines: Arc<Engines>) -> Self {
+        Self { engines: Some(engines), ..self }
+    }
+
     /// The same, which takes what was looked up lately for what is so, where an answer is kept.
     pub fn with_lookups(self, lookups: Lookups) -> Self {
         Self { lookups, ..self }

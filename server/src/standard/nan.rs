@@ -44,6 +44,7 @@ fn plain(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Operator::Modulo => true,
             _ => false,
         },
+        Expr::Negative(inner) => !is_plain(inner),
         Expr::ScalarFunction(ScalarFunction { func, .. }) => PARTIAL.contains(&func.name()),
         _ => false,
     };

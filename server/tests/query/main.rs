@@ -1,4 +1,4 @@
-//! The one query path, without a network: names, parameters, cache, limits, cancelling, depth, refusals, what is prepared.
+//! The one query path, without a network: names, parameters, cache, limits, cancelling, depth, engines, refusals, what is prepared.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,6 +7,7 @@ mod cache;
 mod cancel;
 mod check;
 mod depth;
+mod engines;
 mod explain;
 mod fills;
 mod fixture;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool, UnboundedMemoryPool};
 use futures::TryStreamExt;
 use nexus_flight_catalog::{Kind, Principal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

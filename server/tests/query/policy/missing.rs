@@ -91,7 +91,14 @@ async fn what_is_denied_looks_like_what_is_missing() {
     }
     let said = async |statement: &str| governed.run("ann", statement).await.unwrap_err().to_string();
     // Who is not admin of the cache is told of its calls what is told of any other.
-    for call in ["CALL system.invalidate('a.main.t')", "CALL system.invalidate_tag('x')", "CALL system.invalidate(1)"] {
+    // So it is with those of engines.
+    for call in [
+        "CALL system.invalidate('a.main.t')",
+        "CALL system.invalidate_tag('x')",
+        "CALL system.invalidate(1)",
+        "CALL system.drain('a')",
+        "CALL system.undrain('x')",
+    ] {
         assert_eq!(said(call).await, said("CALL f()").await);
     }
     for (denied, missing, from, to) in [
