@@ -80,7 +80,7 @@ def test_the_listing(connection: flightsql.Connection, trino: Trino) -> None:
     columns = "information_schema.columns WHERE table_schema = 'tiny'"
     before = len(trino.asked(columns))
     schemas = listed("tpch")
-    # The driver asks for the columns of all catalogs, of which three have the eight tables, and the gateway opens 16 tables at once.
+    # The driver asks for the columns of all catalogs, of which three have the eight tables; 16 tables are opened at once.
     assert len(trino.asked(columns)) - before <= 5, "tables are asked for at once"
     assert set(schemas) == {"information_schema", "tiny"}
     answer = trino.ask("select table_name, column_name from tpch.information_schema.columns where table_schema = 'tiny'")
