@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use nexus_engines::Engine;
-use nexus_flight_catalog::error::list;
 use nexus_flight_catalog::{Error, Result, Source};
 
 use crate::config;
@@ -55,17 +54,13 @@ impl Engines {
         self.watched.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The engine of a catalog. Errors: `NotFound` with those that there are.
+    /// The engine of a catalog. Errors: `NotFound`.
     pub fn get(&self, catalog: &str) -> Result<Arc<Watched>> {
         let all = self.watched.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(watched) = all.get(catalog) {
             return Ok(Arc::clone(watched));
         }
-        let known: Vec<&str> = all.keys().map(String::as_str).collect();
-        let hint = match known.as_slice() {
-            [] => "no catalog here is one of an engine".to_owned(),
-            known => format!("those of engines are {}", list(known)),
-        };
-        Err(Error::not_found(format!("there is no engine behind a catalog \"{catalog}\"")).with_hint(hint))
+        Err(Error::not_found(format!("there is no engine behind a catalog \"{catalog}\""))
+            .with_hint("system.engines has those that there are"))
     }
 }

@@ -406,7 +406,12 @@ impl Planner {
             return Ok(None);
         }
         Ok(match (called.drains(), &self.engines) {
-            (Some(is_drained), Some(engines)) => Some(Call::Drain { engine: engines.get(called.argument()?)?, is_drained }),
+            (Some(is_drained), Some(engines)) => {
+                let catalog = called.argument()?;
+                // To who does not see the catalog it is not there.
+                self.catalogs.source(&query.cx.principal, catalog)?;
+                Some(Call::Drain { engine: engines.get(catalog)?, is_drained })
+            }
             (Some(_), None) => None,
             (None, _) => Some(Call::Invalidate(called.invalidates(|reference| self.places(&query.session, reference))?)),
         })

@@ -361,7 +361,7 @@ impl Default for Defaults {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Engines {
-    /// How often one that was used is asked how it is; 0 = only where statements fail, and when it is tried again.
+    /// How often one is asked how it is while statements come; 0 = only where statements fail, and when it is tried again.
     pub probe: Period,
     /// How often it may fail to answer, one time after the other, until nothing more is asked of it.
     pub failures: u32,

@@ -1,5 +1,6 @@
 //! One engine: what is known of how it is, and who finds that out.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,6 +35,10 @@ struct Held {
     breaker: Breaker,
     /// Whether it was asked anything yet.
     is_used: bool,
+    /// Whether anything was asked of it since it was asked how it is.
+    has_come: bool,
+    /// Whether somebody asks it from time to time.
+    is_watched: bool,
     drained: Option<SystemTime>,
     /// The probe that is under way.
     probe: Option<watch::Receiver<bool>>,
@@ -95,8 +100,9 @@ impl Watched {
         workers: Workers,
     ) -> Self {
         let breaker = Breaker::new(settings.failures, settings.retry.0, SystemTime::now());
-        let (is_used, drained, probe, load, error) = (false, None, None, None, None);
-        let held = Mutex::new(Held { engine, breaker, is_used, drained, probe, load, error });
+        let (is_used, has_come, is_watched) = (false, false, false);
+        let (drained, probe, load, error) = (None, None, None, None);
+        let held = Mutex::new(Held { engine, breaker, is_used, has_come, is_watched, drained, probe, load, error });
         Self { catalog: catalog.to_owned(), kind, settings, workers, held }
     }
 
@@ -151,17 +157,17 @@ impl Watched {
     pub(super) fn opened(&self, engine: Arc<dyn Engine>) {
         let mut held = self.lock();
         held.engine = engine;
-        if !held.breaker.is_closed() {
-            held.breaker = Breaker::new(self.settings.failures, self.settings.retry.0, SystemTime::now());
-        }
+        held.breaker = Breaker::new(self.settings.failures, self.settings.retry.0, SystemTime::now());
+        (held.load, held.error) = (None, None);
         self.show(&held);
     }
 
     /// Lets a call through. Where it is time for a trial the call waits for what that finds. Errors: `Unavailable` where the engine is
     /// drained, or does not answer.
     pub(super) async fn enter(self: &Arc<Self>) -> Result<()> {
+        let way = self.way()?;
         self.begin();
-        let Some(mut told) = self.way()? else { return Ok(()) };
+        let Some(mut told) = way else { return Ok(()) };
         // Where it has broken off nothing is known.
         let _ = told.wait_for(|is_over| *is_over).await;
         match self.way()? {
@@ -175,12 +181,13 @@ impl Watched {
 
     /// Takes down what came of a call.
     pub(super) fn saw<T>(self: &Arc<Self>, result: Result<T>) -> Result<T> {
-        match result.as_ref().map_err(Error::kind) {
+        match result.as_ref().err().map(|error| (error.kind(), error.retryable())) {
             // Who says what is wrong with a question is there.
-            Ok(_) | Err(Kind::Invalid | Kind::NotFound | Kind::Denied | Kind::Unauthenticated | Kind::Unsupported) => {
+            None | Some((Kind::Invalid | Kind::NotFound | Kind::Denied | Kind::Unauthenticated | Kind::Unsupported, _)) => {
                 self.lock().breaker.answered();
             }
-            Err(Kind::Unavailable) => {
+            // What is not worth trying again was said by somebody.
+            Some((Kind::Unavailable, true)) => {
                 let mut held = self.lock();
                 held.error = result.as_ref().err().map(said);
                 metrics::counter!("nexus_engine_failures_total", "catalog" => self.catalog.clone()).increment(1);
@@ -188,32 +195,42 @@ impl Watched {
                     self.probe(&mut held);
                 }
             }
-            Err(_) => {}
+            Some(_) => {}
         }
         result
     }
 
-    /// Begins to ask it how it is, each time that so long has passed, from its first use on.
+    /// Begins to ask it how it is, each time that so long has passed, for as long as statements come.
     fn begin(self: &Arc<Self>) {
         let mut held = self.lock();
-        if held.is_used {
-            return;
+        held.has_come = true;
+        if !mem::replace(&mut held.is_used, true) {
+            self.show(&held);
         }
-        held.is_used = true;
-        self.show(&held);
-        drop(held);
         let every = self.settings.probe.0;
-        if every.is_zero() {
+        if every.is_zero() || mem::replace(&mut held.is_watched, true) {
             return;
         }
+        drop(held);
         let watched = Arc::downgrade(self);
         self.workers.spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
                 let Some(watched) = watched.upgrade() else { return };
+                if !watched.is_wanted() {
+                    return;
+                }
                 watched.look().await;
             }
         });
+    }
+
+    /// Whether it is to be asked again: nobody wants to know of one that has answered, and that nothing was asked of since.
+    fn is_wanted(&self) -> bool {
+        let mut held = self.lock();
+        let has_come = mem::take(&mut held.has_come);
+        held.is_watched = has_come || held.breaker.failures() > 0 || !held.breaker.is_closed();
+        held.is_watched
     }
 
     /// Asks it how it is, and how busy.
@@ -222,7 +239,7 @@ impl Watched {
         let _ = told.wait_for(|is_over| *is_over).await;
         let engine = {
             let held = self.lock();
-            held.breaker.is_closed().then(|| Arc::clone(&held.engine))
+            (held.breaker.is_closed() && held.drained.is_none()).then(|| Arc::clone(&held.engine))
         };
         let load = match engine {
             Some(engine) => {
@@ -289,9 +306,12 @@ impl Watched {
             return;
         }
         let was_closed = held.breaker.is_closed();
-        held.breaker.ends(found.is_ok(), Instant::now(), SystemTime::now());
+        let is_up = found.as_ref().err().is_none_or(|error| !is_silence(error));
+        held.breaker.ends(is_up, Instant::now(), SystemTime::now());
         if let Err(error) = &found {
             held.error = Some(said(error));
+        }
+        if !is_up {
             metrics::counter!("nexus_engine_failures_total", "catalog" => self.catalog.clone()).increment(1);
         }
         self.show(&held);
@@ -301,7 +321,7 @@ impl Watched {
             Err(error) if was_closed && !is_closed => {
                 tracing::warn!(catalog = self.catalog, kind = self.kind, failures, %error, "an engine does not answer, and is out");
             }
-            Ok(()) if !was_closed => tracing::info!(catalog = self.catalog, kind = self.kind, "an engine answers again"),
+            _ if is_closed && !was_closed => tracing::info!(catalog = self.catalog, kind = self.kind, "an engine answers again"),
             _ => {}
         }
     }
@@ -344,6 +364,12 @@ impl Watched {
 /// Who asks an engine how it is: nobody in particular, and not for long.
 fn asking() -> Context {
     Context { deadline: Some(Instant::now() + ANSWERS_WITHIN), ..Context::new(Principal::anonymous()) }
+}
+
+/// Whether an error of a probe means that nobody is there. Who refuses it, or is what stands before an engine, may let statements
+/// through.
+fn is_silence(error: &Error) -> bool {
+    error.kind() == Kind::Timeout || (error.kind() == Kind::Unavailable && error.retryable())
 }
 
 fn said(error: &Error) -> String {

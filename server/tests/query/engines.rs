@@ -25,6 +25,8 @@ struct Fake {
     is_down: AtomicBool,
     /// Whether what lies behind it cannot be reached, which it says itself.
     is_cut_off: AtomicBool,
+    /// Whether it does not let in who asks how it is.
+    refuses_probes: AtomicBool,
     asked: AtomicUsize,
     probed: AtomicUsize,
 }
@@ -96,7 +98,10 @@ impl Engine for Fake {
 
     async fn health(&self, _cx: &Context) -> Result<()> {
         self.probed.fetch_add(1, Ordering::Relaxed);
-        self.answers()
+        match self.refuses_probes.load(Ordering::Relaxed) {
+            true => Err(Error::unauthenticated("who asks?")),
+            false => self.answers(),
+        }
     }
 
     async fn load(&self, _cx: &Context) -> Result<Load> {
@@ -212,6 +217,20 @@ async fn what_lies_behind_an_engine_does_not_take_it_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_refuses_to_say_how_it_is_is_there() {
+    let (fixture, fake) = gateway("probe = \"1s\"");
+    fake.refuses_probes.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    while fake.probed.load(Ordering::Relaxed) < 3 {
+        assert!(began.elapsed() < PATIENCE);
+        fixture.rows(ASKED).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fixture.rows(ASKED).await;
+    assert_eq!(state(&fixture).await, "up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_drains_an_engine() {
     let (fixture, fake) = gateway("probe = \"0s\"");
     let call = async |what: &str| {
@@ -235,5 +254,5 @@ async fn an_operator_drains_an_engine() {
     assert_eq!((call("undrain").await.as_str(), call("undrain").await.as_str()), ("1", "0"));
     fixture.rows(ASKED).await;
     let error = fixture.error("CALL system.drain('test')").await;
-    assert_eq!(error.to_string(), "there is no engine behind a catalog \"test\"; those of engines are \"lake\"");
+    assert_eq!(error.to_string(), "there is no engine behind a catalog \"test\"; system.engines has those that there are");
 }
