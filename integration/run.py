@@ -52,12 +52,12 @@ def main() -> int:
     parts = [
         Part("fetch", 6, fetch),
         Part("build", 26, lambda part: command(part, "cargo", "build", "--locked", "--workspace")),
-        Part("rust", 25, lambda part: command(part, *CARGO, "--workspace")),
-        Part("logic", 0.5, suite),
+        Part("rust", 16, lambda part: command(part, *CARGO, "--workspace")),
+        Part("logic", 1.5, suite),
         Part("scenarios", 0.5, scenarios),
         Part("s3", 1, bucket),
         Part("postgres", 0.5, database),
-        Part("clients", 24, clients),
+        Part("clients", 26, clients),
         Part("lakes", 8, lakes),
         Part("trino", 12, cluster),
         Part("replicas", 5, replicas),
@@ -137,8 +137,9 @@ def pytest(part: Part, *words: object, **environment: str) -> bool:
 
 
 def tests(*words: object) -> list[object]:
-    """The command that runs tests."""
-    return [venv() / "bin" / "python", "-m", "pytest", "--color=no", "-m", "not soak", "-c", HERE / "pyproject.toml", *words]
+    """The command that runs tests, and tells which of them took longest."""
+    program = [venv() / "bin" / "python", "-m", "pytest", "-c", HERE / "pyproject.toml"]
+    return [*program, "--color=no", "--durations=20", "-m", "not soak", *words]
 
 
 def files(names: str) -> list[Path]:
