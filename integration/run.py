@@ -58,9 +58,9 @@ def main() -> int:
         Part("s3", 1, bucket),
         Part("postgres", 0.5, database),
         Part("clients", 26, clients),
-        Part("lakes", 8, lakes),
+        Part("lakes", 11, lakes),
         Part("trino", 12, cluster),
-        Part("replicas", 5, replicas),
+        Part("replicas", 7, replicas),
         Part("docs", 0.5, lambda part: pytest(part, HERE / "test_docs.py")),
         Part("check", 10, lambda part: command(part, "make", "check")),
     ]

@@ -39,7 +39,7 @@ use relation::{Column, Relation};
 const MOST: usize = 500_000;
 /// The letters that are written in all, those of a part counted again wherever it is put into another: what memory and time a
 /// statement takes here.
-const WRITTEN: usize = 32_000_000;
+const WRITTEN: usize = 8_000_000;
 /// How deep nodes and expressions may be within one another.
 const DEPTH: usize = 200;
 

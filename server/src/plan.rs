@@ -217,16 +217,16 @@ impl Planner {
             }
         };
         let plan = if is_analysed { bound } else { analyse(bound, &state.session)? };
+        if let Some(explain) = explain.as_mut().filter(|_| !is_write(&plan)) {
+            explain.clock.end("analysis");
+            explain.translation = translated::explained(&plan, &tables, &catalogs, &query);
+        }
         drop(turn);
         if call.is_some() {
             let (schema, write) = (count_schema(), None);
             return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began, coming: None }));
         }
         if !is_write(&plan) {
-            if let Some(explain) = &mut explain {
-                explain.clock.end("analysis");
-                explain.translation = translated::explained(&plan, &tables, &catalogs, &query);
-            }
             let (schema, write) = (schema_of(&plan), None);
             return Ok(Some(Planned { query, schema, plan, tables, state, write, explain, call, began, coming: None }));
         }

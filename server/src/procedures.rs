@@ -60,6 +60,9 @@ struct Procedure {
     takes: &'static str,
 }
 
+/// The bytes of a call that needs no room.
+const LONGEST: usize = 1_000;
+
 const INVALIDATE: &str = "invalidate";
 const INVALIDATE_TAG: &str = "invalidate_tag";
 const DRAIN: &str = "drain";
@@ -71,6 +74,12 @@ static PROCEDURES: [Procedure; 4] = [
     Procedure { name: DRAIN, takes: "catalog" },
     Procedure { name: UNDRAIN, takes: "catalog" },
 ];
+
+/// Whether a text is a call or none at all, and short: it is planned without reading anything.
+pub fn begins_a_call(text: &str) -> bool {
+    let begins = text.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("call "));
+    begins && text.len() <= LONGEST
+}
 
 /// The procedure that a statement calls; none where it is no call, or of none that there is in `schema` of the catalog `system`.
 pub fn called<'a>(statement: &'a Statement, schema: &str) -> Option<Called<'a>> {

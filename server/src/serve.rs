@@ -127,7 +127,10 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metrics::describe_gauge!("nexus_engine_up", "Whether an engine takes statements: 1 where it does, by catalog.");
     metrics::describe_gauge!("nexus_engine_running", "Statements that an engine worked on when it was asked last, by catalog.");
     metrics::describe_gauge!("nexus_engine_queued", "Statements that waited at an engine when it was asked last, by catalog.");
-    metrics::describe_counter!("nexus_engine_failures_total", "How often an engine did not answer, by catalog.");
+    metrics::describe_counter!(
+        "nexus_engine_failures_total",
+        "Calls and probes of an engine that ended as unavailable, by catalog."
+    );
     metrics::describe_counter!("nexus_engine_refusals_total", "Calls that an engine was not asked, by catalog and reason.");
     metrics::describe_histogram!("nexus_engine_probe_seconds", "How long an engine took to say how it is, by catalog.");
     metrics::describe_counter!("nexus_refused_credentials_total", "Requests without good credentials.");

@@ -1,6 +1,6 @@
 //! Memory by user: all statements take from one pool, and those of one user no more than a share of it. Those operators that can put rows
 //! on disk leave a part of it to the others, which cannot, and large wants leave a little to small ones: a merge of what is on disk takes
-//! whatever there is to read ahead, and cannot go on without some more for what it makes. Turns to plan by user too: planning takes no
+//! whatever there is for it to read ahead, and cannot go on without some more for what it makes. Turns to plan by user too: planning takes no
 //! slot, and pauses nowhere.
 
 use std::collections::HashMap;
@@ -20,6 +20,9 @@ const SORTS: (usize, usize) = (3, 8);
 /// Of a share, what merges of what is on disk leave to the others, which they cannot go on without; and what those leave that can put
 /// rows on disk, and large wants.
 const LEFT_BY_MERGES: usize = 8;
+/// Of a share, what a merge may take in any case. Where there are fewer merges it is as much as there is for each of them: the first one
+/// would read ahead in all of it, and the others could not begin.
+const MERGE: usize = 16;
 const LEFT: usize = 16;
 /// From which part of a share on a want is large.
 const LARGE: usize = 64;
@@ -52,6 +55,8 @@ pub struct Share {
     spillable: AtomicUsize,
     /// How many sorts there are.
     sorts: AtomicUsize,
+    /// How many sorts there are whose rows are not all read, of which each may come to merge what it has put on disk.
+    merges: AtomicUsize,
     planning: Arc<Semaphore>,
 }
 
@@ -78,6 +83,7 @@ impl Shares {
             used: AtomicUsize::default(),
             spillable: AtomicUsize::default(),
             sorts: AtomicUsize::default(),
+            merges: AtomicUsize::default(),
             planning: Arc::new(Semaphore::new(PLANNED)),
         });
         given.insert(principal.clone(), Arc::downgrade(&share));
@@ -91,6 +97,24 @@ impl Share {
         Arc::clone(&self.planning).acquire_owned().await.ok()
     }
 
+    /// How many there are of those that have a part each; none for those that have no part.
+    fn alike(&self, consumer: &MemoryConsumer) -> Option<&AtomicUsize> {
+        match consumer.name() {
+            name if name.starts_with(SORT) => Some(&self.sorts),
+            name if name.starts_with(MERGES) => Some(&self.merges),
+            _ => None,
+        }
+    }
+
+    /// The most that one of those may take that have a part each.
+    fn part(&self, consumer: &MemoryConsumer) -> Option<usize> {
+        let alike = self.alike(consumer)?.load(Ordering::Relaxed).max(1);
+        Some(match consumer.name().starts_with(SORT) {
+            true => self.most / SORTS.1 * SORTS.0 / alike,
+            false => ((self.most - self.most / LEFT_BY_MERGES) / alike).max(self.most / MERGE),
+        })
+    }
+
     /// Where what a reservation takes is counted.
     fn count(&self, reservation: &MemoryReservation) -> impl Iterator<Item = &AtomicUsize> {
         let spillable = reservation.consumer().can_spill().then_some(&self.spillable);
@@ -100,15 +124,15 @@ impl Share {
 
 impl MemoryPool for Share {
     fn register(&self, consumer: &MemoryConsumer) {
-        if is_sort(consumer) {
-            self.sorts.fetch_add(1, Ordering::Relaxed);
+        if let Some(alike) = self.alike(consumer) {
+            alike.fetch_add(1, Ordering::Relaxed);
         }
         self.pool.register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        if is_sort(consumer) {
-            self.sorts.fetch_sub(1, Ordering::Relaxed);
+        if let Some(alike) = self.alike(consumer) {
+            alike.fetch_sub(1, Ordering::Relaxed);
         }
         self.pool.unregister(consumer);
     }
@@ -145,8 +169,7 @@ impl MemoryPool for Share {
             false if spills || additional > self.most / LARGE => self.most / LEFT,
             false => 0,
         };
-        if is_sort(reservation.consumer()) {
-            let part = self.most / SORTS.1 * SORTS.0 / self.sorts.load(Ordering::Relaxed).max(1);
+        if let Some(part) = self.part(reservation.consumer()) {
             let used = reservation.size();
             used.checked_add(additional).filter(|used| *used <= part).ok_or_else(|| refused(used, part))?;
         }
@@ -167,10 +190,6 @@ impl MemoryPool for Share {
     fn memory_limit(&self) -> MemoryLimit {
         MemoryLimit::Finite(self.most)
     }
-}
-
-fn is_sort(consumer: &MemoryConsumer) -> bool {
-    consumer.name().starts_with(SORT)
 }
 
 #[cfg(test)]
@@ -228,6 +247,24 @@ mod tests {
         assert_eq!(spilling.size(), 40);
         while other.try_grow(10).is_ok() {}
         assert_eq!(other.size(), 40);
+    }
+
+    #[test]
+    fn a_merge_leaves_others_their_part() {
+        let shares = Shares::new(Arc::new(GreedyMemoryPool::new(640)), 640);
+        let share: Arc<dyn MemoryPool> = shares.of(&Principal("one".into()));
+        let merge = |number| MemoryConsumer::new(format!("{MERGES}[{number}]")).register(&share);
+        let (first, second) = (merge(0), merge(1));
+        while first.try_grow(10).is_ok() {}
+        while second.try_grow(10).is_ok() {}
+        assert_eq!((first.size(), second.size()), (280, 280));
+        drop(first);
+        while second.try_grow(10).is_ok() {}
+        assert_eq!(second.size(), 560);
+        drop(second);
+        let many: Vec<_> = (0..64).map(merge).collect();
+        while many[0].try_grow(10).is_ok() {}
+        assert_eq!(many[0].size(), 40);
     }
 
     #[test]

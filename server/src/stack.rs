@@ -19,6 +19,7 @@ use crate::layers::audit::{Audit, History};
 use crate::layers::cache::{Cache, Kept, Refreshes};
 use crate::parts::Part;
 use crate::plan::{Planned, Planner};
+use crate::procedures;
 use crate::query::{Answer, Description, Execute, Query, nullable};
 use crate::route::{self, Route};
 use crate::running::Running;
@@ -89,7 +90,8 @@ impl<R> Clone for Plan<R> {
 impl<R: Run + 'static> Plan<R> {
     /// What has to be planned anew is held against the room that there is: here, where nobody keeps a refusal waiting.
     fn announce(&self, query: &Query) -> Result<Option<Coming>> {
-        let is_new = !self.planner.has(query);
+        // What an operator calls for is wanted most where there is no room.
+        let is_new = !procedures::begins_a_call(&query.statement) && !self.planner.has(query);
         is_new.then(|| self.gate.announce(&query.cx.principal)).transpose()
     }
 

@@ -365,8 +365,7 @@ impl Client {
                 Ok(Some(chunk)) if body.has_place_for(&chunk) => body.push(&chunk)?,
                 Ok(Some(_)) if status.is_success() => {
                     let message = format!("trino gives more than {} in one answer", shown(most));
-                    let error = Error::data(message).with_hint("ask for fewer or shorter columns");
-                    return Err(error.at(self.0.config.place.clone()));
+                    return Err(Error::data(message).with_hint("ask for fewer or shorter columns"));
                 }
                 // The beginning of a refusal says enough.
                 Ok(_) => break,

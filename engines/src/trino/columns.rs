@@ -20,8 +20,9 @@ use super::listing::{answer, within};
 /// (`optimizer.experimental-max-prefetched-information-schema-prefixes`).
 const MOST: usize = 64;
 
-/// How long one waits for what another asks for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one waits for what another asks for, which a server may have wait too. That the other one is not polled any more is not
+/// known to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A statement, and the schema in which it looks up, as a literal.
 type Key = (Uuid, String);

@@ -96,13 +96,8 @@ fn open(options: &Options) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(TrinoSource::new(options)?))
 }
 
-/// The cluster as an engine, from the options of a catalog, without touching more than the PEM files that they name.
-/// Errors: `Invalid`, with the key at fault.
-pub fn engine(options: &Options) -> Result<Arc<dyn Engine>> {
-    Ok(Arc::new(TrinoSource::new(options)?))
-}
-
-/// The same with the source of the tables of the catalog.
+/// The cluster as an engine and as the source of the tables of a catalog, from its options, without touching more than the PEM files that
+/// they name. Errors: `Invalid`, with the key at fault.
 pub(crate) fn opened(options: &Options) -> Result<Opened> {
     let both = Arc::new(TrinoSource::new(options)?);
     Ok(Opened { source: Arc::clone(&both) as _, engine: both })

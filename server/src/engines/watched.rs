@@ -8,14 +8,17 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use nexus_engines::{Engine, Load};
 use nexus_flight_catalog::{Context, Error, Kind, Principal, Result};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::config;
 use crate::engines::breaker::{Breaker, Way};
 use crate::printable::shortened;
 use crate::workers::Workers;
 
-/// How long an engine may take to say how it is: who waits for a trial waits no longer.
+/// How long an engine may take to say how it is.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long who comes at a trial waits for it: an engine that is well says so sooner, and those who wait take the places of others.
+const TRIED_WITHIN: Duration = Duration::from_secs(1);
 /// The soonest that somebody is told to come back.
 const SOONEST: Duration = Duration::from_secs(1);
 
@@ -168,8 +171,8 @@ impl Watched {
         let way = self.way()?;
         self.begin();
         let Some(mut told) = way else { return Ok(()) };
-        // Where it has broken off nothing is known.
-        let _ = told.wait_for(|is_over| *is_over).await;
+        // Where it has broken off, or takes longer, nothing is known.
+        let _ = timeout(TRIED_WITHIN, told.wait_for(|is_over| *is_over)).await;
         match self.way()? {
             None => Ok(()),
             Some(_) => {
@@ -182,10 +185,7 @@ impl Watched {
     /// Takes down what came of a call.
     pub(super) fn saw<T>(self: &Arc<Self>, result: Result<T>) -> Result<T> {
         match result.as_ref().err().map(|error| (error.kind(), error.retryable())) {
-            // Who says what is wrong with a question is there.
-            None | Some((Kind::Invalid | Kind::NotFound | Kind::Denied | Kind::Unauthenticated | Kind::Unsupported, _)) => {
-                self.lock().breaker.answered();
-            }
+            None => self.lock().breaker.answered(),
             // What is not worth trying again was said by somebody.
             Some((Kind::Unavailable, true)) => {
                 let mut held = self.lock();
@@ -195,6 +195,7 @@ impl Watched {
                     self.probe(&mut held);
                 }
             }
+            // It may be the source's own, which has asked nobody: a probe finds out whether somebody is there.
             Some(_) => {}
         }
         result
@@ -230,6 +231,11 @@ impl Watched {
         let mut held = self.lock();
         let has_come = mem::take(&mut held.has_come);
         held.is_watched = has_come || held.breaker.failures() > 0 || !held.breaker.is_closed();
+        if !held.is_watched {
+            // What it was busy with then is not what it is busy with.
+            held.load = None;
+            self.show(&held);
+        }
         held.is_watched
     }
 
@@ -331,10 +337,10 @@ impl Watched {
         let gauge = |name: &'static str| metrics::gauge!(name, "catalog" => self.catalog.clone());
         let is_up = held.drained.is_none() && held.breaker.is_closed();
         gauge("nexus_engine_up").set(if is_up { 1.0 } else { 0.0 });
-        if let Some(Load { queued, running }) = held.load {
-            gauge("nexus_engine_running").set(running as f64);
-            gauge("nexus_engine_queued").set(queued as f64);
-        }
+        // Of what is not known there is no number.
+        let (queued, running) = held.load.map_or((f64::NAN, f64::NAN), |load| (load.queued as f64, load.running as f64));
+        gauge("nexus_engine_running").set(running);
+        gauge("nexus_engine_queued").set(queued);
     }
 
     fn refusal(&self, since: SystemTime, left: Duration) -> Error {

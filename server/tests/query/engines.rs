@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::StreamExt;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt, stream};
 use nexus_engines::{Engine, Load};
 use nexus_flight_catalog::{
-    Capabilities, Context, Error, Keys, Kind, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
+    Capabilities, Context, Error, Keys, Kind, Principal, Proof, Resolved, Result, Source, Spec, TableEntry, Version,
 };
 
 use crate::fixture::{Fixture, memory, numbers};
@@ -35,7 +36,7 @@ static SPEC: Spec = Spec {
     kind: "fake",
     summary: "an engine of the tests",
     options: &[],
-    capabilities: Capabilities::NONE,
+    capabilities: Capabilities { native: true, ..Capabilities::NONE },
     proof: Proof::Untested,
     docs: "",
     open: |_| Err(Error::unsupported("only made in tests")),
@@ -79,6 +80,21 @@ impl Source for Fake {
             return Err(Error::unavailable("fake: a database does not answer"));
         }
         Ok(Resolved { provider: memory(numbers(&[1, 2])), version: Version::Unknown, keys: Keys::default() })
+    }
+
+    async fn native_describe(&self, _cx: &Context, sql: &str) -> Result<SchemaRef> {
+        match sql {
+            "numbers" => self.answers().map(|()| numbers(&[]).schema()),
+            // Nobody has to be asked for that.
+            _ => Err(Error::unsupported("that is no query")),
+        }
+    }
+
+    async fn native_query(&self, _cx: &Context, _sql: &str) -> Result<SendableRecordBatchStream> {
+        self.answers()?;
+        let rows = numbers(&[1, 2]);
+        let schema = rows.schema();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter([Ok(rows)]))))
     }
 }
 
@@ -199,6 +215,37 @@ async fn probes_alone_find_out_too() {
         assert!(began.elapsed() < PATIENCE, "{}", load().await);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // Nobody asks anything of it: how busy it was says nothing any more, and it is not asked how it is.
+    while load().await.contains('5') {
+        assert!(began.elapsed() < PATIENCE, "{}", load().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let probed = fake.probed.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(fake.probed.load(Ordering::Relaxed), probed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_without_asking_it_is_no_answer_of_it() {
+    let (fixture, fake) = gateway("probe = \"0s\"");
+    fake.is_down.store(true, Ordering::Relaxed);
+    fixture.error(ASKED).await;
+    let error = fixture.error("SELECT * FROM native('lake', 'drop')").await;
+    assert!(error.message().ends_with("that is no query"), "{error}");
+    fixture.error(ASKED).await;
+    until(&fixture, "out").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_needs_no_room() {
+    let fixture = Fixture::new("[limits]\nconcurrency = 1\nqueue = 0\n");
+    let fake = Arc::new(Fake::default());
+    let source = fixture.gateway.engines.watch("lake", Arc::clone(&fake) as _, fake);
+    fixture.gateway.catalogs.register("lake", source);
+    let _running = fixture.execute("SELECT * FROM endless").await.unwrap();
+    assert_eq!(fixture.error(ASKED).await.kind(), Kind::Exhausted);
+    fixture.rows("CALL system.drain('lake')").await;
+    assert!(fixture.gateway.engines.get("lake").unwrap().outage().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +293,11 @@ async fn an_operator_drains_an_engine() {
     assert!(error.hint().unwrap().starts_with("the engine \"lake\" (fake) is drained since 2"), "{error}");
     assert_eq!(state(&fixture).await, "drained");
     assert!(under_way.batches.next().await.unwrap().is_ok(), "what runs goes on");
+    // Its rows are read when what is joined with them is there.
+    let source = fixture.gateway.catalogs.source(&Principal::anonymous(), "lake").unwrap();
+    let cx = Context::new(Principal::anonymous());
+    assert_eq!(source.native_describe(&cx, "numbers").await.unwrap_err().kind(), Kind::Unavailable);
+    assert!(source.native_query(&cx, "numbers").await.is_ok());
 
     // Opened anew, as for new secrets, it is drained all the same.
     let again = fixture.gateway.engines.watch("lake", Arc::clone(&fake) as _, Arc::clone(&fake) as _);

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use memchr::memchr2;
 use nexus_flight_catalog::Error;
 use object_store::path::Path;
 use object_store::{
@@ -94,7 +95,15 @@ fn length(range: &Range<u64>) -> u64 {
 pub(super) fn weight(json: &[u8]) -> Option<u64> {
     let (mut most, mut weight, mut rows, mut depth) = (0_u64, 0_u64, 0_usize, 0_usize);
     let (mut in_text, mut is_escaped) = (false, false);
-    for byte in json {
+    let mut rest = json;
+    loop {
+        if in_text && !is_escaped {
+            let ends = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            weight += TEXT * ends as u64;
+            rest = rest.get(ends..).unwrap_or_default();
+        }
+        let Some((byte, behind)) = rest.split_first() else { return Some(most.max(weight)) };
+        rest = behind;
         weight += match byte {
             _ if in_text => TEXT,
             b' ' | b'\n' | b'\r' | b'\t' => 1,
@@ -124,7 +133,6 @@ pub(super) fn weight(json: &[u8]) -> Option<u64> {
             _ => {}
         }
     }
-    Some(most.max(weight))
 }
 
 impl fmt::Display for Within {
