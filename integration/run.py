@@ -57,12 +57,12 @@ def main() -> int:
         Part("scenarios", 0.5, scenarios),
         Part("s3", 1, bucket),
         Part("postgres", 0.5, database),
-        Part("clients", 26, clients),
-        Part("lakes", 11, lakes),
+        Part("clients", 30, clients),
+        Part("lakes", 15, lakes),
         Part("trino", 12, cluster),
         Part("replicas", 7, replicas),
         Part("docs", 0.5, lambda part: pytest(part, HERE / "test_docs.py")),
-        Part("check", 10, lambda part: command(part, "make", "check")),
+        Part("check", 15, lambda part: command(part, "make", "check")),
     ]
     wanted = sys.argv[1:]
     for unknown in set(wanted) - {part.name for part in parts}:
